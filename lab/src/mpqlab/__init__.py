@@ -1,0 +1,1 @@
+"""The reference site and its WANs on one machine, in namespaces."""

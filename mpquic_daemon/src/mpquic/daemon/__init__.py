@@ -1,0 +1,1 @@
+"""The asyncio shell around the protocol: client, server, control socket, telemetry."""

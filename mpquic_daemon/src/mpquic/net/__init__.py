@@ -1,0 +1,1 @@
+"""Everything the kernel must be told: TUN, UDP, netlink, the QUIC endpoint."""

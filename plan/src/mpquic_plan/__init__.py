@@ -1,0 +1,1 @@
+"""Everything that follows from a site's variables, without Ansible in it."""
