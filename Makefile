@@ -1,0 +1,59 @@
+# Two commands matter: `make lab` and `make test`. The rest are their parts.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+PYTHONS := 3.12 3.13
+SOURCES := mpquic_daemon plan lab plugins library molecule
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: bootstrap
+bootstrap: ## system packages and the locked virtual environment
+	@scripts/bootstrap
+
+.PHONY: lab
+lab: bootstrap ## start the lab, provision it, check traffic end to end, print the table
+	mpqlab up
+	ansible-playbook -i inventories/lab site.yml
+	mpqlab table --measure
+
+.PHONY: lab-down
+lab-down: bootstrap ## stop the lab; nothing of it stays
+	mpqlab down
+
+.PHONY: test
+test: lint unit scenarios ## everything: format, lint, types, unit tests, scenarios
+
+.PHONY: lint
+lint: bootstrap
+	ruff format --check $(SOURCES)
+	ruff check $(SOURCES)
+	mypy mpquic_daemon/src plan/src lab/src
+	yamllint --strict .
+	shellcheck scripts/* .ci/run
+	ansible-lint --offline --strict --profile production
+
+.PHONY: unit
+unit: bootstrap ## unit and property tests, on every Python that is installed
+	pytest
+	scripts/test-pythons $(PYTHONS)
+
+.PHONY: scenarios
+scenarios: bootstrap ## molecule, all scenarios
+	molecule test --all
+
+.PHONY: format
+format: bootstrap ## rewrite the sources in the project's format
+	ruff format $(SOURCES)
+	ruff check --fix $(SOURCES)
+
+.PHONY: docs
+docs: bootstrap ## regenerate the documents that are made from code
+	python -m mpquic_plan.docs docs/site-variables.md
+
+.PHONY: lock
+lock: bootstrap ## renew the locked versions in requirements/
+	scripts/lock
