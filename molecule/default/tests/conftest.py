@@ -1,0 +1,44 @@
+"""The lab and its two machines, for every test of the scenario."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import testinfra
+from mpqlab.testing import Lab, Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from testinfra.host import Host
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    return Lab()
+
+
+@pytest.fixture(scope="session")
+def client() -> Host:
+    return testinfra.get_host("mpqlab://client")
+
+
+@pytest.fixture(scope="session")
+def vps() -> Host:
+    return testinfra.get_host("mpqlab://vps")
+
+
+@pytest.fixture
+def probe(lab: Lab) -> Iterator[Callable[[int], Probe]]:
+    """Starts probes, by LAN number; ends them after the test."""
+    probes: list[Probe] = []
+
+    def start(lan: int) -> Probe:
+        probes.append(Probe(lab, lan))
+        probes[-1].wait_answers(10, within=20)
+        return probes[-1]
+
+    yield start
+    for running in probes:
+        running.close()

@@ -1,0 +1,94 @@
+"""Links that vanish, return, and change their addresses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from mpqlab.testing import INTERNET, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mpqlab.testing import Lab, Probe
+
+
+@pytest.fixture
+def others(probe: Callable[[int], Probe]) -> Iterator[None]:
+    """Traffic of LAN4 and LAN6 that must not notice what happens to WAN5."""
+    probes = [probe(4), probe(6)]
+    starts = [running.answers()[-1] for running in probes]
+    yield
+    for running, start in zip(probes, starts, strict=True):
+        assert running.longest_gap(start) < 1
+
+
+def addresses_and_routes(lab: Lab) -> str:
+    return lab.run("client", "ip rule; ip -6 rule; ip route show table all; ip -4 -o address")
+
+
+@pytest.mark.usefixtures("others")
+def test_unplugged_wan_makes_its_tunnel_inactive_and_nothing_leaks(lab: Lab) -> None:
+    lab.wait_state("mpq5", "up", within=10)
+    lab.link("unplug", "wan5")
+    lab.wait_state("mpq5", "inactive", within=5)
+    capture = lab.start(
+        "client", "tcpdump", "-n", "-l", "-i", "any", f"dst host {INTERNET} and src net 172.16.5.0/30 and not inbound"
+    )
+    answer = lab.run("host5", f"ping -n -c 20 -i 0.1 -W 1 {INTERNET} || true")
+    assert "bytes from" not in answer
+    capture.terminate()
+    output, _ = capture.communicate(timeout=10)
+    assert output == ""
+    assert lab.run("client", "systemctl list-units --failed --plain --no-legend") == ""
+    assert "enp7s7" not in addresses_and_routes(lab).replace("oif enp7s7", "")
+
+    lab.link("plug", "wan5")
+    lab.wait_state("mpq5", "up", within=5)
+    lab.run("host5", f"ping -n -c 1 -W 2 {INTERNET}")
+
+
+@pytest.mark.usefixtures("others")
+def test_carrier_that_goes_and_returns(lab: Lab) -> None:
+    lab.link("unplug", "wan5", "--carrier")
+    lab.wait_state("mpq5", "inactive", within=5)
+    lab.link("plug", "wan5")
+    lab.wait_state("mpq5", "up", within=5)
+
+
+@pytest.mark.parametrize(("flap", "within"), [(True, 6), (False, 30)], ids=["flap", "silence"])
+def test_renumbered_wan_carries_again(lab: Lab, probe: Callable[[int], Probe], flap: bool, within: float) -> None:
+    traffic = probe(5)
+    old = lab.run("client", "ip -4 -o address show dev enp7s7").split()[3].split("/")[0]
+    lab.link("renumber", "wan5", *(["--flap"] if flap else []))
+    renumbered = traffic.answers()[-1]
+
+    def leased() -> bool:
+        address = lab.run("client", "ip -4 -o address show dev enp7s7").split()
+        return len(address) > 3 and not address[3].startswith(f"{old}/")
+
+    wait_until(leased, within, "another lease")
+    lab.wait_state("mpq5", "up", within=3)
+    traffic.wait_answers(5, within=3, after=renumbered + 0.5)
+    assert traffic.longest_gap(renumbered) <= within
+    network = old.rsplit(".", 1)[0]
+    stale = [line for line in addresses_and_routes(lab).splitlines() if f"{network}." in line]
+    assert stale == []
+
+
+def test_stale_lease_file_with_a_wrong_gateway_changes_nothing(lab: Lab) -> None:
+    index = lab.run("client", "cat /sys/class/net/enp7s7/ifindex").strip()
+    wrong = "10.150.19.66"
+    lease = f"ADDRESS=10.150.19.99\nNETMASK=255.255.255.0\nROUTER={wrong}\nSERVER_ADDRESS={wrong}\n"
+    lab.run(
+        "client",
+        f"mkdir -p /var/lib/dhcp && printf '{lease}' | tee /run/systemd/netif/leases/{index} >/dev/null;"
+        f" printf 'lease {{ interface \"enp7s7\"; option routers {wrong}; }}' > /var/lib/dhcp/dhclient.enp7s7.leases;"
+        " systemctl restart 'mpquic@mpq5'",
+    )
+    lab.wait_state("mpq5", "up", within=10)
+    assert wrong not in lab.run("client", "ip route show table all")
+    lab.run("host5", f"ping -n -c 2 -i 0.2 -W 2 {INTERNET}")
+    lab.run("client", "systemctl restart systemd-networkd")
+    lab.wait_state("mpq5", "up", within=15)
+    assert wrong not in lab.run("client", "ip route show table all")
