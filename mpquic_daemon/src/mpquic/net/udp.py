@@ -1,0 +1,322 @@
+"""The outer socket: UDP bound to one WAN device, with segmentation offload out and in.
+
+One `sendmsg` carries up to 64 equal datagrams (UDP_SEGMENT), one `recvmsg_into` returns as many (UDP_GRO). What the
+kernel answers to a send is a result, never an exception: on a WAN that comes and goes, errors are the normal case.
+"""
+
+import enum
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mpquic.net import offload
+from mpquic.net.offload import SOL_UDP, UDP_GRO, UDP_SEGMENT
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+"""Socket address as the socket module gives it: (host, port), and for IPv6 (host, port, flow information, scope)."""
+
+Received = tuple[memoryview, int, Address]
+"""What one read gave: the bytes, the size of each datagram in them (the last may be shorter), the sender."""
+
+OffloadMode = Literal["auto", "on", "off"]
+
+BUFFER_BYTES = 4 << 20
+_READ_BYTES = 65536
+_MAX_BACKLOG = 1024
+_pack_size = struct.Struct("H").pack
+_unpack_int = struct.Struct("i").unpack_from
+
+
+class SendStatus(enum.Enum):
+    """What became of a send; the worst of a batch is told."""
+
+    OK = "ok"
+    BLOCKED = "blocked"
+    """The socket buffer is full: the rest waits in the socket's own bounded backlog; call `resume` when writable."""
+    DROPPED = "dropped"
+    """The kernel had no buffer, or a filter refused; later sends may pass."""
+    REFUSED = "refused"
+    """An ICMP error came back from the network or the peer (connected sockets only); later sends may pass."""
+    TOO_LARGE = "too large"
+    """A datagram exceeds the MTU of the device or the known path MTU."""
+    UNREACHABLE = "unreachable"
+    """There is no route, or the source address has gone."""
+    NO_DEVICE = "no device"
+    """The device that the socket is bound to doesn't exist any more: only a new socket helps."""
+
+
+_SEVERITY = {status: rank for rank, status in enumerate(SendStatus)}
+
+_STATUS_OF_ERRNO = {
+    errno.ENOBUFS: SendStatus.DROPPED,
+    errno.ENOMEM: SendStatus.DROPPED,
+    errno.EPERM: SendStatus.DROPPED,
+    errno.EACCES: SendStatus.DROPPED,
+    errno.ECONNREFUSED: SendStatus.REFUSED,
+    errno.EHOSTUNREACH: SendStatus.REFUSED,
+    errno.EPROTO: SendStatus.REFUSED,
+    errno.EMSGSIZE: SendStatus.TOO_LARGE,
+    errno.ENETUNREACH: SendStatus.UNREACHABLE,
+    errno.ENETDOWN: SendStatus.UNREACHABLE,
+    errno.EADDRNOTAVAIL: SendStatus.UNREACHABLE,
+    errno.EINVAL: SendStatus.UNREACHABLE,  # the bound source address is local to nothing any more
+    errno.ENODEV: SendStatus.NO_DEVICE,
+    errno.ENXIO: SendStatus.NO_DEVICE,
+}
+
+
+@dataclass(slots=True)
+class UdpCounters:
+    """Totals since the socket was made."""
+
+    tx_datagrams: int = 0
+    tx_bytes: int = 0
+    tx_calls: int = 0
+    rx_datagrams: int = 0
+    rx_bytes: int = 0
+    rx_calls: int = 0
+    rx_errors: int = 0
+    tx_dropped: int = 0
+    tx_too_large: int = 0
+    tx_unreachable: int = 0
+    segmentation_fallbacks: int = 0
+
+
+def split_segments(data: memoryview, size: int) -> list[bytes]:
+    """Cut what one read gave into its datagrams."""
+    if len(data) <= size:
+        return [bytes(data)]
+    return [bytes(data[offset : offset + size]) for offset in range(0, len(data), size)]
+
+
+def plain_host(address: Address) -> str:
+    """Give the host of an address without the IPv4-mapped form and the scope that a dual-stack socket shows."""
+    return address[0].removeprefix("::ffff:").partition("%")[0]
+
+
+class UdpSocket:
+    """A non-blocking UDP socket, optionally bound to a device and connected to one peer.
+
+    `local` is (host, port); host "::" with `dual_stack` takes IPv4 too. With `peer` the socket is connected: the kernel
+    fixes route and source address then, so that a change of either asks for a new socket. Raises OSError when the
+    socket can't be made now (no such device, address or route).
+    """
+
+    def __init__(
+        self,
+        local: Address,
+        *,
+        device: str | None = None,
+        peer: Address | None = None,
+        gso: OffloadMode = "auto",
+        dual_stack: bool = True,
+        reads: int = 8,
+    ) -> None:
+        family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
+        self.counters = UdpCounters()
+        self.device = device
+        self._buffers = [memoryview(bytearray(_READ_BYTES)) for _ in range(reads)]
+        self._control_bytes = socket.CMSG_SPACE(4)
+        self._backlog: list[tuple[bytes, Address | None]] = []
+        self._gso = gso == "on" or (gso == "auto" and offload.segmentation_works() is not False)
+        self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            self._configure(family, device, dual_stack=dual_stack, gro=gso != "off")
+            self._socket.bind(local)
+            if peer is not None:
+                self._socket.connect(peer)
+            self._connected = peer is not None
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _configure(self, family: socket.AddressFamily, device: str | None, *, dual_stack: bool, gro: bool) -> None:
+        sock = self._socket
+        if device is not None:
+            # Without privilege a socket may be bound to a device once (Linux 5.7).
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
+        # The kernel cuts this down to net.core.rmem_max and wmem_max; going beyond asks for CAP_NET_ADMIN.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not dual_stack))
+            sock.setsockopt(socket.IPPROTO_IPV6, offload.IPV6_MTU_DISCOVER, offload.IP_PMTUDISC_DO)
+        if family == socket.AF_INET or dual_stack:
+            sock.setsockopt(socket.IPPROTO_IP, offload.IP_MTU_DISCOVER, offload.IP_PMTUDISC_DO)
+        if gro:
+            try:
+                sock.setsockopt(SOL_UDP, UDP_GRO, 1)
+            except OSError as error:
+                if error.errno != errno.ENOPROTOOPT:  # before Linux 5.0: datagrams come one by one
+                    raise
+
+    def fileno(self) -> int:
+        """File descriptor for a selector."""
+        return self._socket.fileno()
+
+    @property
+    def local_address(self) -> Address:
+        """Address that the socket is bound to."""
+        return self._socket.getsockname()  # type: ignore[no-any-return]
+
+    @property
+    def peer_address(self) -> Address:
+        """Address that the socket is connected to, in the form in which it will show as a sender."""
+        return self._socket.getpeername()  # type: ignore[no-any-return]
+
+    @property
+    def segmentation(self) -> bool:
+        """Whether batches go out with UDP_SEGMENT."""
+        return self._gso
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether datagrams wait for the socket to become writable; call `resume` then."""
+        return bool(self._backlog)
+
+    def path_mtu(self) -> int | None:
+        """Path MTU in bytes that the kernel knows for the peer; None for a socket without peer."""
+        if not self._connected:
+            return None
+        if self._socket.family == socket.AF_INET6:
+            return self._socket.getsockopt(socket.IPPROTO_IPV6, offload.IPV6_MTU)
+        return self._socket.getsockopt(socket.IPPROTO_IP, offload.IP_MTU)
+
+    def recv_batch(self) -> list[Received]:
+        """Read what waits, at most `reads` times. The memory is overwritten by the next call."""
+        batch: list[Received] = []
+        counters = self.counters
+        receive = self._socket.recvmsg_into
+        for buffer in self._buffers:
+            try:
+                size, control, _flags, address = receive([buffer], self._control_bytes)
+            except BlockingIOError:
+                break
+            except OSError:
+                # An ICMP error or the device's end, told on the next call of whatever kind: not about what waits here.
+                counters.rx_errors += 1
+                continue
+            segment = size
+            for level, kind, value in control:
+                if level == SOL_UDP and kind == UDP_GRO:
+                    segment = _unpack_int(value)[0]
+            counters.rx_calls += 1
+            counters.rx_bytes += size
+            counters.rx_datagrams += -(-size // segment) if segment else 1
+            if size:
+                batch.append((buffer[:size], segment, address))
+        return batch
+
+    def send_batch(self, datagrams: Sequence[bytes], address: Address | None = None) -> SendStatus:
+        """Send in order; neighbours of equal size leave in one call. `address` is None on a connected socket."""
+        if self._backlog:
+            self._keep((datagram, address) for datagram in datagrams)
+            return SendStatus.BLOCKED
+        worst = SendStatus.OK
+        start, end = 0, len(datagrams)
+        while start < end:
+            stop = self._group_end(datagrams, start) if self._gso else start + 1
+            status = self._send_group(datagrams[start:stop], address)
+            if status is SendStatus.BLOCKED:
+                self._keep((datagram, address) for datagram in datagrams[start:])
+                return status
+            if self._backlog:  # the run of single datagrams after a refused segmentation has filled the buffer
+                self._keep((datagram, address) for datagram in datagrams[stop:])
+                return SendStatus.BLOCKED
+            if status is not SendStatus.OK and _SEVERITY[status] > _SEVERITY[worst]:
+                worst = status
+            start = stop
+        return worst
+
+    def resume(self) -> SendStatus:
+        """Send what waited for the socket to become writable."""
+        waiting, self._backlog = self._backlog, []
+        worst = SendStatus.OK
+        start = 0
+        while start < len(waiting):
+            address = waiting[start][1]
+            stop = start + 1
+            while stop < len(waiting) and waiting[stop][1] == address:
+                stop += 1
+            status = self.send_batch([datagram for datagram, _ in waiting[start:stop]], address)
+            if _SEVERITY[status] > _SEVERITY[worst]:
+                worst = status
+            start = stop
+        return worst
+
+    def close(self) -> None:
+        """Close the socket; waiting datagrams are dropped."""
+        self._backlog.clear()
+        self._socket.close()
+
+    @staticmethod
+    def _group_end(datagrams: Sequence[bytes], start: int) -> int:
+        """End of the run that one segmented send can carry: equal sizes, and one shorter at the end."""
+        size = len(datagrams[start])
+        if not size:
+            return start + 1
+        limit = min(len(datagrams), start + min(offload.MAX_SEGMENTS, max(1, offload.MAX_SEGMENTED_BYTES // size)))
+        stop = start + 1
+        while stop < limit:
+            length = len(datagrams[stop])
+            if length != size:
+                return stop + 1 if 0 < length < size else stop
+            stop += 1
+        return stop
+
+    def _send_group(self, group: Sequence[bytes], address: Address | None) -> SendStatus:
+        if len(group) == 1:
+            return self._status(self._call(group, [], address), 1)
+        error = self._call(group, [(SOL_UDP, UDP_SEGMENT, _pack_size(len(group[0])))], address)
+        if error not in (errno.EIO, errno.EINVAL):
+            return self._status(error, len(group))
+        # This egress can't segment (no checksum offload), or the segment exceeds the MTU on kernels that answer so.
+        # Only when the single datagrams pass was it segmentation.
+        worst = SendStatus.OK
+        for index, datagram in enumerate(group):
+            status = self._status(self._call([datagram], [], address), 1)
+            if status is SendStatus.BLOCKED:
+                self._keep((rest, address) for rest in group[index:])
+                return SendStatus.OK
+            if _SEVERITY[status] > _SEVERITY[worst]:
+                worst = status
+        if worst is SendStatus.OK:
+            self._gso = False
+            self.counters.segmentation_fallbacks += 1
+        return worst
+
+    def _call(self, buffers: Sequence[bytes], control: list[tuple[int, int, bytes]], address: Address | None) -> int:
+        """Make one send; 0 or the errno."""
+        try:
+            size = self._socket.sendmsg(buffers, control, 0, address)
+        except OSError as error:
+            return error.errno or errno.EIO
+        counters = self.counters
+        counters.tx_calls += 1
+        counters.tx_datagrams += len(buffers)
+        counters.tx_bytes += size
+        return 0
+
+    def _status(self, error: int, datagrams: int) -> SendStatus:
+        if not error:
+            return SendStatus.OK
+        if error in (errno.EAGAIN, errno.EWOULDBLOCK):
+            return SendStatus.BLOCKED
+        status = _STATUS_OF_ERRNO.get(error, SendStatus.DROPPED)
+        if status is SendStatus.TOO_LARGE:
+            self.counters.tx_too_large += datagrams
+        elif status in (SendStatus.UNREACHABLE, SendStatus.NO_DEVICE):
+            self.counters.tx_unreachable += datagrams
+        else:
+            self.counters.tx_dropped += datagrams
+        return status
+
+    def _keep(self, datagrams: Iterable[tuple[bytes, Address | None]]) -> None:
+        for item in datagrams:
+            if len(self._backlog) < _MAX_BACKLOG:
+                self._backlog.append(item)
+            else:
+                self.counters.tx_dropped += 1
