@@ -1,0 +1,264 @@
+"""Packets on the way in: what came from the peer is validated and becomes as few TUN writes as possible.
+
+A peer's virtio header would be kernel attack surface, so none is sent: the one that is written here is derived from the
+packet itself. Runs of TCP segments become one superframe when the kernel would have built the same from them
+(net/ipv4/tcp_offload.c, tcp_gro_receive): same addresses, ports, acknowledgement, window, options, ToS and TTL, flags
+ACK or ACK|PSH only, adjacent sequence numbers, only the last segment short, nothing after PSH.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from mpquic.proto import ip, vnet
+from mpquic.proto.frame import FrameFlag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mpquic.proto.frame import Frame
+
+MAX_TOTAL = 65535
+# One writev takes 1024 buffers, and no real MSS is below the 48 bytes that Linux sends at least (TCP_MIN_SND_MSS).
+MAX_SEGMENTS = 1000
+MIN_GSO_SIZE = 48
+# What may be set beside ACK in a superframe that is carried whole: PSH, FIN, ECE. (CWR is for the first segment only.)
+SUPERFRAME_FLAGS = 0x08 | 0x01 | 0x40
+
+_ACK, _PSH = 0x10, 0x08
+_SUPERFRAME = int(FrameFlag.SUPERFRAME)
+_CHECKSUM = int(FrameFlag.CHECKSUM)
+
+# version/IHL and ToS | identification | fragment, TTL, protocol | addresses and ports | sequence | ack..window | urgent
+_unpack4 = Struct("!H2xHI2x12sI8s2x2s").unpack_from
+# version, class, flow label | next header, hop limit | addresses and ports | sequence | ack..window | urgent
+_unpack6 = Struct("!I2xH36sI8s2x2s").unpack_from
+
+Write = list[bytes]
+
+
+class _Run:
+    """Segments of one flow that will be one write, and what the next segment must look like to join."""
+
+    __slots__ = (
+        "any_id",
+        "buffers",
+        "first",
+        "fixed",
+        "gso",
+        "header",
+        "hops",
+        "next_id",
+        "next_sequence",
+        "options",
+        "psh",
+        "tail",
+        "tail_psh",
+        "total",
+        "transport",
+        "urgent",
+    )
+
+    def __init__(self, first: bytes, transport: int, header: int) -> None:
+        self.first = first
+        self.transport = transport
+        self.header = header
+        self.gso = len(first) - header
+        self.total = len(first)
+        self.psh = False
+        self.options = first[transport + 20 : header]
+        self.buffers: Write = [b"", first[header:]]
+        self.fixed = self.hops = self.next_id = self.next_sequence = 0
+        self.any_id = True
+        self.tail = self.tail_psh = self.urgent = b""
+
+    def finish(self) -> Write:
+        """Write the headers of the whole: lengths, IPv4 checksum, partial TCP checksum, virtio header."""
+        header, transport = self.header, self.transport
+        head = bytearray(self.first[:header])
+        if self.psh:
+            head[transport + 13] |= _PSH
+        version = _write_lengths(head, self.total, transport)
+        _write_partial_sum(head, transport, ip.TCP, self.total, 16)
+        if len(self.buffers) > 2:
+            front = vnet.tcp_superframe_header(version, header, self.gso, transport)
+        else:
+            front = vnet.checksum_header(transport, 16)
+        self.buffers[0] = front + head
+        return self.buffers
+
+
+def _write_lengths(head: bytearray, total: int, header_size: int) -> int:
+    """Set the length of an IP packet and, in IPv4, its header checksum; return the version."""
+    if head[0] >> 4 == 4:
+        head[2:4] = total.to_bytes(2, "big")
+        head[10:12] = b"\0\0"
+        head[10:12] = ip.internet_checksum(head[:header_size]).to_bytes(2, "big")
+        return 4
+    head[4:6] = (total - ip.IPV6_HEADER).to_bytes(2, "big")
+    return 6
+
+
+def _write_partial_sum(head: bytearray, transport: int, protocol: int, total: int, offset: int) -> None:
+    value = ip.pseudo_header_sum(head, protocol, total - transport)
+    head[transport + offset : transport + offset + 2] = value.to_bytes(2, "big")
+
+
+class Coalescer:
+    """Turns accepted packets into TUN writes, a batch at a time; no packet waits for a later batch.
+
+    The packets have passed `ip.check`. Refused ones are counted by reason in `refused`.
+    """
+
+    def __init__(self, refused: dict[str, int] | None = None) -> None:
+        self.refused: dict[str, int] = {} if refused is None else refused
+        self.coalesced = 0
+
+    def rebuild(self, frames: Iterable[Frame]) -> list[Write]:
+        """Return the TUN writes of a batch, each a list of buffers of which the first begins with a virtio header.
+
+        The order of packets within a flow is kept.
+        """
+        writes: list[_Run | Write] = []
+        runs: dict[bytes, _Run] = {}
+        joined = 0
+        for frame in frames:
+            flags = frame.flags
+            packet: bytes = frame.payload  # type: ignore[assignment]
+            if flags != _CHECKSUM:
+                if flags & _SUPERFRAME:
+                    # Rare beside segments (no path mixes them), so the simplest way to keep the order will do.
+                    runs.clear()
+                    try:
+                        writes.append(_whole(packet, frame.gso_size))
+                    except ip.MalformedPacketError as error:
+                        self._refuse(error.reason)
+                else:
+                    # A complete checksum is carried end to end: joining would replace it by one that hides corruption.
+                    if runs:
+                        _close_flow(runs, packet)
+                    writes.append([vnet.PLAIN, packet])
+                continue
+            size = len(packet)
+            if packet[0] == 0x45 and packet[9] == 6 and size >= 40:
+                fixed, identification, hops, flow, sequence, tail, urgent = _unpack4(packet)
+                if hops & 0x3FFF0000:
+                    self._refuse("partial checksum in a fragment")
+                    continue
+                transport, any_id = 20, hops & 0x40000000
+            elif packet[0] >> 4 == 6 and packet[6] == 6 and size >= 60:
+                fixed, hops, flow, sequence, tail, urgent = _unpack6(packet)
+                transport, any_id, identification = 40, 1, 0
+            else:
+                if runs:
+                    _close_flow(runs, packet)
+                try:
+                    writes.append(_partial(packet))
+                except ip.MalformedPacketError as error:
+                    self._refuse(error.reason)
+                continue
+            header = transport + ((tail[4] >> 4) << 2)
+            data = size - header
+            run = runs.get(flow)
+            if run is not None:
+                if (
+                    sequence == run.next_sequence
+                    and 0 < data <= run.gso
+                    and (tail == run.tail or tail == run.tail_psh)
+                    and fixed == run.fixed
+                    and hops == run.hops
+                    and (any_id or identification == run.next_id)
+                    and urgent == run.urgent
+                    and packet[transport + 20 : header] == run.options
+                    and run.total + data <= MAX_TOTAL
+                    and len(run.buffers) <= MAX_SEGMENTS
+                ):
+                    run.buffers.append(packet[header:])
+                    run.total += data
+                    run.next_sequence = (sequence + data) & 0xFFFFFFFF
+                    run.next_id = (identification + 1) & 0xFFFF
+                    joined += 1
+                    if tail != run.tail:
+                        run.psh = True
+                        del runs[flow]
+                    elif data < run.gso:
+                        del runs[flow]
+                    continue
+                del runs[flow]
+            if header < transport + 20 or data < 0:
+                self._refuse("tcp header length")
+                continue
+            run = _Run(packet, transport, header)
+            writes.append(run)
+            if tail[5] == _ACK and data > 0:
+                run.fixed, run.hops, run.tail, run.urgent = fixed, hops, tail, urgent
+                run.tail_psh = tail[:5] + b"\x18" + tail[6:]
+                run.next_sequence = (sequence + data) & 0xFFFFFFFF
+                run.next_id = (identification + 1) & 0xFFFF
+                runs[flow] = run
+        self.coalesced += joined
+        return [write.finish() if isinstance(write, _Run) else write for write in writes]
+
+    def _refuse(self, reason: str) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+
+def _partial(packet: bytes) -> Write:
+    """Return the write of one packet whose checksum the kernel is to complete."""
+    protocol, transport, direct = ip.transport(packet)
+    size = len(packet)
+    if protocol == -1:
+        raise ip.MalformedPacketError("partial checksum in a fragment")
+    if not direct:
+        raise ip.MalformedPacketError("partial checksum behind extension headers")
+    if protocol == ip.UDP:
+        if size < transport + 8 or (packet[transport + 4] << 8) | packet[transport + 5] != size - transport:
+            raise ip.MalformedPacketError("udp length")
+        offset = 6
+    elif protocol == ip.TCP:
+        if size < transport + 20 or not 20 <= (packet[transport + 12] >> 4) << 2 <= size - transport:
+            raise ip.MalformedPacketError("tcp header length")
+        offset = 16
+    else:
+        raise ip.MalformedPacketError("partial checksum of another protocol")
+    end = transport + offset + 2
+    head = bytearray(packet[:end])
+    _write_partial_sum(head, transport, protocol, size, offset)
+    return [vnet.checksum_header(transport, offset) + head, packet[end:]]
+
+
+def _whole(packet: bytes, gso_size: int) -> Write:
+    """Return the write of a superframe that was carried whole."""
+    size = len(packet)
+    transport = 20 if packet[0] >> 4 == 4 else ip.IPV6_HEADER
+    if transport == 20:
+        if packet[0] != 0x45 or packet[9] != ip.TCP or packet[6] & 0x3F or packet[7]:
+            raise ip.MalformedPacketError("superframe is no plain TCP")
+    elif packet[6] != ip.TCP:
+        raise ip.MalformedPacketError("superframe is no plain TCP")
+    if size < transport + 20:
+        raise ip.MalformedPacketError("tcp header length")
+    header = transport + ((packet[transport + 12] >> 4) << 2)
+    if header < transport + 20 or header > size:
+        raise ip.MalformedPacketError("tcp header length")
+    data = size - header
+    if gso_size < MIN_GSO_SIZE or data <= gso_size or data > gso_size * MAX_SEGMENTS:
+        raise ip.MalformedPacketError("gso size")
+    if packet[transport + 12] & 15 or packet[transport + 13] & ~SUPERFRAME_FLAGS != _ACK:
+        raise ip.MalformedPacketError("superframe flags")
+    head = bytearray(packet[:header])
+    version = _write_lengths(head, size, transport)
+    _write_partial_sum(head, transport, ip.TCP, size, 16)
+    return [vnet.tcp_superframe_header(version, header, gso_size, transport) + head, packet[header:]]
+
+
+def _close_flow(runs: dict[bytes, _Run], packet: bytes) -> None:
+    """Let nothing more join the run of this packet's flow, so that the order stays."""
+    if packet[0] == 0x45:
+        runs.pop(packet[12:24], None)
+    elif packet[0] >> 4 == 6 and packet[6] == ip.TCP:
+        runs.pop(packet[8:44], None)
+    else:
+        # IP options or extension headers may hide the flow's ports.
+        runs.clear()
