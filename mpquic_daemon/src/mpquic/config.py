@@ -8,6 +8,8 @@ a reload) when it is annotated with `HOT`, and needs a restart otherwise.
 from __future__ import annotations
 
 import ipaddress
+import itertools
+import socket
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -143,6 +145,11 @@ class ClientPath(NamedTuple):
     weight: int
     priority: int
 
+    @property
+    def family(self) -> int:
+        """Address family of the outer packets, socket.AF_INET or AF_INET6."""
+        return socket.AF_INET6 if ":" in self.remote_addr else socket.AF_INET
+
 
 class ClientConfig(_Instance, frozen=True, kw_only=True):
     """An instance that connects to a server over a WAN."""
@@ -276,8 +283,8 @@ def _check_meaning(config: InstanceConfig) -> Iterator[Problem]:
             if local.version != remote.version:
                 yield Problem("bind_ip", f"expected an IPv{remote.version} address as remote_addr is, not '{local}'")
         return
-    owners: dict[Network, int] = {}
     names: dict[tuple[str, str], int] = {}
+    owned: list[tuple[Network, int]] = []
     for index, peer in enumerate(config.peers):
         first = names.setdefault((peer.identity, peer.tunnel), index)
         if first != index:
@@ -285,10 +292,12 @@ def _check_meaning(config: InstanceConfig) -> Iterator[Problem]:
                 f"peers[{index}]", f"identity and tunnel are those of peers[{first}]; one entry for each pair"
             )
         yield from _check_unique(peer.allowed, f"peers[{index}].allowed")
-        for position, prefix in enumerate(peer.allowed):
-            owner = owners.setdefault(ipaddress.ip_network(prefix), index)
-            if owner != index:
-                yield Problem(f"peers[{index}].allowed[{position}]", f"{prefix} belongs to peers[{owner}] already")
+        owned += [(ipaddress.ip_network(prefix), index) for prefix in peer.allowed]
+    # Sorted, a prefix that lies inside others comes right after the last one that contains it.
+    owned.sort(key=lambda entry: (entry[0].version, entry[0].network_address.packed, entry[0].prefixlen))
+    for (outer, owner), (inner, index) in itertools.pairwise(owned):
+        if owner != index and outer.version == inner.version and outer.overlaps(inner):
+            yield Problem(f"peers[{index}].allowed", f"{inner} overlaps {outer} of peers[{owner}]")
 
 
 def _check_unique(prefixes: tuple[str, ...], key: str) -> Iterator[Problem]:

@@ -1,0 +1,54 @@
+"""`mpquic`: runs one instance, or checks its configuration.
+
+mpquic --config FILE    run the instance until SIGTERM; SIGHUP reads FILE again
+mpquic --check FILE     say what is wrong with FILE; exit status 0 when nothing is, 1 otherwise
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+import mpquic
+from mpquic.config import load
+from mpquic.schema import ConfigError
+
+
+def check(path: Path) -> int:
+    """Print `FILE: ok`, or each problem of the instance file on a line of standard error."""
+    try:
+        config = load(path)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"{path}: {problem}", file=sys.stderr)
+        return 1
+    print(f"{path}: ok, {config.role} {config.name}")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="mpquic", description="Tunnel daemon of the mpquic multi-WAN appliance.")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--config", metavar="FILE", type=Path, help="run the instance that FILE describes")
+    action.add_argument("--check", metavar="FILE", type=Path, help="check FILE and exit")
+    action.add_argument("--version", action="version", version=f"mpquic {mpquic.__version__}")
+    options = parser.parse_args(arguments)
+    if options.check is not None:
+        return check(options.check)
+    # Only the daemon pays for loading QUIC and the kernel interfaces; --check runs wherever the schema does.
+    from mpquic.daemon.service import run
+
+    try:
+        config = load(options.config)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"<3>config.invalid file={options.config} problem={str(problem)!r}", file=sys.stderr)
+        return 1
+    return asyncio.run(run(options.config, config))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

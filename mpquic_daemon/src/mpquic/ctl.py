@@ -1,0 +1,228 @@
+"""`mpquicctl`: what an operator asks of the instances on this host.
+
+mpquicctl status|paths|version [--json]    of every instance in /etc/mpquic/instances, running or not
+mpquicctl check FILE                       the same as `mpquic --check FILE`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mpquic
+from mpquic import cli, control_client
+from mpquic.config import ClientConfig, InstanceConfig, load
+from mpquic.net.netlink import LinkMonitor
+from mpquic.schema import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+INSTANCES_DIR = Path("/etc/mpquic/instances")
+FIELDS = (
+    "name", "role", "state", "since", "peer", "wan", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects", "error",
+)  # fmt: skip
+PATH_FIELDS = ("instance", "path", "state", "local", "peer", "device", "rtt_ms", "loss", "tx_bytes", "rx_bytes")
+Row = dict[str, Any]
+
+
+def instance_files(directory: Path) -> list[Path]:
+    """Return the instance files of `directory` in a natural order (mpq2 before mpq10); OSError as it comes."""
+    return sorted((path for path in directory.iterdir() if path.suffix == ".yml"), key=lambda path: _natural(path.stem))
+
+
+def status(files: Sequence[Path]) -> list[Row]:
+    """Return one row of FIELDS for each instance; what isn't known is None."""
+    return _ask_each(files, _status_row)
+
+
+def paths(files: Sequence[Path]) -> list[Row]:
+    """Return one row of PATH_FIELDS for each path of each running instance."""
+    rows: list[Row] = []
+    for found in _ask_each(files, _path_rows):
+        rows.extend(found)
+    return rows
+
+
+def versions(files: Sequence[Path]) -> list[Row]:
+    """Return the version of this command and of each running instance: they differ until a restart."""
+    return [{"name": "mpquicctl", "version": mpquic.__version__, "error": None}, *_ask_each(files, _version_row)]
+
+
+def _ask_each(files: Sequence[Path], question: Callable[[Path], Any]) -> list[Any]:
+    # In parallel: one hung process must not make the whole table late.
+    with ThreadPoolExecutor(max_workers=min(16, len(files) or 1)) as pool:
+        return list(pool.map(question, files))
+
+
+def _status_row(path: Path) -> Row:
+    row: Row = dict.fromkeys(FIELDS)
+    row["name"] = path.stem
+    try:
+        answer = control_client.ask(path.stem, {"op": "get", "what": "status"})
+        row.update({key: answer.get(key) for key in FIELDS if key in answer})
+    except control_client.NotRunning:
+        row.update(_row_of_stopped(path))
+    except (control_client.ControlError, OSError) as error:
+        row.update(_row_of_file(path))
+        row["state"], row["error"] = "down", _reason(error)
+    return row
+
+
+def _row_of_file(path: Path) -> Row:
+    try:
+        config = load(path)
+    except ConfigError as error:
+        return {"error": f"configuration: {error.problems[0]}"}
+    return _row_of_config(config)
+
+
+def _row_of_config(config: InstanceConfig) -> Row:
+    if isinstance(config, ClientConfig):
+        peer = _endpoint(config.remote_addr, config.remote_port)
+        return {"role": "client", "peer": peer, "wan": config.paths[0].name}
+    return {"role": "server", "peer": "0 connected"}
+
+
+def _row_of_stopped(path: Path) -> Row:
+    """The row of an instance without a process: inactive when its WANs are absent, as it should be; down otherwise."""
+    try:
+        config = load(path)
+    except ConfigError as error:
+        return {"state": "down", "error": f"configuration: {error.problems[0]}"}
+    row = _row_of_config(config)
+    if isinstance(config, ClientConfig) and _is_wan_absent(config):
+        return {**row, "state": "inactive"}
+    return {**row, "state": "down", "error": "the process is not running"}
+
+
+def _is_wan_absent(config: ClientConfig) -> bool:
+    if not config.devices:
+        return False
+    monitor = LinkMonitor(config.devices)
+    try:
+        return not any(
+            monitor.state(path.bind_device).usable_for(path.family) for path in config.paths if path.bind_device
+        )
+    finally:
+        monitor.close()
+
+
+def _path_rows(path: Path) -> list[Row]:
+    try:
+        answer = control_client.ask(path.stem, {"op": "get", "what": "paths"})
+    except (control_client.NotRunning, control_client.ControlError, OSError):
+        return []  # `status` tells why; a process that isn't there has no paths.
+    return [{"instance": path.stem, **{key: found.get(key) for key in PATH_FIELDS[1:]}} for found in answer]
+
+
+def _version_row(path: Path) -> Row:
+    try:
+        answer = control_client.ask(path.stem, {"op": "get", "what": "version"})
+    except control_client.NotRunning:
+        return {"name": path.stem, "version": None, "error": "not running"}
+    except (control_client.ControlError, OSError) as error:
+        return {"name": path.stem, "version": None, "error": _reason(error)}
+    return {"name": path.stem, "version": answer.get("version"), "error": None}
+
+
+def table(rows: Sequence[Row], fields: Sequence[str], now: float) -> str:
+    """Return `rows` as aligned columns for people; a column that is empty everywhere but for its name is left out."""
+    shown = [key for key in fields if key != "error" or any(row.get(key) for row in rows)]
+    lines = [[key.upper() for key in shown]]
+    lines += [[_cell(key, row.get(key), now) for key in shown] for row in rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(shown))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def _cell(key: str, value: object, now: float) -> str:
+    if value is None:
+        return "-"
+    if key == "since" and isinstance(value, int | float):
+        return f"{_duration(now - value)} ago"
+    if key == "loss" and isinstance(value, int | float):
+        return f"{value * 100:.1f}%"
+    if key.endswith("_bytes") and isinstance(value, int):
+        return _amount(value)
+    if key == "rtt_ms" and isinstance(value, int | float):
+        return f"{value:.1f}"
+    return str(value)
+
+
+def _duration(seconds: float) -> str:
+    whole = max(0, int(seconds))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // (size // (24 if unit == 'd' else 60)):02d}"
+    return f"{whole}s"
+
+
+def _amount(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f}{unit}" if unit == "B" else f"{size:.1f}{unit}"
+        size /= 1000
+    return f"{size:.1f}TB"
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return "no permission to ask it; run as root or as a member of the group mpquic"
+    return str(error)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns 0, 1 for a wrong file, 2 when there is nothing to ask."""
+    parser = argparse.ArgumentParser(
+        prog="mpquicctl", description="Shows and checks the tunnel instances of this host."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, help_text in (
+        ("status", "state of every instance"),
+        ("paths", "paths of every running instance"),
+        ("version", "version of this command and of every running instance"),
+    ):
+        command = commands.add_parser(name, help=help_text)
+        command.add_argument("--json", action="store_true", help="a list of objects instead of a table")
+        command.add_argument("--instances-dir", type=Path, default=INSTANCES_DIR, metavar="DIR")
+    commands.add_parser("check", help="check an instance file").add_argument("file", type=Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    if options.command == "check":
+        return cli.check(options.file)
+    try:
+        files = instance_files(options.instances_dir)
+    except OSError as error:
+        print(f"mpquicctl: can't list {options.instances_dir}: {error.strerror}", file=sys.stderr)
+        return 2
+    question, fields = {
+        "status": (status, FIELDS),
+        "paths": (paths, PATH_FIELDS),
+        "version": (versions, ("name", "version", "error")),
+    }[options.command]
+    rows = question(files)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print(table(rows, fields, time.time()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""The control socket of an instance: JSON lines over a Unix stream socket, version 1.
+
+Request  {"v": 1, "id": 7, "op": "get", "what": "status"}
+Answer   {"v": 1, "id": 7, "ok": true, "result": {...}} or {"v": 1, "id": 7, "ok": false, "error": "..."}
+
+Operations: `get` (status, paths, config, counters, version), `set` (policy of run time), `reload`, and `watch`, whose
+answer is followed by {"v": 1, "id": 7, "event": {...}} at each change. Whoever may open the socket (its group) may
+use it; what arrives is still bounded and checked, since a stuck or mad client must not harm the tunnel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+VERSION = 1
+MAX_LINE = 16 * 1024
+MAX_CLIENTS = 32
+MAX_PENDING = 256 * 1024
+READ_TIMEOUT = 60.0
+SUBJECTS = ("status", "paths", "config", "counters", "version")
+
+
+class RequestError(Exception):
+    """A request can't be done; the text is for the person who sent it."""
+
+
+class Instance(Protocol):
+    """What the control socket needs of a client or a server."""
+
+    def get(self, what: str) -> object:
+        """Return one of SUBJECTS as plain data."""
+
+    def set(self, key: str, value: object, owner: str, ttl: float | None) -> object:
+        """Set run-time policy; RequestError when the key isn't policy or the value is wrong."""
+
+    def reload(self) -> object:
+        """Read the configuration again and tell what was applied."""
+
+
+class ControlSocket:
+    """Serves one instance's control socket."""
+
+    def __init__(self, path: Path, instance: Instance) -> None:
+        self._path = path
+        self._instance = instance
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._watchers: dict[asyncio.StreamWriter, object] = {}
+
+    async def open(self) -> None:
+        """Listen; OSError when the directory is missing or another process answers on the path."""
+        if self._path.exists():
+            if await asyncio.to_thread(_answers, self._path):
+                raise OSError(f"another process serves {self._path}")
+            self._path.unlink()
+        self._server = await asyncio.start_unix_server(self._serve, self._path, limit=MAX_LINE)
+        self._path.chmod(0o660)
+
+    async def close(self) -> None:
+        """Stop listening, drop every client, remove the socket."""
+        if self._server is None:
+            return
+        self._server.close()
+        for writer in list(self._writers):
+            writer.close()
+        self._server = None
+        self._path.unlink(missing_ok=True)
+
+    def publish(self, event: dict[str, object]) -> None:
+        """Send `event` to every watcher; one that doesn't read is dropped instead of growing our memory."""
+        for writer, identifier in list(self._watchers.items()):
+            if writer.transport.get_write_buffer_size() > MAX_PENDING:
+                writer.transport.abort()
+                self._watchers.pop(writer, None)
+                continue
+            writer.write(_line({"v": VERSION, "id": identifier, "event": event}))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._writers) >= MAX_CLIENTS:
+            writer.write(_line(_failure(None, "too many clients of this control socket")))
+            writer.close()
+            return
+        self._writers.add(writer)
+        try:
+            await self._converse(reader, writer)
+        except (ConnectionError, TimeoutError):
+            return  # The client has gone, or stays silent; it holds nothing here.
+        finally:
+            self._writers.discard(writer)
+            self._watchers.pop(writer, None)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            timeout = None if writer in self._watchers else READ_TIMEOUT
+            try:
+                line = await asyncio.wait_for(reader.readline(), timeout)
+            except ValueError:  # StreamReader's word for a line beyond its limit.
+                writer.write(_line(_failure(None, f"a request is at most {MAX_LINE} bytes long")))
+                await asyncio.wait_for(writer.drain(), READ_TIMEOUT)
+                return
+            if not line.endswith(b"\n"):
+                return
+            writer.write(_line(self._answer(line, writer)))
+            await asyncio.wait_for(writer.drain(), READ_TIMEOUT)
+
+    def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> dict[str, object]:
+        identifier: object = None
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                return _failure(None, "expected a JSON object")
+            identifier = request.get("id")
+            if identifier is not None and not isinstance(identifier, int | str):
+                return _failure(None, "id: expected a number or a text")
+            if type(request.get("v")) is not int or request["v"] != VERSION:
+                return _failure(identifier, f"v: expected {VERSION}, the version of this protocol")
+            result = self._do(request, writer)
+        except RequestError as error:
+            return _failure(identifier, str(error))
+        except (ValueError, RecursionError):
+            return _failure(identifier, "not valid JSON")
+        return {"v": VERSION, "id": identifier, "ok": True, "result": result}
+
+    def _do(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> object:
+        match request.get("op"):
+            case "get":
+                what = request.get("what")
+                if what not in SUBJECTS:
+                    raise RequestError(f"what: expected one of {', '.join(SUBJECTS)}")
+                return self._instance.get(what)
+            case "watch":
+                self._watchers[writer] = request.get("id")
+                return self._instance.get("status")
+            case "set":
+                key, owner, ttl = request.get("key"), request.get("owner"), request.get("ttl_s")
+                if not isinstance(key, str):
+                    raise RequestError("key: expected the name of a key")
+                if not isinstance(owner, str) or not 1 <= len(owner) <= 64:
+                    raise RequestError("owner: expected a text of 1 to 64 characters that says who sets this")
+                if ttl is not None and (type(ttl) not in (int, float) or not 1 <= ttl <= 7 * 86400):
+                    raise RequestError("ttl_s: expected seconds from 1 to 604800")
+                return self._instance.set(key, request.get("value"), owner, ttl)
+            case "reload":
+                return self._instance.reload()
+        raise RequestError("op: expected one of get, watch, set, reload")
+
+
+class Policy:
+    """Values set at run time, each with an owner and possibly an expiry; they die with the process or their time."""
+
+    def __init__(self, schedule: Callable[[float, Callable[[], None]], asyncio.TimerHandle]) -> None:
+        self._schedule = schedule
+        self._values: dict[str, dict[str, object]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def put(self, key: str, value: object, owner: str, ttl: float | None, expired: Callable[[], None]) -> None:
+        """Remember `value`; `expired` is called after `ttl` seconds unless the key is put again."""
+        self.drop(key)
+        self._values[key] = {"value": value, "owner": owner, "ttl_s": ttl}
+
+        def expire() -> None:
+            self.drop(key)
+            expired()
+
+        if ttl is not None:
+            self._timers[key] = self._schedule(ttl, expire)
+
+    def drop(self, key: str) -> None:
+        """Forget `key`."""
+        self._values.pop(key, None)
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    def snapshot(self) -> dict[str, dict[str, object]]:
+        """Return what is in force, for people."""
+        return {key: dict(value) for key, value in self._values.items()}
+
+
+def _failure(identifier: object, error: str) -> dict[str, object]:
+    return {"v": VERSION, "id": identifier, "ok": False, "error": error}
+
+
+def _line(message: dict[str, object]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def _answers(path: Path) -> bool:
+    """Tell whether a process listens on `path`; a socket file that a killed process left behind doesn't count."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        with contextlib.suppress(OSError):
+            probe.connect(str(path))
+            return True
+    return False

@@ -1,0 +1,218 @@
+"""An instance file that is wrong is refused with a sentence for each wrong key."""
+
+import pytest
+import yaml
+from mpquic.config import ClientConfig, ServerConfig, parse
+from mpquic.config_reload import compare, hot_keys, take_hot
+from mpquic.schema import ConfigError
+
+TLS = {"ca_file": "/pki/ca.crt", "cert_file": "/pki/mpq5.crt", "key_file": "/pki/mpq5.key"}
+CLIENT = {
+    "name": "mpq5",
+    "role": "client",
+    "site": "site1",
+    "tun_name": "mpq5",
+    "inner_addresses": ["10.200.5.1/32", "fd12:3456::1/128"],
+    "bind_ip": "iface:enp7s7",
+    "remote_addr": "203.0.113.10",
+    "remote_port": 45005,
+    "wan": "wan5",
+    "tls": {**TLS, "server_name": "vps1.example.net"},
+}
+PEER = {"identity": "urn:mpquic:site:site1", "tunnel": "mpq5", "allowed": ["10.200.5.1/32"]}
+OTHER = {"identity": "urn:mpquic:site:site2", "tunnel": "mpq5", "allowed": ["10.200.5.5/32"]}
+SERVER = {
+    "name": "mpq5",
+    "role": "server",
+    "tun_name": "mpq5",
+    "bind_ip": "::",
+    "bind_port": 45005,
+    "tls": TLS,
+    "peers": [PEER],
+}
+
+
+def problems_of(data: object) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(data if isinstance(data, str) else yaml.safe_dump(data))
+    return [str(problem) for problem in caught.value.problems]
+
+
+def without(data: dict[str, object], key: str) -> dict[str, object]:
+    return {name: value for name, value in data.items() if name != key}
+
+
+def test_a_client_has_the_documented_defaults() -> None:
+    config = parse(yaml.safe_dump(CLIENT))
+    assert isinstance(config, ClientConfig)
+    assert (config.transport_mode, config.congestion_algorithm, config.udp_gso) == ("datagram", "cubic", "auto")
+    assert (config.tun_mtu, config.probe_interval, config.down_after, config.reconnect_max_s) == (1400, 0.5, 3.0, 8.0)
+    assert config.tunnel_name == "mpq5"
+    assert config.devices == ("enp7s7",)
+    (path,) = config.paths
+    assert (path.name, path.bind_device, path.bind_address, path.remote_port) == ("wan5", "enp7s7", None, 45005)
+
+
+def test_a_server_has_no_devices_and_takes_many_peers() -> None:
+    config = parse(yaml.safe_dump({**SERVER, "peers": [PEER, OTHER]}))
+    assert isinstance(config, ServerConfig)
+    assert config.devices == ()
+    assert config.bind_address == "::"
+    assert [peer.allowed for peer in config.peers] == [("10.200.5.1/32",), ("10.200.5.5/32",)]
+
+
+PREFIX = "an address or prefix like 10.200.5.1/32 without host bits"
+WRONG = {
+    "misspelt key": ({**CLIENT, "remote_prt": 1}, ["remote_prt: unknown key; did you mean remote_port?"]),
+    "misspelt key in tls": (
+        {**CLIENT, "tls": {**CLIENT["tls"], "sever_name": "x"}},  # type: ignore[dict-item]
+        ["tls.sever_name: unknown key; did you mean server_name?"],
+    ),
+    "key of a server": ({**CLIENT, "peers": []}, ["peers: unknown key; it belongs to role server"]),
+    "key of a client": ({**SERVER, "remote_addr": "::1"}, ["remote_addr: unknown key; it belongs to role client"]),
+    "key like nothing": (
+        {**SERVER, "tls": {**TLS, "zzz": 1}},
+        ["tls.zzz: unknown key; expected one of ca_file, cert_file, key_file, revoked_file"],
+    ),
+    "no role": (without(CLIENT, "role"), ["role: missing; expected client or server"]),
+    "wrong role": (
+        {**CLIENT, "role": "klient"},
+        ["role: expected client or server, not 'klient'; did you mean client?"],
+    ),
+    "no remote": (without(CLIENT, "remote_addr"), ["remote_addr: missing; expected an IPv4 or IPv6 address"]),
+    "no tls": (
+        without(SERVER, "tls"),
+        ["tls: missing; expected a mapping with ca_file, cert_file, key_file, revoked_file"],
+    ),
+    "tls isn't a mapping": ({**SERVER, "tls": "x"}, ["tls: expected a mapping of keys, not 'x'"]),
+    "port too large": (
+        {**CLIENT, "remote_port": 65536},
+        ["remote_port: expected a UDP port from 1 to 65535, not 65536"],
+    ),
+    "port as text": (
+        {**CLIENT, "remote_port": "45005"},
+        ["remote_port: expected a UDP port from 1 to 65535, not '45005'"],
+    ),
+    "yes for a number": (
+        {**CLIENT, "probe_interval_ms": True},
+        ["probe_interval_ms: expected milliseconds from 50 to 60000, not True"],
+    ),
+    "host name as address": (
+        {**CLIENT, "remote_addr": "vps1"},
+        ["remote_addr: expected an IPv4 or IPv6 address, not 'vps1'"],
+    ),
+    "long device": (
+        {**CLIENT, "bind_ip": "iface:enp7s7enp7s7enp7"},
+        ["bind_ip: expected an IPv4 or IPv6 address, or iface:DEVICE, not 'iface:enp7s7enp7s7enp7'"],
+    ),
+    "other family": (
+        {**CLIENT, "bind_ip": "::1"},
+        ["bind_ip: expected an IPv4 address as remote_addr is, not '::1'"],
+    ),
+    "long TUN name": (
+        {**CLIENT, "tun_name": "a" * 16},
+        ["tun_name: expected an interface name of 1 to 15 characters without '/' or ':', not 'aaaaaaaaaaaaaaaa'"],
+    ),
+    "small MTU": ({**CLIENT, "tun_mtu": 1279}, ["tun_mtu: expected a whole number from 1280 to 9000, not 1279"]),
+    "unknown mode": (
+        {**CLIENT, "transport_mode": "relaible"},
+        ["transport_mode: expected datagram or reliable, not 'relaible'; did you mean reliable?"],
+    ),
+    "controller of the future": (
+        {**CLIENT, "congestion_algorithm": "bbr"},
+        ["congestion_algorithm: expected cubic or reno, not 'bbr'"],
+    ),
+    "host bits": (
+        {**CLIENT, "inner_addresses": ["10.200.5.1/30"]},
+        [f"inner_addresses[0]: expected {PREFIX}, not '10.200.5.1/30'; did you mean 10.200.5.0/30?"],
+    ),
+    "no inner address": (
+        {**CLIENT, "inner_addresses": []},
+        ["inner_addresses: expected a list of at least one prefix, not []"],
+    ),
+    "inner address twice": (
+        {**CLIENT, "inner_addresses": ["10.200.5.1/32", "10.200.5.1"]},
+        ["inner_addresses[1]: 10.200.5.1 is given twice, first as inner_addresses[0]"],
+    ),
+    "relative path": (
+        {**SERVER, "tls": {**TLS, "key_file": "mpq5.key"}},
+        ["tls.key_file: expected an absolute path of a file, not 'mpq5.key'"],
+    ),
+    "down before the second probe": (
+        {**CLIENT, "down_after_ms": 900},
+        ["down_after_ms: expected at least twice probe_interval_ms (1000), not 900"],
+    ),
+    "identity that is no URN": (
+        {**SERVER, "peers": [{**PEER, "identity": "site1"}]},
+        ["peers[0].identity: expected a URN like urn:mpquic:site:NAME, not 'site1'"],
+    ),
+    "peer twice": (
+        {**SERVER, "peers": [PEER, {**PEER, "allowed": ["10.200.5.9/32"]}]},
+        ["peers[1]: identity and tunnel are those of peers[0]; one entry for each pair"],
+    ),
+    "prefix of another peer": (
+        {**SERVER, "peers": [PEER, {**OTHER, "allowed": ["10.200.5.1/32"]}]},
+        ["peers[1].allowed: 10.200.5.1/32 overlaps 10.200.5.1/32 of peers[0]"],
+    ),
+    "prefix inside that of another peer": (
+        {**SERVER, "peers": [{**PEER, "allowed": ["10.200.0.0/16"]}, {**OTHER, "allowed": ["10.200.9.0/24"]}]},
+        ["peers[1].allowed: 10.200.9.0/24 overlaps 10.200.0.0/16 of peers[0]"],
+    ),
+    "peers isn't a list": ({**SERVER, "peers": {}}, ["peers: expected a list, not {}"]),
+    "empty value": ({**CLIENT, "name": None}, [
+        "name: expected a name of at most 32 letters, digits, '.', '_' or '-', not an empty value"
+    ]),
+    "two at once": (
+        {**CLIENT, "weight": 0, "log_level": "loud"},
+        [
+            "log_level: expected debug, info, warning or error, not 'loud'",
+            "weight: expected a whole number from 1 to 1000, not 0",
+        ],
+    ),
+    "key twice": ("name: a\nrole: client\nname: b\n", ["name: given twice, again in line 3"]),
+    "not YAML": ("name: [", ["not valid YAML in line 1: expected the node content, but found '<stream end>'"]),
+    "not a mapping": ("- a\n", ["expected a mapping of keys, not ['a']"]),
+    "empty file": ("", ["expected a mapping of keys, not an empty value"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_file_is_refused_with_the_reason(case: str) -> None:
+    data, expected = WRONG[case]
+    assert problems_of(data) == expected
+
+
+def test_hot_keys_are_those_that_break_no_connection() -> None:
+    assert hot_keys(ClientConfig) == {"log_level", "probe_interval_ms", "down_after_ms", "reconnect_max_s"}
+    assert hot_keys(ServerConfig) == {"log_level", "probe_interval_ms", "down_after_ms", "peers"}
+
+
+def test_a_reload_takes_hot_keys_and_names_those_that_need_a_restart() -> None:
+    old = parse(yaml.safe_dump(SERVER))
+    new = parse(
+        yaml.safe_dump(
+            {
+                **SERVER,
+                "peers": [PEER, OTHER],
+                "tun_mtu": 1380,
+                "tls": {**TLS, "cert_file": "/pki/new.crt", "revoked_file": "/pki/revoked.txt"},
+            }
+        )
+    )
+    changes = compare(old, new)
+    assert set(changes.hot) == {"peers", "tls.revoked_file"}
+    assert set(changes.restart) == {"tun_mtu", "tls.cert_file"}
+    merged = take_hot(old, new)
+    assert isinstance(merged, ServerConfig)
+    assert isinstance(new, ServerConfig)
+    assert merged.peers == new.peers
+    assert merged.tls.revoked_file == "/pki/revoked.txt"
+    assert merged.tls.cert_file == "/pki/mpq5.crt"
+    assert merged.tun_mtu == 1400
+    assert compare(merged, new) == ((), changes.restart)
+
+
+def test_an_unchanged_file_changes_nothing_and_another_role_needs_a_restart() -> None:
+    client, server = parse(yaml.safe_dump(CLIENT)), parse(yaml.safe_dump(SERVER))
+    assert compare(client, client) == ((), ())
+    assert compare(client, server) == ((), ("role",))

@@ -1,0 +1,209 @@
+"""mpquicctl shows every instance of the host, whether its process runs, hangs or is absent."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from mpquic import ctl
+
+CLIENT = {
+    "name": "mpq5",
+    "role": "client",
+    "site": "site1",
+    "tun_name": "mpq5",
+    "inner_addresses": ["10.200.5.1/32"],
+    "bind_ip": "iface:mpq-absent0",
+    "remote_addr": "203.0.113.10",
+    "remote_port": 45005,
+    "wan": "wan5",
+    "tls": {"ca_file": "/a", "cert_file": "/b", "key_file": "/c", "server_name": "vps1"},
+}
+SERVER = {
+    "name": "srv",
+    "role": "server",
+    "tun_name": "srv",
+    "bind_ip": "::",
+    "bind_port": 45005,
+    "tls": {"ca_file": "/a", "cert_file": "/b", "key_file": "/c"},
+}
+UP = {
+    "name": "mpq5", "role": "client", "state": "up", "since": 0.0, "peer": "203.0.113.10:45005", "wan": "wan5",
+    "rtt_ms": 13.24, "loss": 0.015, "tx_bytes": 1234567, "rx_bytes": 999, "reconnects": 2, "secret": "x",
+}  # fmt: skip
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "instances").mkdir()
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("MPQUIC_RUNTIME_DIR", str(tmp_path / "run"))
+    return tmp_path
+
+
+def write(host: Path, name: str, data: object) -> Path:
+    path = host / "instances" / f"{name}.yml"
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
+    return path
+
+
+@contextmanager
+def process(host: Path, name: str, answer: Callable[[dict[str, object]], bytes]) -> Iterator[None]:
+    """Serve a control socket as a daemon would."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(host / "run" / f"{name}.sock"))
+    listener.listen()
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rwb") as stream:
+                reply = answer(json.loads(stream.readline()))
+                if reply:
+                    stream.write(reply)
+                else:
+                    stopped.wait(10)
+
+    stopped = threading.Event()
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+def ok(result: object) -> Callable[[dict[str, object]], bytes]:
+    return lambda request: json.dumps({"v": 1, "id": request["id"], "ok": True, "result": result}).encode() + b"\n"
+
+
+def run(host: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert ctl.main([*arguments, "--instances-dir", str(host / "instances")]) == 0
+    return capsys.readouterr().out
+
+
+def test_status_json_has_the_documented_keys_of_a_running_instance(
+    host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(host, "mpq5", CLIENT)
+    with process(host, "mpq5", ok(UP)):
+        (row,) = json.loads(run(host, capsys, "status", "--json"))
+    assert row == {**{key: UP[key] for key in UP if key != "secret"}, "error": None}
+
+
+def test_status_is_a_table_in_natural_order_for_people(
+    host: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 3700.0)
+    write(host, "mpq10", {**CLIENT, "name": "mpq10"})
+    write(host, "mpq5", CLIENT)
+    with process(host, "mpq5", ok(UP)):
+        lines = run(host, capsys, "status").splitlines()
+    assert lines == [
+        "NAME   ROLE    STATE     SINCE     PEER                WAN   RTT_MS  LOSS  TX_BYTES  RX_BYTES  RECONNECTS",
+        "mpq5   client  up        1h01 ago  203.0.113.10:45005  wan5  13.2    1.5%  1.2MB     999B      2",
+        "mpq10  client  inactive  -         203.0.113.10:45005  wan5  -       -     -         -         -",
+    ]
+
+
+def test_without_a_process_an_instance_is_inactive_when_its_wan_is_absent_and_down_otherwise(
+    host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(host, "mpq5", CLIENT)
+    write(host, "bound", {**CLIENT, "bind_ip": "192.0.2.1"})
+    write(host, "srv", SERVER)
+    rows = {row["name"]: row for row in json.loads(run(host, capsys, "status", "--json"))}
+    assert (rows["mpq5"]["state"], rows["mpq5"]["error"]) == ("inactive", None)
+    assert (rows["bound"]["state"], rows["bound"]["error"]) == ("down", "the process is not running")
+    assert (rows["srv"]["role"], rows["srv"]["state"]) == ("server", "down")
+
+
+def test_a_socket_left_behind_by_a_killed_process_counts_as_no_process(
+    host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(host, "srv", SERVER)
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(host / "run" / "srv.sock"))
+    stale.close()
+    (row,) = json.loads(run(host, capsys, "status", "--json"))
+    assert (row["state"], row["error"]) == ("down", "the process is not running")
+
+
+def test_a_hung_process_is_down_with_the_reason(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(host, "srv", SERVER)
+    with process(host, "srv", lambda _request: b""):
+        (row,) = json.loads(run(host, capsys, "status", "--json"))
+    assert row["state"] == "down"
+    assert row["error"] == "no answer in 2 s; the process hangs or the machine is overloaded"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"{}\n", "the answer is not of version 1 of the protocol; upgrade both"),
+        (b"hello\n", "the answer is not JSON"),
+        (b'{"v": 1, "ok": false, "error": "no"}\n', "no"),
+    ],
+)
+def test_an_answer_that_is_wrong_is_told(
+    host: Path, capsys: pytest.CaptureFixture[str], answer: bytes, error: str
+) -> None:
+    write(host, "srv", SERVER)
+    with process(host, "srv", lambda _request: answer):
+        (row,) = json.loads(run(host, capsys, "status", "--json"))
+    assert (row["state"], row["error"]) == ("down", error)
+
+
+def test_an_instance_with_a_wrong_file_is_listed_with_the_wrong_key(
+    host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(host, "mpq5", {**CLIENT, "remote_prt": 1})
+    (row,) = json.loads(run(host, capsys, "status", "--json"))
+    assert (row["name"], row["state"]) == ("mpq5", "down")
+    assert row["error"] == "configuration: remote_prt: unknown key; did you mean remote_port?"
+
+
+def test_paths_lists_those_of_running_instances(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(host, "mpq5", CLIENT)
+    write(host, "srv", SERVER)
+    with process(host, "mpq5", ok([{"path": "wan5", "state": "up", "rtt_ms": 13.0}])):
+        (row,) = json.loads(run(host, capsys, "paths", "--json"))
+    assert (row["instance"], row["path"], row["state"], row["rtt_ms"]) == ("mpq5", "wan5", "up", 13.0)
+
+
+def test_version_names_this_command_and_each_instance(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(host, "mpq5", CLIENT)
+    write(host, "srv", SERVER)
+    with process(host, "mpq5", ok({"version": "9.9"})):
+        rows = json.loads(run(host, capsys, "version", "--json"))
+    assert [(row["name"], row["version"]) for row in rows[1:]] == [("mpq5", "9.9"), ("srv", None)]
+
+
+def test_a_missing_directory_is_said_and_is_not_a_traceback(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ctl.main(["status", "--instances-dir", str(host / "none")]) == 2
+    assert capsys.readouterr().err == f"mpquicctl: can't list {host / 'none'}: No such file or directory\n"
+
+
+def test_check_says_what_is_wrong_with_a_file(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = write(host, "mpq5", CLIENT), write(host, "bad", {**CLIENT, "transport_mode": "stream", "wieght": 2})
+    assert ctl.main(["check", str(good)]) == 0
+    assert capsys.readouterr().out == f"{good}: ok, client mpq5\n"
+    assert ctl.main(["check", str(bad)]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"{bad}: wieght: unknown key; did you mean weight?",
+        f"{bad}: transport_mode: expected datagram or reliable, not 'stream'",
+    ]
+    assert ctl.main(["check", str(host / "none.yml")]) == 1
+    assert (
+        capsys.readouterr().err == f"{host / 'none.yml'}: can't read {host / 'none.yml'}: No such file or directory\n"
+    )
