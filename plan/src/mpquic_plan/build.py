@@ -1,0 +1,37 @@
+"""The way in: validate the variables of all hosts, build the plan of all hosts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mpquic_plan import checks
+from mpquic_plan.client import client_slice
+from mpquic_plan.parse import read_fleet
+from mpquic_plan.problem import PlanError, Problem
+from mpquic_plan.vps import vps_slice
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def validate(hosts: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    """Return everything that is wrong; `hosts` maps inventory hosts to `{'site': ...}` or `{'vps': ...}`."""
+    fleet, problems = read_fleet(hosts)
+    return sorted({*problems, *checks.run(fleet)})
+
+
+def build(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the plan: a slice of plain data (as JSON has it) for each host that has `site` or `vps`.
+
+    Raises `PlanError` with every problem if there is one.
+    """
+    fleet, problems = read_fleet(hosts)
+    found = sorted({*problems, *checks.run(fleet)})
+    if found:
+        raise PlanError(found)
+    plan = {}
+    for vps in fleet.vpses.values():
+        sites = fleet.sites_of(vps)
+        plan[vps.host] = vps_slice(vps, sites)
+        plan |= {site.host: client_slice(site, vps) for site in sites}
+    return dict(sorted(plan.items()))

@@ -1,0 +1,342 @@
+"""The slice of a site's client: interfaces, routes, rules, instances."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import TYPE_CHECKING, Any
+
+from mpquic_plan import addressing, firewall, hosts, sizes, tables
+
+if TYPE_CHECKING:
+    from mpquic_plan.model import Lan, Listener, Management, Network, Site, Tunnel, Vps, Wan
+
+DEFAULT_ROUTES = ("0.0.0.0/0", "::/0")
+
+
+def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
+    """Return everything that the roles render on the client of a site whose variables are sound."""
+    wans = {wan.name: wan for wan in site.wans}
+    listeners = {listener.name: listener for listener in vps.listeners}
+    tunnels = sorted(site.tunnels, key=lambda tunnel: tunnel.name)
+    lans = sorted(site.lans, key=lambda lan: (lan.number, lan.vlan_id or 0))
+    egress = egress_name(site)
+    return {
+        "role": "client",
+        "site": {"name": site.name, "id": site.site_id, "lan_mode": site.lan_mode, "vps": vps.host},
+        "egress": egress,
+        "management": [_management(item, egress) for item in sorted(site.management, key=lambda item: item.number)],
+        "wans": [_wan(wan, site, egress) for wan in sorted(site.wans, key=lambda wan: wan.number)],
+        "lans": [_lan(lan, site, wans) for lan in lans],
+        "tuns": [_tun(tunnel, site, wans[tunnel.wan], listeners[tunnel.listener]) for tunnel in tunnels],
+        "instances": [
+            {
+                "name": tunnel.name,
+                "devices": [wans[tunnel.wan].device],
+                "config": _config(tunnel, site, vps, wans[tunnel.wan], listeners[tunnel.listener]),
+            }
+            for tunnel in tunnels
+        ],
+        "firewall": firewall.client(site, wans, {tunnel.name: tunnel_sizes(tunnel, wans) for tunnel in tunnels}),
+        "routing_tables": _table_names(site),
+        "sysctl": hosts.sysctl([wan.device for wan in site.wans] + [tunnel.name for tunnel in tunnels]),
+        "ranges": hosts.ranges(),
+        "pki": hosts.client_pki(site),
+        "daemon": dict(hosts.DAEMON),
+    }
+
+
+def egress_name(site: Site) -> str | None:
+    """Return the name of the interface by which the client's own traffic leaves, or None if there is no way out."""
+    if site.egress is not None:
+        return site.egress
+    ways = [item for item in site.management if item.address is None or item.gateway is not None]
+    return min(ways, key=lambda item: item.number).name if ways else None
+
+
+def tunnel_sizes(tunnel: Tunnel, wans: dict[str, Wan]) -> sizes.Sizes:
+    """Return the sizes of a tunnel over its WAN."""
+    return sizes.sizes(wans[tunnel.wan].mtu, tunnel.outer, tunnel.transport_mode, tunnel.tun_mtu)
+
+
+def routed_prefixes(site: Site, tunnel: Tunnel) -> list[Network]:
+    """Return the prefixes that the VPS routes into a tunnel: those of its LANs, where the site doesn't masquerade."""
+    if site.lan_mode != "routed":
+        return []
+    prefixes = {prefix for lan in site.lans if lan.tunnel == tunnel.name for prefix in (*lan.networks, *lan.behind)}
+    return sorted(prefixes, key=lambda prefix: (prefix.version, int(prefix.network_address), prefix.prefixlen))
+
+
+def inner_prefixes(site: Site, tunnel: Tunnel, listener: Listener) -> list[str]:
+    """Return every prefix that a tunnel may carry as source: its own addresses and what is routed into it."""
+    own = addressing.client_address(listener, site.site_id, tunnel.slot).host_routes
+    return own + [str(prefix) for prefix in routed_prefixes(site, tunnel)]
+
+
+def _management(item: Management, egress: str | None) -> dict[str, Any]:
+    """A management interface; replies from its address take its gateway whatever the main table says."""
+    routes: list[dict[str, Any]] = []
+    rules: list[dict[str, Any]] = []
+    if item.address is not None and item.gateway is not None:
+        table = tables.management_table(item)
+        gateway = str(item.gateway)
+        subnet = str(item.address.network)
+        routes += [
+            {"type": "unicast", "destination": subnet, "gateway": None, "table": table, "metric": None},
+            {"type": "unicast", "destination": DEFAULT_ROUTES[0], "gateway": gateway, "table": table, "metric": None},
+        ]
+        if egress == item.name:
+            routes.append(
+                {
+                    "type": "unicast",
+                    "destination": DEFAULT_ROUTES[0],
+                    "gateway": gateway,
+                    "table": None,
+                    "metric": tables.DEFAULT_METRIC,
+                }
+            )
+        rules.append(
+            _rule(tables.management_priority(item), table, source=f"{item.address.ip}/32", family="ipv4"),
+        )
+    return {
+        "name": item.name,
+        "device": item.device,
+        "dhcp": item.address is None,
+        "addresses": [str(address) for address in (item.address, item.address6) if address is not None],
+        "gateway": None if item.gateway is None else str(item.gateway),
+        "dns": list(item.dns),
+        "egress": egress == item.name,
+        "routes": routes,
+        "rules": rules,
+    }
+
+
+def _rule(
+    priority: int,
+    table: int,
+    *,
+    source: str | None = None,
+    incoming: str | None = None,
+    outgoing: str | None = None,
+    suppress_prefix_length: int | None = None,
+    family: str = "both",
+) -> dict[str, Any]:
+    return {
+        "priority": priority,
+        "table": table,
+        "from": source,
+        "incoming_interface": incoming,
+        "outgoing_interface": outgoing,
+        "suppress_prefix_length": suppress_prefix_length,
+        "family": family,
+    }
+
+
+def _wan(wan: Wan, site: Site, egress: str | None) -> dict[str, Any]:
+    table = tables.wan_table(wan)
+    rules = [_rule(tables.wan_priority(wan), table, outgoing=wan.device)]
+    if egress == wan.name:
+        # What the main table knows better than by a default route (management, LANs, tunnels' ends) keeps its way.
+        rules += [
+            _rule(tables.EGRESS_MAIN_PRIORITY, tables.MAIN_TABLE, suppress_prefix_length=0),
+            _rule(tables.egress_priority(wan), table, incoming="lo"),
+        ]
+    return {
+        "name": wan.name,
+        "number": wan.number,
+        "device": wan.device,
+        "table": table,
+        "rule_priority": tables.wan_priority(wan),
+        "mtu": wan.mtu,
+        "ipv6": wan.ipv6,
+        "dhcp": wan.static is None,
+        "static": _static(wan),
+        "egress": egress == wan.name,
+        "rules": rules,
+        "routes": [*_static_routes(wan, table), *_last_routes("blackhole", table)],
+        "instances": sorted(tunnel.name for tunnel in site.tunnels if tunnel.wan == wan.name),
+    }
+
+
+def _static(wan: Wan) -> dict[str, Any] | None:
+    if wan.static is None:
+        return None
+    static = wan.static
+    return {
+        "addresses": [str(address) for address in (static.address, static.address6) if address is not None],
+        "gateway": str(static.gateway),
+        "gateway6": None if static.gateway6 is None else str(static.gateway6),
+    }
+
+
+def _static_routes(wan: Wan, table: int) -> list[dict[str, Any]]:
+    """The routes of a WAN with fixed addresses; DHCP and router advertisements bring their own."""
+    if wan.static is None:
+        return []
+    pairs = [(wan.static.address.network, DEFAULT_ROUTES[0], wan.static.gateway)]
+    routes: list[dict[str, Any]] = []
+    subnets: list[tuple[str, str | None]] = [(str(network), None) for network, _, _ in pairs]
+    subnets.append((DEFAULT_ROUTES[0], str(wan.static.gateway)))
+    if wan.static.address6 is not None:
+        subnets.append((str(wan.static.address6.network), None))
+    if wan.static.gateway6 is not None:
+        subnets.append((DEFAULT_ROUTES[1], str(wan.static.gateway6)))
+    for destination, gateway in subnets:
+        routes.append(
+            {
+                "type": "unicast",
+                "destination": destination,
+                "gateway": gateway,
+                "table": table,
+                "metric": tables.DEFAULT_METRIC,
+            }
+        )
+    return routes
+
+
+def _last_routes(kind: str, table: int) -> list[dict[str, Any]]:
+    return [
+        {"type": kind, "destination": destination, "gateway": None, "table": table, "metric": tables.LAST_METRIC}
+        for destination in DEFAULT_ROUTES
+    ]
+
+
+def router_of(lan: Lan, version: int) -> str | None:
+    """Return the site's router on a LAN: the stated one, or the first address of the subnet that isn't the client's."""
+    if version == 4:
+        if lan.router is not None:
+            return str(lan.router)
+        others = (address for address in lan.address.network.hosts() if address != lan.address.ip)
+        first = next(others, None)
+        return None if first is None else str(first)
+    if lan.router6 is not None:
+        return str(lan.router6)
+    if lan.address6 is None:
+        return None
+    network = lan.address6.network
+    # ::0 is the anycast address of routers (RFC 4291, section 2.6.1).
+    others6 = (network.network_address + place for place in (1, 2) if place < network.num_addresses)
+    return next((str(address) for address in others6 if address != lan.address6.ip), None)
+
+
+def _lan(lan: Lan, site: Site, wans: dict[str, Wan]) -> dict[str, Any]:
+    table = tables.lan_table(lan)
+    priority = tables.lan_priority(site, lan)
+    rules = [_rule(priority, table, incoming=lan.device)]
+    routes: list[dict[str, Any]] = [
+        {
+            "type": "unicast",
+            "destination": str(prefix),
+            "gateway": router_of(lan, prefix.version),
+            "table": None,
+            "metric": None,
+        }
+        for prefix in lan.behind
+    ]
+    if lan.fallback is None:
+        routes += _last_routes("unreachable", table)
+    else:
+        # Without an end of its own the LAN's table falls through to the WAN's, which ends in a blackhole.
+        rules.append(
+            _rule(tables.fallback_priority(site, lan), tables.wan_table(wans[lan.fallback]), incoming=lan.device)
+        )
+    children = sorted(
+        (other for other in site.lans if other.parent == lan.device and lan.vlan_id is None),
+        key=lambda other: other.vlan_id or 0,
+    )
+    return {
+        "name": lan.name,
+        "number": lan.number,
+        "device": lan.device,
+        "parent": lan.parent,
+        "vlan_id": lan.vlan_id,
+        "vlan_devices": [child.device for child in children],
+        "addresses": [str(address) for address in (lan.address, lan.address6) if address is not None],
+        "table": table,
+        "rule_priority": priority,
+        "rules": rules,
+        "routes": routes,
+        "tunnel": lan.tunnel,
+        "behind": [str(prefix) for prefix in lan.behind],
+        "fallback": lan.fallback,
+    }
+
+
+def _tun(tunnel: Tunnel, site: Site, wan: Wan, listener: Listener) -> dict[str, Any]:
+    """A TUN: the far end is reached by the main table, so that the client answers what comes from it."""
+    own = addressing.client_address(listener, site.site_id, tunnel.slot)
+    far = addressing.server_address(listener)
+    routes: list[dict[str, Any]] = [
+        {"type": "unicast", "destination": destination, "gateway": None, "table": None, "metric": None}
+        for destination in far.host_routes
+    ]
+    for lan in sorted(site.lans, key=lambda lan: (lan.number, lan.vlan_id or 0)):
+        if lan.tunnel == tunnel.name:
+            routes += [
+                {
+                    "type": "unicast",
+                    "destination": destination,
+                    "gateway": None,
+                    "table": tables.lan_table(lan),
+                    "metric": tables.DEFAULT_METRIC,
+                }
+                for destination in DEFAULT_ROUTES
+            ]
+    derived = sizes.sizes(wan.mtu, tunnel.outer, tunnel.transport_mode, tunnel.tun_mtu)
+    return {
+        "name": tunnel.name,
+        "mtu": derived.tun_mtu,
+        "addresses": own.host_routes,
+        "peer_addresses": [str(far.ipv4), str(far.ipv6)],
+        "routes": routes,
+    }
+
+
+def _config(tunnel: Tunnel, site: Site, vps: Vps, wan: Wan, listener: Listener) -> dict[str, Any]:
+    derived = sizes.sizes(wan.mtu, tunnel.outer, tunnel.transport_mode, tunnel.tun_mtu)
+    return {
+        "name": tunnel.name,
+        "role": "client",
+        "site": site.name,
+        "tunnel": tunnel.name,
+        "tun_name": tunnel.name,
+        "tun_mtu": derived.tun_mtu,
+        "inner_addresses": inner_prefixes(site, tunnel, listener),
+        "bind_ip": f"iface:{wan.device}",
+        "remote_addr": str(vps.address6 if tunnel.outer == "ipv6" else vps.address),
+        "remote_port": listener.port,
+        "wan": wan.name,
+        "traffic_class": tunnel.traffic_class,
+        "weight": tunnel.weight,
+        "priority": tunnel.priority,
+        "transport_mode": tunnel.transport_mode,
+        "congestion_algorithm": tunnel.congestion_algorithm,
+        "max_datagram_size": derived.max_datagram_size,
+        "udp_gso": wan.udp_gso,
+        "tls": hosts.client_tls(site, vps),
+        "probe_interval_ms": tunnel.probe_interval_ms,
+        "down_after_ms": tunnel.down_after_ms,
+        "reconnect_max_s": tunnel.reconnect_max_s,
+        "log_level": site.log_level,
+    }
+
+
+def _table_names(site: Site) -> list[dict[str, Any]]:
+    """Names of the routing tables for /etc/iproute2/rt_tables.d."""
+    named = [(tables.wan_table(wan), wan.name) for wan in site.wans]
+    named += [
+        (tables.management_table(item), item.name)
+        for item in site.management
+        if item.address is not None and item.gateway is not None
+    ]
+    named += [(tables.lan_table(lan), lan.name) for lan in site.lans]
+    return [{"id": number, "name": name} for number, name in sorted(named)]
+
+
+def is_private(prefix: Network) -> bool:
+    """Return whether the Internet doesn't route a prefix, so that the VPS must masquerade it (RFC 1918, 6598, 4193)."""
+    if isinstance(prefix, IPv4Network):
+        return any(prefix.subnet_of(IPv4Network(text)) for text in PRIVATE4)
+    return int(prefix.network_address) >> 121 == 0xFC >> 1
+
+
+PRIVATE4 = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")

@@ -1,0 +1,78 @@
+"""What the packet filters of both hosts need to know, free of any rule syntax."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from mpquic_plan.model import Site, Vps, Wan
+    from mpquic_plan.sizes import Sizes
+
+ZONES = ("management", "lan", "tunnel")
+
+
+def zone_devices(site: Site, zone: str) -> list[str]:
+    """Return the interfaces of a zone, or those of the interface with that name; none if the name doesn't resolve."""
+    by_zone = {
+        "management": [item.device for item in site.management],
+        "lan": [lan.device for lan in site.lans],
+        "tunnel": [tunnel.name for tunnel in site.tunnels],
+    }
+    if zone in by_zone:
+        return sorted(by_zone[zone])
+    by_name = {item.name: item.device for item in site.management}
+    by_name |= {lan.name: lan.device for lan in site.lans}
+    by_name |= {tunnel.name: tunnel.name for tunnel in site.tunnels}
+    return [by_name[zone]] if zone in by_name else []
+
+
+def _devices(site: Site, zones: Iterable[str]) -> list[str]:
+    return sorted({device for zone in zones for device in zone_devices(site, zone)})
+
+
+def client(site: Site, wans: Mapping[str, Wan], sizes_of: Mapping[str, Sizes]) -> dict[str, Any]:
+    """Return the client's firewall: who may forward whither, what is masqueraded, clamped, opened."""
+    tuns = sorted(sizes_of)
+    carried = sorted((lan.device, lan.tunnel) for lan in site.lans if lan.tunnel is not None)
+    fallbacks = sorted((lan.device, wans[lan.fallback].device) for lan in site.lans if lan.fallback is not None)
+    routed = site.lan_mode == "routed"
+    return {
+        "wan_devices": sorted(wan.device for wan in site.wans),
+        "ipv6_wan_devices": sorted(wan.device for wan in site.wans if wan.ipv6),
+        "lan_devices": zone_devices(site, "lan"),
+        "tun_devices": tuns,
+        "management_devices": zone_devices(site, "management"),
+        # Whoever may open a connection through the client; answers come back by themselves.
+        "forward": [{"from": source, "to": target} for source, target in carried + fallbacks]
+        + ([{"from": target, "to": source} for source, target in carried] if routed else []),
+        "masquerade_devices": sorted({*([] if routed else tuns), *(device for _, device in fallbacks)}),
+        "mss": [{"device": name, "ipv4": sizes_of[name].mss4, "ipv6": sizes_of[name].mss6} for name in tuns],
+        "ssh": {
+            "ports": "auto" if site.ssh_ports is None else sorted(site.ssh_ports),
+            "devices": _devices(site, site.ssh_from),
+        },
+        "openings": [
+            {"devices": _devices(site, item.sources), "protocol": item.protocol, "ports": sorted(item.ports)}
+            for item in site.openings
+        ],
+    }
+
+
+def server(vps: Vps, mss: list[dict[str, Any]], masquerade4: list[str], masquerade6: list[str]) -> dict[str, Any]:
+    """Return the firewall of a VPS; `masquerade4` and `masquerade6` are the inner prefixes that need its address."""
+    return {
+        "udp_ports": sorted(listener.port for listener in vps.listeners),
+        "tun_devices": sorted(listener.tun for listener in vps.listeners),
+        "masquerade4": masquerade4,
+        "masquerade6": masquerade6,
+        "mss": mss,
+        "site_to_site": vps.site_to_site,
+        "ssh": {"ports": "auto" if vps.ssh_ports is None else sorted(vps.ssh_ports)},
+        "openings": [
+            {"protocol": item.protocol, "ports": sorted(item.ports), "sources": sorted(item.sources)}
+            for item in vps.openings
+        ],
+        "tunnel_services": [{"protocol": item.protocol, "ports": sorted(item.ports)} for item in vps.tunnel_services],
+    }

@@ -1,0 +1,102 @@
+"""Accounts, folders and file names on both kinds of host, and the identities in their certificates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from mpquic_plan import tables
+
+if TYPE_CHECKING:
+    from mpquic_plan.model import Site, Vps
+
+PKI_DIR: Final = "/etc/mpquic/pki"
+
+DAEMON: Final = {
+    "user": "mpquic",
+    "group": "mpquic",
+    "instance_dir": "/etc/mpquic/instances",
+    "pki_dir": PKI_DIR,
+    "runtime_dir": "/run/mpquic",
+    "install_dir": "/opt/mpquic",
+}
+"""The daemon's account and folders."""
+
+
+def identity(site_name: str) -> str:
+    """Return the identity of a site's client, the URI in its certificate."""
+    return f"urn:mpquic:site:{site_name}"
+
+
+def client_tls(site: Site, vps: Vps) -> dict[str, str]:
+    """Return the `tls` of a client instance."""
+    return {**_files(site.name), "server_name": vps.hostnames[0]}
+
+
+def server_tls(vps: Vps) -> dict[str, str]:
+    """Return the `tls` of a server instance."""
+    return {**_files(vps.host), "revoked_file": f"{PKI_DIR}/revoked"}
+
+
+def client_pki(site: Site) -> dict[str, Any]:
+    """Return what the certificate of a site's client holds: no name that a server could have."""
+    return {
+        "name": site.name,
+        "kind": "client",
+        "common_name": site.name,
+        "subject_alt_names": [f"URI:{identity(site.name)}"],
+        "extended_key_usage": ["clientAuth"],
+        **_files(site.name),
+    }
+
+
+def server_pki(vps: Vps) -> dict[str, Any]:
+    """Return what the certificate of a VPS holds."""
+    addresses = [str(address) for address in (vps.address, vps.address6) if address is not None]
+    return {
+        "name": vps.host,
+        "kind": "server",
+        "common_name": vps.hostnames[0],
+        "subject_alt_names": [f"DNS:{name}" for name in vps.hostnames] + [f"IP:{address}" for address in addresses],
+        "extended_key_usage": ["serverAuth"],
+        **_files(vps.host),
+        "revoked_file": f"{PKI_DIR}/revoked",
+        "revoked": list(vps.revoked_certificates),
+    }
+
+
+def _files(name: str) -> dict[str, str]:
+    return {
+        "ca_file": f"{PKI_DIR}/ca.crt",
+        "cert_file": f"{PKI_DIR}/{name}.crt",
+        "key_file": f"{PKI_DIR}/{name}.key",
+    }
+
+
+def sysctl(unfiltered_devices: list[str]) -> dict[str, int]:
+    """Return the kernel settings of a host; replies that come by a device in the list are never dropped for their way.
+
+    rp_filter takes the stricter of `all` and the device's own value, so `all` is 0 and each device says its own.
+    """
+    settings = {
+        "net.ipv4.ip_forward": 1,
+        "net.ipv6.conf.all.forwarding": 1,
+        "net.ipv4.conf.all.rp_filter": 0,
+        "net.ipv4.conf.default.rp_filter": 2,
+        "net.ipv4.conf.all.ignore_routes_with_linkdown": 1,
+        "net.ipv4.conf.default.ignore_routes_with_linkdown": 1,
+        "net.ipv6.conf.all.ignore_routes_with_linkdown": 1,
+        "net.ipv6.conf.default.ignore_routes_with_linkdown": 1,
+        "net.core.rmem_max": 4 * 1024 * 1024,
+        "net.core.wmem_max": 4 * 1024 * 1024,
+    }
+    # A dot is a separator in sysctl.d; with slashes the name of a VLAN keeps its own.
+    settings |= {f"net/ipv4/conf/{device}/rp_filter": 0 for device in unfiltered_devices}
+    return settings
+
+
+def ranges() -> dict[str, Any]:
+    """Return the numbers that the suite owns: what lies in them and not in the plan is deleted."""
+    return {
+        "tables": [list(pair) for pair in tables.TABLE_RANGES],
+        "rule_priorities": [list(pair) for pair in tables.PRIORITY_RANGES],
+    }

@@ -1,0 +1,182 @@
+"""A site and a VPS as their variables say, defaults filled in, addresses parsed; nothing derived yet.
+
+`path` of each item is its place in the variables, for messages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Management:
+    """A management interface; `address` is None where DHCP gives it."""
+
+    path: str
+    name: str
+    number: int
+    device: str
+    address: IPv4Interface | None
+    address6: IPv6Interface | None
+    gateway: IPv4Address | None
+    dns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StaticAddress:
+    """Fixed addressing of a WAN."""
+
+    address: IPv4Interface
+    gateway: IPv4Address
+    address6: IPv6Interface | None
+    gateway6: IPv6Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wan:
+    """A WAN link; `mtu` in bytes of an IP packet."""
+
+    path: str
+    name: str
+    number: int
+    device: str
+    mtu: int
+    ipv6: bool
+    static: StaticAddress | None
+    udp_gso: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lan:
+    """A LAN interface, or a VLAN on one (`parent` and `vlan_id` are set). `tunnel`, `fallback`: None says none."""
+
+    path: str
+    name: str
+    number: int
+    device: str
+    address: IPv4Interface
+    address6: IPv6Interface | None
+    tunnel: str | None
+    router: IPv4Address | None
+    router6: IPv6Address | None
+    behind: tuple[Network, ...]
+    fallback: str | None
+    parent: str | None = None
+    vlan_id: int | None = None
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The connected subnets."""
+        return (self.address.network, *((self.address6.network,) if self.address6 else ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A tunnel of a site; times as their names say."""
+
+    path: str
+    name: str
+    wan: str
+    listener: str
+    slot: int
+    outer: str
+    transport_mode: str
+    congestion_algorithm: str
+    traffic_class: str
+    weight: int
+    priority: int
+    tun_mtu: int | None
+    probe_interval_ms: int
+    down_after_ms: int
+    reconnect_max_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A service that may be reached; `sources` are zones on a client, prefixes on a VPS."""
+
+    path: str
+    protocol: str
+    ports: tuple[int, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A site, seen from its client. `broken`: names whose items hold errors, by collection; '*' is an unknown name."""
+
+    host: str
+    name: str
+    site_id: int
+    vps: str | None
+    lan_mode: str
+    egress: str | None
+    log_level: str
+    management: tuple[Management, ...]
+    wans: tuple[Wan, ...]
+    lans: tuple[Lan, ...]
+    tunnels: tuple[Tunnel, ...]
+    ssh_ports: tuple[int, ...] | None
+    ssh_from: tuple[str, ...]
+    openings: tuple[Opening, ...]
+    broken: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A UDP port of a VPS with its TUN and inner subnets."""
+
+    path: str
+    name: str
+    port: int
+    tun: str
+    subnet: IPv4Network
+    subnet6: IPv6Network
+    tunnels_per_site: int
+    tun_mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vps:
+    """A VPS; `device` is None where the default route tells it, `ssh_ports` where the ssh server does."""
+
+    host: str
+    address: IPv4Address
+    address6: IPv6Address | None
+    device: str | None
+    hostnames: tuple[str, ...]
+    ssh_ports: tuple[int, ...] | None
+    listeners: tuple[Listener, ...]
+    site_to_site: bool
+    tunnel_services: tuple[Opening, ...]
+    openings: tuple[Opening, ...]
+    revoked_certificates: tuple[str, ...]
+    log_level: str
+    broken: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All sites and VPSes of an inventory, by inventory host. `unreadable`: hosts whose variables can't be judged."""
+
+    sites: Mapping[str, Site]
+    vpses: Mapping[str, Vps]
+    unreadable: frozenset[str]
+
+    def vps_of(self, site: Site) -> Vps | None:
+        """Return the VPS of a site: the named one, or the only one."""
+        if site.vps is not None:
+            return self.vpses.get(site.vps)
+        return next(iter(self.vpses.values())) if len(self.vpses) == 1 else None
+
+    def sites_of(self, vps: Vps) -> list[Site]:
+        """Return the sites of a VPS in the order of their numbers."""
+        chosen = [site for site in self.sites.values() if self.vps_of(site) is vps]
+        return sorted(chosen, key=lambda site: (site.site_id, site.host))

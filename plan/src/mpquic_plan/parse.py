@@ -1,0 +1,297 @@
+"""From the hosts' variables to the model: defaults that follow from names are filled in, addresses parsed."""
+
+from __future__ import annotations
+
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_network,
+)
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mpquic_plan import addressing, reference
+from mpquic_plan.model import Fleet, Lan, Listener, Management, Opening, Site, StaticAddress, Tunnel, Vps, Wan
+from mpquic_plan.problem import Problem
+from mpquic_plan.schema import ROOTS, Checked, check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+T = TypeVar("T")
+
+
+def read_fleet(hosts: Mapping[str, Mapping[str, Any]]) -> tuple[Fleet, list[Problem]]:
+    """Return the fleet that the hosts' variables `site` and `vps` describe, and what is wrong with their shape."""
+    problems: list[Problem] = []
+    sites: dict[str, Site] = {}
+    vpses: dict[str, Vps] = {}
+    unreadable: set[str] = set()
+    for host in sorted(hosts):
+        present = [root for root in ROOTS if root in hosts[host]]
+        if len(present) == 2:
+            problems.append(Problem(host, "vps", "a host is a site's client or a VPS; take away either site or vps"))
+            unreadable.add(host)
+            continue
+        for root in present:
+            checked = check(host, root, reference.complete(root, hosts[host][root]))
+            problems += checked.problems
+            if checked.value is None:
+                unreadable.add(host)
+                continue
+            reader = _Reader(host, root, checked.value, checked)
+            if root == "site":
+                sites[host] = reader.site()
+            else:
+                vpses[host] = reader.vps()
+            problems += reader.problems
+    return Fleet(sites, vpses, frozenset(unreadable)), problems
+
+
+def _address(text: str | None) -> IPv4Address | None:
+    return None if text is None else IPv4Address(text)
+
+
+def _address6(text: str | None) -> IPv6Address | None:
+    return None if text is None else IPv6Address(text)
+
+
+def _interface6(text: str | None) -> IPv6Interface | None:
+    return None if text is None else IPv6Interface(text)
+
+
+def _name_or_none(text: str) -> str | None:
+    return None if text == "none" else text
+
+
+def _sound(items: list[T | None]) -> tuple[T, ...]:
+    return tuple(item for item in items if item is not None)
+
+
+def _ports(value: str | list[int | None]) -> tuple[int, ...] | None:
+    return None if isinstance(value, str) else _sound(value)
+
+
+class _Reader:
+    """Reads one host's `site` or `vps`; collects what can't be filled in."""
+
+    def __init__(self, host: str, root: str, value: dict[str, Any], checked: Checked) -> None:
+        self.host = host
+        self.root = root
+        self.value = value
+        self.broken = {key: set(names) for key, names in checked.broken.items()}
+        self.problems: list[Problem] = []
+
+    def _default(self, item: Mapping[str, Any], key: str, default: Any, place: tuple[str, str, str], why: str) -> Any:
+        """Return a key's value or its default; `place` is (path, list, name) of the item, for the problem without."""
+        path, collection, name = place
+        value = item.get(key, default)
+        if value is None:
+            self.problems.append(Problem(self.host, f"{path}.{key}", f"is missing; {why}"))
+            self.broken.setdefault(collection, set()).add(name)
+        return value
+
+    def _items(self, holder: Mapping[str, Any], key: str, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for index, item in enumerate(holder[key]):
+            if item is not None:
+                yield f"{path}.{key}[{index}]", item
+
+    def _broken(self) -> dict[str, frozenset[str]]:
+        return {key: frozenset(names) for key, names in sorted(self.broken.items())}
+
+    def site(self) -> Site:
+        value = self.value
+        firewall = value["firewall"]
+        management = tuple(self._management())
+        wans = tuple(self._wan(path, item) for path, item in self._items(value, "wans", "site"))
+        lans = tuple(self._lans())
+        tunnels = tuple(self._tunnels())
+        return Site(
+            host=self.host,
+            name=value["name"],
+            site_id=value["site_id"],
+            vps=value.get("vps"),
+            lan_mode=value["lan_mode"],
+            egress=value.get("egress"),
+            log_level=value["log_level"],
+            management=management,
+            wans=wans,
+            lans=lans,
+            tunnels=tunnels,
+            ssh_ports=_ports(firewall["ssh_ports"]),
+            ssh_from=_sound(firewall["ssh_from"]),
+            openings=tuple(
+                Opening(path, item["protocol"], _sound(item["ports"]), _sound(item["from"]))
+                for path, item in self._items(firewall, "openings", "site.firewall")
+            ),
+            broken=self._broken(),
+        )
+
+    def _management(self) -> Iterator[Management]:
+        for path, item in self._items(self.value, "management", "site"):
+            name = item["name"]
+            device = self._default(
+                item,
+                "device",
+                reference.MANAGEMENT_DEVICES.get(name),
+                (path, "management", name),
+                f"the reference site has no interface for {name}",
+            )
+            if device is None:
+                continue
+            yield Management(
+                path=path,
+                name=name,
+                number=int(name.removeprefix("mgmt")),
+                device=device,
+                address=None if item["address"] == "dhcp" else IPv4Interface(item["address"]),
+                address6=_interface6(item.get("address6")),
+                gateway=_address(item.get("gateway")),
+                dns=_sound(item["dns"]),
+            )
+
+    def _wan(self, path: str, item: Mapping[str, Any]) -> Wan:
+        static = item.get("static")
+        return Wan(
+            path=path,
+            name=item["name"],
+            number=int(item["name"].removeprefix("wan")),
+            device=item.get("device", reference.WAN_DEVICES[item["name"]]),
+            mtu=item["mtu"],
+            ipv6=item["ipv6"],
+            static=static
+            and StaticAddress(
+                IPv4Interface(static["address"]),
+                IPv4Address(static["gateway"]),
+                _interface6(static.get("address6")),
+                _address6(static.get("gateway6")),
+            ),
+            udp_gso=item["udp_gso"],
+        )
+
+    def _lans(self) -> Iterator[Lan]:
+        for path, item in self._items(self.value, "lans", "site"):
+            name = item["name"]
+            device = item.get("device", reference.LAN_DEVICES[name])
+            tunnel = item.get("tunnel", reference.LAN_TUNNELS[name])
+            lan = self._lan(path, item, name, device, item.get("address", reference.LAN_ADDRESSES[name]), tunnel)
+            yield lan
+            for vlan_path, vlan in self._items(item, "vlans", path):
+                vlan_name = f"{name}.{vlan['id']}"
+                address = self._default(
+                    vlan,
+                    "address",
+                    reference.vlan_address(vlan["id"]),
+                    (vlan_path, "lans", vlan_name),
+                    f"VLAN {vlan['id']} must state one, since ids above 255 have no default",
+                )
+                if address is not None:
+                    vlan_device = vlan.get("device", f"{device}.{vlan['id']}")
+                    yield self._lan(vlan_path, vlan, vlan_name, vlan_device, address, vlan["tunnel"], parent=lan)
+
+    def _lan(
+        self,
+        path: str,
+        item: Mapping[str, Any],
+        name: str,
+        device: str,
+        address: str,
+        tunnel: str,
+        parent: Lan | None = None,
+    ) -> Lan:
+        return Lan(
+            path=path,
+            name=name,
+            number=parent.number if parent else int(name.removeprefix("lan")),
+            device=device,
+            address=IPv4Interface(address),
+            address6=_interface6(item.get("address6")),
+            tunnel=_name_or_none(tunnel),
+            router=_address(item.get("router")),
+            router6=_address6(item.get("router6")),
+            behind=tuple(ip_network(text) for text in _sound(item["behind"])),
+            fallback=_name_or_none(item["fallback"]),
+            parent=parent.device if parent else None,
+            vlan_id=item.get("id"),
+        )
+
+    def _tunnels(self) -> Iterator[Tunnel]:
+        for path, item in self._items(self.value, "tunnels", "site"):
+            name = item["name"]
+            wan = self._default(
+                item,
+                "wan",
+                reference.TUNNEL_WANS.get(name),
+                (path, "tunnels", name),
+                f"only mpq1 to mpq6 have a default WAN, and this is '{name}'",
+            )
+            if wan is None:
+                continue
+            yield Tunnel(
+                path=path,
+                name=name,
+                wan=wan,
+                listener=item.get("listener", name),
+                slot=item["slot"],
+                outer=item["outer"],
+                transport_mode=item["transport_mode"],
+                congestion_algorithm=item["congestion_algorithm"],
+                traffic_class=item["traffic_class"],
+                weight=item["weight"],
+                priority=item["priority"],
+                tun_mtu=item.get("tun_mtu"),
+                probe_interval_ms=item["probe_interval_ms"],
+                down_after_ms=item["down_after_ms"],
+                reconnect_max_s=item["reconnect_max_s"],
+            )
+
+    def vps(self) -> Vps:
+        value = self.value
+        listeners = tuple(self._listeners())
+        return Vps(
+            host=self.host,
+            address=IPv4Address(value["address"]),
+            address6=_address6(value.get("address6")),
+            device=None if value["device"] == "auto" else value["device"],
+            hostnames=_sound(value.get("hostnames", [self.host])),
+            ssh_ports=_ports(value["ssh_ports"]),
+            listeners=listeners,
+            site_to_site=value["site_to_site"],
+            tunnel_services=tuple(
+                Opening(path, item["protocol"], _sound(item["ports"]), ())
+                for path, item in self._items(value, "tunnel_services", "vps")
+            ),
+            openings=tuple(
+                Opening(path, item["protocol"], _sound(item["ports"]), _sound(item["sources"]))
+                for path, item in self._items(value, "openings", "vps")
+            ),
+            revoked_certificates=_sound(value["revoked_certificates"]),
+            log_level=value["log_level"],
+            broken=self._broken(),
+        )
+
+    def _listeners(self) -> Iterator[Listener]:
+        ula = IPv6Network(self.value["ula_prefix"])
+        for path, item in self._items(self.value, "listeners", "vps"):
+            name = item["name"]
+            place = (path, "listeners", name)
+            why = f"only mpq1 to mpq6 have a default, and this is '{name}'"
+            port = self._default(item, "port", reference.LISTENER_PORTS.get(name), place, why)
+            subnet_text = self._default(item, "subnet", reference.LISTENER_SUBNETS.get(name), place, why)
+            if port is None or subnet_text is None:
+                continue
+            subnet = IPv4Network(subnet_text)
+            subnet6 = item.get("subnet6")
+            yield Listener(
+                path=path,
+                name=name,
+                port=port,
+                tun=item.get("tun", name),
+                subnet=subnet,
+                subnet6=IPv6Network(subnet6) if subnet6 else addressing.embedded(ula, subnet),
+                tunnels_per_site=item["tunnels_per_site"],
+                tun_mtu=item["tun_mtu"],
+            )

@@ -1,0 +1,46 @@
+"""Names and numbers of the reference site: defaults that site variables replace."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+SITE_LINKS: Final = range(1, 7)
+WAN_DEVICES: Final = {f"wan{n}": f"enp7s{n + 2}" for n in SITE_LINKS}
+LAN_DEVICES: Final = {
+    "lan1": "enp6s20",
+    "lan2": "enp6s21",
+    "lan3": "enp6s22",
+    "lan4": "enp6s23",
+    "lan5": "enp7s1",
+    "lan6": "enp7s2",
+}
+LAN_ADDRESSES: Final = {f"lan{n}": f"172.16.{n}.1/30" for n in SITE_LINKS}
+MANAGEMENT_DEVICES: Final = {"mgmt1": "enp6s18", "mgmt2": "enp6s19"}
+TUNNEL_WANS: Final = {f"mpq{n}": f"wan{n}" for n in SITE_LINKS}
+LAN_TUNNELS: Final = {f"lan{n}": f"mpq{n}" for n in SITE_LINKS}
+LISTENER_PORTS: Final = {f"mpq{n}": 45000 + n for n in SITE_LINKS}
+LISTENER_SUBNETS: Final = {f"mpq{n}": f"10.200.{n}.0/30" for n in SITE_LINKS}
+LARGEST_VLAN_WITH_ADDRESS: Final = 255
+"""172.16.<id>.1/30 exists only for ids that fit into an octet."""
+
+
+def vlan_address(vlan_id: int) -> str | None:
+    """Return the default address of a VLAN, or None where the id can't stand in an octet."""
+    return f"172.16.{vlan_id}.1/30" if vlan_id <= LARGEST_VLAN_WITH_ADDRESS else None
+
+
+def complete(root: str, value: Any) -> Any:
+    """Return `site` or `vps` with the lists that it leaves out: what the reference has for the WANs that it states."""
+    if not isinstance(value, dict):
+        return value
+    if root == "vps":
+        return {"listeners": [{"name": name} for name in LISTENER_PORTS], **value}
+    wans = value.get("wans", [{"name": name} for name in WAN_DEVICES])
+    names = [item.get("name") for item in wans if isinstance(item, dict)] if isinstance(wans, list) else []
+    numbers = [n for n in SITE_LINKS if f"wan{n}" in names]
+    return {
+        "wans": wans,
+        "lans": [{"name": f"lan{n}"} for n in numbers],
+        "tunnels": [{"name": f"mpq{n}"} for n in numbers],
+        **value,
+    }

@@ -1,0 +1,81 @@
+"""Routing tables and rule priorities, each from a number that stands in a name, so that none moves with a list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from mpquic_plan.model import Lan, Management, Site, Wan
+
+MAIN_TABLE: Final = 254
+
+_WAN_TABLE: Final = 100
+_MANAGEMENT_TABLE: Final = 150
+_LAN_TABLE: Final = 200
+_VLAN_TABLE: Final = 100_000
+"""VLAN v of LAN n: 100000 n + v, which reads as both."""
+
+_WAN_PRIORITY: Final = 1000
+_MANAGEMENT_PRIORITY: Final = 1800
+EGRESS_MAIN_PRIORITY: Final = 1900
+_EGRESS_PRIORITY: Final = 1900
+_LAN_PRIORITY: Final = 2000
+_VLAN_PRIORITY: Final = 2100
+_FALLBACK_PRIORITY: Final = 2500
+MOST_VLANS: Final = 390
+"""VLAN rules, and again their fallbacks, fit between their neighbours' priorities."""
+
+TABLE_RANGES: Final = ((101, 199), (201, 252), (100_001, 604_094))
+"""Tables of the suite; 253 to 255 are the kernel's."""
+PRIORITY_RANGES: Final = ((1001, 2999),)
+"""Rule priorities of the suite; 1000 is the kernel's rule for VRFs."""
+
+DEFAULT_METRIC: Final = 100
+LAST_METRIC: Final = 1_000_000
+"""Metric of the route that ends a table, behind everything that DHCP or a tunnel puts there."""
+
+
+def wan_table(wan: Wan) -> int:
+    """Return the table of a WAN: 100 + N."""
+    return _WAN_TABLE + wan.number
+
+
+def wan_priority(wan: Wan) -> int:
+    """Return the priority of the rule that sends what is bound to a WAN's device to its table."""
+    return _WAN_PRIORITY + wan.number
+
+
+def management_table(management: Management) -> int:
+    """Return the table of the replies of a management interface."""
+    return _MANAGEMENT_TABLE + management.number
+
+
+def management_priority(management: Management) -> int:
+    """Return the priority of the rule from a management interface's address."""
+    return _MANAGEMENT_PRIORITY + management.number
+
+
+def egress_priority(wan: Wan) -> int:
+    """Return the priority of the rule that sends the client's own traffic to a WAN."""
+    return _EGRESS_PRIORITY + wan.number
+
+
+def lan_table(lan: Lan) -> int:
+    """Return the table of a LAN (200 + N) or of a VLAN."""
+    return _LAN_TABLE + lan.number if lan.vlan_id is None else _VLAN_TABLE * lan.number + lan.vlan_id
+
+
+def _rank(site: Site, lan: Lan) -> int:
+    """Return the place of a VLAN among the site's VLANs by LAN and id; ids are too many for a priority each."""
+    vlans = sorted((other.number, other.vlan_id) for other in site.lans if other.vlan_id is not None)
+    return vlans.index((lan.number, lan.vlan_id or 0))
+
+
+def lan_priority(site: Site, lan: Lan) -> int:
+    """Return the priority of the rule from a LAN's or VLAN's interface to its table."""
+    return _LAN_PRIORITY + lan.number if lan.vlan_id is None else _VLAN_PRIORITY + _rank(site, lan)
+
+
+def fallback_priority(site: Site, lan: Lan) -> int:
+    """Return the priority of the rule from a LAN's interface to the table of its fallback WAN, after all LAN rules."""
+    return _FALLBACK_PRIORITY + lan.number if lan.vlan_id is None else _FALLBACK_PRIORITY + 10 + _rank(site, lan)

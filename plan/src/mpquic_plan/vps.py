@@ -1,0 +1,116 @@
+"""The slice of a VPS: listeners with the peers of all its sites."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mpquic_plan import addressing, firewall, hosts, sizes
+from mpquic_plan.client import inner_prefixes, is_private, routed_prefixes, tunnel_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mpquic_plan.model import Listener, Network, Site, Tunnel, Vps
+
+ETHERNET_MTU = 1500
+
+Pair = tuple["Site", "Tunnel"]
+
+
+def vps_slice(vps: Vps, sites: Sequence[Site]) -> dict[str, Any]:
+    """Return everything that the roles render on a VPS; `sites` are all that use it."""
+    listeners = sorted(vps.listeners, key=lambda listener: listener.name)
+    pairs = {listener.name: tunnels_on(listener, sites) for listener in listeners}
+    prefixes: list[Network] = []
+    for listener in listeners:
+        prefixes += [listener.subnet, listener.subnet6, *_routed(pairs[listener.name])]
+    masquerade = [prefix for prefix in prefixes if is_private(prefix)]
+    return {
+        "role": "vps",
+        "sites": [{"name": site.name, "id": site.site_id} for site in sites],
+        "public": {
+            "device": vps.device or "auto",
+            "address": str(vps.address),
+            "address6": None if vps.address6 is None else str(vps.address6),
+        },
+        "tuns": [_tun(listener, pairs[listener.name]) for listener in listeners],
+        "instances": [
+            {"name": listener.name, "devices": [], "config": _config(listener, vps, pairs[listener.name])}
+            for listener in listeners
+        ],
+        "firewall": firewall.server(
+            vps,
+            [
+                {
+                    "device": listener.tun,
+                    "ipv4": listener.tun_mtu - sizes.TCP_IPV4_HEADERS,
+                    "ipv6": listener.tun_mtu - sizes.TCP_IPV6_HEADERS,
+                }
+                for listener in listeners
+            ],
+            [str(prefix) for prefix in masquerade if prefix.version == 4],
+            [str(prefix) for prefix in masquerade if prefix.version == 6],
+        ),
+        "sysctl": hosts.sysctl([listener.tun for listener in listeners]),
+        "ranges": hosts.ranges(),
+        "pki": hosts.server_pki(vps),
+        "daemon": dict(hosts.DAEMON),
+    }
+
+
+def tunnels_on(listener: Listener, sites: Sequence[Site]) -> list[Pair]:
+    """Return the tunnels that use a listener, by site number and slot."""
+    pairs = [(site, tunnel) for site in sites for tunnel in site.tunnels if tunnel.listener == listener.name]
+    return sorted(pairs, key=lambda pair: (pair[0].site_id, pair[1].slot))
+
+
+def _routed(pairs: Sequence[Pair]) -> list[Network]:
+    return [prefix for site, tunnel in pairs for prefix in routed_prefixes(site, tunnel)]
+
+
+def _tun(listener: Listener, pairs: Sequence[Pair]) -> dict[str, Any]:
+    own = addressing.server_address(listener)
+    destinations = [str(listener.subnet), str(listener.subnet6), *(str(prefix) for prefix in _routed(pairs))]
+    return {
+        "name": listener.tun,
+        "mtu": listener.tun_mtu,
+        "addresses": own.host_routes,
+        "routes": [
+            {"type": "unicast", "destination": destination, "gateway": None, "table": None, "metric": None}
+            for destination in destinations
+        ],
+    }
+
+
+def _config(listener: Listener, vps: Vps, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """The instance of a listener. What both ends must agree on comes from the tunnels, which agree with each other."""
+    first = pairs[0][1] if pairs else None
+    largest = max(
+        (tunnel_sizes(tunnel, {wan.name: wan for wan in site.wans}).max_datagram_size for site, tunnel in pairs),
+        default=sizes.sizes(ETHERNET_MTU, "ipv4", "datagram").max_datagram_size,
+    )
+    return {
+        "name": listener.name,
+        "role": "server",
+        "bind_ip": "0.0.0.0" if vps.address6 is None else "::",
+        "bind_port": listener.port,
+        "tun_name": listener.tun,
+        "tun_mtu": listener.tun_mtu,
+        "transport_mode": first.transport_mode if first else "datagram",
+        "congestion_algorithm": first.congestion_algorithm if first else "cubic",
+        "max_datagram_size": largest,
+        "udp_gso": "auto",
+        "tls": hosts.server_tls(vps),
+        "peers": [
+            {
+                "identity": hosts.identity(site.name),
+                "tunnel": tunnel.name,
+                "allowed": inner_prefixes(site, tunnel, listener),
+                "traffic_class": tunnel.traffic_class,
+                "weight": tunnel.weight,
+                "priority": tunnel.priority,
+            }
+            for site, tunnel in pairs
+        ],
+        "log_level": vps.log_level,
+    }

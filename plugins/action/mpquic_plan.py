@@ -1,0 +1,136 @@
+"""Builds the plan of all sites and VPSes of the inventory, once, on the controller."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+try:
+    from mpquic_plan import PlanError, Problem, build, validate
+    from mpquic_plan.variables import misspelt
+except ImportError as error:
+    IMPORT_ERROR: ImportError | None = error
+else:
+    IMPORT_ERROR = None
+
+DOCUMENTATION = r"""
+name: mpquic_plan
+short_description: Build the plan of all sites and VPSes
+description:
+  - Takes the variables C(site) and C(vps) of every host of the inventory, whatever the play is limited to, checks them
+    all, and returns what the roles render for each host. It touches no host.
+  - If anything is wrong it fails with every problem, one a line, as C(host - path in the variables - what to do).
+options:
+  site_group:
+    description: Group whose hosts must have C(site).
+    type: str
+    default: sites
+  vps_group:
+    description: Group whose hosts must have C(vps).
+    type: str
+    default: vps
+  known_variables:
+    description:
+      - The suite's other variables. If the list isn't empty, a variable that begins with C(mpquic_) and isn't in it
+        is an error.
+    type: list
+    elements: str
+    default: []
+"""
+
+EXAMPLES = r"""
+- name: Plan
+  hosts: localhost
+  gather_facts: false
+  tasks:
+    - name: Build the plan of the fleet
+      mpquic_plan:
+      register: mpquic_plan
+
+- name: Provision
+  hosts: sites:vps
+  vars:
+    mpquic_slice: "{{ hostvars['localhost'].mpquic_plan.hosts[inventory_hostname] }}"
+"""
+
+RETURN = r"""
+hosts:
+  description: For each host that has C(site) or C(vps) its slice of the plan, plain data.
+  type: dict
+  returned: success
+problems:
+  description: What is wrong, a dict with host, path and message each.
+  type: list
+  elements: dict
+  returned: failure
+"""
+
+
+class ActionModule(ActionBase):
+    """`mpquic_plan`: the pure library `mpquic_plan` with Ansible's variables."""
+
+    TRANSFERS_FILES = False
+    BYPASS_HOST_LOOP = True
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        if IMPORT_ERROR is not None:
+            raise AnsibleError(
+                f"the Python package mpquic_plan can't be imported ({IMPORT_ERROR}); run ansible-playbook from the "
+                "project's virtual environment (make lab makes it)"
+            )
+        _, arguments = self.validate_argument_spec(
+            argument_spec={
+                "site_group": {"type": "str", "default": "sites"},
+                "vps_group": {"type": "str", "default": "vps"},
+                "known_variables": {"type": "list", "elements": "str", "default": []},
+            }
+        )
+        variables = task_vars or {}
+        hosts, problems = self._read(variables["hostvars"], set(arguments["known_variables"]))
+        groups = variables["groups"]
+        for root, group in (("site", arguments["site_group"]), ("vps", arguments["vps_group"])):
+            problems += [
+                Problem(host, root, f"is missing; every host of the group '{group}' must have it")
+                for host in groups.get(group, [])
+                if root not in hosts.get(host, {}) and not any(problem.host == host for problem in problems)
+            ]
+        if not problems:
+            try:
+                return {**result, "changed": False, "hosts": build(hosts)}
+            except PlanError as error:
+                problems = list(error.problems)
+        else:
+            problems = sorted({*problems, *validate(hosts)})
+        count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
+        return {
+            **result,
+            "failed": True,
+            "msg": "\n".join([f"{count} in the variables; no host was touched:", *map(str, problems)]),
+            "problems": [{"host": each.host, "path": each.path, "message": each.message} for each in problems],
+        }
+
+    @staticmethod
+    def _read(hostvars: Any, known: set[str]) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
+        """Return each host's `site` and `vps` as plain data, and variables that can't be read or are misspelt."""
+        hosts: dict[str, dict[str, Any]] = {}
+        problems: list[Problem] = []
+        for host in sorted(hostvars):
+            of_host = hostvars[host]
+            problems += misspelt(str(host), [str(name) for name in of_host], known)
+            for root in ("site", "vps"):
+                if root not in of_host:
+                    continue
+                try:
+                    # Plain data: Ansible's strings carry tags that neither the library nor a YAML dump knows.
+                    plain = json.loads(json.dumps(of_host[root], default=str))
+                except AnsibleError as error:
+                    problems.append(Problem(str(host), root, f"can't be templated: {error.message}"))
+                else:
+                    hosts.setdefault(str(host), {})[root] = plain
+        return hosts, problems
