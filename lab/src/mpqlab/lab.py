@@ -1,0 +1,158 @@
+"""The life of the lab: start what is missing, reboot a machine, remove everything."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpqlab import network, services
+from mpqlab.errors import LabError
+from mpqlab.image import Image
+from mpqlab.machine import STORAGE, Machine, remove_control_groups
+from mpqlab.run import run
+from mpqlab.state import Process, State
+from mpqlab.topology import MACHINES, NAMESPACE_PREFIX, NODES, SUITES, namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mpqlab.progress import Progress
+
+
+class Lab:
+    """One lab on one controller."""
+
+    def __init__(self, progress: Progress, state: State | None = None) -> None:
+        self.state = state or State()
+        self.progress = progress
+        self.machines = {name: Machine(name, self.state) for name in MACHINES}
+
+    @property
+    def suite(self) -> str | None:
+        """The Debian suite of the running lab, None when none was started."""
+        suite = self.state.read("lab").get("suite")
+        return suite if isinstance(suite, str) else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether an `up` has come to its end since the last `down`, and its namespaces are still there."""
+        return bool(self.state.read("lab").get("complete")) and all(network.namespace_exists(node) for node in NODES)
+
+    def require(self) -> None:
+        """Check that the lab is up.
+
+        Raises:
+            LabError: it isn't.
+        """
+        if not self.complete:
+            raise LabError("the lab isn't up: start it with `mpqlab up`")
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Keep other commands that change the lab out until the block ends."""
+        # The lock is on a file that outlives `down`: a lock in /run/mpqlab would vanish under its waiters.
+        descriptor = os.open(Path(__file__), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def up(self, suite: str | None) -> None:
+        """Start what isn't running. What a person has changed (cut, unplugged, renumbered) stays changed.
+
+        Raises:
+            LabError: the lab runs another suite, or a part doesn't start.
+        """
+        if self.complete:
+            if suite not in {None, self.suite}:
+                raise LabError(f"the lab runs {self.suite}: `mpqlab down` first, then `mpqlab up --suite {suite}`")
+        else:
+            self._build(suite or SUITES[0])
+        services.start_all(self.state)
+        booting = [machine for machine in self.machines.values() if machine.leader is None]
+        if booting:
+            with self.progress.step(f"booting {', '.join(machine.name for machine in booting)}"):
+                self._boot(booting)
+        self.state.write("lab", {"suite": self.suite, "complete": True})
+
+    def _build(self, suite: str) -> None:
+        """Make namespaces and root file systems, after removing what an interrupted run has left."""
+        self.down()
+        image = Image(suite)
+        image.build(self.progress)
+        self.state.create()
+        self.state.write("lab", {"suite": suite, "complete": False})
+        with self.progress.step("making namespaces and links"):
+            network.create_all_namespaces()
+            for machine in self.machines.values():
+                network.connect_machine(machine.name)
+        with self.progress.step("making the machines' root file systems"), ThreadPoolExecutor() as pool:
+            list(pool.map(lambda machine: machine.create(image), self.machines.values()))
+
+    def _boot(self, machines: list[Machine]) -> None:
+        def boot(machine: Machine) -> None:
+            machine.power_on()
+            if machine.wait_until_up() == "degraded":
+                failed = run(machine.enter(["systemctl", "list-units", "--failed", "--plain", "--no-legend"]))
+                units = ", ".join(line.split()[0] for line in failed.splitlines())
+                self.progress.say(f"  {machine.name} has failed units: {units}")
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(boot, machines))
+
+    def reboot(self, name: str, *, pull_the_plug: bool = False) -> None:
+        """Power a machine off, take everything away that a kernel forgets, and boot it again."""
+        machine = self.machines[name]
+        with self.progress.step(f"switching {name} off"):
+            if pull_the_plug:
+                machine.kill()
+            else:
+                machine.power_off()
+        plugged = network.plugged_wans()
+        network.disconnect_machine(name)
+        network.delete_namespace(name)
+        network.create_namespace(name)
+        network.connect_machine(name, plugged)
+        with self.progress.step(f"booting {name}"):
+            self._boot([machine])
+
+    def down(self) -> None:
+        """Remove every trace, also of a run that crashed: machines, processes, namespaces, mounts, directories."""
+        for machine in self.machines.values():
+            machine.kill()
+        running = [process for process in self.state.processes() if process.alive]
+        for process in running:
+            process.send(signal.SIGTERM)
+        for process in running:
+            process.end(signal.SIGTERM)
+        for node in self._namespaces():
+            self._end_strays(node)
+            network.delete_namespace(node)
+        for machine in self.machines.values():
+            machine.delete()
+            remove_control_groups(machine.name)
+        for folder in (STORAGE, self.state.run):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @staticmethod
+    def _namespaces() -> list[str]:
+        found = network.NETNS.glob(f"{NAMESPACE_PREFIX}*") if network.NETNS.is_dir() else ()
+        return [
+            path.name.removeprefix(NAMESPACE_PREFIX)
+            for path in found
+            if path.name.removeprefix(NAMESPACE_PREFIX) in NODES
+        ]
+
+    @staticmethod
+    def _end_strays(node: str) -> None:
+        """End what still runs in a namespace of the lab: whatever is in there was started for the lab."""
+        for pid in run(["ip", "netns", "pids", namespace(node)]).split():
+            with contextlib.suppress(ProcessLookupError):
+                Process.of(f"stray {pid}", int(pid)).end(signal.SIGKILL)

@@ -1,0 +1,138 @@
+"""What a person does to a WAN: settings, cuts, plugs, and an ISP that renumbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mpqlab import network, services
+from mpqlab.emulator.client import EmulatorError
+from mpqlab.emulator.model import ConfigError, DirectionChoice, parse_pairs
+from mpqlab.errors import LabError
+from mpqlab.topology import CLIENT, ISP_PORT_DEVICE, Attachment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mpqlab.lab import Lab
+    from mpqlab.topology import Wan
+
+
+def configure(lab: Lab, wan: Wan, pairs: Sequence[str]) -> dict[str, Any]:
+    """Change the emulated link: `key=value`, `up.key=value`, `down.key=value`; return all its settings.
+
+    Raises:
+        LabError: a key or value is wrong (then nothing has changed), or the WAN has no emulated link.
+    """
+    emulator = _emulator(lab, wan)
+    try:
+        values = parse_pairs(pairs)
+        if values["up"] == values["down"]:
+            return emulator.set(values["up"])
+        before = emulator.get()["up"]
+        emulator.set(values["up"], "up")
+        try:
+            return emulator.set(values["down"], "down")
+        except EmulatorError:
+            emulator.set({key: before[key] for key in values["up"]}, "up")
+            raise
+    except (ConfigError, EmulatorError) as error:
+        raise LabError(f"{wan.name}: {error}") from error
+
+
+def cut(lab: Lab, wan: Wan, direction: DirectionChoice) -> dict[str, Any]:
+    """Let everything vanish between the ISP and the Internet; the client sees no error."""
+    return _emulator(lab, wan).cut(direction)
+
+
+def heal(lab: Lab, wan: Wan) -> dict[str, Any]:
+    """End a cut."""
+    return _emulator(lab, wan).heal()
+
+
+def unplug(lab: Lab, wan: Wan, *, carrier: bool) -> None:
+    """Take the client's device away, or only its carrier. Nothing happens when it is gone already."""
+    _require_device(lab, wan)
+    if not network.device_exists(wan.isp, ISP_PORT_DEVICE):
+        return
+    if carrier:
+        network.set_carrier(wan, on=False)
+    else:
+        network.unplug(wan)
+
+
+def plug(lab: Lab, wan: Wan) -> None:
+    """Bring the client's device and its carrier back."""
+    _require_device(lab, wan)
+    if not network.device_exists(wan.isp, ISP_PORT_DEVICE):
+        network.plug(wan)
+    elif wan.attachment is not Attachment.NO_CARRIER:
+        network.set_carrier(wan, on=True)
+
+
+def renumber(lab: Lab, wan: Wan, *, flap: bool) -> None:
+    """Let the ISP move to its other subnet, gateway, pool and public address; `flap` also drops the carrier briefly.
+
+    Raises:
+        LabError: the WAN has no ISP.
+    """
+    _emulator(lab, wan)
+    if flap and not network.device_exists(wan.isp, ISP_PORT_DEVICE):
+        raise LabError(f"{wan.name} is unplugged, so there is no carrier to drop: renumber it without --flap")
+    number = (int(lab.state.read(wan.name).get("subnet", 0)) + 1) % len(wan.subnets)
+    subnet = wan.subnets[number]
+    dhcp = lab.state.process(services.dhcp_name(wan))
+    if dhcp is not None:
+        dhcp.end()
+    if flap:
+        network.set_carrier(wan, on=False)
+    lab.state.write(wan.name, {"subnet": number})
+    network.set_customer_subnet(wan, subnet)
+    network.set_public_address(wan, subnet)
+    services.await_listening(services.start_dhcp(lab.state, wan, subnet), "udp", 67)
+    if flap:
+        network.set_carrier(wan, on=True)
+
+
+def describe(lab: Lab, wan: Wan) -> dict[str, Any]:
+    """Return what there is to say of a WAN: device, ISP, settings and counters of the emulated link."""
+    attached = wan.attachment is not Attachment.NO_DEVICE
+    plugged = attached and network.device_exists(wan.isp, ISP_PORT_DEVICE)
+    facts: dict[str, Any] = {
+        "name": wan.name,
+        "device": wan.device,
+        "attachment": wan.attachment.value,
+        "plugged": plugged,
+        "carrier": plugged and network.has_carrier(CLIENT, wan.device),
+        "cut": "",
+    }
+    if wan.attachment is Attachment.ISP:
+        subnet = services.current_subnet(lab.state, wan)
+        emulator = services.emulator(lab.state, wan)
+        facts |= {"gateway": str(subnet.gateway), "lease": subnet.lease, "public": subnet.public}
+        try:
+            settings, counters = emulator.get(), emulator.counters()
+        except EmulatorError as error:
+            facts["error"] = str(error)
+            return facts
+        facts["cut"] = _cut(settings)
+        facts["settings"] = {name: settings[name] for name in ("up", "down")}
+        facts["counters"] = {name: counters[name] for name in ("up", "down")}
+    return facts
+
+
+def _cut(settings: dict[str, Any]) -> str:
+    directions = [name for name in ("up", "down") if settings[name]["blackhole"]]
+    return "both" if len(directions) > 1 else "".join(directions)
+
+
+def _emulator(lab: Lab, wan: Wan) -> services.EmulatorClient:
+    lab.require()
+    if wan.attachment is not Attachment.ISP:
+        raise LabError(f"{wan.name} has no link beyond the modem ({wan.attachment.value}): choose wan4, wan5 or wan6")
+    return services.emulator(lab.state, wan)
+
+
+def _require_device(lab: Lab, wan: Wan) -> None:
+    lab.require()
+    if wan.attachment is Attachment.NO_DEVICE:
+        raise LabError(f"{wan.name} has no modem in this site ({wan.device} never exists): choose another WAN")

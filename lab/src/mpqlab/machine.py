@@ -1,0 +1,266 @@
+"""The nodes that are machines: a persistent root file system, boot and power-off by systemd-nspawn, a way in.
+
+A machine lives in the network namespace that the lab made for it, and in a control group of its own: two systemds in
+one group would manage each other's units. Its root is an overlay whose upper layer outlives a reboot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import stat
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpqlab.errors import LabError
+from mpqlab.image import mount_overlay
+from mpqlab.run import run, spawn, wait_for
+from mpqlab.state import Process, State, leader_name, supervisor_name
+from mpqlab.topology import (
+    HOSTNAMES,
+    MANAGEMENT,
+    VPS_ADDRESS,
+    VPS_ADDRESS6,
+    VPS_DEVICE,
+    VPS_GATEWAY,
+    VPS_GATEWAY6,
+    namespace,
+)
+
+if TYPE_CHECKING:
+    from mpqlab.image import Image
+
+STORAGE = Path("/var/lib/mpqlab")
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+BOOT_SECONDS = 90.0
+POWER_OFF_SECONDS = 60.0
+TUN_DEVICE = os.makedev(10, 200)
+# Control group controllers that refuse a process until they were set up; nothing here needs them.
+_SKIPPED_CONTROLLERS = {"cpuset"}
+_POWER_OFF = signal.SIGRTMIN + 4  # systemd(1), "SIGNALS"
+
+
+class Machine:
+    """One systemd-nspawn machine."""
+
+    def __init__(self, name: str, state: State, storage: Path = STORAGE) -> None:
+        self.name = name
+        self.hostname = HOSTNAMES[name]
+        self._state = state
+        self._storage = storage / name
+        self.root = self._storage / "root"
+
+    @property
+    def leader(self) -> Process | None:
+        """Its init process, None when it is off."""
+        return self._state.leader(self.name)
+
+    def create(self, image: Image) -> None:
+        """Make its root file system, as the installer or the provider of the VPS leaves it."""
+        if not self.root.is_mount():
+            mount_overlay(self.root, image.layers(self.name), self._storage / "upper", self._storage / "work")
+        tun = self._storage / "tun"
+        if not tun.exists():
+            # Its own node: the mode that Debian gives (0666) must not be set on the controller's device.
+            os.mknod(tun, stat.S_IFCHR | 0o666, TUN_DEVICE)
+            tun.chmod(0o666)
+        machine_id = self.root / "etc/machine-id"
+        if not machine_id.exists():
+            machine_id.write_text(uuid.uuid4().hex + "\n")
+            for path, text in _first_files(self.name).items():
+                target = self.root / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text)
+            run(["chroot", str(self.root), "ssh-keygen", "-A"])
+            if self.name == "vps":
+                run(["chroot", str(self.root), "systemctl", "enable", "--quiet", "systemd-networkd"])
+
+    def power_on(self) -> None:
+        """Start booting; `wait_until_up` waits for the end."""
+        path = self._state.run / f"{self.name}.notify"
+        path.unlink(missing_ok=True)
+        environment = {
+            "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+            "NOTIFY_SOCKET": str(path),
+            "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",
+            "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+            "SYSTEMD_LOG_LEVEL": "warning",
+        }
+        nspawn = [
+            "systemd-nspawn",
+            f"--directory={self.root}",
+            "--boot",
+            "--register=no",
+            "--keep-unit",
+            "--settings=no",
+            f"--machine={namespace(self.name)}",
+            f"--hostname={self.hostname}",
+            f"--network-namespace-path=/run/netns/{namespace(self.name)}",
+            "--resolv-conf=off",
+            "--timezone=off",
+            "--link-journal=no",
+            "--suppress-sync=yes",
+            "--notify-ready=yes",
+            "--capability=all",
+            f"--bind={self._storage / 'tun'}:/dev/net/tun",
+            "--console=pipe",
+        ]
+        groups = " ".join(str(group) for group in _make_control_groups(self.name))
+        script = f'for group in {groups}; do echo $$ > "$group/cgroup.procs" || exit 1; done; exec "$@"'
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
+            notifications.bind(str(path))
+            supervisor = spawn(
+                self._state, supervisor_name(self.name), ["sh", "-c", script, "sh", *nspawn], environment=environment
+            )
+            self._wait_until_booted(notifications, supervisor)
+        path.unlink(missing_ok=True)
+
+    def _wait_until_booted(self, notifications: socket.socket, supervisor: Process) -> None:
+        """Follow sd_notify messages: first nspawn's with the leader's id, then the init's READY=1."""
+        deadline = time.monotonic() + BOOT_SECONDS
+        notifications.settimeout(0.5)
+        ready = False
+        while not ready:
+            if not supervisor.alive or time.monotonic() > deadline:
+                log = self._state.logs / f"{supervisor.name}.log"
+                raise LabError(f"the machine {self.name} didn't boot within {BOOT_SECONDS:.0f} s: see {log}")
+            with contextlib.suppress(TimeoutError):
+                for line in notifications.recv(4096).decode().splitlines():
+                    key, _, value = line.partition("=")
+                    if key == "X_NSPAWN_LEADER_PID":
+                        self._state.remember(Process.of(leader_name(self.name), int(value)))
+                    ready = ready or line == "READY=1"
+
+    def wait_until_up(self) -> str:
+        """Wait for multi-user; return `running`, or `degraded` when a unit has failed."""
+        said = ""
+
+        def finished() -> bool:
+            nonlocal said
+            # The exit status is not 0 for a degraded machine, so only the word counts.
+            said = run(self.enter(["sh", "-c", "systemctl is-system-running || true"])).strip()
+            return said in {"running", "degraded"}
+
+        wait_for(finished, BOOT_SECONDS, f"the machine {self.name} reaches multi-user", self.leader)
+        return said
+
+    def power_off(self) -> None:
+        """Shut down in order and wait for the end."""
+        leader = self.leader
+        if leader is not None:
+            leader.send(_POWER_OFF)
+        self._reap(POWER_OFF_SECONDS)
+
+    def kill(self) -> None:
+        """Pull the plug."""
+        leader = self.leader
+        if leader is not None:
+            leader.send(signal.SIGKILL)
+        self._reap(5.0)
+
+    def _reap(self, seconds: float) -> None:
+        supervisor = self._state.process(supervisor_name(self.name))
+        if supervisor is not None and not supervisor.wait(seconds):
+            leader = self.leader
+            if leader is not None:
+                leader.send(signal.SIGKILL)
+            supervisor.end(seconds=5.0)
+        self._state.forget(leader_name(self.name))
+        self._state.forget(supervisor_name(self.name))
+        remove_control_groups(self.name)
+
+    def enter(self, argv: list[str]) -> list[str]:
+        """Return the command that runs `argv` as root inside the machine.
+
+        Raises:
+            LabError: the machine is off.
+        """
+        leader = self.leader
+        if leader is None:
+            raise LabError(f"the machine {self.name} isn't running: start the lab with `mpqlab up`")
+        return enter_command(leader.pid, argv)
+
+    def delete(self) -> None:
+        """Unmount and remove its root file system."""
+        while self.root.is_mount():
+            run(["umount", str(self.root)])
+        shutil.rmtree(self._storage, ignore_errors=True)
+
+
+def enter_command(leader: int, argv: list[str]) -> list[str]:
+    """Return the command that enters all namespaces of the init process `leader`, with a login's clean environment."""
+    environment = (
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME=/root",
+        "USER=root",
+        "LOGNAME=root",
+        "SHELL=/bin/bash",
+        "LANG=C.UTF-8",
+        f"TERM={os.environ.get('TERM', 'dumb')}",
+    )
+    return ["nsenter", f"--target={leader}", "--all", "--root", "--wd", "--", "env", "-i", *environment, *argv]
+
+
+def _hierarchies() -> list[Path]:
+    """Return the root of each control group hierarchy that is mounted, v1 and v2."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        kind, _, options = rest.split()[:3]
+        if kind in {"cgroup", "cgroup2"} and not _SKIPPED_CONTROLLERS & set(options.split(",")):
+            point = Path(fields.split()[4])
+            if point.is_relative_to(CGROUP_ROOT):
+                found.append(point)
+    return found
+
+
+def _make_control_groups(machine: str) -> list[Path]:
+    groups = [root / namespace(machine) for root in _hierarchies()]
+    for group in groups:
+        group.mkdir(exist_ok=True)
+    return groups
+
+
+def remove_control_groups(machine: str) -> None:
+    """Remove a machine's control groups, the innermost first; they are empty once it is off."""
+    for root in _hierarchies():
+        top = root / namespace(machine)
+        if top.is_dir():
+            for folder, _, _ in os.walk(top, topdown=False):
+                Path(folder).rmdir()
+
+
+def _first_files(machine: str) -> dict[str, str]:
+    """Return what the installer (client) or the provider (VPS) has written, by path below the root."""
+    hostname = HOSTNAMES[machine]
+    files = {
+        "etc/hostname": f"{hostname}\n",
+        "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost ip6-localhost ip6-loopback\n",
+        "etc/fstab": "# UNCONFIGURED FSTAB FOR BASE SYSTEM\n",
+    }
+    if machine == "vps":
+        files["etc/resolv.conf"] = f"nameserver {VPS_GATEWAY.ip}\n"
+        files["etc/systemd/network/50-provider.network"] = (
+            f"[Match]\nName={VPS_DEVICE}\n\n[Network]\nAddress={VPS_ADDRESS}\nGateway={VPS_GATEWAY.ip}\n"
+            f"Address={VPS_ADDRESS6}\nGateway={VPS_GATEWAY6.partition('/')[0]}\nIPv6AcceptRA=no\n"
+        )
+        return files
+    first, second = MANAGEMENT
+    files["etc/resolv.conf"] = f"nameserver {first.controller.ip}\n"
+    files["etc/network/interfaces"] = (
+        "# This file describes the network interfaces available on your system\n"
+        "# and how to activate them. For more information, see interfaces(5).\n\n"
+        "source /etc/network/interfaces.d/*\n\n"
+        "# The loopback network interface\nauto lo\niface lo inet loopback\n\n"
+        "# The primary network interface\n"
+        f"auto {first.device}\niface {first.device} inet static\n"
+        f"\taddress {first.client}\n\tgateway {first.controller.ip}\n"
+        f"\tdns-nameservers {first.controller.ip}\n\n"
+        f"auto {second.device}\niface {second.device} inet static\n\taddress {second.client}\n"
+    )
+    return files

@@ -1,0 +1,298 @@
+"""Namespaces, devices, addresses and routes of the lab.
+
+Every device is created inside a namespace of the lab with its peer in another one: the root namespace never gets a
+device, a route or a sysctl. The machines' ends of the veth pairs stay as a new NIC is: down and without address.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpqlab import topology
+from mpqlab.run import ip, ip_json, nft, run, sysctl
+from mpqlab.topology import (
+    ATTACHED_WANS,
+    CLIENT,
+    EMULATED_WANS,
+    INTERNET,
+    ISP_LAN_DEVICE,
+    ISP_PORT_DEVICE,
+    ISP_UPLINK_DEVICE,
+    LANS,
+    MANAGEMENT,
+    MGMT,
+    NODES,
+    OPENWRT,
+    VPS,
+    Attachment,
+    mac,
+    namespace,
+)
+
+if TYPE_CHECKING:
+    from mpqlab.topology import Lan, Management, Subnet, Wan
+
+NETNS = Path("/run/netns")
+VPS_PEER = "vps"
+
+_ROUTER_SYSCTL = {
+    "ipv4/ip_forward": 1,
+    "ipv4/conf/all/rp_filter": 0,
+    "ipv4/conf/default/rp_filter": 0,
+    "ipv6/conf/all/forwarding": 1,
+    "ipv6/conf/default/accept_dad": 0,
+    "ipv6/conf/default/accept_ra": 0,
+}
+_HOST_SYSCTL = {"ipv6/conf/default/accept_dad": 0, "ipv6/conf/default/accept_ra": 0}
+
+_MASQUERADE = """
+table inet lab {{
+    chain postrouting {{
+        type nat hook postrouting priority srcnat; policy accept;
+        {rule}
+    }}
+}}
+"""
+# Nobody outside an ISP can open a connection to its customers, by IPv6 neither.
+_ISP_FILTER = f"""
+table inet lab {{
+    chain forward {{
+        type filter hook forward priority filter; policy accept;
+        iifname "{ISP_UPLINK_DEVICE}" ct state new drop
+    }}
+}}
+"""
+
+
+def namespace_exists(node: str) -> bool:
+    """Tell whether a node's network namespace exists."""
+    return (NETNS / namespace(node)).exists()
+
+
+def create_namespace(node: str) -> None:
+    """Make a node's network namespace with its loopback up."""
+    run(["ip", "netns", "add", namespace(node)])
+    ip(node, ["link set lo up"])
+
+
+def delete_namespace(node: str) -> None:
+    """Remove a node's network namespace, and with it all devices, routes, rules and nftables in it."""
+    if namespace_exists(node):
+        run(["ip", "netns", "delete", namespace(node)])
+
+
+def device_exists(node: str, device: str) -> bool:
+    """Tell whether a device exists in a node's namespace."""
+    return any(link["ifname"] == device for link in json.loads(ip_json(node, "link", "show") or "[]"))
+
+
+def has_carrier(node: str, device: str) -> bool:
+    """Tell whether a device is there and its other end is up."""
+    links = json.loads(ip_json(node, "link", "show") or "[]")
+    return any(link["ifname"] == device and "NO-CARRIER" not in link["flags"] for link in links)
+
+
+def _veth(outer: str, node: str, device: str, group: int, number: int) -> str:
+    """Return the `ip` command for a veth pair: `outer` here, `device` in the namespace of `node`."""
+    here, there = mac(group, number, 2), mac(group, number, 1)
+    return f"link add {outer} address {here} type veth peer name {device} address {there} netns {namespace(node)}"
+
+
+def create_all_namespaces() -> None:
+    """Make every namespace and what in it does not depend on a device of a machine."""
+    for node in NODES:
+        create_namespace(node)
+    for wan in EMULATED_WANS:
+        sysctl(wan.isp, _ROUTER_SYSCTL)
+    sysctl(OPENWRT, _ROUTER_SYSCTL)
+    sysctl(INTERNET, _ROUTER_SYSCTL)
+    ip(
+        INTERNET,
+        [
+            f"address add {topology.INTERNET_ADDRESS}/32 dev lo",
+            f"address add {topology.INTERNET_ADDRESS6}/128 dev lo nodad",
+        ],
+    )
+    _configure_openwrt()
+    for wan in EMULATED_WANS:
+        _create_isp(wan)
+
+
+def _configure_openwrt() -> None:
+    outside = "{ " + ", ".join(f'"lan{lan.number}"' for lan in LANS) + " }"
+    nft(OPENWRT, _MASQUERADE.format(rule=f"oifname {outside} masquerade"))
+    rules = []
+    for lan in LANS:
+        sysctl(lan.host, _HOST_SYSCTL)
+        inner = f"host{lan.number}"
+        ip(
+            OPENWRT,
+            [
+                _veth(inner, lan.host, "eth0", 5, lan.number),
+                f"address add {lan.router} dev {inner}",
+                f"address add {lan.router6} dev {inner} nodad",
+                f"link set {inner} up",
+            ],
+        )
+        ip(
+            lan.host,
+            [
+                f"address add {lan.host_address} dev eth0",
+                f"address add {lan.host_address6} dev eth0 nodad",
+                "link set eth0 up",
+                f"route add default via {lan.router.partition('/')[0]}",
+                f"route add default via {lan.router6.partition('/')[0]}",
+            ],
+        )
+        rules += [
+            f"rule add iif {inner} table {lan.table} priority {lan.table}",
+            # Without a way through its own LAN a host has none: never by another LAN.
+            f"route add unreachable default metric 4096 table {lan.table}",
+        ]
+    for family in ("-4", "-6"):
+        ip(OPENWRT, rules, family=family)
+
+
+def _create_isp(wan: Wan) -> None:
+    """Make the ISP's LAN: a bridge, so that it stays as it is while the client's device comes and goes."""
+    rule = f'meta nfproto ipv4 oifname "{ISP_UPLINK_DEVICE}" masquerade'
+    nft(wan.isp, _MASQUERADE.format(rule=rule) + _ISP_FILTER)
+    ip(
+        wan.isp,
+        [
+            f"link add {ISP_LAN_DEVICE} address {mac(3, wan.number, 2)} type bridge forward_delay 0 stp_state 0",
+            f"link set {ISP_LAN_DEVICE} up",
+        ],
+    )
+    set_customer_subnet(wan, wan.subnets[0])
+
+
+def set_customer_subnet(wan: Wan, subnet: Subnet) -> None:
+    """Give the ISP's LAN another subnet (and only this one)."""
+    lines = [f"address flush dev {ISP_LAN_DEVICE} scope global", f"address add {subnet.gateway} dev {ISP_LAN_DEVICE}"]
+    if subnet.gateway6:
+        lines.append(f"address add {subnet.gateway6} dev {ISP_LAN_DEVICE} nodad")
+    ip(wan.isp, lines)
+
+
+def set_public_address(wan: Wan, subnet: Subnet) -> None:
+    """Configure both ends of the emulated link: the ISP's public address, and the Internet's routes to it."""
+    ip(
+        wan.isp,
+        [
+            f"address flush dev {ISP_UPLINK_DEVICE} scope global",
+            f"link set {ISP_UPLINK_DEVICE} up",
+            f"address add {subnet.public}/32 dev {ISP_UPLINK_DEVICE}",
+            f"route replace default dev {ISP_UPLINK_DEVICE}",
+        ],
+    )
+    ip(
+        INTERNET,
+        [
+            f"link set {wan.name} up",
+            f"route flush dev {wan.name} scope link",
+            f"route replace {subnet.public}/32 dev {wan.name}",
+        ],
+    )
+    if subnet.prefix6:
+        stale = [f"route flush {other.prefix6}" for other in wan.subnets if other is not subnet]
+        ip(wan.isp, [f"route replace default dev {ISP_UPLINK_DEVICE}"], family="-6")
+        ip(INTERNET, [*stale, f"route replace {subnet.prefix6} dev {wan.name}"], family="-6")
+
+
+def connect_machine(machine: str, plugged: frozenset[int] | None = None) -> None:
+    """Make all devices of a machine's namespace, and configure the ends outside it.
+
+    `plugged` are the numbers of the WANs that have a device; None stands for the reference site's.
+    """
+    if machine == VPS:
+        _connect_vps()
+        return
+    for management in MANAGEMENT:
+        _connect_management(management)
+    for lan in LANS:
+        _connect_lan(lan)
+    for wan in ATTACHED_WANS:
+        if plugged is None or wan.number in plugged:
+            plug(wan)
+
+
+def disconnect_machine(machine: str) -> None:
+    """Remove all devices of a machine, from their outer ends and at once.
+
+    A namespace's own removal happens in the background: names would still be taken for a moment.
+    """
+    if machine == VPS:
+        outer = {INTERNET: [VPS_PEER]}
+    else:
+        outer = {MGMT: [management.peer for management in MANAGEMENT], OPENWRT: [f"lan{lan.number}" for lan in LANS]}
+        outer |= {wan.isp: [ISP_PORT_DEVICE] for wan in ATTACHED_WANS}
+    for node, devices in outer.items():
+        ip(node, [f"link delete {device}" for device in devices if device_exists(node, device)])
+
+
+def plugged_wans() -> frozenset[int]:
+    """Return the numbers of the WANs whose device the client has now."""
+    return frozenset(wan.number for wan in ATTACHED_WANS if device_exists(wan.isp, ISP_PORT_DEVICE))
+
+
+def _connect_vps() -> None:
+    ip(
+        INTERNET,
+        [
+            _veth(VPS_PEER, VPS, topology.VPS_DEVICE, 4, 0),
+            f"address add {topology.VPS_GATEWAY} dev {VPS_PEER}",
+            f"address add {topology.VPS_GATEWAY6} dev {VPS_PEER} nodad",
+            f"link set {VPS_PEER} up",
+        ],
+    )
+
+
+def _connect_management(management: Management) -> None:
+    ip(
+        MGMT,
+        [
+            _veth(management.peer, CLIENT, management.device, 1, management.number),
+            f"address add {management.controller} dev {management.peer}",
+            f"link set {management.peer} up",
+        ],
+    )
+
+
+def _connect_lan(lan: Lan) -> None:
+    device = f"lan{lan.number}"
+    ip(
+        OPENWRT,
+        [
+            _veth(device, CLIENT, lan.device, 2, lan.number),
+            f"address add {lan.transit_openwrt} dev {device}",
+            f"address add {lan.transit_openwrt6} dev {device} nodad",
+            f"link set {device} up",
+            f"route replace default via {lan.transit_client.partition('/')[0]} dev {device} table {lan.table}",
+            f"route replace default via {lan.transit_client6.partition('/')[0]} dev {device} table {lan.table}",
+        ],
+    )
+
+
+def plug(wan: Wan) -> None:
+    """Make the client's WAN device, with a modem's port at its other end."""
+    lines = [
+        f"link add {ISP_PORT_DEVICE} type veth peer name {wan.device} address {wan.mac} netns {namespace(CLIENT)}",
+    ]
+    if wan.attachment is Attachment.ISP:
+        lines.append(f"link set {ISP_PORT_DEVICE} master {ISP_LAN_DEVICE}")
+    if wan.attachment is not Attachment.NO_CARRIER:
+        lines.append(f"link set {ISP_PORT_DEVICE} up")
+    ip(wan.isp, lines)
+
+
+def unplug(wan: Wan) -> None:
+    """Take the client's WAN device away, like a USB modem that is pulled."""
+    ip(wan.isp, [f"link delete {ISP_PORT_DEVICE}"])
+
+
+def set_carrier(wan: Wan, *, on: bool) -> None:
+    """Give or take the carrier of the client's WAN device."""
+    ip(wan.isp, [f"link set {ISP_PORT_DEVICE} {'up' if on else 'down'}"])

@@ -1,0 +1,111 @@
+"""What the lab needs of the controller, checked before anything is touched: each lack is one sentence."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpqlab.errors import LabError
+from mpqlab.run import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PROGRAMS = {
+    "debootstrap": "debootstrap",
+    "dnsmasq": "dnsmasq-base",
+    "ip": "iproute2",
+    "iperf3": "iperf3",
+    "mount": "mount",
+    "nft": "nftables",
+    "nsenter": "util-linux",
+    "systemd-nspawn": "systemd-container",
+    "unshare": "util-linux",
+}
+_PROBE = "mpqlab-probe"
+
+
+def require_root() -> None:
+    """Check the user.
+
+    Raises:
+        LabError: not root.
+    """
+    if os.geteuid() != 0:
+        raise LabError("the lab makes namespaces and mounts, so it needs root: run the command again with sudo")
+
+
+def check() -> None:
+    """Check the system, the user, the programs and the kernel, in this order.
+
+    Raises:
+        LabError: the first thing that is missing, and what to do.
+    """
+    if platform.system() != "Linux":
+        raise LabError(f"the lab needs Linux (Debian 12 or newer), and this is {platform.system()}")
+    if not Path("/etc/debian_version").exists():
+        raise LabError("the lab needs Debian 12 or newer: this system has no /etc/debian_version")
+    require_root()
+    missing = missing_programs(shutil.which)
+    if missing:
+        raise LabError(f"programs are missing: install them with `apt-get install {' '.join(missing)}`")
+    if not Path("/dev/net/tun").exists():
+        raise LabError("the kernel has no TUN devices: /dev/net/tun is missing, try `modprobe tun`")
+    _check_file_systems()
+    _check_kernel()
+
+
+def missing_programs(which: Callable[[str], str | None]) -> list[str]:
+    """Return the Debian packages whose programs `which` doesn't find."""
+    return sorted({package for program, package in PROGRAMS.items() if which(program) is None})
+
+
+def _check_file_systems() -> None:
+    if "overlay" not in Path("/proc/filesystems").read_text().split():
+        try:
+            run(["modprobe", "overlay"])
+        except LabError:
+            raise LabError("the kernel has no overlay file system: try `modprobe overlay`") from None
+
+
+def _check_kernel() -> None:
+    """Try what the lab does, in a namespace of its own that is removed at once."""
+    attempts: list[tuple[str, str, Callable[[], object]]] = [
+        (
+            "veth devices",
+            "veth",
+            lambda: run(["ip", "-n", _PROBE, "link", "add", "a", "type", "veth", "peer", "name", "b"]),
+        ),
+        ("bridges", "bridge", lambda: run(["ip", "-n", _PROBE, "link", "add", "c", "type", "bridge"])),
+        ("nftables with masquerade", "nft_masq", lambda: run(_in_probe(["nft", "-f", "-"]), stdin=_RULESET)),
+    ]
+    if not hasattr(os, "pidfd_open") or not _can_make_namespace():
+        raise LabError("the kernel lets nobody make network namespaces here: in a container, run it with --privileged")
+    try:
+        for feature, module, attempt in attempts:
+            try:
+                attempt()
+            except LabError:
+                raise LabError(f"the kernel has no {feature}: try `modprobe {module}`") from None
+    finally:
+        run(["ip", "netns", "delete", _PROBE])
+
+
+_RULESET = "table inet probe { chain c { type nat hook postrouting priority srcnat; masquerade; }; }\n"
+
+
+def _in_probe(argv: list[str]) -> list[str]:
+    return ["nsenter", f"--net=/run/netns/{_PROBE}", "--", *argv]
+
+
+def _can_make_namespace() -> bool:
+    try:
+        if Path("/run/netns", _PROBE).exists():
+            run(["ip", "netns", "delete", _PROBE])
+        run(["ip", "netns", "add", _PROBE])
+    except LabError:
+        return False
+    return True
