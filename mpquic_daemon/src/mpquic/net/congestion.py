@@ -1,0 +1,137 @@
+"""Congestion controllers for aioquic that tell what they know: window, flight, RTT, loss.
+
+aioquic creates the controller of a connection from a registered name and keeps it to itself. Ours are subclasses of its
+controllers, registered under own names by its public `register_congestion_control`; `capture` hands over the instance
+that a connection got. Nothing private of aioquic is needed to read them.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
+from aioquic.quic.congestion.cubic import CubicCongestionControl
+from aioquic.quic.congestion.reno import RenoCongestionControl
+from aioquic.quic.packet_builder import QuicSentPacket
+
+_LOSS_SAMPLE_PACKETS = 64
+_LOSS_WEIGHT = 0.25
+
+
+@dataclass(slots=True)
+class PathMeter:
+    """What a controller measured. Times in seconds; counters since the connection began."""
+
+    packets_sent: int = 0
+    bytes_sent: int = 0
+    packets_acked: int = 0
+    bytes_acked: int = 0
+    packets_lost: int = 0
+    congestion_events: int = 0
+    rtt_latest: float | None = None
+    rtt_smoothed: float | None = None
+    rtt_variation: float = 0.0
+    rtt_min: float | None = None
+    loss: float = 0.0
+    """Share of lost packets, smoothed over samples of 64."""
+    _sample_acked: int = 0
+    _sample_lost: int = 0
+
+    def on_rtt(self, rtt: float) -> None:
+        """Take a sample (RFC 9002 section 5.3; the peer's acknowledgement delay is part of it)."""
+        self.rtt_latest = rtt
+        self.rtt_min = rtt if self.rtt_min is None else min(self.rtt_min, rtt)
+        if self.rtt_smoothed is None:
+            self.rtt_smoothed, self.rtt_variation = rtt, rtt / 2
+        else:
+            self.rtt_variation += (abs(self.rtt_smoothed - rtt) - self.rtt_variation) / 4
+            self.rtt_smoothed += (rtt - self.rtt_smoothed) / 8
+        total = self.packets_acked + self.packets_lost - self._sample_acked - self._sample_lost
+        if total >= _LOSS_SAMPLE_PACKETS:
+            self.loss += _LOSS_WEIGHT * ((self.packets_lost - self._sample_lost) / total - self.loss)
+            self._sample_acked, self._sample_lost = self.packets_acked, self.packets_lost
+
+
+class MeasuredControl(QuicCongestionControl):
+    """Mixin over one of aioquic's controllers: it counts, and the window grows only while it is in use.
+
+    aioquic's controllers grow with each acknowledgement, even while the application sends far less than the window
+    allows: hours of little traffic would end in a burst of megabytes (RFC 9002 section 7.8 forbids it).
+    """
+
+    def __init__(self, *, max_datagram_size: int) -> None:
+        super().__init__(max_datagram_size=max_datagram_size)
+        self.meter = PathMeter()
+        if _capture:
+            _capture[-1].append(self)
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second that the window allows over the smoothed RTT; 0.0 before the first sample."""
+        smoothed = self.meter.rtt_smoothed
+        return self.congestion_window / max(smoothed, 0.001) if smoothed is not None else 0.0
+
+    def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
+        """Count, then act as the controller does."""
+        meter = self.meter
+        meter.packets_sent += 1
+        meter.bytes_sent += packet.sent_bytes
+        super().on_packet_sent(packet=packet)  # type: ignore[safe-super]
+
+    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
+        """Count, then act as the controller does, but don't grow a window that isn't filled."""
+        meter = self.meter
+        meter.packets_acked += 1
+        meter.bytes_acked += packet.sent_bytes
+        window = self.congestion_window
+        # In slow start the window is twice what was in flight one RTT ago, so half of it counts as filled.
+        filled = self.bytes_in_flight * 2 >= window
+        super().on_packet_acked(now=now, packet=packet)  # type: ignore[safe-super]
+        if not filled and self.congestion_window > window:
+            self.congestion_window = window
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        """Count, then act as the controller does."""
+        lost = list(packets)
+        self.meter.packets_lost += len(lost)
+        window = self.congestion_window
+        super().on_packets_lost(now=now, packets=lost)  # type: ignore[safe-super]
+        self.meter.congestion_events += self.congestion_window < window
+
+    def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
+        """Measure, then act as the controller does."""
+        self.meter.on_rtt(rtt)
+        super().on_rtt_measurement(now=now, rtt=rtt)  # type: ignore[safe-super]
+
+
+class MeasuredCubic(MeasuredControl, CubicCongestionControl):
+    """CUBIC (RFC 9438) with a meter."""
+
+
+class MeasuredReno(MeasuredControl, RenoCongestionControl):
+    """NewReno (RFC 9002 section 7) with a meter."""
+
+
+_capture: list[list[MeasuredControl]] = []
+_REGISTERED = {"cubic": "mpquic-cubic", "reno": "mpquic-reno"}
+ALGORITHMS = tuple(_REGISTERED)
+"""Names that `congestion_algorithm` may have."""
+
+register_congestion_control(_REGISTERED["cubic"], MeasuredCubic)
+register_congestion_control(_REGISTERED["reno"], MeasuredReno)
+
+
+def registered_name(algorithm: str) -> str:
+    """Name by which aioquic knows our controller; KeyError for an unknown algorithm."""
+    return _REGISTERED[algorithm]
+
+
+@contextmanager
+def capture() -> Iterator[list[MeasuredControl]]:
+    """Collect the controllers made inside the block: a connection makes its own while it is constructed."""
+    made: list[MeasuredControl] = []
+    _capture.append(made)
+    try:
+        yield made
+    finally:
+        _capture.remove(made)

@@ -1,0 +1,507 @@
+"""One QUIC connection, driven sans-IO and in batches.
+
+`receive` takes all datagrams of a read, `pop_events` gives what came of them once, `flush` gives everything that may
+leave now. What waits inside is bounded: `datagram_budget` and `stream_budget` follow congestion window and pacing, so
+that packets wait in the tunnel's own queues, where something decides which are worth sending.
+"""
+
+import enum
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from aioquic.quic import events as quic_events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion
+from aioquic.tls import CipherSuite
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from mpquic.net import aioquic_internals as internals
+from mpquic.net import congestion
+from mpquic.net.pacing import BurstPacer
+from mpquic.net.udp import Address
+
+ALPN = "mpquic/1"
+MIN_DATAGRAM_SIZE = 1200
+CONNECTION_ID_BYTES = 8
+ACK_DELAY = 0.004
+WINDOW_BEFORE_ADMISSION = 256 << 10
+"""Bytes that a peer may send on streams before it has proved who it is: enough for the registration."""
+WINDOW = 16 << 20
+"""Flow control window in bytes: 500 Mbit/s at 250 ms."""
+_UNLIMITED = 1 << 50  # streams are limited by the connection's window alone
+_MAX_PENDING = 256 << 10
+_PENDING_SECONDS = 0.004
+_MAX_UNSENT = 1 << 20
+_HANDSHAKE_TIMEOUT = "handshake timed out"
+
+_logger = logging.getLogger(__name__)
+
+
+class LinkState(enum.Enum):
+    """Where a connection is in its life."""
+
+    HANDSHAKE = "handshake"
+    ESTABLISHED = "established"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """What may differ between connections. Sizes in bytes, times in seconds."""
+
+    congestion_algorithm: str = "cubic"
+    max_datagram_size: int = 1452
+    """UDP payload of a packet, without IP and UDP headers."""
+    idle_timeout: float = 30.0
+    handshake_timeout: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Established:
+    """The handshake is complete and the server's certificate was accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReceived:
+    """Bytes in order on one stream, everything of a batch in one piece."""
+
+    stream_id: int
+    data: bytes
+    end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAborted:
+    """The peer reset a stream or refuses to read it."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramsReceived:
+    """Payloads of DATAGRAM frames, in order of arrival."""
+
+    payloads: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Terminated:
+    """The connection is over; nothing follows. `code` is a QUIC or application error code (0: none)."""
+
+    code: int
+    reason: str
+    by_peer: bool
+
+
+LinkEvent = Established | StreamReceived | StreamAborted | DatagramsReceived | Terminated
+
+
+def quic_configuration(options: LinkOptions, *, is_client: bool) -> QuicConfiguration:
+    """Settings that both ends share.
+
+    ChaCha20-Poly1305 is the only suite: AES-GCM is limited to 2^23 packets a key (RFC 9001 section 6.6), which aioquic
+    neither counts nor acts on. QUIC version 1 is the only version.
+    """
+    configuration = QuicConfiguration(
+        alpn_protocols=[ALPN],
+        congestion_control_algorithm=congestion.registered_name(options.congestion_algorithm),
+        connection_id_length=CONNECTION_ID_BYTES,
+        idle_timeout=options.idle_timeout,
+        is_client=is_client,
+        max_data=WINDOW_BEFORE_ADMISSION,
+        max_datagram_size=max(MIN_DATAGRAM_SIZE, options.max_datagram_size),
+        max_stream_data=_UNLIMITED,
+    )
+    return internals.restrict(
+        configuration,
+        cipher_suites=[CipherSuite.CHACHA20_POLY1305_SHA256],
+        max_datagram_frame_size=65535,
+        supported_versions=[QuicProtocolVersion.VERSION_1],
+    )
+
+
+class QuicLink:
+    """A QUIC connection. Made by `connect` on the client and by a QuicListener on the server.
+
+    `on_output` is called when something was put in that `flush` will send; `on_connection_ids` with the IDs that the
+    connection issued and retired.
+    """
+
+    def __init__(
+        self,
+        make_connection: Callable[[], QuicConnection],
+        options: LinkOptions,
+        *,
+        now: float,
+        server_certificate: x509.Certificate | None = None,
+    ) -> None:
+        with congestion.capture() as made:
+            self._connection = make_connection()
+        self._control = made[-1]
+        self._options = options
+        self._is_client = server_certificate is None
+        self._server_certificate = server_certificate
+        self.state = LinkState.HANDSHAKE
+        self.created_at = now
+        self.established_at: float | None = None
+        self._deadline: float | None = now + options.handshake_timeout
+        self._events: list[LinkEvent] = []
+        self._payloads: list[bytes] = []
+        self._chunks: dict[int, list[bytes]] = {}
+        self._ended: set[int] = set()
+        self._pending: deque[int] = deque()
+        self._pending_bytes = 0
+        self._written: dict[int, int] = {}
+        self.on_output: Callable[[], None] = _nothing
+        self.on_connection_ids: Callable[[list[bytes], list[bytes]], None] = _ignore_connection_ids
+        connection = self._connection
+        size = connection.configuration.max_datagram_size
+        internals.set_ack_delay(connection, ACK_DELAY)
+        internals.install_pacer(connection, BurstPacer(max_datagram_size=size))
+        # The client trusts the server from the handshake on; the server widens the window on admission.
+        self._window = internals.ReceiveWindow(WINDOW if self._is_client else WINDOW_BEFORE_ADMISSION)
+        internals.install_receive_window(connection, self._window)
+
+    # What the connection is
+
+    @property
+    def meter(self) -> congestion.PathMeter:
+        """Measurements of the congestion controller."""
+        return self._control.meter
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second that the congestion window allows; 0.0 before the first RTT sample."""
+        return self._control.rate
+
+    @property
+    def congestion_window(self) -> int:
+        """Congestion window in bytes."""
+        return self._control.congestion_window
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Bytes sent and neither acknowledged nor lost."""
+        return self._control.bytes_in_flight
+
+    @property
+    def peer_address(self) -> Address | None:
+        """Where packets go now. On a server it follows the client, once a new address has been validated."""
+        return self._connection.get_peer_address()
+
+    @property
+    def connection_id(self) -> bytes:
+        """Connection ID that this end chose first."""
+        return bytes(self._connection.host_cid)
+
+    @property
+    def max_datagram_size(self) -> int:
+        """UDP payload in bytes of the largest packet."""
+        return int(self._connection.configuration.max_datagram_size)
+
+    @property
+    def datagram_capacity(self) -> int:
+        """Largest payload in bytes that `send_datagrams` takes; 0 before the handshake is complete."""
+        return internals.datagram_capacity(self._connection) if self.state is LinkState.ESTABLISHED else 0
+
+    @property
+    def server_certificate(self) -> x509.Certificate | None:
+        """The server's certificate: on the client None before it was accepted; on the server the own one."""
+        return self._server_certificate
+
+    @property
+    def server_certificate_sha256(self) -> bytes | None:
+        """SHA-256 of the server's certificate in DER, to which a registration is bound."""
+        certificate = self._server_certificate
+        return None if certificate is None else hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
+
+    def admit(self) -> None:
+        """The peer proved who it is: open the flow control window."""
+        self._window.widen(WINDOW)
+        self.on_output()
+
+    # In
+
+    def receive(self, datagrams: Iterable[bytes], address: Address, now: float) -> None:
+        """Take datagrams from the network. Never raises: a datagram that can't be used is dropped."""
+        if self.state is LinkState.CLOSED:
+            return
+        take = self._connection.receive_datagram
+        try:
+            for datagram in datagrams:
+                take(datagram, address, now)
+            self._drain(now)
+        except Exception:
+            # Bytes from the network run through the library's parsers, before anyone is authenticated. A defect there
+            # costs this connection, not the process.
+            _logger.exception("QUIC connection with %s failed on a received datagram", address)
+            self._fail()
+
+    def pop_events(self) -> list[LinkEvent]:
+        """What happened since the last call, in order; stream bytes and datagrams gathered."""
+        for stream_id, chunks in self._chunks.items():
+            self._events.append(StreamReceived(stream_id, b"".join(chunks), stream_id in self._ended))
+        if self._payloads:
+            self._events.append(DatagramsReceived(self._payloads))
+            self._payloads = []
+        if self._chunks:
+            self._chunks = {}
+            self._ended = set()
+        events, self._events = self._events, []
+        # The end comes last, whatever came with it.
+        events.sort(key=_comes_last)
+        return events
+
+    @property
+    def has_events(self) -> bool:
+        """Whether `pop_events` would give something."""
+        return bool(self._events or self._payloads or self._chunks)
+
+    # Out
+
+    def datagram_budget(self) -> int:
+        """Bytes of datagram payload that are worth handing over now; at most 0 when none are."""
+        if self.state is not LinkState.ESTABLISHED or (self._written and self._stream_waits()):
+            # Datagrams go before stream bytes in each packet: without a pause a full pipe would starve the control
+            # stream, and with it the probes that tell whether the path lives.
+            return 0
+        return self._allowance() - self._pending_bytes
+
+    def stream_budget(self, stream_id: int) -> int:
+        """Bytes that are worth writing to the stream now; at most 0 when none are."""
+        if self.state is not LinkState.ESTABLISHED:
+            return 0
+        return self._allowance() - self._unsent(stream_id)
+
+    def send_datagrams(self, payloads: Sequence[bytes]) -> int:
+        """Queue datagrams; gives how many were taken. Stops at one that is larger than `datagram_capacity`."""
+        capacity = self.datagram_capacity
+        send = self._connection.send_datagram_frame
+        taken = 0
+        for payload in payloads:
+            size = len(payload)
+            if size > capacity or self._pending_bytes >= _MAX_PENDING:
+                break
+            send(payload)
+            self._pending.append(size)
+            self._pending_bytes += size
+            taken += 1
+        if taken:
+            self.on_output()
+        return taken
+
+    def open_stream(self) -> int:
+        """Reserve a bidirectional stream and give its identifier. The peer learns of it with the first bytes."""
+        stream_id = self._connection.get_next_available_stream_id()
+        self._connection.send_stream_data(stream_id, b"")
+        self._written[stream_id] = 0
+        return int(stream_id)
+
+    def send_stream(self, stream_id: int, data: bytes, *, end: bool = False) -> bool:
+        """Write to a stream. False when the stream or the connection is gone, or a megabyte waits already."""
+        if self.state is LinkState.CLOSED or self._unsent(stream_id) > _MAX_UNSENT:
+            return False
+        try:
+            self._connection.send_stream_data(stream_id, data, end)
+        except (ValueError, RuntimeError):  # finished, or reset by the peer
+            return False
+        self._written[stream_id] = self._written.get(stream_id, 0) + len(data)
+        self.on_output()
+        return True
+
+    def reset_stream(self, stream_id: int, code: int) -> None:
+        """Abort a stream: stop sending on it and ask the peer to stop."""
+        self._written.pop(stream_id, None)
+        try:
+            self._connection.reset_stream(stream_id, code)
+            self._connection.stop_stream(stream_id, code)
+        except ValueError:
+            return  # it has gone already
+        self.on_output()
+
+    def flush(self, now: float) -> list[tuple[bytes, Address]]:
+        """Everything that may leave now, as (datagram, destination), oldest first."""
+        if self.state is LinkState.CLOSED or self.peer_address is None:
+            return []
+        try:
+            out: list[tuple[bytes, Address]] = self._connection.datagrams_to_send(now)
+            self._settle()
+            self._drain(now)
+        except Exception:
+            # What is sent depends on what the peer sent: see `receive`.
+            _logger.exception("QUIC connection with %s failed on sending", self.peer_address)
+            self._fail()
+            return []
+        return out
+
+    def close(self, code: int = 0, reason: str = "") -> None:
+        """End the connection; the next `flush` tells the peer, then the connection is closed."""
+        if self.state is LinkState.CLOSED:
+            return
+        self._connection.close(error_code=code, reason_phrase=reason)
+        self.on_output()
+
+    # Time
+
+    def timer(self) -> float | None:
+        """When `handle_timer` wants to be called; None when the connection is closed."""
+        if self.state is LinkState.CLOSED:
+            return None
+        timer: float | None = self._connection.get_timer() if self.peer_address is not None else None
+        if self._deadline is not None and (timer is None or self._deadline < timer):
+            return self._deadline
+        return timer
+
+    def handle_timer(self, now: float) -> None:
+        """Act on what is due: losses, acknowledgements, pacing, timeouts. Call `flush` afterwards."""
+        if self.state is LinkState.CLOSED:
+            return
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
+            if self.peer_address is None:  # nothing usable has come: nobody to tell
+                self._finish(QuicErrorCode.CONNECTION_REFUSED, _HANDSHAKE_TIMEOUT, by_peer=False)
+                return
+            self._connection.close(error_code=QuicErrorCode.CONNECTION_REFUSED, reason_phrase=_HANDSHAKE_TIMEOUT)
+        timer = self._connection.get_timer() if self.peer_address is not None else None
+        if timer is not None and now >= timer:
+            self._connection.handle_timer(now)
+            self._drain(now)
+
+    # Inside
+
+    def _allowance(self) -> int:
+        """What may wait inside: a few milliseconds of the rate, and no more than the window has room for."""
+        control = self._control
+        room = control.congestion_window - control.bytes_in_flight
+        wait = max(2 * self._options.max_datagram_size, int(control.rate * _PENDING_SECONDS))
+        return min(room, wait, _MAX_PENDING)
+
+    def _unsent(self, stream_id: int) -> int:
+        written = self._written.get(stream_id)
+        if not written:
+            return 0
+        sender = internals.stream_sender(self._connection, stream_id)
+        if sender is None:
+            del self._written[stream_id]
+            return 0
+        return max(0, written - int(sender.next_offset))
+
+    def _stream_waits(self) -> bool:
+        return any(self._unsent(stream_id) for stream_id in list(self._written))
+
+    def _settle(self) -> None:
+        """Forget the datagrams that left."""
+        pending = self._pending
+        for _ in range(len(pending) - internals.pending_datagrams(self._connection)):
+            self._pending_bytes -= pending.popleft()
+
+    def _drain(self, now: float) -> None:
+        """Take the events of the connection; the frequent kinds first."""
+        issued: list[bytes] = []
+        retired: list[bytes] = []
+        next_event = self._connection.next_event
+        while (event := next_event()) is not None:
+            if isinstance(event, quic_events.DatagramFrameReceived):
+                self._payloads.append(event.data)
+            elif isinstance(event, quic_events.StreamDataReceived):
+                self._window.consumed += len(event.data)
+                self._chunks.setdefault(event.stream_id, []).append(event.data)
+                if event.end_stream:
+                    self._ended.add(event.stream_id)
+            elif isinstance(event, quic_events.ConnectionIdIssued):
+                issued.append(event.connection_id)
+            elif isinstance(event, quic_events.ConnectionIdRetired):
+                retired.append(event.connection_id)
+            elif isinstance(event, quic_events.HandshakeCompleted):
+                self._on_handshake(now)
+            elif isinstance(event, quic_events.StreamReset | quic_events.StopSendingReceived):
+                self._written.pop(event.stream_id, None)
+                self._events.append(StreamAborted(event.stream_id))
+            elif isinstance(event, quic_events.ConnectionTerminated):
+                self._finish(event.error_code, event.reason_phrase, by_peer=False)
+        if issued or retired:
+            self.on_connection_ids(issued, retired)
+        if self.state is not LinkState.CLOSED and internals.is_over(self._connection):
+            why = internals.close_event(self._connection)
+            by_peer = internals.closed_by_peer(self._connection)
+            self._finish(why.error_code if why else 0, why.reason_phrase if why else "", by_peer=by_peer)
+
+    def _on_handshake(self, now: float) -> None:
+        if self._is_client:
+            certificate = internals.peer_certificate(self._connection)
+            refusal = _refuse_server(certificate)
+            if refusal:
+                # As TLS would: the alert bad_certificate.
+                self._connection.close(error_code=QuicErrorCode.CRYPTO_ERROR + 42, reason_phrase=refusal)
+                return
+            self._server_certificate = certificate
+        self._deadline = None
+        self.state = LinkState.ESTABLISHED
+        self.established_at = now
+        self._events.append(Established())
+
+    def _fail(self) -> None:
+        self._finish(QuicErrorCode.INTERNAL_ERROR, "internal error", by_peer=False)
+
+    def _finish(self, code: int, reason: str, *, by_peer: bool) -> None:
+        if self.state is not LinkState.CLOSED:
+            self.state = LinkState.CLOSED
+            self._deadline = None
+            self._pending.clear()
+            self._pending_bytes = 0
+            self._written.clear()
+            self._events.append(Terminated(int(code), reason, by_peer))
+
+
+def connect(
+    address: Address,
+    *,
+    ca_file: str,
+    server_name: str,
+    options: LinkOptions,
+    now: float,
+) -> QuicLink:
+    """Begin a connection to a server; `flush` gives its first packets.
+
+    The chain up to `ca_file`, the name (DNS or IP), the dates and the extended key usage of the server's certificate
+    are always verified. `address` is the form in which the socket shows the peer (UdpSocket.peer_address).
+    """
+    configuration = quic_configuration(options, is_client=True)
+    configuration.server_name = server_name
+    configuration.load_verify_locations(cafile=ca_file)
+    link = QuicLink(lambda: QuicConnection(configuration=configuration), options, now=now)
+    link._connection.connect(address, now)
+    return link
+
+
+def _refuse_server(certificate: x509.Certificate | None) -> str:
+    """Why a certificate doesn't make its owner a server; empty when it does. aioquic ignores the extended key usage."""
+    if certificate is None:
+        return "the server showed no certificate"
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return "the server's certificate has no extended key usage; it must name serverAuth"
+    except ValueError:
+        return "the server's certificate has malformed extensions"
+    if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
+        return "the server's certificate isn't meant for servers (extended key usage without serverAuth)"
+    return ""
+
+
+def _nothing() -> None:
+    """Stand in for a callback that nobody set."""
+
+
+def _ignore_connection_ids(_issued: list[bytes], _retired: list[bytes]) -> None:
+    """Stand in for a callback that nobody set."""
+
+
+def _comes_last(event: LinkEvent) -> bool:
+    return isinstance(event, Terminated)
