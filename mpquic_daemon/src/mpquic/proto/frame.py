@@ -13,7 +13,7 @@ A sequence number names one packet: its fragments share it, and so do copies of 
 
 from __future__ import annotations
 
-from enum import IntFlag
+from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,14 @@ _BASE_GSO_FRAGMENT = Struct("!BBHIHBB")
 _GSO = Struct("!H")
 _unpack_base = _BASE.unpack_from
 _VERSION_BITS = FRAME_VERSION << 4
+
+
+class TrafficClass(IntEnum):
+    """The class octet. A lower number is served first."""
+
+    CRITICAL = 0
+    DEFAULT = 1
+    BULK = 2
 
 
 class FrameFlag(IntFlag):

@@ -1,0 +1,156 @@
+"""Is the peer of a path there? Probes, round-trip time and loss of probes."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from mpquic.proto.control import Probe, ProbeAck
+from mpquic.proto.path import PathState
+
+_LOSS_HISTORY = 64
+_MAX_OUTSTANDING = 256
+
+
+class RttEstimator:
+    """Smoothed round-trip time (RFC 6298 section 2), in seconds."""
+
+    def __init__(self) -> None:
+        self.smoothed: float | None = None
+        self.variation = 0.0
+        self.latest: float | None = None
+        self.minimum: float | None = None
+
+    def add(self, sample: float) -> None:
+        """Take one measurement in seconds."""
+        self.latest = sample
+        self.minimum = sample if self.minimum is None else min(self.minimum, sample)
+        if self.smoothed is None:
+            self.smoothed, self.variation = sample, sample / 2
+            return
+        self.variation += (abs(self.smoothed - sample) - self.variation) / 4
+        self.smoothed += (sample - self.smoothed) / 8
+
+    @property
+    def timeout(self) -> float:
+        """Time after which an answer is overdue: RTO without the one-second floor, 1 s before the first sample."""
+        if self.smoothed is None:
+            return 1.0
+        return self.smoothed + max(4 * self.variation, 0.05)
+
+
+class Liveness:
+    """State of one path by silence.
+
+    Answers to probes are the proof that both directions work. Anything else that arrives proves only that the peer's
+    packets reach us, so it counts for no longer than `suspect_after` past the last answer: a link that is cut in one
+    direction is noticed although the other still delivers.
+
+    Times are seconds. `down_after` is counted from the last evidence. A pause of this process itself (it was not polled
+    for two probe intervals) is not held against the peer.
+    """
+
+    def __init__(
+        self,
+        now: float,
+        *,
+        probe_interval: float = 0.5,
+        suspect_after: float | None = None,
+        down_after: float = 3.0,
+    ) -> None:
+        self.probe_interval = probe_interval
+        self.suspect_after = min(2.5 * probe_interval, down_after / 2) if suspect_after is None else suspect_after
+        self.down_after = down_after
+        if not 0 < probe_interval <= self.suspect_after < down_after:
+            raise ValueError("0 < probe_interval <= suspect_after < down_after does not hold")
+        self.rtt = RttEstimator()
+        self.state = PathState.DOWN
+        self.answered = False
+        self._last_answer = now
+        self._last_receive = now
+        self._last_poll = now
+        self._next_probe = now
+        self._next_sequence = 0
+        self._outstanding: dict[int, float] = {}
+        self._history: deque[bool] = deque(maxlen=_LOSS_HISTORY)
+
+    @property
+    def loss(self) -> float:
+        """Share of recent probes that were not answered in time, 0.0 to 1.0."""
+        return self._history.count(False) / len(self._history) if self._history else 0.0
+
+    def poll(self, now: float) -> list[Probe]:
+        """Advance time: return the probe that is due, and bring `state` up to date."""
+        pause = now - self._last_poll - self.probe_interval
+        if pause > self.probe_interval:
+            self._last_answer += pause
+            self._last_receive += pause
+            for sequence in self._outstanding:
+                self._outstanding[sequence] += pause
+        self._last_poll = now
+        self._expire(now)
+        self._update(now)
+        if now < self._next_probe:
+            return []
+        self._next_probe = now + self.probe_interval
+        sequence = self._next_sequence
+        self._next_sequence += 1
+        self._outstanding[sequence] = now
+        return [Probe(sequence=sequence)]
+
+    def next_timer(self, now: float) -> float:
+        """When `poll` is due at the latest."""
+        timer = self._next_probe
+        if self.answered and self.state is not PathState.DOWN:
+            limit = self.suspect_after if self.state is PathState.UP else self.down_after
+            timer = min(timer, self._evidence() + limit)
+        return max(timer, now)
+
+    def on_receive(self, now: float) -> None:
+        """Anything authentic arrived from the peer."""
+        self._last_receive = now
+
+    def on_probe_ack(self, ack: ProbeAck, now: float) -> None:
+        """An answer arrived. One that nobody asked for, or that came twice, is ignored."""
+        sent = self._outstanding.pop(ack.sequence, None)
+        if sent is None:
+            return
+        self.rtt.add(max(0.0, now - sent))
+        self._history.append(True)
+        self.on_round_trip(now)
+
+    def on_round_trip(self, now: float) -> None:
+        """The peer answered something that we sent, so both directions work."""
+        self._last_answer = max(self._last_answer, now)
+        self._last_receive = max(self._last_receive, now)
+        self.answered = True
+        self._update(now)
+
+    def silence(self, now: float) -> float:
+        """Seconds since the last evidence that the path works."""
+        return now - self._evidence()
+
+    def _evidence(self) -> float:
+        return max(self._last_answer, min(self._last_receive, self._last_answer + self.suspect_after))
+
+    def _update(self, now: float) -> None:
+        if not self.answered:
+            self.state = PathState.DOWN
+            return
+        silence = self.silence(now)
+        if silence >= self.down_after:
+            self.state = PathState.DOWN
+        elif silence >= self.suspect_after:
+            # From DOWN the way back is an answer, which makes the silence short.
+            self.state = PathState.SUSPECT if self.state is not PathState.DOWN else PathState.DOWN
+        else:
+            self.state = PathState.UP
+
+    def _expire(self, now: float) -> None:
+        # A late answer still counts as evidence (it stays outstanding for down_after), but is lost for the estimate.
+        horizon = max(self.down_after, 4 * self.rtt.timeout)
+        while self._outstanding:
+            sequence, sent = next(iter(self._outstanding.items()))
+            if now - sent < horizon and len(self._outstanding) <= _MAX_OUTSTANDING:
+                return
+            del self._outstanding[sequence]
+            self._history.append(False)

@@ -1,0 +1,351 @@
+"""The way through an instance: TUN -> class queue -> scheduler -> path, and frames -> checks -> TUN.
+
+Both halves work on batches. Nothing here waits: what cannot be sent now stays in its class queue.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from mpquic.proto import ip
+from mpquic.proto.coalescer import Coalescer, Write
+from mpquic.proto.control import Report
+from mpquic.proto.dedup import Arrival, SequenceWindow
+from mpquic.proto.frame import (
+    Frame,
+    FrameError,
+    FrameFlag,
+    Reassembler,
+    SequenceCounter,
+    TrafficClass,
+    decode_frames,
+    split,
+)
+from mpquic.proto.queue import ClassQueue
+from mpquic.proto.superframe import Packet, SuperframeError, carried_whole, cut, parse_vnet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from mpquic.proto.path import Path
+
+_FRAGMENT = int(FrameFlag.FRAGMENT)
+_SUPERFRAME = int(FrameFlag.SUPERFRAME)
+_CHECKSUM = int(FrameFlag.CHECKSUM)
+_NEW, _DUPLICATE = Arrival.NEW, Arrival.DUPLICATE
+
+Buffer = bytes | bytearray | memoryview
+
+# What waited longer than this (seconds) while no path carried is not sent any more.
+MAX_AGE_WITHOUT_PATH = 1.0
+
+
+class PathChooser(Protocol):
+    """What the sender needs of a scheduler."""
+
+    def select(self, traffic_class: int) -> Path | None:
+        """Return the path for a class, None when nothing carries."""
+        ...
+
+
+class Counters:
+    """What passed and what was refused. Packets are IP packets on the wire: each segment of a superframe is one."""
+
+    __slots__ = (
+        "refused",
+        "rx_bytes",
+        "rx_duplicates",
+        "rx_frames",
+        "rx_late",
+        "rx_packets",
+        "rx_writes",
+        "tx_bytes",
+        "tx_frames",
+        "tx_packets",
+        "tx_superframes",
+    )
+
+    def __init__(self) -> None:
+        self.tx_packets = self.tx_bytes = self.tx_frames = self.tx_superframes = 0
+        self.rx_packets = self.rx_bytes = self.rx_frames = self.rx_writes = 0
+        self.rx_duplicates = self.rx_late = 0
+        self.refused: dict[str, int] = {}
+
+    def refuse(self, reason: str, count: int = 1) -> None:
+        """Count something that was not carried."""
+        self.refused[reason] = self.refused.get(reason, 0) + count
+
+    def snapshot(self) -> dict[str, int | dict[str, int]]:
+        """Return all counters by name."""
+        values: dict[str, int | dict[str, int]] = {
+            name: getattr(self, name) for name in self.__slots__ if name != "refused"
+        }
+        values["refused"] = dict(self.refused)
+        return values
+
+
+def read_packets(buffers: Iterable[Buffer], counters: Counters) -> list[Packet]:
+    """Validate reads of the TUN; what cannot be carried is counted.
+
+    Multicast, broadcast and link-local destinations are left out: the far side of a routed tunnel has nobody for them.
+    """
+    packets: list[Packet] = []
+    for buffer in buffers:
+        try:
+            packet = parse_vnet(buffer)
+        except SuperframeError as error:
+            counters.refuse(error.reason)
+            continue
+        if ip.is_multicast_or_link_local(ip.destination(packet.payload)):
+            counters.refuse("multicast or link-local destination")
+            continue
+        packets.append(packet)
+    return packets
+
+
+class TunnelSender:
+    """Carries packets of the TUN to the peer of one tunnel.
+
+    Classes are served in order of their number. A packet's sequence number is given when it leaves its queue.
+    """
+
+    def __init__(
+        self,
+        scheduler: PathChooser,
+        *,
+        traffic_class: int = TrafficClass.DEFAULT,
+        queues: Mapping[int, ClassQueue] | None = None,
+        counters: Counters | None = None,
+    ) -> None:
+        self.queues = dict(sorted((queues or {traffic_class: ClassQueue()}).items()))
+        self.counters = counters if counters is not None else Counters()
+        self._scheduler = scheduler
+        self._traffic_class = traffic_class
+        self._sequence = SequenceCounter()
+        # Frames that a path did not take, by class, with the path and its time.
+        self._pending: dict[int, tuple[Path, float, list[Frame]]] = {}
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait in class queues or were handed back by a path."""
+        waiting = sum(queue.bytes for queue in self.queues.values())
+        return waiting + sum(frame.size for _, _, frames in self._pending.values() for frame in frames)
+
+    def restart(self) -> None:
+        """Begin a new session: sequence numbers start anew, what waits under old ones is dropped."""
+        self._sequence = SequenceCounter()
+        self._pending.clear()
+
+    def enqueue(self, buffers: Iterable[Buffer], now: float) -> None:
+        """Take reads of the TUN, each with its virtio header; the buffers must not be reused."""
+        self.enqueue_packets(read_packets(buffers, self.counters), now)
+
+    def enqueue_packets(self, packets: Iterable[Packet], now: float) -> None:
+        """Take packets that were validated already."""
+        queue = self.queues[self._traffic_class]
+        for packet in packets:
+            queue.push(packet, now)
+
+    def flush(self, now: float) -> int:
+        """Hand over what the paths take now; return the bytes of frames that they took."""
+        return sum(self._flush_class(traffic_class, queue, now) for traffic_class, queue in self.queues.items())
+
+    def _flush_class(self, traffic_class: int, queue: ClassQueue, now: float) -> int:
+        total = 0
+        while True:
+            path = self._scheduler.select(traffic_class)
+            if path is None:
+                self._age(traffic_class, queue, now)
+                return total
+            budget = path.budget(now)
+            if budget <= 0:
+                return total
+            frames = self._frames(traffic_class, queue, path, budget, now)
+            if not frames:
+                return total
+            taken = path.send(frames, now)
+            total += self._count_sent(frames, taken)
+            if taken < len(frames):
+                self._pending[traffic_class] = (path, now, frames[taken:])
+                return total
+
+    def _frames(self, traffic_class: int, queue: ClassQueue, path: Path, budget: int, now: float) -> list[Frame]:
+        """Return frames worth `budget` bytes, or a little more: first those that were handed back."""
+        pending = self._pending.pop(traffic_class, None)
+        if pending is not None:
+            return pending[2] if pending[0] is path else self._refit(pending[2], path)
+        frames: list[Frame] = []
+        whole = path.reliable
+        capacity = path.frame_capacity
+        while budget > 0:
+            packet = queue.pop(now)
+            if packet is None:
+                break
+            if packet.gso_size and not (whole and carried_whole(packet)):
+                flags = _CHECKSUM if packet.direct else 0
+                sequence = self._sequence.take(packet.segments)
+                for segment in cut(packet):
+                    frame = Frame(segment, traffic_class, sequence, flags)
+                    sequence += 1
+                    if whole or len(segment) + 8 <= capacity:
+                        frames.append(frame)
+                    else:
+                        self._fragment(frame, capacity, frames)
+            else:
+                flags = _SUPERFRAME | _CHECKSUM if packet.gso_size else _CHECKSUM if packet.needs_csum else 0
+                frame = Frame(packet.payload, traffic_class, self._sequence.take(), flags, packet.gso_size)
+                if whole or len(packet.payload) + 8 <= capacity:
+                    frames.append(frame)
+                else:
+                    self._fragment(frame, capacity, frames)
+            budget -= len(packet.payload)
+        return frames
+
+    def _fragment(self, frame: Frame, capacity: int, frames: list[Frame]) -> None:
+        try:
+            frames.extend(split(frame, capacity))
+        except FrameError as error:
+            self.counters.refuse(error.reason)
+
+    def _refit(self, frames: list[Frame], path: Path) -> list[Frame]:
+        """Make frames that were built for another path fit this one."""
+        if path.reliable:
+            return frames
+        fitting: list[Frame] = []
+        for frame in frames:
+            self._fragment(frame, path.frame_capacity, fitting)
+        return fitting
+
+    def _count_sent(self, frames: Sequence[Frame], taken: int) -> int:
+        counters = self.counters
+        size = payload = 0
+        for frame in frames if taken == len(frames) else frames[:taken]:
+            length = len(frame.payload)
+            payload += length
+            size += length + 8
+            flags = frame.flags
+            if flags & 3:
+                size += frame.header_size - 8
+                if flags & _SUPERFRAME:
+                    counters.tx_superframes += 1
+                    counters.tx_packets += _segments(frame) - 1
+                if flags & _FRAGMENT and frame.fragment_index:
+                    counters.tx_packets -= 1
+        counters.tx_packets += taken
+        counters.tx_frames += taken
+        counters.tx_bytes += payload
+        return size
+
+    def _age(self, traffic_class: int, queue: ClassQueue, now: float) -> None:
+        queue.expire(now - MAX_AGE_WITHOUT_PATH)
+        pending = self._pending.get(traffic_class)
+        if pending is not None and now - pending[1] > MAX_AGE_WITHOUT_PATH:
+            self.counters.refuse("no path", len(pending[2]))
+            del self._pending[traffic_class]
+
+
+class TunnelReceiver:
+    """Turns frames of the peer into TUN writes.
+
+    `permits(source)` is asked for the source address (4 or 16 bytes) of inner packets; what it denies is dropped and
+    counted. Without it any valid packet passes: right for a client, whose peer is the way to the whole Internet.
+    """
+
+    def __init__(
+        self,
+        *,
+        permits: Callable[[bytes], bool] | None = None,
+        counters: Counters | None = None,
+        window: int = 4096,
+        reassembly_timeout: float = 1.0,
+        reassembly_bytes: int = 1 << 20,
+    ) -> None:
+        self.counters = counters if counters is not None else Counters()
+        self._permits = permits
+        self._window_size = window
+        self._window = SequenceWindow(window)
+        self._reassembly = (reassembly_timeout, reassembly_bytes)
+        self.reassembler = Reassembler(*self._reassembly)
+        self.coalescer = Coalescer(self.counters.refused)
+
+    def restart(self) -> None:
+        """Begin a new session: forget sequence numbers and fragments."""
+        self._window = SequenceWindow(self._window_size)
+        self.reassembler = Reassembler(*self._reassembly)
+
+    def receive_datagrams(self, datagrams: Iterable[bytes], now: float) -> list[Write]:
+        """Take datagrams, each with frames back to back. A malformed one is counted and dropped whole."""
+        frames: list[Frame] = []
+        for datagram in datagrams:
+            try:
+                frames += decode_frames(datagram)
+            except FrameError as error:
+                self.counters.refuse(f"frame {error.reason}")
+        return self.receive(frames, now)
+
+    def receive(self, frames: Iterable[Frame], now: float) -> list[Write]:
+        """Take decoded frames (low 32 bits of sequence numbers); return TUN writes, each a list of buffers."""
+        counters, window, permits = self.counters, self._window, self._permits
+        accepted: list[Frame] = []
+        allowed_source: bytes | None = None
+        received = packets = size = 0
+        for frame in frames:
+            received += 1
+            sequence = window.expand(frame.sequence)
+            if frame.flags & _FRAGMENT:
+                # Entered into the window only when complete: fragments share their packet's number.
+                arrival = window.check(sequence)
+                if arrival is _NEW:
+                    frame.sequence = sequence
+                    whole = self.reassembler.add(frame, now)
+                    if whole is None:
+                        continue
+                    frame = whole
+                    window.add(sequence)
+            else:
+                arrival = window.add(sequence)
+            if arrival is not _NEW:
+                if arrival is _DUPLICATE:
+                    counters.rx_duplicates += 1
+                else:
+                    counters.rx_late += 1
+                continue
+            packet = frame.payload
+            try:
+                version = ip.check(packet)
+            except ip.MalformedPacketError as error:
+                counters.refuse(error.reason)
+                continue
+            if permits is not None:
+                source = bytes(packet[12:16] if version == 4 else packet[8:24])
+                if source != allowed_source:
+                    if not permits(source):
+                        counters.refuse("source")
+                        continue
+                    allowed_source = source
+            accepted.append(frame)
+            packets += 1
+            size += len(packet)
+            if frame.flags & _SUPERFRAME:
+                packets += _segments(frame) - 1
+        writes = self.coalescer.rebuild(accepted)
+        counters.rx_frames += received
+        counters.rx_packets += packets
+        counters.rx_bytes += size
+        counters.rx_writes += len(writes)
+        return writes
+
+    def report(self) -> Report:
+        """Return the receiver report for the peer."""
+        counters = self.counters
+        return Report(
+            highest_sequence=self._window.highest,
+            received=counters.rx_frames,
+            duplicates=counters.rx_duplicates,
+            received_bytes=counters.rx_bytes,
+        )
+
+
+def _segments(frame: Frame) -> int:
+    """Return how many packets a superframe stands for, near enough for counters (a header may hold options)."""
+    return -(-max(1, len(frame.payload) - 40) // frame.gso_size)
