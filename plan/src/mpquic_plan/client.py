@@ -38,7 +38,7 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
         ],
         "firewall": firewall.client(site, wans, {tunnel.name: tunnel_sizes(tunnel, wans) for tunnel in tunnels}),
         "routing_tables": _table_names(site),
-        "sysctl": hosts.sysctl([wan.device for wan in site.wans] + [tunnel.name for tunnel in tunnels]),
+        "sysctl": hosts.sysctl(),
         "ranges": hosts.ranges(),
         "pki": hosts.client_pki(site),
         "daemon": dict(hosts.DAEMON),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mpquic_plan.model import Site, Vps
 
 PKI_DIR: Final = "/etc/mpquic/pki"
+REVOKED_FILE: Final = f"{PKI_DIR}/revoked"
 
 DAEMON: Final = {
     "user": "mpquic",
@@ -34,7 +35,8 @@ def client_tls(site: Site, vps: Vps) -> dict[str, str]:
 
 def server_tls(vps: Vps) -> dict[str, str]:
     """Return the `tls` of a server instance."""
-    return {**_files(vps.host), "revoked_file": f"{PKI_DIR}/revoked"}
+    revoked = {"revoked_file": REVOKED_FILE} if vps.revoked_certificates else {}
+    return {**_files(vps.host), **revoked}
 
 
 def client_pki(site: Site) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def client_pki(site: Site) -> dict[str, Any]:
         "kind": "client",
         "common_name": site.name,
         "subject_alt_names": [f"URI:{identity(site.name)}"],
-        "extended_key_usage": ["clientAuth"],
+        "usage": "clientAuth",
         **_files(site.name),
     }
 
@@ -57,9 +59,9 @@ def server_pki(vps: Vps) -> dict[str, Any]:
         "kind": "server",
         "common_name": vps.hostnames[0],
         "subject_alt_names": [f"DNS:{name}" for name in vps.hostnames] + [f"IP:{address}" for address in addresses],
-        "extended_key_usage": ["serverAuth"],
+        "usage": "serverAuth",
         **_files(vps.host),
-        "revoked_file": f"{PKI_DIR}/revoked",
+        "revoked_file": REVOKED_FILE,
         "revoked": list(vps.revoked_certificates),
     }
 
@@ -72,26 +74,23 @@ def _files(name: str) -> dict[str, str]:
     }
 
 
-def sysctl(unfiltered_devices: list[str]) -> dict[str, int]:
-    """Return the kernel settings of a host; replies that come by a device in the list are never dropped for their way.
+def sysctl() -> dict[str, int]:
+    """Return the kernel settings of a host.
 
-    rp_filter takes the stricter of `all` and the device's own value, so `all` is 0 and each device says its own.
+    rp_filter takes the stricter of `all` and an interface's own value, and with 1 or 2 drops answers that come by a WAN
+    or a TUN; so it is 0 for all, for those that exist (`*`) and those that come.
     """
-    settings = {
+    return {
         "net.ipv4.ip_forward": 1,
         "net.ipv6.conf.all.forwarding": 1,
         "net.ipv4.conf.all.rp_filter": 0,
-        "net.ipv4.conf.default.rp_filter": 2,
+        "net.ipv4.conf.default.rp_filter": 0,
+        "net.ipv4.conf.*.rp_filter": 0,
         "net.ipv4.conf.all.ignore_routes_with_linkdown": 1,
         "net.ipv4.conf.default.ignore_routes_with_linkdown": 1,
         "net.ipv6.conf.all.ignore_routes_with_linkdown": 1,
         "net.ipv6.conf.default.ignore_routes_with_linkdown": 1,
-        "net.core.rmem_max": 4 * 1024 * 1024,
-        "net.core.wmem_max": 4 * 1024 * 1024,
     }
-    # A dot is a separator in sysctl.d; with slashes the name of a VLAN keeps its own.
-    settings |= {f"net/ipv4/conf/{device}/rp_filter": 0 for device in unfiltered_devices}
-    return settings
 
 
 def ranges() -> dict[str, Any]:

@@ -51,7 +51,7 @@ def vps_slice(vps: Vps, sites: Sequence[Site]) -> dict[str, Any]:
             [str(prefix) for prefix in masquerade if prefix.version == 4],
             [str(prefix) for prefix in masquerade if prefix.version == 6],
         ),
-        "sysctl": hosts.sysctl([listener.tun for listener in listeners]),
+        "sysctl": hosts.sysctl(),
         "ranges": hosts.ranges(),
         "pki": hosts.server_pki(vps),
         "daemon": dict(hosts.DAEMON),

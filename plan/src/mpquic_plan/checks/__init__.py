@@ -1,15 +1,46 @@
-"""Checks of meaning: each a small function that yields problems of a fleet whose shape is sound."""
+"""Checks of meaning: each a small function that yields the problems of a fleet whose shape is sound."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from mpquic_plan.checks import addresses, fleet, inner, interfaces, references
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from mpquic_plan.model import Fleet
     from mpquic_plan.problem import Problem
 
+CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
+    interfaces.names_are_unique,
+    interfaces.devices_are_unique,
+    interfaces.interface_names_are_short,
+    references.vps_exists,
+    references.tunnels_use_known_wans,
+    references.tunnels_use_known_listeners,
+    references.outer_ipv6_exists,
+    references.lans_use_known_tunnels,
+    references.fallbacks_are_known,
+    references.egress_leads_out,
+    references.zones_are_known,
+    references.liveness_has_room,
+    addresses.gateways_are_in_their_subnets,
+    addresses.routers_are_in_their_subnets,
+    addresses.subnets_of_a_site_are_disjoint,
+    inner.listener_subnets_have_room,
+    inner.listener_subnets_are_disjoint,
+    inner.slots_exist,
+    inner.clients_fit_their_subnets,
+    fleet.sites_are_distinct,
+    fleet.vpses_are_distinct,
+    fleet.udp_ports_are_unique,
+    fleet.routed_prefixes_are_disjoint,
+    fleet.tunnels_of_a_listener_agree,
+    fleet.vlans_are_few_enough,
+)
 
-def run(fleet: Fleet) -> list[Problem]:
+
+def run(fleet_: Fleet) -> list[Problem]:
     """Return the problems that all checks find."""
-    del fleet
-    return []
+    return [problem for check in CHECKS for problem in check(fleet_)]

@@ -1,0 +1,115 @@
+"""Addresses that people state on a site: inside their subnets, and subnets apart from each other."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from mpquic_plan.client import router_of
+from mpquic_plan.problem import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+
+    from mpquic_plan.model import Fleet, Lan, Network, Site
+
+Block = tuple[str, str, "Network"]
+"""Path, name of the owner, subnet."""
+
+
+def overlap(one: Network, other: Network) -> bool:
+    """Return whether two subnets of any families share an address."""
+    if one.version == 4 and other.version == 4:
+        return one.overlaps(other)
+    return one.version == other.version and one.overlaps(other)
+
+
+def _neighbour(
+    host: str,
+    path: str,
+    address: IPv4Address | IPv6Address | None,
+    own: IPv4Interface | IPv6Interface | None,
+) -> Iterator[Problem]:
+    """Check that an address is another one in the subnet of an interface."""
+    if address is None:
+        return
+    if own is None:
+        yield Problem(host, path, f"{address} has no subnet to lie in; the interface has no such address of its own")
+    elif address not in own.network:
+        yield Problem(host, path, f"{address} is outside of {own.network}")
+    elif address == own.ip:
+        yield Problem(host, path, f"{address} is the interface's own address")
+
+
+def gateways_are_in_their_subnets(fleet: Fleet) -> Iterator[Problem]:
+    """A gateway lies in the subnet of its interface and is another address."""
+    for site in fleet.sites.values():
+        for item in site.management:
+            if item.address is None and item.gateway is not None:
+                yield Problem(site.host, f"{item.path}.gateway", "DHCP gives the gateway; take this key away")
+            else:
+                yield from _neighbour(site.host, f"{item.path}.gateway", item.gateway, item.address)
+        for wan in site.wans:
+            if wan.static is None:
+                continue
+            path = f"{wan.path}.static"
+            yield from _neighbour(site.host, f"{path}.gateway", wan.static.gateway, wan.static.address)
+            # The gateway of IPv6 is a link-local address as often as not.
+            if wan.static.gateway6 is not None and not wan.static.gateway6.is_link_local:
+                yield from _neighbour(site.host, f"{path}.gateway6", wan.static.gateway6, wan.static.address6)
+
+
+def routers_are_in_their_subnets(fleet: Fleet) -> Iterator[Problem]:
+    """The site's router lies in the subnet of its LAN, and prefixes behind it have such a router."""
+    for site in fleet.sites.values():
+        for lan in site.lans:
+            yield from _neighbour(site.host, f"{lan.path}.router", lan.router, lan.address)
+            if lan.router6 is not None and not lan.router6.is_link_local:
+                yield from _neighbour(site.host, f"{lan.path}.router6", lan.router6, lan.address6)
+            yield from _unreachable_behind(site, lan)
+
+
+def _unreachable_behind(site: Site, lan: Lan) -> Iterator[Problem]:
+    for prefix in lan.behind:
+        if router_of(lan, prefix.version) is None:
+            key = "router" if prefix.version == 4 else "address6 or router6"
+            yield Problem(site.host, f"{lan.path}.behind", f"{prefix} has no next hop on {lan.name}; state {key}")
+
+
+def _blocks(site: Site) -> list[Block]:
+    blocks: list[Block] = []
+    for item in site.management:
+        blocks += [(f"{item.path}.address", item.name, item.address.network)] if item.address else []
+        blocks += [(f"{item.path}.address6", item.name, item.address6.network)] if item.address6 else []
+    for wan in site.wans:
+        if wan.static is not None:
+            blocks.append((f"{wan.path}.static.address", wan.name, wan.static.address.network))
+            if wan.static.address6 is not None:
+                blocks.append((f"{wan.path}.static.address6", wan.name, wan.static.address6.network))
+    for lan in site.lans:
+        blocks.append((f"{lan.path}.address", lan.name, lan.address.network))
+        blocks += [(f"{lan.path}.address6", lan.name, lan.address6.network)] if lan.address6 else []
+        blocks += [(f"{lan.path}.behind", lan.name, prefix) for prefix in lan.behind]
+    return blocks
+
+
+def subnets_of_a_site_are_disjoint(fleet: Fleet) -> Iterator[Problem]:
+    """Management, WANs, LANs, what is behind them, and the tunnels of the VPS have subnets of their own."""
+    for site in fleet.sites.values():
+        blocks = _blocks(site)
+        # Of items with the same name only the first counts, or each clash of names would be told twice.
+        named: dict[tuple[str, str], str] = {}
+        for path, name, _ in blocks:
+            named.setdefault((name, path.rpartition(".")[2]), path)
+        blocks = [block for block in blocks if named[block[1], block[0].rpartition(".")[2]] == block[0]]
+        for (path1, name1, net1), (path2, name2, net2) in combinations(blocks, 2):
+            if overlap(net1, net2):
+                yield Problem(site.host, path2, f"{net2} of {name2} overlaps {net1} of {name1} ({path1})")
+        vps = fleet.vps_of(site)
+        for listener in vps.listeners if vps else ():
+            for path, name, net in blocks:
+                for inner in (listener.subnet, listener.subnet6):
+                    if vps and overlap(net, inner):
+                        message = f"{net} of {name} overlaps {inner} of listener {listener.name} on {vps.host}"
+                        yield Problem(site.host, path, message)

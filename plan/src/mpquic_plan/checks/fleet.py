@@ -1,0 +1,109 @@
+"""What several hosts share: numbers, names, ports, prefixes."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from mpquic_plan import tables
+from mpquic_plan.checks.addresses import overlap
+from mpquic_plan.client import routed_prefixes
+from mpquic_plan.problem import Problem
+from mpquic_plan.vps import tunnels_on
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mpquic_plan.model import Fleet
+
+
+def sites_are_distinct(fleet: Fleet) -> Iterator[Problem]:
+    """Site names are unique in the fleet, site numbers on a VPS, and no site has the name of a VPS's certificate."""
+    names: dict[str, str] = {}
+    for host, site in sorted(fleet.sites.items()):
+        if site.name in names:
+            yield Problem(host, "site.name", f"'{site.name}' is already the name of the site of {names[site.name]}")
+        names.setdefault(site.name, host)
+        if site.name in fleet.vpses:
+            yield Problem(host, "site.name", f"'{site.name}' is already the name of a VPS; certificates go by it")
+    for vps in fleet.vpses.values():
+        numbers: dict[int, str] = {}
+        for site in fleet.sites_of(vps):
+            if site.site_id in numbers:
+                message = f"{site.site_id} is already the number of the site of {numbers[site.site_id]} on {vps.host}"
+                yield Problem(site.host, "site.site_id", message)
+            numbers.setdefault(site.site_id, site.host)
+
+
+def vpses_are_distinct(fleet: Fleet) -> Iterator[Problem]:
+    """No two VPSes have the same public address."""
+    for one, other in combinations(sorted(fleet.vpses.values(), key=lambda vps: vps.host), 2):
+        if one.address == other.address:
+            yield Problem(other.host, "vps.address", f"{other.address} is already the address of {one.host}")
+        if one.address6 is not None and one.address6 == other.address6:
+            yield Problem(other.host, "vps.address6", f"{other.address6} is already the address of {one.host}")
+
+
+def udp_ports_are_unique(fleet: Fleet) -> Iterator[Problem]:
+    """No two listeners of a VPS have the same port, nor has another UDP service that is open."""
+    for vps in fleet.vpses.values():
+        ports: dict[int, tuple[str, str]] = {}
+        for listener in vps.listeners:
+            path, name = ports.setdefault(listener.port, (listener.path, listener.name))
+            if name != listener.name:
+                yield Problem(
+                    vps.host, f"{listener.path}.port", f"port {listener.port} is already used by {name} ({path})"
+                )
+        for opening in vps.openings:
+            for port in opening.ports if opening.protocol == "udp" else ():
+                if port in ports:
+                    path, name = ports[port]
+                    yield Problem(vps.host, f"{opening.path}.ports", f"port {port} is already used by {name} ({path})")
+
+
+def routed_prefixes_are_disjoint(fleet: Fleet) -> Iterator[Problem]:
+    """Prefixes that a VPS routes back belong to one site."""
+    for vps in fleet.vpses.values():
+        routed = [
+            (site, lan, prefix)
+            for site in fleet.sites_of(vps)
+            for tunnel in site.tunnels
+            for lan in site.lans
+            if lan.tunnel == tunnel.name and site.lan_mode == "routed"
+            for prefix in (*lan.networks, *lan.behind)
+            if prefix in routed_prefixes(site, tunnel)
+        ]
+        for (site1, lan1, prefix1), (site2, lan2, prefix2) in combinations(routed, 2):
+            if site1 is not site2 and overlap(prefix1, prefix2):
+                yield Problem(
+                    site2.host,
+                    lan2.path,
+                    f"{prefix2} overlaps {prefix1} of {lan1.name} of {site1.host}; "
+                    f"both are routed on {vps.host} (lan_mode: nat hides them)",
+                )
+
+
+def tunnels_of_a_listener_agree(fleet: Fleet) -> Iterator[Problem]:
+    """What both ends must know alike is the same for all tunnels of a listener."""
+    for vps in fleet.vpses.values():
+        sites = fleet.sites_of(vps)
+        for listener in vps.listeners:
+            pairs = tunnels_on(listener, sites)
+            for site, tunnel in pairs[1:]:
+                first_site, first = pairs[0]
+                for key in ("transport_mode", "congestion_algorithm"):
+                    if getattr(tunnel, key) != getattr(first, key):
+                        yield Problem(
+                            site.host,
+                            f"{tunnel.path}.{key}",
+                            f"{getattr(tunnel, key)} differs from {getattr(first, key)} of {first.name} of "
+                            f"{first_site.host}; tunnels of listener {listener.name} must agree",
+                        )
+
+
+def vlans_are_few_enough(fleet: Fleet) -> Iterator[Problem]:
+    """Each VLAN finds a priority for its rules."""
+    for site in fleet.sites.values():
+        count = sum(lan.vlan_id is not None for lan in site.lans)
+        if count > tables.MOST_VLANS:
+            yield Problem(site.host, "site.lans", f"{count} VLANs; a site has at most {tables.MOST_VLANS}")

@@ -1,0 +1,134 @@
+"""Names that refer to something else resolve, to something that can do what is asked of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpquic_plan.firewall import ZONES, zone_devices
+from mpquic_plan.problem import Problem, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mpquic_plan.model import Fleet, Site, Vps
+
+
+def _names(holder: Site | Vps, collection: str) -> set[str]:
+    return {item.name for item in getattr(holder, collection)}
+
+
+def _resolves(holder: Site | Vps, collection: str, name: str) -> bool:
+    """Whether a name is one of a list, or may be: an item with an error elsewhere in it is no missing item."""
+    broken = holder.broken.get(collection, frozenset())
+    return name in _names(holder, collection) or name in broken or "*" in broken
+
+
+def vps_exists(fleet: Fleet) -> Iterator[Problem]:
+    """Each site has a VPS."""
+    for site in fleet.sites.values():
+        if site.vps is not None:
+            if site.vps not in fleet.vpses and site.vps not in fleet.unreadable:
+                yield Problem(site.host, "site.vps", unknown("host with 'vps'", site.vps, fleet.vpses))
+        elif len(fleet.vpses) > 1:
+            names = ", ".join(sorted(fleet.vpses))
+            yield Problem(site.host, "site.vps", f"is missing; with several VPSes it must be stated: {names}")
+        elif not fleet.vpses and not fleet.unreadable:
+            yield Problem(site.host, "site.vps", "no host of the inventory has 'vps'")
+
+
+def tunnels_use_known_wans(fleet: Fleet) -> Iterator[Problem]:
+    """Each tunnel uses a WAN of its site."""
+    for site in fleet.sites.values():
+        for tunnel in site.tunnels:
+            if not _resolves(site, "wans", tunnel.wan):
+                yield Problem(site.host, f"{tunnel.path}.wan", unknown("WAN", tunnel.wan, _names(site, "wans")))
+
+
+def tunnels_use_known_listeners(fleet: Fleet) -> Iterator[Problem]:
+    """Each tunnel connects to a listener of its VPS."""
+    for site in fleet.sites.values():
+        vps = fleet.vps_of(site)
+        for tunnel in site.tunnels if vps else ():
+            if vps and not _resolves(vps, "listeners", tunnel.listener):
+                message = unknown(f"listener of {vps.host}", tunnel.listener, _names(vps, "listeners"))
+                yield Problem(site.host, f"{tunnel.path}.listener", message)
+
+
+def outer_ipv6_exists(fleet: Fleet) -> Iterator[Problem]:
+    """A tunnel over IPv6 has IPv6 at both ends, and a WAN with fixed addresses has one to take it from."""
+    for site in fleet.sites.values():
+        vps = fleet.vps_of(site)
+        wans = {wan.name: wan for wan in site.wans}
+        for tunnel in site.tunnels:
+            if tunnel.outer != "ipv6":
+                continue
+            wan = wans.get(tunnel.wan)
+            if wan is not None and not (wan.ipv6 or (wan.static and wan.static.address6)):
+                yield Problem(
+                    site.host,
+                    f"{tunnel.path}.outer",
+                    f"{wan.name} has no IPv6; set ipv6: true in {wan.path}, or outer: ipv4",
+                )
+            if vps is not None and vps.address6 is None:
+                yield Problem(
+                    site.host,
+                    f"{tunnel.path}.outer",
+                    f"{vps.host} has no address6; state one in its vps, or outer: ipv4",
+                )
+
+
+def lans_use_known_tunnels(fleet: Fleet) -> Iterator[Problem]:
+    """Each LAN and VLAN uses a tunnel of its site, or none."""
+    for site in fleet.sites.values():
+        for lan in site.lans:
+            if lan.tunnel is not None and not _resolves(site, "tunnels", lan.tunnel):
+                message = unknown("tunnel", lan.tunnel, {*_names(site, "tunnels"), "none"})
+                yield Problem(site.host, f"{lan.path}.tunnel", message)
+
+
+def fallbacks_are_known(fleet: Fleet) -> Iterator[Problem]:
+    """Each fallback is a WAN of the site, or none."""
+    for site in fleet.sites.values():
+        for lan in site.lans:
+            if lan.fallback is not None and not _resolves(site, "wans", lan.fallback):
+                message = unknown("WAN", lan.fallback, {*_names(site, "wans"), "none"})
+                yield Problem(site.host, f"{lan.path}.fallback", message)
+
+
+def egress_leads_out(fleet: Fleet) -> Iterator[Problem]:
+    """The client's own traffic leaves by an interface that has a way out."""
+    for site in fleet.sites.values():
+        if site.egress is None:
+            continue
+        if not _resolves(site, "wans", site.egress) and not _resolves(site, "management", site.egress):
+            names = _names(site, "wans") | _names(site, "management")
+            yield Problem(site.host, "site.egress", unknown("management interface or WAN", site.egress, names))
+        for item in site.management:
+            if item.name == site.egress and item.address is not None and item.gateway is None:
+                yield Problem(site.host, "site.egress", f"{item.name} leads nowhere; state a gateway in {item.path}")
+
+
+def zones_are_known(fleet: Fleet) -> Iterator[Problem]:
+    """Firewall openings name zones or interfaces of the site."""
+    for site in fleet.sites.values():
+        if any(site.broken.get(collection) for collection in ("management", "lans", "tunnels")):
+            continue
+        names = set(ZONES) | _names(site, "management") | _names(site, "lans") | _names(site, "tunnels")
+        asked = [("site.firewall.ssh_from", site.ssh_from)]
+        asked += [(f"{opening.path}.from", opening.sources) for opening in site.openings]
+        for path, zones in asked:
+            for zone in zones:
+                if zone not in ZONES and not zone_devices(site, zone):
+                    yield Problem(site.host, path, unknown("zone or interface", zone, names))
+
+
+def liveness_has_room(fleet: Fleet) -> Iterator[Problem]:
+    """One lost probe takes no tunnel down."""
+    for site in fleet.sites.values():
+        for tunnel in site.tunnels:
+            if tunnel.down_after_ms < 2 * tunnel.probe_interval_ms:
+                yield Problem(
+                    site.host,
+                    f"{tunnel.path}.down_after_ms",
+                    f"{tunnel.down_after_ms} is less than two probe intervals of {tunnel.probe_interval_ms} ms",
+                )
