@@ -1,20 +1,264 @@
 """The command `mpqlab`."""
 
+from __future__ import annotations
+
+import argparse
+import json
+import os
 import sys
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mpqlab import access, links, preflight, status, tunnels
+from mpqlab.emulator.client import EmulatorError
+from mpqlab.emulator.model import describe_keys
+from mpqlab.errors import LabError
+from mpqlab.image import Image
 from mpqlab.lab import Lab
 from mpqlab.progress import Progress
-from mpqlab import access
-import os
+from mpqlab.speedtest import MAX_SECONDS, Speedtest
+from mpqlab.topology import MACHINES, NODES, SUITES, WANS, find_lan, find_wan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mpqlab.topology import Lan, Wan
 
 
-def main():
-    lab = Lab(Progress())
-    if sys.argv[1] == "up":
-        lab.up(None)
-    if sys.argv[1] == "down":
+class _Command(Protocol):
+    def __call__(self, lab: Lab, options: argparse.Namespace) -> int: ...
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status: 0, 1 when it could not be done, 2 for wrong arguments."""
+    options = parser().parse_args(arguments)
+    run: _Command = options.run
+    try:
+        preflight.check_system()
+        return run(Lab(Progress(quiet=options.quiet)), options)
+    except (LabError, EmulatorError) as error:
+        print(f"mpqlab: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader of our output has seen enough; the interpreter would complain when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("mpqlab: interrupted; `mpqlab down` removes what was begun", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = argparse.ArgumentParser(prog="mpqlab", description="The reference site and its WANs on this machine.")
+    top.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    up = _add(commands, "up", _up, "start the lab; what runs already keeps running")
+    up.add_argument("--suite", choices=SUITES, help=f"Debian of the machines (default: {SUITES[0]})")
+    _add(commands, "down", _down, "remove the lab without a trace")
+    image = _add(commands, "image", _image, "build the machine image and keep it, without starting the lab")
+    image.add_argument("--suite", choices=SUITES, default=SUITES[0])
+    _add(commands, "status", _status, "show machines and links", shows=True)
+    table = _add(commands, "table", _table, "show WANs and tunnels", shows=True)
+    table.add_argument("--measure", action="store_true", help="send TCP through each tunnel that is up, for 2 s each")
+
+    execute = _add(commands, "exec", _exec, "run a command in a node; its exit status is the command's")
+    execute.add_argument("node", metavar="NODE", choices=NODES, help=", ".join(NODES))
+    execute.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="default: a shell")
+    reboot = _add(commands, "reboot", _reboot, "shut a machine down and boot it again")
+    reboot.add_argument("node", metavar="MACHINE", choices=MACHINES, help=", ".join(MACHINES))
+    reboot.add_argument("--hard", action="store_true", help="pull the plug instead of shutting down")
+    _add_link(commands)
+
+    test = _add(commands, "speedtest", _speedtest, "measure from a host behind OpenWrt to the Internet", shows=True)
+    test.add_argument("--lan", type=_lan, default=find_lan(5), metavar="N", help="LAN of the host (default: 5)")
+    test.add_argument("--reverse", action="store_true", help="download instead of upload")
+    test.add_argument("--udp", action="store_true", help="UDP at --rate; shows loss and jitter")
+    test.add_argument("--rate", type=_positive, default=10.0, metavar="MBIT", help="UDP rate in Mbit/s (default: 10)")
+    test.add_argument("--streams", type=int, choices=range(1, 65), default=1, metavar="N", help="parallel connections")
+    test.add_argument("--ipv6", action="store_true", help="IPv6 inside")
+    amount = test.add_mutually_exclusive_group()
+    amount.add_argument("--seconds", type=_seconds, default=10.0, help="duration (default: 10)")
+    amount.add_argument("--bytes", type=int, help="amount instead of a duration")
+    return top
+
+
+def _add_link(commands: Any) -> None:
+    link = commands.add_parser("link", help="change a WAN", description="Change a WAN while traffic flows.")
+    verbs = link.add_subparsers(required=True, metavar="VERB")
+    change = _add(verbs, "set", _link_set, "change the emulated link; without keys, show it", shows=True)
+    change.formatter_class = argparse.RawDescriptionHelpFormatter
+    change.epilog = "keys (key=value for both directions, up.key=value or down.key=value for one):\n" + describe_keys()
+    _add_wan(change)
+    change.add_argument("pairs", nargs="*", metavar="key=value")
+    cut = _add(verbs, "cut", _link_cut, "let everything vanish silently, beyond the client", shows=True)
+    _add_wan(cut)
+    cut.add_argument("direction", nargs="?", choices=("up", "down", "both"), default="both")
+    _add_wan(_add(verbs, "heal", _link_heal, "end a cut", shows=True))
+    unplug = _add(verbs, "unplug", _link_unplug, "take the client's device away, like a USB modem", shows=True)
+    _add_wan(unplug)
+    unplug.add_argument("--carrier", action="store_true", help="take only its carrier")
+    _add_wan(_add(verbs, "plug", _link_plug, "bring the device and its carrier back", shows=True))
+    renumber = _add(verbs, "renumber", _link_renumber, "the ISP moves to its other subnet and address", shows=True)
+    _add_wan(renumber)
+    renumber.add_argument(
+        "--flap", action="store_true", help="and drops the carrier for a moment, which tells the client"
+    )
+
+
+def _add(commands: Any, name: str, run: _Command, text: str, *, shows: bool = False) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + "."
+    )
+    command.set_defaults(run=run, json=False)
+    if shows:
+        command.add_argument("--json", action="store_true", help="print JSON")
+    return command
+
+
+def _add_wan(command: argparse.ArgumentParser) -> None:
+    names = ", ".join(wan.name for wan in WANS)
+    command.add_argument("wan", type=_wan, metavar="WAN", help=names)
+
+
+def _wan(text: str) -> Wan:
+    try:
+        return find_wan(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _lan(text: str) -> Lan:
+    try:
+        return find_lan(int(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = _positive(text)
+    if value > MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text}: expected at most {MAX_SECONDS:g} seconds")
+    return value
+
+
+def _up(lab: Lab, options: argparse.Namespace) -> int:
+    with lab.exclusively():
+        if not lab.complete:
+            preflight.check()
+        lab.up(options.suite)
+    lab.progress.say(f"the lab is up (Debian {lab.suite})")
+    return 0
+
+
+def _down(lab: Lab, options: argparse.Namespace) -> int:
+    del options
+    with lab.exclusively():
         lab.down()
-    if sys.argv[1] == "reboot":
-        lab.reboot(sys.argv[2])
-    if sys.argv[1] == "exec":
-        c = access.command(lab, sys.argv[2], sys.argv[4:])
-        os.execvp(c[0], c)
+    lab.progress.say("the lab is gone")
+    return 0
+
+
+def _image(lab: Lab, options: argparse.Namespace) -> int:
+    with lab.exclusively():
+        preflight.check()
+        Image(options.suite).build(lab.progress)
+    return 0
+
+
+def _status(lab: Lab, options: argparse.Namespace) -> int:
+    facts = status.gather(lab)
+    print(json.dumps(facts, indent=2) if options.json else status.render(facts))
+    return 0 if facts["up"] else 1
+
+
+def _table(lab: Lab, options: argparse.Namespace) -> int:
+    facts = tunnels.gather(lab, measure=options.measure)
+    print(json.dumps(facts, indent=2) if options.json else tunnels.render(facts))
+    return 0
+
+
+def _exec(lab: Lab, options: argparse.Namespace) -> int:
+    argv = options.command[1:] if options.command[:1] == ["--"] else options.command
+    command = access.command(lab, options.node, argv or ["/bin/sh"])
+    os.execvp(command[0], command)
+
+
+def _reboot(lab: Lab, options: argparse.Namespace) -> int:
+    with lab.exclusively():
+        lab.require()
+        lab.reboot(options.node, pull_the_plug=options.hard)
+    return 0
+
+
+def _speedtest(lab: Lab, options: argparse.Namespace) -> int:
+    lab.require()
+    test = Speedtest(
+        options.lan,
+        options.seconds,
+        options.bytes,
+        options.reverse,
+        options.udp,
+        options.rate,
+        options.streams,
+        options.ipv6,
+    )
+    facts = test.run()
+    if options.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print(f"LAN{facts['lan']} {facts['direction']}: {facts['mbit']} Mbit/s of {facts['protocol'].upper()}", end="")
+        print(f", {facts['loss_percent']} % lost, jitter {facts['jitter_ms']} ms" if options.udp else "")
+    return 0
+
+
+def _link_set(lab: Lab, options: argparse.Namespace) -> int:
+    if not options.pairs:
+        return _show(lab, options)
+    with lab.exclusively():
+        links.configure(lab, options.wan, options.pairs)
+    return _show(lab, options)
+
+
+def _link_cut(lab: Lab, options: argparse.Namespace) -> int:
+    with lab.exclusively():
+        links.cut(lab, options.wan, options.direction)
+    return _show(lab, options)
+
+
+def _link_heal(lab: Lab, options: argparse.Namespace) -> int:
+    with lab.exclusively():
+        links.heal(lab, options.wan)
+    return _show(lab, options)
+
+
+def _link_unplug(lab: Lab, options: argparse.Namespace) -> int:
+    with lab.exclusively():
+        links.unplug(lab, options.wan, carrier=options.carrier)
+    return _show(lab, options)
+
+
+def _link_plug(lab: Lab, options: argparse.Namespace) -> int:
+    with lab.exclusively():
+        links.plug(lab, options.wan)
+    return _show(lab, options)
+
+
+def _link_renumber(lab: Lab, options: argparse.Namespace) -> int:
+    with lab.exclusively():
+        links.renumber(lab, options.wan, flap=options.flap)
+    return _show(lab, options)
+
+
+def _show(lab: Lab, options: argparse.Namespace) -> int:
+    lab.require()
+    facts = links.describe(lab, options.wan)
+    print(json.dumps(facts, indent=2) if options.json else links.render(facts))
+    return 0

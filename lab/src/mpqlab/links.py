@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mpqlab import network, services
-from mpqlab.emulator.client import EmulatorError
-from mpqlab.emulator.model import ConfigError, DirectionChoice, parse_pairs
+from mpqlab.emulator.client import EmulatorClient, EmulatorError
+from mpqlab.emulator.model import ConfigError, DirectionChoice, DirectionConfig, parse_pairs
 from mpqlab.errors import LabError
 from mpqlab.topology import CLIENT, ISP_PORT_DEVICE, Attachment
 
@@ -120,12 +120,37 @@ def describe(lab: Lab, wan: Wan) -> dict[str, Any]:
     return facts
 
 
+def render(facts: dict[str, Any]) -> str:
+    """Return the text that `mpqlab link` prints: what differs from a perfect wire."""
+    state = link_state(facts)
+    lines = [f"{facts['name']} ({facts['device']}): {state}"]
+    if "settings" in facts:
+        perfect = DirectionConfig().as_dict()
+        for name, settings in facts["settings"].items():
+            changed = [f"{key}={settings[key]}" for key, value in perfect.items() if settings[key] != value]
+            lines.append(f"  {name:4} {' '.join(changed) or 'a perfect wire'}")
+    return "\n".join(lines)
+
+
+def link_state(link: dict[str, Any]) -> str:
+    """Return one word or two for the state of a WAN's device and link."""
+    if "error" in link:
+        return "no emulator"
+    if not link["plugged"]:
+        return "no device" if link["attachment"] == "no device" else "unplugged"
+    if link["cut"]:
+        return "cut" if link["cut"] == "both" else f"cut {link['cut']}"
+    if link["attachment"] != "isp":
+        return str(link["attachment"])
+    return "plugged" if link["carrier"] else "no carrier"
+
+
 def _cut(settings: dict[str, Any]) -> str:
     directions = [name for name in ("up", "down") if settings[name]["blackhole"]]
     return "both" if len(directions) > 1 else "".join(directions)
 
 
-def _emulator(lab: Lab, wan: Wan) -> services.EmulatorClient:
+def _emulator(lab: Lab, wan: Wan) -> EmulatorClient:
     lab.require()
     if wan.attachment is not Attachment.ISP:
         raise LabError(f"{wan.name} has no link beyond the modem ({wan.attachment.value}): choose wan4, wan5 or wan6")

@@ -23,6 +23,7 @@ from mpqlab.run import run, spawn, wait_for
 from mpqlab.state import Process, State, leader_name, supervisor_name
 from mpqlab.topology import (
     HOSTNAMES,
+    LAB_NAME,
     MANAGEMENT,
     VPS_ADDRESS,
     VPS_ADDRESS6,
@@ -35,7 +36,7 @@ from mpqlab.topology import (
 if TYPE_CHECKING:
     from mpqlab.image import Image
 
-STORAGE = Path("/var/lib/mpqlab")
+STORAGE = Path("/var/lib") / LAB_NAME
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 BOOT_SECONDS = 90.0
 POWER_OFF_SECONDS = 60.0

@@ -26,29 +26,31 @@ PROGRAMS = {
     "unshare": "util-linux",
 }
 _PROBE = "mpqlab-probe"
+_IP_LINK_ADD = ["ip", "-n", _PROBE, "link", "add", "name"]
+_RULESET = "table inet probe { chain c { type nat hook postrouting priority srcnat; masquerade; }; }\n"
 
 
-def require_root() -> None:
-    """Check the user.
-
-    Raises:
-        LabError: not root.
-    """
-    if os.geteuid() != 0:
-        raise LabError("the lab makes namespaces and mounts, so it needs root: run the command again with sudo")
-
-
-def check() -> None:
-    """Check the system, the user, the programs and the kernel, in this order.
+def check_system() -> None:
+    """Check what every command needs: Linux and root.
 
     Raises:
         LabError: the first thing that is missing, and what to do.
     """
     if platform.system() != "Linux":
         raise LabError(f"the lab needs Linux (Debian 12 or newer), and this is {platform.system()}")
+    if os.geteuid() != 0:
+        raise LabError("the lab makes namespaces and mounts, so it needs root: run the command again with sudo")
+
+
+def check() -> None:
+    """Check what building the lab needs: Debian, the programs and the kernel's features.
+
+    Raises:
+        LabError: the first thing that is missing, and what to do.
+    """
+    check_system()
     if not Path("/etc/debian_version").exists():
         raise LabError("the lab needs Debian 12 or newer: this system has no /etc/debian_version")
-    require_root()
     missing = missing_programs(shutil.which)
     if missing:
         raise LabError(f"programs are missing: install them with `apt-get install {' '.join(missing)}`")
@@ -77,9 +79,9 @@ def _check_kernel() -> None:
         (
             "veth devices",
             "veth",
-            lambda: run(["ip", "-n", _PROBE, "link", "add", "a", "type", "veth", "peer", "name", "b"]),
+            lambda: run([*_IP_LINK_ADD, "one", "type", "veth", "peer", "name", "two"]),
         ),
-        ("bridges", "bridge", lambda: run(["ip", "-n", _PROBE, "link", "add", "c", "type", "bridge"])),
+        ("bridges", "bridge", lambda: run([*_IP_LINK_ADD, "three", "type", "bridge"])),
         ("nftables with masquerade", "nft_masq", lambda: run(_in_probe(["nft", "-f", "-"]), stdin=_RULESET)),
     ]
     if not hasattr(os, "pidfd_open") or not _can_make_namespace():
@@ -92,9 +94,6 @@ def _check_kernel() -> None:
                 raise LabError(f"the kernel has no {feature}: try `modprobe {module}`") from None
     finally:
         run(["ip", "netns", "delete", _PROBE])
-
-
-_RULESET = "table inet probe { chain c { type nat hook postrouting priority srcnat; masquerade; }; }\n"
 
 
 def _in_probe(argv: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpqlab.errors import LabError
-from mpqlab.state import Process
+from mpqlab.state import RUN, Process
 from mpqlab.topology import namespace
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def nft(node: str, ruleset: str) -> None:
 
 
 def spawn(state: State, name: str, argv: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Process:
-    """Start a background process of the lab, remember it, and send its output to /run/mpqlab/log/NAME.log."""
+    """Start a background process of the lab, remember it, and send its output to the log folder, NAME.log."""
     with (state.logs / f"{name}.log").open("ab") as log:
         started = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
@@ -93,7 +93,7 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str, process: 
     deadline = time.monotonic() + seconds
     while not condition():
         if process is not None and not process.alive:
-            raise LabError(f"{what}: the process {process.name} ended before that; its log is in /run/mpqlab/log")
+            raise LabError(f"{what}: the process {process.name} ended before that; its log is in {RUN / 'log'}")
         if time.monotonic() > deadline:
             raise LabError(f"{what}: not within {seconds:.0f} s")
         time.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""What the lab knows about itself between two commands: files below /run/mpqlab.
+"""What the lab knows about itself between two commands: files below /run/mpqlab (or another lab's name).
 
 A process is remembered by its id *and* its start time (field 22 of /proc/PID/stat, proc(5)), and signalled through a
 pidfd that is checked after it was opened. An id that the kernel has given to another process since is never hit.
@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-RUN = Path("/run/mpqlab")
+from mpqlab.topology import LAB_NAME
+
+RUN = Path("/run") / LAB_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Process:
 
 
 class State:
-    """The directory /run/mpqlab: processes, machine leaders and settings that no kernel object keeps."""
+    """The directory below /run: processes, machine leaders and settings that no kernel object keeps."""
 
     def __init__(self, run: Path = RUN) -> None:
         self.run = run

@@ -6,11 +6,14 @@ mistaken for a real host.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Interface, IPv6Network
 
-NAMESPACE_PREFIX = "mpqlab-"
+LAB_NAME = os.environ.get("MPQLAB_NAME", "mpqlab")
+"""Another name makes another lab beside the first: own namespaces, processes and machines, on the same addresses."""
+NAMESPACE_PREFIX = f"{LAB_NAME}-"
 
 CLIENT = "client"
 VPS = "vps"

@@ -1,0 +1,168 @@
+"""The table of WANs and tunnels: what `make lab` shows in the end."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from mpqlab import links, services, topology
+from mpqlab.emulator.client import EmulatorError
+from mpqlab.errors import LabError
+from mpqlab.run import ip_json, run
+from mpqlab.speedtest import Speedtest
+from mpqlab.table import columns, number
+from mpqlab.topology import CLIENT, EMULATED_WANS, LANS, WANS
+
+if TYPE_CHECKING:
+    from mpqlab.lab import Lab
+    from mpqlab.topology import Wan
+
+PROBE_SECONDS = 2.0
+PING_SECONDS = 1.0
+_ONE_TO_ONE = re.compile(r"mpq(\d)")
+_PING_TIME = re.compile(r"time=([\d.]+) ms")
+
+
+def gather(lab: Lab, *, measure: bool) -> dict[str, Any]:
+    """Return `wans` and `tunnels`; with `measure`, send TCP through each tunnel that is up, one after the other.
+
+    `rtt_ms` of a WAN is a ping from the client's device to the Internet, that of a tunnel the daemon's own figure;
+    `mbit` is the download from the Internet to the host behind the tunnel's LAN, `wan_mbit` what crossed the tunnel's
+    own WAN meanwhile.
+
+    Raises:
+        LabError: the lab isn't up, or mpquicctl gives no answer that can be read.
+    """
+    lab.require()
+    with ThreadPoolExecutor(max_workers=len(WANS)) as pool:
+        wans = list(pool.map(lambda wan: _wan(lab, wan), WANS))
+    tunnels = [_tunnel(status) for status in instances(lab)]
+    if measure:
+        for tunnel in tunnels:
+            if tunnel["state"] == "up":
+                tunnel |= _measure(lab, tunnel)
+    return {"wans": wans, "tunnels": tunnels}
+
+
+def instances(lab: Lab) -> list[dict[str, Any]]:
+    """Return what `mpquicctl status --json` says on the client; nothing before the daemon is installed.
+
+    Raises:
+        LabError: it fails or prints something else than a list.
+    """
+    script = "command -v mpquicctl >/dev/null || { echo []; exit 0; }; exec mpquicctl status --json"
+    text = run(lab.machines[CLIENT].enter(["sh", "-c", script]), timeout=20.0)
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        raise LabError(f"mpquicctl on the client printed no JSON: {text.strip()[:200]}") from None
+    if not isinstance(answer, list):
+        raise LabError("mpquicctl status --json on the client printed no list")
+    return answer
+
+
+def _wan(lab: Lab, wan: Wan) -> dict[str, Any]:
+    link = links.describe(lab, wan)
+    facts: dict[str, Any] = {
+        "name": wan.name,
+        "device": wan.device,
+        "state": links.link_state(link),
+        "address": None,
+        "rtt_ms": None,
+    }
+    facts["mbit_limit"] = None
+    if "settings" in link:
+        facts["mbit_limit"] = {name: link["settings"][name]["rate_mbit"] or None for name in ("up", "down")}
+    if link["plugged"]:
+        facts["address"] = _address(wan.device)
+    if facts["address"] is not None and link["carrier"]:
+        # A cut WAN is asked too: it is the absence of an answer that shows the cut.
+        facts["rtt_ms"] = _ping(lab, wan.device)
+    if facts["state"] == "plugged":
+        facts["state"] = (
+            "no lease" if facts["address"] is None else "up" if facts["rtt_ms"] is not None else "no answer"
+        )
+    return facts
+
+
+def _address(device: str) -> str | None:
+    shown = json.loads(ip_json(CLIENT, "-4", "address", "show", "scope", "global") or "[]")
+    for link in shown:
+        if link.get("ifname") == device:
+            for address in link["addr_info"]:
+                return f"{address['local']}/{address['prefixlen']}"
+    return None
+
+
+def _ping(lab: Lab, device: str) -> float | None:
+    command = f"ping -n -c 1 -W {PING_SECONDS:g} -I {device} {topology.INTERNET_ADDRESS} || true"
+    found = _PING_TIME.search(run(lab.machines[CLIENT].enter(["sh", "-c", command]), timeout=PING_SECONDS + 5.0))
+    return float(found[1]) if found else None
+
+
+def _tunnel(status: dict[str, Any]) -> dict[str, Any]:
+    keys = ("name", "state", "wan", "since", "peer", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects")
+    return {key: status.get(key) for key in keys} | {"mbit": None, "wan_mbit": None}
+
+
+def _measure(lab: Lab, tunnel: dict[str, Any]) -> dict[str, Any]:
+    """Download through a tunnel for `PROBE_SECONDS`. Only a tunnel with a LAN of its own has a host to do it from."""
+    one_to_one = _ONE_TO_ONE.fullmatch(str(tunnel["name"]))
+    lan = next((lan for lan in LANS if one_to_one and lan.number == int(one_to_one[1])), None)
+    if lan is None:
+        return {}
+    wan = next((wan for wan in EMULATED_WANS if tunnel["wan"] in {wan.name, wan.device}), None)
+    before, started = _carried(lab, wan), time.monotonic()
+    try:
+        result = Speedtest(lan, seconds=PROBE_SECONDS, reverse=True).run()
+    except LabError as error:
+        return {"error": str(error)}
+    carried, seconds = _carried(lab, wan) - before, time.monotonic() - started
+    return {"mbit": result["mbit"], "wan_mbit": round(carried * 8 / seconds / 1e6, 1) if wan else None}
+
+
+def _carried(lab: Lab, wan: Wan | None) -> int:
+    """Return how many bytes the WAN's link has brought to the client."""
+    if wan is None:
+        return 0
+    try:
+        return int(services.emulator(lab.state, wan).counters()["down"]["out_bytes"])
+    except EmulatorError as error:
+        raise LabError(str(error)) from error
+
+
+def render(table: dict[str, Any]) -> str:
+    """Return the table as text."""
+    lines = ["WANs"]
+    head = ["WAN", "device", "state", "address", "RTT ms", "link Mbit/s down/up"]
+    lines += columns(head, [_wan_row(wan) for wan in table["wans"]])
+    lines += ["", "tunnels"]
+    if not table["tunnels"]:
+        return "\n".join([*lines, "  none: the client has no mpquicctl or no instance yet"])
+    head = ["tunnel", "state", "WAN", "RTT ms", "loss %", "throughput Mbit/s", "on its WAN Mbit/s", "reconnects"]
+    lines += columns(head, [_tunnel_row(tunnel) for tunnel in table["tunnels"]])
+    lines += [f"  {tunnel['name']}: {tunnel['error']}" for tunnel in table["tunnels"] if tunnel.get("error")]
+    return "\n".join(lines)
+
+
+def _wan_row(wan: dict[str, Any]) -> list[str]:
+    limit = wan["mbit_limit"]
+    rates = "/".join(number(limit[name]) if limit[name] else "free" for name in ("down", "up")) if limit else "-"
+    return [wan["name"].upper(), wan["device"], wan["state"], wan["address"] or "-", number(wan["rtt_ms"]), rates]
+
+
+def _tunnel_row(tunnel: dict[str, Any]) -> list[str]:
+    loss = tunnel["loss"]
+    return [
+        str(tunnel["name"]),
+        str(tunnel["state"]),
+        str(tunnel["wan"] or "-"),
+        number(tunnel["rtt_ms"]),
+        number(None if loss is None else 100.0 * loss),
+        number(tunnel["mbit"]),
+        number(tunnel["wan_mbit"]),
+        number(tunnel["reconnects"], 0),
+    ]
