@@ -1,0 +1,119 @@
+#!/usr/bin/python
+"""Ansible module: systemd-networkd runs with the files that are on disk and understood every line of them."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: networkd_apply
+short_description: Reload systemd-networkd when its files aren't the applied ones
+description:
+  - The sum of the files that were applied last is kept in I(stamp), so a play that was interrupted between writing and
+    reloading is made good by the next one.
+  - systemd-networkd only logs a key that it doesn't know. The journal of the reload is read, and such a line is a failure.
+options:
+  directory: {description: Where the files are., type: path, default: /etc/systemd/network}
+  pattern: {description: Shell pattern of our files., type: str, required: true}
+  extra_files: {description: Further files that need a restart when they change., type: list, elements: path, default: []}
+  stamp: {description: File that holds the sums of what was applied., type: path, required: true}
+  force: {description: Reload although the sums agree., type: bool, default: false}
+  links: {description: Virtual links that must exist afterwards., type: list, elements: str, default: []}
+  timeout: {description: Seconds to wait for the links., type: int, default: 20}
+"""
+
+RETURN = r"""
+action: {description: What was done., returned: always, type: str, sample: reload}
+"""
+
+import hashlib
+import re
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+COMPLAINT = re.compile(
+    r"(unknown (key|section|lvalue)|ignoring|failed to parse|missing '='|invalid (section|line)|not a valid)", re.I
+)
+# These name a state of a link, not a mistake in a file.
+HARMLESS = re.compile(r"(ignoring DHCP|ignoring DHCPv6|ignoring the (received|assigned))", re.I)
+
+
+def sum_of(paths: list[Path]) -> str:
+    """One sum over names and contents."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(f"{path.name}\0".encode())
+        digest.update(path.read_bytes() if path.is_file() else b"-")
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def complaints(journal: str, names: list[str]) -> list[str]:
+    """Lines of the journal that say that a line of one of our files was not understood."""
+    return [
+        line
+        for line in journal.splitlines()
+        if COMPLAINT.search(line) and not HARMLESS.search(line) and any(name in line for name in names)
+    ]
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "default": "/etc/systemd/network"},
+            "pattern": {"type": "str", "required": True},
+            "extra_files": {"type": "list", "elements": "path", "default": []},
+            "stamp": {"type": "path", "required": True},
+            "force": {"type": "bool", "default": False},
+            "links": {"type": "list", "elements": "str", "default": []},
+            "timeout": {"type": "int", "default": 20},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    files = sorted(Path(params["directory"]).glob(params["pattern"]))
+    extra = [Path(path) for path in params["extra_files"]]
+    stamp = Path(params["stamp"])
+    wanted = [sum_of(files), sum_of(extra)]
+    applied = stamp.read_text().split() if stamp.is_file() else ["", ""]
+    missing = [name for name in params["links"] if not Path("/sys/class/net", name).exists()]
+    if wanted[1:] != applied[1:]:
+        action = "restart"
+    elif wanted != applied or params["force"] or missing:
+        action = "reload"
+    else:
+        action = "none"
+    if action == "none" or module.check_mode:
+        module.exit_json(changed=action != "none", action=action)
+
+    def run(*words: str) -> str:
+        code, out, err = module.run_command(list(words))
+        if code != 0:
+            module.fail_json(msg=f"{' '.join(words)}: {err.strip() or out.strip()}")
+        return str(out)
+
+    since = f"@{time.time():.6f}"
+    if action == "restart":
+        run("systemctl", "restart", "systemd-networkd.service")
+    else:
+        run("networkctl", "reload")
+    deadline = time.monotonic() + params["timeout"]
+    while missing := [name for name in params["links"] if not Path("/sys/class/net", name).exists()]:
+        if time.monotonic() > deadline:
+            module.fail_json(
+                msg=f"systemd-networkd did not make {', '.join(missing)} within {params['timeout']} s; "
+                "see journalctl -u systemd-networkd",
+            )
+        time.sleep(0.1)
+    run("journalctl", "--sync")
+    journal = run("journalctl", "--unit=systemd-networkd.service", "--output=cat", "--no-pager", f"--since={since}")
+    bad = complaints(journal, [path.name for path in [*files, *extra]])
+    if bad:
+        module.fail_json(msg="systemd-networkd did not understand its files: " + "; ".join(bad), lines=bad)
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.write_text("\n".join(wanted) + "\n")
+    module.exit_json(changed=True, action=action)
+
+
+if __name__ == "__main__":
+    main()

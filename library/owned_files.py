@@ -1,0 +1,221 @@
+#!/usr/bin/python
+"""Ansible module: a directory holds exactly the given files among those whose names match the owned patterns."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: owned_files
+short_description: Write the files that are ours in a directory and remove the ones that are no longer named
+description:
+  - All files of I(directory) whose names match one of I(patterns) belong to the caller. Those in I(files) are written
+    when they differ, all others are removed. Other files are never looked at.
+  - Every new content is validated before the first file is touched, so a wrong one changes nothing at all.
+options:
+  directory: {description: Directory that holds the files; made when it is missing., type: path, required: true}
+  directory_mode: {description: Mode of the directory when it is made., type: str, default: "0755"}
+  patterns:
+    description: Shell patterns of the file names that are owned.
+    type: list
+    elements: str
+    required: true
+  files: {description: Content of each file by its name., type: dict, required: true}
+  owner: {description: Owner of files., type: str}
+  group: {description: Group of files., type: str}
+  mode: {description: Mode of files, octal., type: str, default: "0644"}
+  validate:
+    description:
+      - Command that checks one file, with C(%s) for its path. The path ends in the file's own name.
+    type: str
+  sensitive: {description: Leave contents out of the diff., type: bool, default: false}
+"""
+
+RETURN = r"""
+written: {description: Names of files that were made or got another content or mode., returned: always, type: list}
+removed: {description: Names of files that were removed., returned: always, type: list}
+"""
+
+import fnmatch
+import grp
+import os
+import pwd
+import shlex
+import stat
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+class Attributes(NamedTuple):
+    """Wanted ownership of a file; None leaves what is there."""
+
+    uid: int | None
+    gid: int | None
+    mode: int
+
+
+class Changes(NamedTuple):
+    """What has to be done to a directory."""
+
+    written: list[str]
+    removed: list[str]
+
+
+def owned_names(directory: Path, patterns: list[str]) -> list[str]:
+    """Names of regular files and links in `directory` that match a pattern."""
+    if not directory.is_dir():
+        return []
+    return sorted(
+        entry.name
+        for entry in directory.iterdir()
+        if (entry.is_symlink() or entry.is_file()) and any(fnmatch.fnmatchcase(entry.name, p) for p in patterns)
+    )
+
+
+def read_if_there(path: Path) -> str | None:
+    """Content of a regular file, None when there is none (a link counts as none: it is replaced)."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def attributes_differ(path: Path, wanted: Attributes) -> bool:
+    """Whether owner, group or mode of an existing file differ from the wanted ones."""
+    status = path.lstat()
+    return (
+        (wanted.uid is not None and status.st_uid != wanted.uid)
+        or (wanted.gid is not None and status.st_gid != wanted.gid)
+        or stat.S_IMODE(status.st_mode) != wanted.mode
+    )
+
+
+def plan_changes(directory: Path, patterns: list[str], files: dict[str, str], wanted: Attributes) -> Changes:
+    """Compare a directory with the wanted files."""
+    written = []
+    for name, content in sorted(files.items()):
+        path = directory / name
+        if read_if_there(path) != content or attributes_differ(path, wanted):
+            written.append(name)
+    removed = [name for name in owned_names(directory, patterns) if name not in files]
+    return Changes(written, removed)
+
+
+def misplaced_names(files: dict[str, str], patterns: list[str]) -> list[str]:
+    """Names in `files` that no pattern owns, so that they would never be removed again."""
+    return [
+        name
+        for name in sorted(files)
+        if "/" in name or name in ("", ".", "..") or not any(fnmatch.fnmatchcase(name, p) for p in patterns)
+    ]
+
+
+def write_atomically(path: Path, content: str, wanted: Attributes) -> None:
+    """Replace a file in one step; a reader sees the old or the new one, never a part."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content.encode("utf-8", "surrogateescape"))
+            stream.flush()
+            os.fchown(
+                stream.fileno(),
+                -1 if wanted.uid is None else wanted.uid,
+                -1 if wanted.gid is None else wanted.gid,
+            )
+            os.fchmod(stream.fileno(), wanted.mode)
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _validate(module: AnsibleModule, command: str, files: dict[str, str], names: list[str], wanted: Attributes) -> None:
+    with tempfile.TemporaryDirectory(prefix="owned-files-") as scratch:
+        for name in names:
+            path = Path(scratch) / name
+            write_atomically(path, files[name], wanted)
+            words = [word.replace("%s", str(path)) for word in shlex.split(command)]
+            code, out, err = module.run_command(words)
+            if code != 0:
+                module.fail_json(
+                    msg=f"{name} is not valid, nothing was changed in {module.params['directory']}: "
+                    f"{(err.strip() or out.strip()).replace(scratch + '/', '')}",
+                    file=name,
+                    command=" ".join(words),
+                )
+
+
+def _diffs(directory: Path, changes: Changes, files: dict[str, str], *, sensitive: bool) -> list[dict[str, str]]:
+    result = []
+    for name in [*changes.written, *changes.removed]:
+        path = directory / name
+        before, after = read_if_there(path) or "", files.get(name, "")
+        if before == after:
+            before, after = "(other owner or mode)\n", "(owner and mode as wanted)\n"
+        elif sensitive:
+            before, after = "(old content not shown)\n", "(new content not shown)\n"
+        result.append({"before_header": str(path), "after_header": str(path), "before": before, "after": after})
+    return result
+
+
+def _identity(module: AnsibleModule) -> Attributes:
+    uid = gid = None
+    # On a bare host in check mode the user does not exist yet; the comparison then leaves it out.
+    try:
+        if module.params["owner"]:
+            uid = pwd.getpwnam(module.params["owner"]).pw_uid
+        if module.params["group"]:
+            gid = grp.getgrnam(module.params["group"]).gr_gid
+    except KeyError as error:
+        if not module.check_mode:
+            module.fail_json(msg=f"no such user or group: {error}")
+    return Attributes(uid, gid, int(module.params["mode"], 8))
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "required": True},
+            "directory_mode": {"type": "str", "default": "0755"},
+            "patterns": {"type": "list", "elements": "str", "required": True},
+            "files": {"type": "dict", "required": True},
+            "owner": {"type": "str"},
+            "group": {"type": "str"},
+            "mode": {"type": "str", "default": "0644"},
+            "validate": {"type": "str"},
+            "sensitive": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    directory = Path(module.params["directory"])
+    files = {name: str(content) for name, content in module.params["files"].items()}
+    misplaced = misplaced_names(files, module.params["patterns"])
+    if misplaced:
+        module.fail_json(msg=f"no owned pattern matches {', '.join(misplaced)}: they could never be removed again")
+    wanted = _identity(module)
+    changes = plan_changes(directory, module.params["patterns"], files, wanted)
+    command = module.params["validate"]
+    if command and changes.written:
+        executable = shlex.split(command)[0]
+        # Before the first run the checker itself is not installed; only check mode may go on without it.
+        if not module.check_mode or module.get_bin_path(executable) or os.access(executable, os.X_OK):
+            _validate(module, command, files, changes.written, wanted)
+    result = {"changed": any(changes), "written": changes.written, "removed": changes.removed}
+    if module._diff:
+        result["diff"] = _diffs(directory, changes, files, sensitive=module.params["sensitive"])
+    if not module.check_mode:
+        if not directory.is_dir():
+            directory.mkdir(parents=True, mode=int(module.params["directory_mode"], 8))
+            result["changed"] = True
+        for name in changes.written:
+            write_atomically(directory / name, files[name], wanted)
+        for name in changes.removed:
+            (directory / name).unlink()
+    elif not directory.is_dir():
+        result["changed"] = True
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+from owned_network import surplus_links, surplus_routes, surplus_rules
+
+TUN = {"info_kind": "tun", "info_data": {"type": "tun", "vnet_hdr": True, "user": "mpquic", "group": "mpquic"}}
+RANGES = [[1001, 2999]]
+TABLES = [[101, 199], [201, 252]]
+
+
+def test_a_tun_of_ours_that_is_not_planned_goes_and_others_stay() -> None:
+    links = [
+        {"ifname": "mpq9", "linkinfo": TUN},
+        {"ifname": "mpq5", "linkinfo": TUN},
+        {"ifname": "tun0", "linkinfo": {"info_kind": "tun", "info_data": {"type": "tun", "user": "openvpn"}}},
+        {"ifname": "eth0", "group": "default"},
+    ]
+    assert surplus_links(links, [{"name": "mpq5", "kind": "tun"}], "mpquic", None) == ["mpq9"]
+
+
+def test_a_tun_with_another_property_goes_so_that_it_is_made_anew() -> None:
+    links = [{"ifname": "mpq5", "linkinfo": TUN}]
+    wanted = [{"name": "mpq5", "kind": "tun", "properties": {"vnet_hdr": False}}]
+    assert surplus_links(links, wanted, "mpquic", None) == ["mpq5"]
+
+
+def test_a_vlan_is_ours_by_its_interface_group() -> None:
+    vlan = {"info_kind": "vlan", "info_data": {"id": 22}}
+    links = [
+        {"ifname": "enp6s21.22", "link": "enp6s21", "group": "7770", "linkinfo": vlan},
+        {"ifname": "enp6s21.23", "link": "enp6s21", "group": "default", "linkinfo": vlan},
+        {"ifname": "enp6s21", "group": "7770"},
+    ]
+    assert surplus_links(links, [], "mpquic", 7770) == ["enp6s21.22"]
+
+
+def test_rules_outside_our_priorities_are_never_touched() -> None:
+    present = [{"priority": 0, "src": "all", "table": "255"}, {"priority": 32766, "src": "all", "table": "254"}]
+    assert surplus_rules(present, [], RANGES) == []
+
+
+def test_a_rule_with_another_device_or_table_is_surplus() -> None:
+    wanted = [{"priority": 1005, "oif": "enp7s7", "table": 105}]
+    present = [
+        {"priority": 1005, "src": "all", "oif": "enp7s7", "table": "105"},
+        {"priority": 1005, "src": "all", "oif": "enp7s8", "table": "105"},
+        {"priority": 1005, "src": "all", "oif": "enp7s7", "table": "106"},
+    ]
+    assert surplus_rules(present, wanted, RANGES) == [
+        ["priority", "1005", "oif", "enp7s8", "lookup", "105"],
+        ["priority", "1005", "oif", "enp7s7", "lookup", "106"],
+    ]
+
+
+def test_a_host_address_and_its_prefix_form_are_one_selector() -> None:
+    wanted = [{"priority": 1801, "from": "10.10.11.100/32", "table": 151}]
+    present = [
+        {"priority": 1801, "src": "10.10.11.100", "table": "151"},
+        {"priority": 1801, "src": "10.10.11.0", "srclen": 24, "table": "151"},
+    ]
+    assert surplus_rules(present, wanted, RANGES) == [
+        ["priority", "1801", "from", "10.10.11.0/24", "lookup", "151"],
+    ]
+
+
+def test_routes_of_unplanned_tables_and_devices_go_and_the_last_resort_stays() -> None:
+    present = [
+        {"dst": "default", "dev": "mpq5", "table": "205", "metric": 100},
+        {"dst": "default", "dev": "mpq4", "table": "205", "metric": 100},
+        {"type": "unreachable", "dst": "default", "table": "205", "metric": 1000000},
+        {"type": "unreachable", "dst": "default", "dev": "lo", "table": "209", "metric": 1000000},
+        {"dst": "10.0.0.0/8", "dev": "eth0"},
+        {"dst": "default", "dev": "eth0", "table": "260"},
+    ]
+    assert surplus_routes(present, {"205": ["mpq5", "enp7s1"]}, TABLES) == [
+        ["default", "dev", "mpq4", "table", "205", "metric", "100"],
+        ["unreachable", "default", "dev", "lo", "table", "209", "metric", "1000000"],
+    ]

@@ -1,0 +1,18 @@
+from sshd_ports import configured_ports, listening_ports, socket_unit_ports
+
+
+def test_ports_of_the_effective_configuration() -> None:
+    assert configured_ports("port 22\nport 2222\nlistenaddress [::]:2200\nx11displayoffset 10\n") == {22, 2222, 2200}
+
+
+def test_only_sockets_of_sshd_count() -> None:
+    listing = (
+        'LISTEN 0 128 0.0.0.0:2222 0.0.0.0:* users:(("sshd",pid=1,fd=3))\n'
+        'LISTEN 0 128 [::]:2222 [::]:* users:(("sshd",pid=1,fd=4))\n'
+        'LISTEN 0 128 0.0.0.0:80 0.0.0.0:* users:(("nginx",pid=2,fd=3))\n'
+    )
+    assert listening_ports(listing) == {2222}
+
+
+def test_ports_of_a_socket_unit() -> None:
+    assert socket_unit_ports("Listen=0.0.0.0:22 (Stream)\nListen=[::]:2022 (Stream)\n") == {22, 2022}

@@ -1,0 +1,169 @@
+#!/usr/bin/python
+"""Ansible module for the controller: all wheels that the daemon needs on a host of a given Python and machine."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: wheelhouse
+short_description: Build and cache the wheels of a Python package and its locked requirements for another machine
+description:
+  - Runs on the controller. The hosts need no package index, as what they install is complete and pinned by hashes.
+  - The result is one tar file below I(cache), named by the sum of the package's sources, the lock, the Python version and
+    the machine. When it is there, nothing is done.
+options:
+  source: {description: Folder of the package (pyproject.toml)., type: path, required: true}
+  requirements: {description: Locked requirements with hashes., type: path, required: true}
+  cache: {description: Folder that keeps the results., type: path, required: true}
+  python_version: {description: "Python of the host, for example C(3.11).", type: str, required: true}
+  machine: {description: "Machine of the host, for example C(x86_64).", type: str, required: true}
+  pip: {description: Command that runs pip., type: list, elements: str, required: true}
+"""
+
+RETURN = r"""
+release: {description: Version and sum, returned: always, type: str, sample: 0.1.0-0123456789ab}
+archive: {description: Path of the tar file on the controller., returned: always, type: str}
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+import tomllib
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from packaging.requirements import Requirement
+from packaging.utils import parse_wheel_filename
+
+# Oldest first; Debian 12 has glibc 2.36. pip doesn't derive the older tags of a newer one by itself.
+GLIBC_TAGS = ("2014", "_2_17", "_2_24", "_2_26", "_2_27", "_2_28", "_2_31", "_2_34", "_2_35")
+LITTER = {"__pycache__", "build", "dist"}
+
+
+def source_files(source: Path) -> list[Path]:
+    """Files that make the package: its pyproject.toml and what is below src, without what tools leave behind."""
+    found = [
+        path
+        for path in (source / "src").rglob("*")
+        if path.is_file() and not any(part in LITTER or part.endswith(".egg-info") for part in path.parts)
+    ]
+    return sorted([source / "pyproject.toml", *found])
+
+
+def release_sum(source: Path, requirements: Path, python_version: str, machine: str) -> str:
+    """Twelve hex digits over everything that decides what is installed."""
+    digest = hashlib.sha256(f"{python_version}\0{machine}\0".encode())
+    for path in [*source_files(source), requirements]:
+        digest.update(f"{path.relative_to(source) if path.is_relative_to(source) else path.name}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def requirements_for(text: str, python_version: str, machine: str) -> str:
+    """The lock without what its markers leave out on that machine; pip itself would ask the controller's Python."""
+    environment = {
+        "python_version": python_version,
+        "python_full_version": f"{python_version}.0",
+        "platform_machine": machine,
+        "sys_platform": "linux",
+        "os_name": "posix",
+        "platform_system": "Linux",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }
+    kept = []
+    for entry in text.replace("\\\n", " ").splitlines():
+        if not entry.strip() or entry.lstrip().startswith("#"):
+            continue
+        words = entry.split(" --hash=")
+        requirement = Requirement(words[0].strip())
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            requirement.marker = None
+            kept.append(" ".join([str(requirement), *(f"--hash={word.strip()}" for word in words[1:])]))
+    return "".join(f"{line}\n" for line in kept)
+
+
+def install_list(wheels: list[Path]) -> str:
+    """Requirements that name exactly these wheels, each with its hash."""
+    lines = []
+    for wheel in sorted(wheels):
+        name, version, _, _ = parse_wheel_filename(wheel.name)
+        lines.append(f"{name}=={version} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n")
+    return "".join(lines)
+
+
+def build_own_wheel(source: Path, target: Path, module: AnsibleModule) -> None:
+    """Build the package from a copy, so that no build litter lands in the sources (PEP 517, without isolation)."""
+    with tempfile.TemporaryDirectory(prefix="wheelhouse-") as scratch:
+        copy = Path(scratch) / "package"
+        for path in source_files(source):
+            place = copy / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+        call = f"import setuptools.build_meta as b; b.build_wheel({str(target)!r})"
+        code, out, err = module.run_command(
+            [sys.executable, "-c", call], cwd=str(copy), environ_update={"SOURCE_DATE_EPOCH": "315532800"}
+        )
+        if code != 0:
+            module.fail_json(msg=f"building the wheel of {source} failed: {err.strip()[-2000:]}", stdout=out[-2000:])
+
+
+def download(module: AnsibleModule, lock: Path, target: Path) -> None:
+    """Download the locked wheels for the host's Python."""
+    version, machine = module.params["python_version"], module.params["machine"]
+    platforms = [f"--platform=manylinux{tag}_{machine}" for tag in reversed(GLIBC_TAGS)]
+    code, _, err = module.run_command(
+        [
+            *module.params["pip"], "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+            "--only-binary=:all:", "--implementation=cp", f"--python-version={version}", *platforms,
+            f"--abi=cp{version.replace('.', '')}", "--abi=abi3", "--abi=none",
+            "--require-hashes", f"--requirement={lock}", f"--dest={target}",
+        ]
+    )  # fmt: skip
+    if code != 0:
+        module.fail_json(msg=f"downloading the wheels for Python {version} on {machine} failed: {err.strip()[-2000:]}")
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "source": {"type": "path", "required": True},
+            "requirements": {"type": "path", "required": True},
+            "cache": {"type": "path", "required": True},
+            "python_version": {"type": "str", "required": True},
+            "machine": {"type": "str", "required": True},
+            "pip": {"type": "list", "elements": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    source, lock = Path(params["source"]), Path(params["requirements"])
+    version = tomllib.loads((source / "pyproject.toml").read_text())["project"]["version"]
+    sum_ = release_sum(source, lock, params["python_version"], params["machine"])
+    release = f"{version}-{sum_}"
+    archive = Path(params["cache"]) / f"{release}.tar"
+    if archive.is_file() or module.check_mode:
+        # The cache is the controller's own matter: filling it is no change of the site.
+        module.exit_json(changed=False, release=release, archive=str(archive))
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{release}.", dir=archive.parent) as scratch:
+        wheels = Path(scratch) / "wheels"
+        wheels.mkdir()
+        build_own_wheel(source, wheels, module)
+        filtered = Path(scratch) / "lock.txt"
+        filtered.write_text(requirements_for(lock.read_text(), params["python_version"], params["machine"]))
+        download(module, filtered, wheels)
+        (wheels / "install.txt").write_text(install_list(list(wheels.glob("*.whl"))))
+        unfinished = Path(scratch) / "wheels.tar"
+        with tarfile.open(unfinished, "w") as tar:
+            for path in sorted(wheels.iterdir()):
+                tar.add(path, arcname=path.name)
+        unfinished.replace(archive)
+    os.chmod(archive, 0o644)  # noqa: PTH101
+    module.exit_json(changed=False, release=release, archive=str(archive))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Filters of the roles: the plan's data in the form that a module takes. Nothing is derived here."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+Slice = dict[str, Any]
+
+LINK_KINDS = ("management", "wans", "lans")
+
+
+def instance_unit(name: str, pki_files: list[str]) -> dict[str, Any]:
+    """Name of an instance -> unit with the files that it was started with, as units_current takes it."""
+    return {
+        "name": f"mpquic@{name}.service",
+        "config": f"/etc/mpquic/instances/{name}.yml",
+        "restart_files": ["/opt/mpquic/current/complete", "/etc/systemd/system/mpquic@.service", *pki_files],
+    }
+
+
+def _links(plan: Slice) -> list[Slice]:
+    return list(chain.from_iterable(plan.get(kind, []) for kind in LINK_KINDS))
+
+
+def virtual_links(plan: Slice) -> list[dict[str, Any]]:
+    """Virtual links of a host with the properties that can't be changed, as owned_network takes them."""
+    tun = {"vnet_hdr": True, "multi_queue": False, "user": "mpquic", "group": "mpquic"}
+    tuns = [{"name": entry["name"], "kind": "tun", "properties": tun} for entry in plan["tuns"]]
+    vlans = [
+        {"name": lan["device"], "kind": "vlan", "properties": {"id": lan["vlan_id"], "link": lan["parent"]}}
+        for lan in plan.get("lans", [])
+        if lan["vlan_id"] is not None
+    ]
+    return tuns + vlans
+
+
+def routing_rules(plan: Slice) -> list[dict[str, Any]]:
+    """All routing rules of a host, as owned_network takes them."""
+    return [
+        {
+            "priority": rule["priority"],
+            "table": rule["table"],
+            "from": rule["from"],
+            "iif": rule["incoming_interface"],
+            "oif": rule["outgoing_interface"],
+            "family": rule["family"],
+        }
+        for link in _links(plan)
+        for rule in link["rules"]
+    ]
+
+
+def table_devices(plan: Slice) -> dict[str, list[str]]:
+    """Devices that have routes in each table of a host; DHCP and router advertisements fill the table of their WAN."""
+    result: dict[str, set[str]] = {}
+    for wan in plan.get("wans", []):
+        result.setdefault(str(wan["table"]), set()).add(wan["device"])
+    for link in [*_links(plan), *plan["tuns"]]:
+        for route in link["routes"]:
+            if route["table"] is not None:
+                result.setdefault(str(route["table"]), set()).add(link.get("device", link["name"]))
+    return {table: sorted(devices) for table, devices in result.items()}
+
+
+class FilterModule:
+    """Ansible's entry point."""
+
+    def filters(self) -> dict[str, Any]:
+        return {
+            "mpquic_instance_unit": instance_unit,
+            "mpquic_routing_rules": routing_rules,
+            "mpquic_table_devices": table_devices,
+            "mpquic_virtual_links": virtual_links,
+        }
