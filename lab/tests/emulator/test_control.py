@@ -36,9 +36,9 @@ def test_get_returns_all_keys_of_both_directions(control: Control) -> None:
 
 
 def test_set_changes_one_direction_or_both(control: Control, directions: dict[str, Direction]) -> None:
-    assert ask(control, op="set", direction="up", values={"delay_ms": "30"})["up"]["delay_ms"] == 30
+    assert ask(control, op="set", up={"delay_ms": "30"})["up"]["delay_ms"] == 30
     assert directions["down"].config.delay_ms == 0
-    ask(control, op="set", values={"rate_mbit": 5})
+    ask(control, op="set", up={"rate_mbit": 5}, down={"rate_mbit": 5})
     assert [direction.config.rate_mbit for direction in directions.values()] == [5, 5]
     assert directions["up"].config.delay_ms == 30
 
@@ -46,8 +46,8 @@ def test_set_changes_one_direction_or_both(control: Control, directions: dict[st
 def test_a_value_that_is_wrong_for_one_direction_changes_none(
     control: Control, directions: dict[str, Direction]
 ) -> None:
-    ask(control, op="set", direction="up", values={"delay_ms": 30})
-    answer = ask(control, op="set", values={"jitter_ms": 5, "rate_mbit": 9})
+    ask(control, op="set", up={"delay_ms": 30})
+    answer = ask(control, op="set", up={"jitter_ms": 5}, down={"jitter_ms": 5})
     assert answer == {"ok": False, "error": "jitter_ms=5 must not exceed delay_ms=0."}
     assert directions["up"].config == DirectionConfig(delay_ms=30.0)
 
@@ -63,7 +63,7 @@ def test_cut_and_heal(control: Control, directions: dict[str, Direction], direct
 def test_counters_are_those_of_the_directions_and_of_the_kernel(
     control: Control, directions: dict[str, Direction]
 ) -> None:
-    ask(control, op="set", values={"delay_ms": 10})
+    ask(control, op="set", up={"delay_ms": 10})
     directions["up"].receive(PLAIN + udp(100), 10.0)
     answer = ask(control, op="counters")
     assert (answer["up"]["in_packets"], answer["up"]["in_bytes"], answer["up"]["pending"]) == (1, 100, 1)
@@ -78,9 +78,10 @@ def test_counters_are_those_of_the_directions_and_of_the_kernel(
         (b"[1]", "The request is not a JSON object on one line."),
         (b"[" * 60_000, "The request is not a JSON object on one line."),
         (b'{"op": "stop"}', "Unknown op stop: expected get, set, cut, heal or counters."),
-        (b'{"op": "set"}', "set needs values, an object of key: value."),
+        (b'{"op": "set"}', "set needs up, down or both of them, each an object of key: value."),
+        (b'{"op": "set", "up": {}, "down": 5}', "set needs up, down or both of them, each an object of key: value."),
         (b'{"op": "cut", "direction": "left"}', "Unknown direction left: expected up, down or both."),
-        (b'{"op": "set", "values": {"rate": 5}}', "Unknown key rate: did you mean rate_mbit?"),
+        (b'{"op": "set", "up": {"rate": 5}}', "Unknown key rate: did you mean rate_mbit?"),
     ],
 )
 def test_a_wrong_request_gets_a_sentence(control: Control, request_line: bytes, error: str) -> None:
@@ -89,7 +90,7 @@ def test_a_wrong_request_gets_a_sentence(control: Control, request_line: bytes, 
 
 @given(
     st.dictionaries(
-        st.sampled_from(["op", "direction", "values"]),
+        st.sampled_from(["op", "direction", "up", "down"]),
         st.one_of(
             st.sampled_from(["get", "set", "cut", "heal", "counters", "both", "up"]),
             st.none(),

@@ -3,11 +3,11 @@
 import json
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mpqlab.emulator.model import DirectionChoice
+from mpqlab.emulator.model import DIRECTIONS, DirectionChoice, parse_pairs
 
 
 class EmulatorError(Exception):
@@ -31,7 +31,16 @@ class EmulatorClient:
 
     def set(self, values: Mapping[str, str | float | bool], direction: DirectionChoice = "both") -> dict[str, Any]:
         """Change keys of one or both directions at once; return what `get` returns. A wrong key changes nothing."""
-        return self._ask({"op": "set", "direction": direction, "values": dict(values)})
+        return self._ask({"op": "set", **{name: dict(values) for name in DIRECTIONS if direction in (name, "both")}})
+
+    def set_pairs(self, pairs: Iterable[str]) -> dict[str, Any]:
+        """Do what `set` does with key=value, up.key=value and down.key=value, all at once.
+
+        Raises:
+            ConfigError: something that isn't such a pair.
+        """
+        values = parse_pairs(pairs)
+        return self._ask({"op": "set", "up": values["up"], "down": values["down"]})
 
     def cut(self, direction: DirectionChoice = "both") -> dict[str, Any]:
         """Let everything vanish silently, also what is on its way; return what `get` returns."""

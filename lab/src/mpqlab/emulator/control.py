@@ -1,7 +1,7 @@
 """The control protocol of an emulator: one JSON object a line, each answered by one line.
 
-Requests: {"op": "get"}, {"op": "counters"}, {"op": "set", "direction": "up|down|both", "values": {key: value}},
-{"op": "cut", "direction": ...}, {"op": "heal", "direction": ...}; the direction is both if it is left out.
+Requests: {"op": "get"}, {"op": "counters"}, {"op": "set", "up": {key: value}, "down": {key: value}} (either may be left
+out), {"op": "cut", "direction": "up|down|both"}, {"op": "heal", "direction": "up|down|both"} (both if it is left out).
 Answers: {"ok": true, ...} or {"ok": false, "error": "a sentence"}. A wrong request changes nothing.
 """
 
@@ -44,27 +44,24 @@ class Control:
             case "counters":
                 return self._counters()
             case "set":
-                values = request.get("values")
-                if not isinstance(values, dict):
-                    raise ConfigError(["set needs values, an object of key: value."])
-                self._change(_directions(request), values, now)
+                self._change(_values(request), now)
                 return self._configs()
             case "cut":
-                self._change(_directions(request), {"blackhole": True}, now)
+                self._change({name: {"blackhole": True} for name in _directions(request)}, now)
                 return self._configs()
             case "heal":
-                self._change(_directions(request), {"blackhole": False}, now)
+                self._change({name: {"blackhole": False} for name in _directions(request)}, now)
                 return self._configs()
             case other:
                 raise ConfigError([f"Unknown op {other}: expected get, set, cut, heal or counters."])
 
-    def _change(self, names: tuple[DirectionName, ...], values: dict[str, object], now: float) -> None:
+    def _change(self, values: Mapping[DirectionName, dict[str, object]], now: float) -> None:
         # All or nothing: a value that is wrong for one direction must not leave the other one changed.
         changed: dict[DirectionName, DirectionConfig] = {
-            name: self._directions[name].config.changed(values) for name in names
+            name: self._directions[name].config.changed(values[name]) for name in values
         }
         for name, config in changed.items():
-            self._directions[name].configure(config, now, reseed="seed" in values)
+            self._directions[name].configure(config, now, reseed="seed" in values[name])
 
     def _configs(self) -> dict[str, object]:
         return {"name": self._name, **{name: self._directions[name].config.as_dict() for name in DIRECTIONS}}
@@ -91,6 +88,13 @@ def _parse(line: bytes) -> dict[str, Any]:
     if not isinstance(request, dict):
         raise ConfigError(["The request is not a JSON object on one line."])
     return request
+
+
+def _values(request: dict[str, Any]) -> dict[DirectionName, dict[str, object]]:
+    values: dict[DirectionName, dict[str, object]] = {name: request[name] for name in DIRECTIONS if name in request}
+    if not values or not all(isinstance(each, dict) for each in values.values()):
+        raise ConfigError(["set needs up, down or both of them, each an object of key: value."])
+    return values
 
 
 def _directions(request: dict[str, Any]) -> tuple[DirectionName, ...]:

@@ -167,8 +167,15 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _prefer_punctuality() -> None:
-    """Wake up on time: before ordinary processes, without the 50 us of timer slack, without long collections."""
-    os.nice(_NICENESS)
+    """Wake up on time: before ordinary processes, without the 50 us of timer slack, without long collections.
+
+    A real link never waits for a processor. On a busy machine real-time priority brings the error of the delay that
+    95 % of the packets keep from milliseconds to 0.4 ms; where a control group forbids it, niceness is the next best.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        os.nice(_NICENESS)
     Path("/proc/self/timerslack_ns").write_text("1000")
     gc.collect()
     gc.freeze()
