@@ -63,7 +63,7 @@ class SequenceWindow:
     def _clear(self, first: int, count: int) -> None:
         size = self._size
         if count >= size:
-            self._seen = bytearray(size)
+            self._seen[:] = bytes(size)
             return
         start = first & self._mask
         end = start + count
