@@ -1,0 +1,140 @@
+#!/usr/bin/python
+"""Ansible module: a release of a Python program is installed from an archive of wheels and is the current one."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: venv_release
+short_description: Install wheels into a virtual environment of their own and switch to it
+description:
+  - Installs beside the running release, without any index, each wheel checked by its hash. Only a complete release becomes
+    C(current), by the replacement of one symbolic link.
+options:
+  root: {description: "Folder that holds C(releases) and C(current).", type: path, required: true}
+  release: {description: Name of the release., type: str, required: true}
+  archive: {description: Tar file on the host with the wheels and install.txt; needed when it isn't installed., type: path}
+  python: {description: Python for the virtual environment., type: path, default: /usr/bin/python3}
+  commands: {description: Commands that are linked into I(links)., type: list, elements: str, default: []}
+  links: {description: Folder of the links to commands., type: path, default: /usr/local/bin}
+  keep: {description: How many releases stay., type: int, default: 3}
+"""
+
+RETURN = r"""
+installed: {description: Whether the release was installed now., returned: always, type: bool}
+switched: {description: Whether it became the current one now., returned: always, type: bool}
+removed: {description: Old releases that were removed., returned: always, type: list}
+"""
+
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+MARKER = "complete"
+
+
+def surplus(releases: Path, current: str, keep: int) -> list[str]:
+    """Releases to remove: all but the current one and the latest complete others; incomplete ones always."""
+    if not releases.is_dir():
+        return []
+    others = [path for path in releases.iterdir() if path.is_dir() and path.name != current]
+    complete = [path for path in others if (path / MARKER).is_file()]
+    complete.sort(key=lambda path: (path / MARKER).stat().st_mtime, reverse=True)
+    stay = {path.name for path in complete[: max(keep - 1, 0)]}
+    return sorted(path.name for path in others if path.name not in stay)
+
+
+def point(link: Path, target: str) -> None:
+    """Make `link` a symbolic link to `target` in one step."""
+    temporary = link.with_name(f".{link.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)
+
+
+def leads_to(link: Path, target: str) -> bool:
+    """Whether a symbolic link has exactly this target."""
+    return link.is_symlink() and os.readlink(link) == target  # noqa: PTH115
+
+
+def _install(module: AnsibleModule, folder: Path) -> None:
+    if not module.params["archive"]:
+        module.fail_json(msg=f"{folder} is not installed and no archive is given")
+    shutil.rmtree(folder, ignore_errors=True)
+    wheels = folder / "wheels"
+    wheels.mkdir(parents=True)
+    with tarfile.open(module.params["archive"]) as tar:
+        for member in tar.getmembers():
+            if not member.isfile() or "/" in member.name or member.name.startswith("."):
+                module.fail_json(msg=f"{module.params['archive']} holds {member.name}, which is no wheel")
+            source = tar.extractfile(member)
+            if source is not None:
+                (wheels / member.name).write_bytes(source.read())
+    venv = folder / "venv"
+    for words in (
+        [module.params["python"], "-m", "venv", str(venv)],
+        [
+            str(venv / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index",
+            "--no-deps", "--require-hashes", f"--find-links={wheels}", f"--requirement={wheels / 'install.txt'}",
+        ],
+    ):  # fmt: skip
+        code, out, err = module.run_command(words, environ_update={"PIP_CONFIG_FILE": os.devnull}, umask=0o022)
+        if code != 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            module.fail_json(msg=f"{' '.join(words[:4])}: {(err or out).strip()[-2000:]}")
+    shutil.rmtree(wheels)
+    (folder / MARKER).write_text(f"{folder.name}\n")
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "root": {"type": "path", "required": True},
+            "release": {"type": "str", "required": True},
+            "archive": {"type": "path"},
+            "python": {"type": "path", "default": "/usr/bin/python3"},
+            "commands": {"type": "list", "elements": "str", "default": []},
+            "links": {"type": "path", "default": "/usr/local/bin"},
+            "keep": {"type": "int", "default": 3},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    os.umask(0o022)
+    root, links = Path(params["root"]), Path(params["links"])
+    releases = root / "releases"
+    folder, current = releases / params["release"], root / "current"
+    target = f"releases/{params['release']}"
+    install = not (folder / MARKER).is_file()
+    switch = not leads_to(current, target)
+    command_targets = {links / name: str(current / "venv/bin" / name) for name in params["commands"]}
+    unlinked = {link: to for link, to in command_targets.items() if not leads_to(link, to)}
+    if not module.check_mode:
+        if install:
+            _install(module, folder)
+        if switch:
+            point(current, target)
+        for link, to in unlinked.items():
+            point(link, to)
+    removed = surplus(releases, params["release"], params["keep"])
+    if not module.check_mode:
+        for name in removed:
+            shutil.rmtree(releases / name)
+    result = {
+        "changed": bool(install or switch or unlinked or removed),
+        "installed": install,
+        "switched": switch,
+        "removed": removed,
+    }
+    if module._diff and switch:
+        result["diff"] = {
+            "before": f"{current} -> {os.readlink(current) if current.is_symlink() else ''}\n",  # noqa: PTH115
+            "after": f"{current} -> {target}\n",
+        }
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
