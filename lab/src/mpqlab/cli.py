@@ -167,9 +167,8 @@ def _down(lab: Lab, options: argparse.Namespace) -> int:
 
 
 def _image(lab: Lab, options: argparse.Namespace) -> int:
-    with lab.exclusively():
-        preflight.check()
-        Image(options.suite).build(lab.progress)
+    preflight.check()
+    Image(options.suite).build(lab.progress)
     return 0
 
 

@@ -7,22 +7,21 @@ a changed recipe makes a new image and never a half-old one.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpqlab import cgroup
 from mpqlab.errors import LabError
+from mpqlab.lock import locked
+from mpqlab.mounts import overlay, remove_tree
 from mpqlab.run import run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mpqlab.progress import Progress
 
 CACHE = Path("/var/cache/mpqlab")
@@ -67,6 +66,7 @@ PURGED_ON_VPS = ("ifupdown",)
 _REVISION = 1
 _DEBOOTSTRAP_SECONDS = 900.0
 _REPORT_EVERY = 5.0
+_GROUP = "image"
 
 
 class Image:
@@ -93,44 +93,29 @@ class Image:
         Raises:
             LabError: debootstrap failed; the text names its log.
         """
-        if self.built:
-            return
+        with locked("image", lambda: progress.say("waiting for another command that builds an image")):
+            if not self.built:
+                self._build(progress)
+
+    def _build(self, progress: Progress) -> None:
         partial = self.directory.with_suffix(".partial")
         self.directory.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
+        cgroup.remove(_GROUP)
+        remove_tree(partial)
         (partial / "vps").mkdir(parents=True)
         with progress.step(f"building the machine image ({self.suite}); this takes a minute or two, once"):
             _debootstrap(self.suite, partial / "base", self.directory.with_suffix(".log"), progress)
             _finish_base(partial / "base")
+            cgroup.remove(_GROUP)
             progress.say("  removing what a cloud image doesn't have")
-            with mounted(partial / "merged", [partial / "base"], partial / "vps", partial / "work") as root:
+            with overlay(partial / "merged", [partial / "base"], partial / "vps", partial / "work") as root:
                 run(["chroot", str(root), "dpkg", "--purge", *PURGED_ON_VPS])
             partial.rename(self.directory)
 
 
-@contextlib.contextmanager
-def mounted(point: Path, lower: list[Path], upper: Path, work: Path) -> Iterator[Path]:
-    """Mount an overlay for the duration of a block."""
-    mount_overlay(point, lower, upper, work)
-    try:
-        yield point
-    finally:
-        run(["umount", str(point)])
-        point.rmdir()
-        shutil.rmtree(work)
-
-
-def mount_overlay(point: Path, lower: list[Path], upper: Path, work: Path) -> None:
-    """Mount an overlay at `point`; `lower` lists the read-only layers, the topmost first."""
-    for folder in (point, upper, work):
-        folder.mkdir(parents=True, exist_ok=True)
-    layers = ":".join(str(layer) for layer in lower)
-    options = f"lowerdir={layers},upperdir={upper},workdir={work}"
-    run(["mount", "-t", "overlay", "mpqlab", "-o", options, str(point)])
-
-
 def _debootstrap(suite: str, target: Path, log: Path, progress: Progress) -> None:
-    argv = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, str(target)]
+    bootstrap = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, str(target)]
+    argv = cgroup.joining(_GROUP, bootstrap)
     deadline = time.monotonic() + _DEBOOTSTRAP_SECONDS
     reported = time.monotonic()
     counts: dict[str, int] = {}

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpqlab import network, services
+from mpqlab import cgroup, network, services
 from mpqlab.errors import LabError
 from mpqlab.image import Image
-from mpqlab.machine import STORAGE, Machine, remove_control_groups
-from mpqlab.run import run
+from mpqlab.lock import locked
+from mpqlab.machine import STORAGE, Machine
+from mpqlab.mounts import remove_tree
+from mpqlab.run import SERVICES, run
 from mpqlab.state import Process, State
-from mpqlab.topology import MACHINES, NAMESPACE_PREFIX, NODES, SUITES, namespace
+from mpqlab.topology import LAB_NAME, MACHINES, NAMESPACE_PREFIX, NODES, SUITES, namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mpqlab.progress import Progress
 
 
@@ -53,16 +49,9 @@ class Lab:
         if not self.complete:
             raise LabError("the lab isn't up: start it with `mpqlab up`")
 
-    @contextlib.contextmanager
-    def exclusively(self) -> Iterator[None]:
-        """Keep other commands that change the lab out until the block ends."""
-        # The lock is on a file that outlives `down`: a lock in /run/mpqlab would vanish under its waiters.
-        descriptor = os.open(Path(__file__), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+    def exclusively(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other commands that change this lab out until the block ends."""
+        return locked(LAB_NAME, lambda: self.progress.say("waiting for another mpqlab command"))
 
     def up(self, suite: str | None) -> None:
         """Start what isn't running. What a person has changed (cut, unplugged, renumbered) stays changed.
@@ -132,14 +121,14 @@ class Lab:
             process.send(signal.SIGTERM)
         for process in running:
             process.end(signal.SIGTERM)
+        cgroup.remove(SERVICES)
         for node in self._namespaces():
             self._end_strays(node)
             network.delete_namespace(node)
         for machine in self.machines.values():
             machine.delete()
-            remove_control_groups(machine.name)
         for folder in (STORAGE, self.state.run):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
 
     @staticmethod
     def _namespaces() -> list[str]:

@@ -1,14 +1,13 @@
 """The nodes that are machines: a persistent root file system, boot and power-off by systemd-nspawn, a way in.
 
-A machine lives in the network namespace that the lab made for it, and in a control group of its own: two systemds in
-one group would manage each other's units. Its root is an overlay whose upper layer outlives a reboot.
+A machine lives in the network namespace that the lab made for it, and in a control group of its own. Its root is an
+overlay whose upper layer outlives a reboot.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -17,9 +16,10 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpqlab import cgroup
 from mpqlab.errors import LabError
-from mpqlab.image import mount_overlay
-from mpqlab.run import run, spawn, wait_for
+from mpqlab.mounts import mount_overlay, remove_tree
+from mpqlab.run import SERVICES, run, spawn, wait_for
 from mpqlab.state import Process, State, leader_name, supervisor_name
 from mpqlab.topology import (
     HOSTNAMES,
@@ -37,12 +37,9 @@ if TYPE_CHECKING:
     from mpqlab.image import Image
 
 STORAGE = Path("/var/lib") / LAB_NAME
-CGROUP_ROOT = Path("/sys/fs/cgroup")
 BOOT_SECONDS = 90.0
 POWER_OFF_SECONDS = 60.0
 TUN_DEVICE = os.makedev(10, 200)
-# Control group controllers that refuse a process until they were set up; nothing here needs them.
-_SKIPPED_CONTROLLERS = {"cpuset"}
 _POWER_OFF = signal.SIGRTMIN + 4  # systemd(1), "SIGNALS"
 
 
@@ -77,9 +74,13 @@ class Machine:
                 target = self.root / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(text)
-            run(["chroot", str(self.root), "ssh-keygen", "-A"])
+            self._change_root(["ssh-keygen", "-A"])
             if self.name == "vps":
-                run(["chroot", str(self.root), "systemctl", "enable", "--quiet", "systemd-networkd"])
+                self._change_root(["systemctl", "enable", "--quiet", "systemd-networkd"])
+
+    def _change_root(self, argv: list[str]) -> None:
+        # In a group of the lab, so that an interrupted command leaves nothing that keeps the file system busy.
+        run(cgroup.joining(SERVICES, ["chroot", str(self.root), *argv]))
 
     def power_on(self) -> None:
         """Start booting; `wait_until_up` waits for the end."""
@@ -111,12 +112,10 @@ class Machine:
             f"--bind={self._storage / 'tun'}:/dev/net/tun",
             "--console=pipe",
         ]
-        groups = " ".join(str(group) for group in _make_control_groups(self.name))
-        script = f'for group in {groups}; do echo $$ > "$group/cgroup.procs" || exit 1; done; exec "$@"'
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
             notifications.bind(str(path))
             supervisor = spawn(
-                self._state, supervisor_name(self.name), ["sh", "-c", script, "sh", *nspawn], environment=environment
+                self._state, supervisor_name(self.name), nspawn, group=self.name, environment=environment
             )
             self._wait_until_booted(notifications, supervisor)
         path.unlink(missing_ok=True)
@@ -173,7 +172,7 @@ class Machine:
             supervisor.end(seconds=5.0)
         self._state.forget(leader_name(self.name))
         self._state.forget(supervisor_name(self.name))
-        remove_control_groups(self.name)
+        cgroup.remove(self.name)
 
     def enter(self, argv: list[str]) -> list[str]:
         """Return the command that runs `argv` as root inside the machine.
@@ -188,9 +187,7 @@ class Machine:
 
     def delete(self) -> None:
         """Unmount and remove its root file system."""
-        while self.root.is_mount():
-            run(["umount", str(self.root)])
-        shutil.rmtree(self._storage, ignore_errors=True)
+        remove_tree(self._storage)
 
 
 def enter_command(leader: int, argv: list[str]) -> list[str]:
@@ -205,35 +202,6 @@ def enter_command(leader: int, argv: list[str]) -> list[str]:
         f"TERM={os.environ.get('TERM', 'dumb')}",
     )
     return ["nsenter", f"--target={leader}", "--all", "--root", "--wd", "--", "env", "-i", *environment, *argv]
-
-
-def _hierarchies() -> list[Path]:
-    """Return the root of each control group hierarchy that is mounted, v1 and v2."""
-    found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, rest = line.partition(" - ")
-        kind, _, options = rest.split()[:3]
-        if kind in {"cgroup", "cgroup2"} and not _SKIPPED_CONTROLLERS & set(options.split(",")):
-            point = Path(fields.split()[4])
-            if point.is_relative_to(CGROUP_ROOT):
-                found.append(point)
-    return found
-
-
-def _make_control_groups(machine: str) -> list[Path]:
-    groups = [root / namespace(machine) for root in _hierarchies()]
-    for group in groups:
-        group.mkdir(exist_ok=True)
-    return groups
-
-
-def remove_control_groups(machine: str) -> None:
-    """Remove a machine's control groups, the innermost first; they are empty once it is off."""
-    for root in _hierarchies():
-        top = root / namespace(machine)
-        if top.is_dir():
-            for folder, _, _ in os.walk(top, topdown=False):
-                Path(folder).rmdir()
 
 
 def _first_files(machine: str) -> dict[str, str]:

@@ -192,7 +192,7 @@ def set_public_address(wan: Wan, subnet: Subnet) -> None:
         INTERNET,
         [
             f"link set {wan.name} up",
-            f"route flush dev {wan.name} scope link",
+            f"route flush table main dev {wan.name} scope link",
             f"route replace {subnet.public}/32 dev {wan.name}",
         ],
     )

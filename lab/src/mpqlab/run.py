@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpqlab import cgroup
 from mpqlab.errors import LabError
 from mpqlab.state import RUN, Process
 from mpqlab.topology import namespace
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mpqlab.state import State
 
 POLL_SECONDS = 0.02
+SERVICES = "services"
 
 
 def run(argv: Sequence[str], *, stdin: str = "", timeout: float = 60.0) -> str:
@@ -70,11 +72,23 @@ def nft(node: str, ruleset: str) -> None:
     run(inside(node, ["nft", "-f", "-"]), stdin=ruleset)
 
 
-def spawn(state: State, name: str, argv: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Process:
-    """Start a background process of the lab, remember it, and send its output to the log folder, NAME.log."""
+def spawn(
+    state: State,
+    name: str,
+    argv: Sequence[str],
+    *,
+    group: str = SERVICES,
+    environment: Mapping[str, str] | None = None,
+) -> Process:
+    """Start a background process of the lab in a control group and remember it; its output goes to NAME.log."""
     with (state.logs / f"{name}.log").open("ab") as log:
         started = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
+            cgroup.joining(group, argv),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=environment,
         )
     try:
         process = Process.of(name, started.pid)
