@@ -10,7 +10,7 @@ from ansible.plugins.action import ActionBase
 
 try:
     from mpquic_plan import PlanError, Problem, build, validate
-    from mpquic_plan.variables import misspelt
+    from mpquic_plan.variables import misspelt_anywhere
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
 else:
@@ -92,21 +92,24 @@ class ActionModule(ActionBase):
             }
         )
         variables = task_vars or {}
-        hosts, problems = self._read(variables["hostvars"], set(arguments["known_variables"]))
+        hosts, problems = self._read(variables["hostvars"])
+        unreadable = {problem.host for problem in problems}
         groups = variables["groups"]
         for root, group in (("site", arguments["site_group"]), ("vps", arguments["vps_group"])):
             problems += [
                 Problem(host, root, f"is missing; every host of the group '{group}' must have it")
                 for host in groups.get(group, [])
-                if root not in hosts.get(host, {}) and not any(problem.host == host for problem in problems)
+                if host not in unreadable and root not in hosts.get(host, {})
             ]
+        names = {str(host): [str(name) for name in of_host] for host, of_host in variables["hostvars"].items()}
+        problems += misspelt_anywhere(names, arguments["known_variables"])
         if not problems:
             try:
                 return {**result, "changed": False, "hosts": build(hosts)}
             except PlanError as error:
                 problems = list(error.problems)
         else:
-            problems = sorted({*problems, *validate(hosts)})
+            problems = sorted({*problems, *validate(hosts, unreadable)})
         count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
         return {
             **result,
@@ -116,13 +119,12 @@ class ActionModule(ActionBase):
         }
 
     @staticmethod
-    def _read(hostvars: Any, known: set[str]) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
-        """Return each host's `site` and `vps` as plain data, and variables that can't be read or are misspelt."""
+    def _read(hostvars: Any) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
+        """Return each host's `site` and `vps` as plain data, and a problem for each that can't be read."""
         hosts: dict[str, dict[str, Any]] = {}
         problems: list[Problem] = []
         for host in sorted(hostvars):
             of_host = hostvars[host]
-            problems += misspelt(str(host), [str(name) for name in of_host], known)
             for root in ("site", "vps"):
                 if root not in of_host:
                     continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mpquic_plan import checks
@@ -11,12 +12,16 @@ from mpquic_plan.problem import PlanError, Problem
 from mpquic_plan.vps import vps_slice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 
-def validate(hosts: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
-    """Return everything that is wrong; `hosts` maps inventory hosts to `{'site': ...}` or `{'vps': ...}`."""
+def validate(hosts: Mapping[str, Mapping[str, Any]], unreadable: Collection[str] = ()) -> list[Problem]:
+    """Return everything that is wrong; `hosts` maps inventory hosts to `{'site': ...}` or `{'vps': ...}`.
+
+    `unreadable` are hosts whose variables the caller couldn't read: nobody is told that they are missing.
+    """
     fleet, problems = read_fleet(hosts)
+    fleet = replace(fleet, unreadable=fleet.unreadable | frozenset(unreadable))
     return sorted({*problems, *checks.run(fleet)})
 
 

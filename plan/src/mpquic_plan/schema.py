@@ -137,7 +137,7 @@ def _expected(error: ValidationError) -> str:
         return str(schema["x-expects"])
     if error.validator == "minItems":
         return "a list with at least one item"
-    if error.validator in ("minimum", "maximum"):
+    if "minimum" in schema:
         return f"a whole number from {schema['minimum']} to {schema['maximum']}"
     if "enum" in schema:
         return "one of " + ", ".join(str(choice) for choice in schema["enum"])
@@ -180,7 +180,8 @@ def _prune(
         items, index = _at(document, path[:last_index]), path[last_index]
         if isinstance(items, list) and items[int(index)] is not None:
             item = items[int(index)]
-            name = item.get("name") if isinstance(item, dict) else None
+            # An item whose name is wrong may be the one that others mean.
+            name = item.get("name") if isinstance(item, dict) and path[-1] != "name" else None
             broken.setdefault(str(path[last_index - 1]), set()).add(name if isinstance(name, str) else "*")
             items[int(index)] = None
         return True

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Final
 
-from mpquic_plan.problem import Problem
+from mpquic_plan.problem import Problem, nearest
 from mpquic_plan.schema import ROOTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 KEYS_OF: Final = {
     "site_id": "site",
@@ -41,13 +40,34 @@ def misspelt(host: str, names: Iterable[str], known: Iterable[str] = ()) -> list
         elif name.startswith(_PREFIX):
             if valid:
                 problems += _unknown(host, name, valid)
-        elif close := difflib.get_close_matches(name.lower(), [*ROOTS, *KEYS_OF], n=1, cutoff=_CUTOFF):
-            right = f"{KEYS_OF[close[0]]}.{close[0]}" if close[0] in KEYS_OF else close[0]
+        elif close := _ours(name.lower()):
+            right = f"{KEYS_OF[close]}.{close}" if close in KEYS_OF else close
             problems.append(Problem(host, name, f"unknown variable; did you mean '{right}'?"))
     return problems
 
 
+def misspelt_anywhere(names: Mapping[str, Iterable[str]], known: Iterable[str] = ()) -> list[Problem]:
+    """Return the problems of `misspelt` for the variables of many hosts; what many have by their group is told once."""
+    valid = frozenset(known)
+    hosts: dict[tuple[str, str], list[str]] = {}
+    for host in sorted(names):
+        for problem in misspelt(host, names[host], valid):
+            hosts.setdefault((problem.path, problem.message), []).append(host)
+    problems = []
+    for (path, message), having in hosts.items():
+        more = f" (so on {len(having)} hosts)" if len(having) > 1 else ""
+        problems.append(Problem(having[0], path, message + more))
+    return problems
+
+
+def _ours(name: str) -> str | None:
+    """Return the variable or distinctive key of ours that a name is nearly, or has the letters of in another order."""
+    swapped = next((root for root in ROOTS if sorted(root) == sorted(name)), None)
+    return swapped or nearest(name, [*ROOTS, *KEYS_OF], _CUTOFF)
+
+
 def _unknown(host: str, name: str, valid: frozenset[str]) -> list[Problem]:
-    close = difflib.get_close_matches(name.lower(), sorted(valid), n=1, cutoff=0.6)
-    hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(sorted(valid))}"
+    # The prefix that all have in common would make any two names near.
+    close = nearest(name.removeprefix(_PREFIX), [known.removeprefix(_PREFIX) for known in valid])
+    hint = f"did you mean '{_PREFIX}{close}'?" if close else f"there are {', '.join(sorted(valid))}"
     return [Problem(host, name, f"unknown variable; {hint}")]

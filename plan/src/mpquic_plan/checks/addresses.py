@@ -87,7 +87,8 @@ def _blocks(site: Site) -> list[Block]:
             blocks.append((f"{wan.path}.static.address", wan.name, wan.static.address.network))
             if wan.static.address6 is not None:
                 blocks.append((f"{wan.path}.static.address6", wan.name, wan.static.address6.network))
-    for lan in site.lans:
+    # Of a LAN and a VLAN that clash, the VLAN is told of: its address is a default more often.
+    for lan in sorted(site.lans, key=lambda lan: lan.vlan_id is not None):
         blocks.append((f"{lan.path}.address", lan.name, lan.address.network))
         blocks += [(f"{lan.path}.address6", lan.name, lan.address6.network)] if lan.address6 else []
         blocks += [(f"{lan.path}.behind", lan.name, prefix) for prefix in lan.behind]

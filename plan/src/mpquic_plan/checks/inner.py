@@ -99,7 +99,7 @@ def slots_exist(fleet: Fleet) -> Iterator[Problem]:
 
 
 def clients_fit_their_subnets(fleet: Fleet) -> Iterator[Problem]:
-    """The address that follows from the site's number is inside the subnet and isn't the server's."""
+    """The address that follows from the site's number lies in the subnet, below the server's, which is the last one."""
     for site in fleet.sites.values():
         vps = fleet.vps_of(site)
         listeners = {listener.name: listener for listener in vps.listeners} if vps else {}
@@ -108,12 +108,10 @@ def clients_fit_their_subnets(fleet: Fleet) -> Iterator[Problem]:
             if listener is None or vps is None or not has_room(listener) or tunnel.slot > listener.tunnels_per_site:
                 continue
             offset = addressing.client_offset(listener, site.site_id, tunnel.slot)
-            server = addressing.server_offset(listener)
-            if offset >= server:
-                what = "meets the server's address" if offset == server else "leaves the subnet"
+            if offset >= addressing.server_offset(listener):
                 yield Problem(
                     site.host,
                     "site.site_id",
-                    f"{site.site_id} gives {tunnel.name} place {offset} in {listener.subnet}, which {what}; "
+                    f"{site.site_id} gives {tunnel.name} address {offset} of {listener.subnet}, beyond its end; "
                     f"{listener.path}.subnet of {vps.host} must be a /{addressing.longest_prefix(offset)} or larger",
                 )

@@ -78,6 +78,8 @@ def interface_names_are_short(fleet: Fleet) -> Iterator[Problem]:
     """No interface has a name that the kernel refuses."""
     for host, devices in _devices(fleet):
         for path, _, name in devices:
+            if name == "lo":
+                yield Problem(host, path, "'lo' is the loopback interface; name another")
             if len(name) > LONGEST_INTERFACE_NAME:
                 yield Problem(
                     host,

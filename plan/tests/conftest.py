@@ -1,0 +1,63 @@
+"""A fleet of the reference site, and a way to change values of it by their paths."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+ROOT = Path(__file__).parents[2]
+Hosts = dict[str, dict[str, Any]]
+
+
+def _put(hosts: Hosts, host: str, path: str, value: Any) -> None:
+    """Set the value at a path such as `site.lans[0].address`; an index one past the end appends, `...` deletes."""
+    parts = [int(part) if part.isdecimal() else part for part in re.findall(r"[^.\[\]]+", path)]
+    holder: Any = hosts.setdefault(host, {})
+    for part in parts[:-1]:
+        holder = holder[part] if isinstance(part, int) else holder.setdefault(part, {})
+    last: Any = parts[-1]
+    if value is ...:
+        del holder[last]
+    elif isinstance(holder, list) and last == len(holder):
+        holder.append(copy.deepcopy(value))
+    else:
+        holder[last] = copy.deepcopy(value)
+
+
+@pytest.fixture(scope="session")
+def inventory() -> Callable[[str], Hosts]:
+    """The variables of both hosts of an inventory of the repository."""
+
+    def read(environment: str) -> Hosts:
+        folder = ROOT / "inventories" / environment / "group_vars"
+        return {
+            "site1-client": yaml.safe_load((folder / "site1/site.yml").read_text()),
+            "vps1": yaml.safe_load((folder / "vps/vps.yml").read_text()),
+        }
+
+    return read
+
+
+@pytest.fixture
+def reference(inventory: Callable[[str], Hosts]) -> Hosts:
+    return inventory("prod")
+
+
+@pytest.fixture
+def changed(reference: Hosts) -> Callable[[Iterable[tuple[str, str, Any]]], Hosts]:
+    """The reference fleet after changes, each (host, path, value)."""
+
+    def change(changes: Iterable[tuple[str, str, Any]]) -> Hosts:
+        for host, path, value in changes:
+            _put(reference, host, path, value)
+        return reference
+
+    return change

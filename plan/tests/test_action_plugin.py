@@ -1,0 +1,95 @@
+"""The action plugin in a real ansible-playbook, on inventories made up here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ANSIBLE = Path(sys.executable).with_name("ansible-playbook")
+PLAY = """
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - mpquic_plan:
+        known_variables: [mpquic_pki_dir]
+      register: planned
+    - ansible.builtin.copy:
+        dest: "{{ out }}"
+        content: "{{ planned.hosts | to_json }}"
+        mode: "0600"
+"""
+INVENTORY: dict[str, Any] = {
+    "all": {
+        "vars": {"mpquic_pki_dir": "/nowhere", "uplink": "enp7s7"},
+        "children": {
+            "sites": {
+                "hosts": {
+                    "site1-client": {
+                        "site": {
+                            "name": "site1",
+                            "site_id": "{{ 2 - 1 }}",
+                            "management": [{"name": "mgmt1", "address": "dhcp"}],
+                            "wans": [{"name": "wan5", "device": "{{ uplink }}"}],
+                        }
+                    }
+                }
+            },
+            "vps": {"hosts": {"vps1": {"vps": {"address": "203.0.113.10"}}}},
+        },
+    }
+}
+
+pytestmark = pytest.mark.skipif(not ANSIBLE.exists(), reason="ansible isn't in this virtual environment")
+
+
+def _run(folder: Path, inventory: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
+    (folder / "play.yml").write_text(PLAY)
+    (folder / "ansible.cfg").write_text(f"[defaults]\naction_plugins = {ROOT / 'plugins/action'}\n")
+    (folder / "inventory.json").write_text(json.dumps(inventory))
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
+        "ANSIBLE_LOCALHOST_WARNING": "false",
+        "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
+    }
+    command = [str(ANSIBLE), "-i", "inventory.json", "play.yml", "-e", f"out={folder}/plan.json", *more]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_plan_is_made_of_templated_variables_of_all_hosts(tmp_path: Path) -> None:
+    done = _run(tmp_path, INVENTORY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert sorted(plan) == ["site1-client", "vps1"]
+    assert plan["site1-client"]["site"]["id"] == 1
+    assert [wan["device"] for wan in plan["site1-client"]["wans"]] == ["enp7s7"]
+
+
+def test_all_problems_are_listed_and_nothing_is_written(tmp_path: Path) -> None:
+    inventory = json.loads(json.dumps(INVENTORY))
+    groups = inventory["all"]["children"]
+    groups["sites"]["hosts"]["site1-client"]["site"]["wans"][0]["devise"] = "eth0"
+    groups["sites"]["hosts"]["site1-client"]["site_idd"] = 1
+    groups["sites"]["hosts"]["site2-client"] = {}
+    groups["vps"]["hosts"]["vps1"]["vps"]["address"] = "{{ no_such_variable }}"
+    inventory["all"]["vars"]["mpquic_pki_dri"] = "/nowhere"
+    done = _run(tmp_path, inventory)
+    assert done.returncode != 0
+    assert not (tmp_path / "plan.json").exists()
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+    assert any("5 problems in the variables; no host was touched:" in line for line in lines), done.stdout
+    for expected in (
+        "site1-client: site.wans[0].devise: unknown key; did you mean 'device'?",
+        "site1-client: site_idd: unknown variable; did you mean 'site.site_id'?",
+        "site2-client: site: is missing; every host of the group 'sites' must have it",
+        "site1-client: mpquic_pki_dri: unknown variable; did you mean 'mpquic_pki_dir'? (so on 3 hosts)",
+    ):
+        assert any(expected in line for line in lines), done.stdout
+    assert any("vps1: vps: can't be templated" in line and "no_such_variable" in line for line in lines), done.stdout

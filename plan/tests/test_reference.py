@@ -1,0 +1,269 @@
+"""The numbers of the reference site, which people know by heart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from mpquic_plan import build
+from mpquic_plan.sizes import sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NUMBERS = range(1, 7)
+Hosts = dict[str, dict[str, Any]]
+
+
+def _by_name(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {item["name"]: item for item in items}
+
+
+@pytest.fixture
+def client(reference: Hosts) -> dict[str, Any]:
+    return build(reference)["site1-client"]
+
+
+@pytest.fixture
+def server(reference: Hosts) -> dict[str, Any]:
+    return build(reference)["vps1"]
+
+
+def test_wans_have_their_devices_and_tables(client: dict[str, Any]) -> None:
+    assert [(wan["name"], wan["device"], wan["table"], wan["rule_priority"]) for wan in client["wans"]] == [
+        (f"wan{n}", f"enp7s{n + 2}", 100 + n, 1000 + n) for n in NUMBERS
+    ]
+
+
+def test_a_wan_table_ends_in_a_blackhole(client: dict[str, Any]) -> None:
+    for wan in client["wans"]:
+        assert [(route["type"], route["destination"], route["table"]) for route in wan["routes"]] == [
+            ("blackhole", "0.0.0.0/0", wan["table"]),
+            ("blackhole", "::/0", wan["table"]),
+        ]
+
+
+def test_lans_have_their_devices_addresses_and_tables(client: dict[str, Any]) -> None:
+    devices = ["enp6s20", "enp6s21", "enp6s22", "enp6s23", "enp7s1", "enp7s2"]
+    seen = [(lan["device"], lan["addresses"], lan["table"], lan["rule_priority"]) for lan in client["lans"]]
+    assert seen == [(devices[n - 1], [f"172.16.{n}.1/30"], 200 + n, 2000 + n) for n in NUMBERS]
+
+
+def test_a_lan_goes_through_its_tunnel_or_nowhere(client: dict[str, Any]) -> None:
+    tuns = _by_name(client["tuns"])
+    for lan in client["lans"]:
+        through = [route for route in tuns[lan["tunnel"]]["routes"] if route["table"] == lan["table"]]
+        assert [route["destination"] for route in through] == ["0.0.0.0/0", "::/0"]
+        last = [route for route in lan["routes"] if route["table"] == lan["table"]]
+        assert [(route["type"], route["destination"]) for route in last] == [
+            ("unreachable", "0.0.0.0/0"),
+            ("unreachable", "::/0"),
+        ]
+        assert all(route["metric"] > through[0]["metric"] for route in last)
+
+
+def test_tunnel_ends_have_the_addresses_of_the_reference(client: dict[str, Any], server: dict[str, Any]) -> None:
+    ours, theirs = _by_name(client["tuns"]), _by_name(server["tuns"])
+    for n in NUMBERS:
+        assert ours[f"mpq{n}"]["addresses"] == [f"10.200.{n}.1/32", f"fd6d:7071:ac8:{n}01::1/128"]
+        assert theirs[f"mpq{n}"]["addresses"] == [f"10.200.{n}.2/32", f"fd6d:7071:ac8:{n}02::1/128"]
+        assert [route["destination"] for route in theirs[f"mpq{n}"]["routes"]] == [
+            f"10.200.{n}.0/30",
+            f"fd6d:7071:ac8:{n}00::/62",
+        ]
+
+
+def test_instances_of_both_ends_meet(client: dict[str, Any], server: dict[str, Any]) -> None:
+    ours, theirs = _by_name(client["instances"]), _by_name(server["instances"])
+    for n in NUMBERS:
+        one, other = ours[f"mpq{n}"]["config"], theirs[f"mpq{n}"]["config"]
+        assert (one["remote_addr"], one["remote_port"]) == ("203.0.113.10", 45000 + n)
+        assert (other["bind_ip"], other["bind_port"]) == ("::", 45000 + n)
+        assert one["bind_ip"] == f"iface:enp7s{n + 2}"
+        assert ours[f"mpq{n}"]["devices"] == [f"enp7s{n + 2}"]
+        assert [(peer["identity"], peer["tunnel"], peer["allowed"]) for peer in other["peers"]] == [
+            ("urn:mpquic:site:site1", one["tunnel"], one["inner_addresses"])
+        ]
+        for key in ("transport_mode", "congestion_algorithm", "max_datagram_size"):
+            assert one[key] == other[key]
+
+
+def test_certificates_can_not_pose_as_the_other_side(client: dict[str, Any], server: dict[str, Any]) -> None:
+    assert client["pki"]["usage"] == "clientAuth"
+    assert client["pki"]["subject_alt_names"] == ["URI:urn:mpquic:site:site1"]
+    assert server["pki"]["usage"] == "serverAuth"
+    assert server["pki"]["subject_alt_names"] == ["DNS:vps1.example.net", "IP:203.0.113.10", "IP:2001:db8:113::10"]
+    assert client["instances"][0]["config"]["tls"]["server_name"] == "vps1.example.net"
+
+
+def test_the_firewalls_open_what_is_needed(client: dict[str, Any], server: dict[str, Any]) -> None:
+    devices = ["enp6s20", "enp6s21", "enp6s22", "enp6s23", "enp7s1", "enp7s2"]
+    assert client["firewall"]["forward"] == [{"from": devices[n - 1], "to": f"mpq{n}"} for n in NUMBERS]
+    assert client["firewall"]["masquerade_devices"] == [f"mpq{n}" for n in NUMBERS]
+    assert client["firewall"]["ssh"] == {"ports": "auto", "devices": ["enp6s18", "enp6s19"]}
+    assert server["firewall"]["udp_ports"] == [45000 + n for n in NUMBERS]
+    assert server["firewall"]["masquerade4"] == [f"10.200.{n}.0/30" for n in NUMBERS]
+    assert server["firewall"]["site_to_site"] is False
+
+
+def test_own_traffic_leaves_by_management(client: dict[str, Any]) -> None:
+    assert client["egress"] == "mgmt1"
+    first, second = client["management"]
+    assert [(route["destination"], route["gateway"], route["table"]) for route in first["routes"]] == [
+        ("10.10.11.0/24", None, 151),
+        ("0.0.0.0/0", "10.10.11.1", 151),
+        ("0.0.0.0/0", "10.10.11.1", None),
+    ]
+    assert (second["addresses"], second["routes"], second["rules"]) == (["10.10.10.100/24"], [], [])
+
+
+def test_own_traffic_can_leave_by_a_wan(changed: Callable[..., Hosts]) -> None:
+    client = build(changed([("site1-client", "site.egress", "wan4")]))["site1-client"]
+    rules = _by_name(client["wans"])["wan4"]["rules"]
+    assert [(rule["priority"], rule["table"], rule["suppress_prefix_length"]) for rule in rules] == [
+        (1004, 104, None),
+        (1900, 254, 0),
+        (1904, 104, None),
+    ]
+    assert rules[2]["incoming_interface"] == "lo"
+    # The management interface keeps a way for its replies, but no default route.
+    assert [route["table"] for route in client["management"][0]["routes"]] == [151, 151]
+
+
+def test_a_vlan_is_a_lan_of_its_own(changed: Callable[..., Hosts]) -> None:
+    vlans = [
+        {"id": 13, "tunnel": "mpq2"},
+        {"id": 300, "address": "172.18.0.1/30", "tunnel": "none", "fallback": "wan4"},
+    ]
+    client = build(changed([("site1-client", "site.lans[0].vlans", vlans)]))["site1-client"]
+    lans = _by_name(client["lans"])
+    assert lans["lan1"]["vlan_devices"] == ["enp6s20.13", "enp6s20.300"]
+    one, other = lans["lan1.13"], lans["lan1.300"]
+    assert (one["device"], one["parent"], one["vlan_id"]) == ("enp6s20.13", "enp6s20", 13)
+    assert (one["addresses"], one["table"], one["rule_priority"]) == (["172.16.13.1/30"], 100013, 2100)
+    assert (other["table"], other["rule_priority"], other["tunnel"]) == (100300, 2101, None)
+
+
+def test_a_fallback_is_a_second_rule_and_a_masquerade(changed: Callable[..., Hosts]) -> None:
+    client = build(changed([("site1-client", "site.lans[4].fallback", "wan4")]))["site1-client"]
+    lan = _by_name(client["lans"])["lan5"]
+    assert [(rule["priority"], rule["table"]) for rule in lan["rules"]] == [(2005, 205), (2505, 104)]
+    assert lan["routes"] == []
+    assert {"from": "enp7s1", "to": "enp7s6"} in client["firewall"]["forward"]
+    assert "enp7s6" in client["firewall"]["masquerade_devices"]
+
+
+def test_a_routed_site_is_masqueraded_by_nobody_but_the_vps(changed: Callable[..., Hosts]) -> None:
+    plan = build(
+        changed(
+            [
+                ("site1-client", "site.lan_mode", "routed"),
+                ("site1-client", "site.lans[4].behind", ["192.168.105.0/24", "198.51.100.0/28"]),
+            ]
+        )
+    )
+    client, server = plan["site1-client"], plan["vps1"]
+    assert client["firewall"]["masquerade_devices"] == []
+    assert {"from": "mpq5", "to": "enp7s1"} in client["firewall"]["forward"]
+    prefixes = ["172.16.5.0/30", "192.168.105.0/24", "198.51.100.0/28"]
+    config = _by_name(server["instances"])["mpq5"]["config"]
+    assert config["peers"][0]["allowed"] == ["10.200.5.1/32", "fd6d:7071:ac8:501::1/128", *prefixes]
+    assert [route["destination"] for route in _by_name(server["tuns"])["mpq5"]["routes"]][2:] == prefixes
+    assert "192.168.105.0/24" in server["firewall"]["masquerade4"]
+    assert "198.51.100.0/28" not in server["firewall"]["masquerade4"]
+    behind = [route for route in _by_name(client["lans"])["lan5"]["routes"] if route["gateway"]]
+    assert {(route["destination"], route["gateway"]) for route in behind} == {
+        ("192.168.105.0/24", "172.16.5.2"),
+        ("198.51.100.0/28", "172.16.5.2"),
+    }
+
+
+def test_several_sites_share_a_listener(changed: Callable[..., Hosts]) -> None:
+    plan = build(
+        changed(
+            [
+                ("vps1", "vps.listeners[3].subnet", "10.200.4.0/24"),
+                (
+                    "site64-client",
+                    "site",
+                    {
+                        "name": "site64",
+                        "site_id": 64,
+                        "management": [{"name": "mgmt1", "address": "dhcp"}],
+                        "wans": [{"name": "wan4"}],
+                    },
+                ),
+            ]
+        )
+    )
+    assert [tun["addresses"][0] for tun in plan["site64-client"]["tuns"]] == ["10.200.4.253/32"]
+    assert _by_name(plan["vps1"]["tuns"])["mpq4"]["addresses"][0] == "10.200.4.254/32"
+    peers = _by_name(plan["vps1"]["instances"])["mpq4"]["config"]["peers"]
+    assert [peer["identity"] for peer in peers] == ["urn:mpquic:site:site1", "urn:mpquic:site:site64"]
+
+
+def test_several_tunnels_of_a_site_share_a_listener(changed: Callable[..., Hosts]) -> None:
+    listener = {"name": "mt4", "port": 45010, "subnet": "10.200.10.0/24", "tunnels_per_site": 3}
+    tunnels = [
+        {"name": name, "wan": "wan4", "listener": "mt4", "slot": k} for k, name in ((1, "cr1"), (2, "br1"), (3, "df1"))
+    ]
+    changes = [("vps1", "vps.listeners[6]", listener)]
+    changes += [("site1-client", f"site.tunnels[{5 + tunnel['slot']}]", tunnel) for tunnel in tunnels]
+    plan = build(changed(changes))
+    tuns = _by_name(plan["site1-client"]["tuns"])
+    assert [tuns[name]["addresses"][0] for name in ("cr1", "br1", "df1")] == [
+        "10.200.10.1/32",
+        "10.200.10.5/32",
+        "10.200.10.9/32",
+    ]
+    assert _by_name(plan["vps1"]["tuns"])["mt4"]["addresses"][0] == "10.200.10.254/32"
+
+
+def test_a_short_site_gets_the_lans_and_tunnels_of_its_wans() -> None:
+    site = {
+        "name": "farm",
+        "site_id": 1,
+        "management": [{"name": "mgmt1", "address": "dhcp"}],
+        "wans": [{"name": "wan5"}, {"name": "wan2"}],
+    }
+    plan = build({"farm-client": {"site": site}, "vps1": {"vps": {"address": "203.0.113.10"}}})
+    client = plan["farm-client"]
+    assert [lan["name"] for lan in client["lans"]] == ["lan2", "lan5"]
+    assert [instance["name"] for instance in client["instances"]] == ["mpq2", "mpq5"]
+    assert client["instances"][0]["config"]["tls"]["server_name"] == "vps1"
+    assert plan["vps1"]["instances"][0]["config"]["bind_ip"] == "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("mtu", "outer", "mode", "expected"),
+    [
+        (1500, "ipv4", "datagram", (1472, 1400, 1360, 1340)),
+        (1500, "ipv6", "datagram", (1452, 1400, 1360, 1340)),
+        (1420, "ipv4", "datagram", (1392, 1348, 1308, 1288)),
+        # The TUN never falls below 1280, but TCP is kept to what one datagram holds.
+        (1280, "ipv4", "datagram", (1252, 1280, 1168, 1148)),
+        (1280, "ipv6", "datagram", (1232, 1280, 1148, 1128)),
+        (1280, "ipv4", "reliable", (1252, 1280, 1240, 1220)),
+        (9000, "ipv4", "datagram", (8972, 1400, 1360, 1340)),
+    ],
+)
+def test_sizes_follow_the_mtu_of_the_wan(mtu: int, outer: str, mode: str, expected: tuple[int, ...]) -> None:
+    got = sizes(mtu, outer, mode)
+    assert (got.max_datagram_size, got.tun_mtu, got.mss4, got.mss6) == expected
+
+
+def test_a_tunnel_over_ipv6_goes_to_the_address_of_that_family(changed: Callable[..., Hosts]) -> None:
+    client = build(changed([("site1-client", "site.tunnels[4].outer", "ipv6")]))["site1-client"]
+    config = _by_name(client["instances"])["mpq5"]["config"]
+    assert (config["remote_addr"], config["max_datagram_size"]) == ("2001:db8:113::10", 1452)
+
+
+def test_fixed_addresses_of_a_wan_stand_in_its_table(changed: Callable[..., Hosts]) -> None:
+    static = {"address": "198.51.100.2/30", "gateway": "198.51.100.1"}
+    client = build(changed([("site1-client", "site.wans[3].static", static)]))["site1-client"]
+    wan = _by_name(client["wans"])["wan4"]
+    assert (wan["dhcp"], wan["static"]["addresses"]) == (False, ["198.51.100.2/30"])
+    assert [(route["destination"], route["gateway"], route["table"]) for route in wan["routes"][:2]] == [
+        ("198.51.100.0/30", None, 104),
+        ("0.0.0.0/0", "198.51.100.1", 104),
+    ]
