@@ -65,9 +65,9 @@ class Journal:
         """Write what an operator must act upon."""
         self._logger.error(event, extra={_FIELDS: fields})
 
-    def exception(self, event: str, **fields: object) -> None:
+    def fault(self, event: str, error: BaseException | None, **fields: object) -> None:
         """Write a fault of the program with its traceback."""
-        self._logger.exception(event, extra={_FIELDS: fields})
+        self._logger.error(event, exc_info=error, extra={_FIELDS: fields})
 
     def limited(self, key: str, now: float, event: str, interval: float = 60.0, **fields: object) -> None:
         """Write a warning unless one of the same `key` was written less than `interval` seconds ago."""

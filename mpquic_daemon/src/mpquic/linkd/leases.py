@@ -21,8 +21,8 @@ CONTROL_TIMEOUT = 1.0
 async def gather(monitor: LinkMonitor, device: str, instances: Iterable[str]) -> LeaseEvidence:
     """Return what is known of `device`, which carries `instances`; OSError when netlink fails."""
     neighbour = monitor.neighbour(device)
-    stamp = address_stamp(monitor.state(device).index)
-    # In threads, since other processes answer; netlink stays in this one, whose socket it shares.
+    # In threads, since other processes answer, and pyroute2 wants no running loop around it.
+    stamp = await asyncio.to_thread(address_stamp, monitor.state(device).index)
     answers = await asyncio.gather(*(asyncio.to_thread(_is_up, name) for name in instances))
     return LeaseEvidence(
         tunnel_up=any(answers),

@@ -190,7 +190,12 @@ class LinkDaemon:
             elif self._limiter.wants(device, now) and not self._renewals:
                 task = asyncio.create_task(self._renew(device, users))
                 self._renewals.add(task)
-                task.add_done_callback(self._renewals.discard)
+                task.add_done_callback(self._on_renewed)
+
+    def _on_renewed(self, task: asyncio.Task[None]) -> None:
+        self._renewals.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._journal.fault("linkd.fault", task.exception())
 
     async def _renew(self, device: str, users: list[str]) -> None:
         now = asyncio.get_running_loop().time()

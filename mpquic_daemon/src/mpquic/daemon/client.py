@@ -1,0 +1,461 @@
+"""The client: one TUN, one tunnel, one WAN, and a connection to the server that is always there or being made."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from typing import TYPE_CHECKING
+
+from mpquic.daemon import credentials
+from mpquic.daemon.client_connection import ClientConnection, Ending, Failure, Phase
+from mpquic.daemon.lease_request import LeaseRequest
+from mpquic.daemon.session import CloseCode
+from mpquic.daemon.telemetry import snapshot
+from mpquic.net.netlink import LinkMonitor
+from mpquic.net.tun import TunDevice
+from mpquic.net.udp import plain_host
+from mpquic.proto.backoff import Backoff
+from mpquic.proto.frame import FrameError, TrafficClass
+from mpquic.proto.path import PathState
+from mpquic.proto.scheduler import FailoverScheduler
+from mpquic.proto.tunnel import Counters, TunnelReceiver, TunnelSender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpquic.config import ClientConfig
+    from mpquic.daemon.journal import Journal
+
+MIN_DATAGRAM_SIZE = 1200
+PATIENCE = 300.0
+"""Seconds of an outage in which retries stay close together: most outages are over by then."""
+CLOSE_RETRY = 1.0
+"""Longest pause before a retry during PATIENCE, unless the server refused us."""
+LOCAL_RETRY = 1.0
+RENEW_AFTER = 6.0
+UPGRADE_FIRST = 60.0
+UPGRADE_LAST = 3600.0
+TUN_BATCH = 16
+MAX_ROUNDS = 16
+TICK = 0.5
+"""Longest sleep of the loop while something is wanted that has no timer of its own."""
+
+
+class Client:
+    """Implements `Role`. States: inactive, connecting, up, down."""
+
+    def __init__(self, config: ClientConfig, journal: Journal, on_change: Callable[[], None]) -> None:
+        self._config = config
+        self._journal = journal
+        self._on_change = on_change
+        self._path = config.paths[0]
+        self._loop = asyncio.get_running_loop()
+        self._boot_id = os.urandom(16)
+        self._epoch = 0
+        self._state = "connecting"
+        self._since = time.time()
+        self._error: str | None = None
+        self._session_name = b""
+        self._registrations = 0
+        self._current: ClientConnection | None = None
+        self._candidate: ClientConnection | None = None
+        self._backoff = Backoff(random.SystemRandom(), maximum=config.reconnect_max_s)
+        self._next_attempt = 0.0
+        self._silent_attempts = 0
+        self._down_since: float | None = None
+        self._upgrade_pause = UPGRADE_FIRST
+        self._upgrade_at: float | None = None
+        self._counters = Counters()
+        self._scheduler = FailoverScheduler()
+        traffic_class = TrafficClass[config.traffic_class.upper()]
+        self._sender = TunnelSender(self._scheduler, traffic_class=traffic_class, counters=self._counters)
+        self._receiver = TunnelReceiver(counters=self._counters)
+        self._lease = LeaseRequest(journal)
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: set[int] = set()
+        self._generation: int | None = None
+        self._stopping = False
+
+    # Life
+
+    def start(self) -> None:
+        """Attach to the TUN and begin to connect; TunError, OSError, CredentialsError."""
+        self._identity = credentials.load_client(self._config.tls)
+        self._tun = TunDevice(self._config.tun_name)
+        self._monitor = LinkMonitor(self._config.devices)
+        self._loop.add_reader(self._tun.fileno(), self._on_tun)
+        if self._config.devices:
+            self._loop.add_reader(self._monitor.fileno(), self._on_netlink)
+        self._wan_changed()
+        self._turn()
+
+    async def stop(self) -> None:
+        """Say goodbye and release everything."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._drop("_candidate", "the client stops")
+        self._drop("_current", "the client stops")
+        self._loop.remove_reader(self._tun.fileno())
+        self._loop.remove_reader(self._monitor.fileno())
+        self._tun.set_carrier(False)
+        self._tun.close()
+        self._monitor.close()
+        self._lease.close()
+
+    def apply(self, config: ClientConfig) -> None:
+        """Take over hot keys; the files of the identity are used by the next connection. CredentialsError."""
+        self._identity = credentials.load_client(config.tls)
+        self._config = config
+        self._backoff = Backoff(random.SystemRandom(), maximum=config.reconnect_max_s)
+        for connection in (self._current, self._candidate):
+            if connection is not None:
+                connection.session.retime(config.probe_interval, config.down_after)
+        self._turn()
+
+    # Events
+
+    def _on_tun(self) -> None:
+        now = self._loop.time()
+        self._sender.enqueue(self._tun.read_batch(TUN_BATCH), now)
+        self._turn()
+
+    def _on_netlink(self) -> None:
+        self._monitor.read()
+        self._wan_changed()
+        self._turn()
+
+    def _on_socket(self, connection: ClientConnection) -> None:
+        connection.read(self._loop.time())
+        self._turn()
+
+    def _on_writable(self, connection: ClientConnection) -> None:
+        connection.socket.resume()
+        self._turn()
+
+    # The loop: everything that happened is followed by one turn
+
+    def _turn(self) -> None:
+        if self._stopping:
+            return
+        now = self._loop.time()
+        for connection in (self._current, self._candidate):
+            if connection is not None:
+                self._serve(connection, now)
+        self._consider_attempt(now)
+        self._settle_state(now)
+        self._send(now)
+        self._schedule(now)
+
+    def _serve(self, connection: ClientConnection, now: float) -> None:
+        inbox = connection.advance(now)
+        if connection is self._candidate and connection.phase is Phase.REGISTERED:
+            self._promote(connection, now)
+        if inbox.datagrams or inbox.stream_bytes:
+            try:
+                writes = connection.session.writes(inbox, self._receiver, now)
+            except FrameError as error:
+                self._counters.refuse(f"stream {error.reason}")
+                connection.close(CloseCode.PROTOCOL, "malformed frame on the data stream", now)
+                connection.ending = connection.ending or Ending(Failure.ENDED, f"malformed frame: {error.reason}")
+            else:
+                for buffers in writes:
+                    self._tun.write(buffers)
+        if connection.ending is not None:
+            self._ended(connection, connection.ending, now)
+
+    def _send(self, now: float) -> None:
+        # What a path takes is bounded by what is worth having inside QUIC; after a flush there is room again.
+        for _ in range(MAX_ROUNDS):
+            moved = self._sender.flush(now)
+            for connection in (self._current, self._candidate):
+                if connection is not None:
+                    connection.flush(now)
+                    self._watch_writable(connection)
+            if not moved:
+                return
+
+    def _watch_writable(self, connection: ClientConnection) -> None:
+        fd = connection.socket.fileno()
+        if connection.socket.wants_write and fd not in self._writing:
+            self._writing.add(fd)
+            self._loop.add_writer(fd, self._on_writable, connection)
+        elif not connection.socket.wants_write and fd in self._writing:
+            self._writing.discard(fd)
+            self._loop.remove_writer(fd)
+
+    def _schedule(self, now: float) -> None:
+        timers = [c.timer(now) for c in (self._current, self._candidate) if c is not None]
+        if self._state in ("connecting", "down"):
+            timers.append(min(max(self._next_attempt, now), now + TICK) if self._candidate is None else now + TICK)
+        timers.append(self._upgrade_at)
+        due = min((timer for timer in timers if timer is not None), default=None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            # Never sooner than a moment from now: a timer that stays due must not stop the loop from reading.
+            self._timer = self._loop.call_at(max(due, now + 0.0005), self._turn)
+
+    # Connections
+
+    def _consider_attempt(self, now: float) -> None:
+        upgrading = self._upgrade_at is not None and now >= self._upgrade_at
+        wanted = not self._is_carrying() or self._is_doubtful() or upgrading
+        if self._state == "inactive" or self._candidate is not None or not wanted or now < self._next_attempt:
+            return
+        size = self._config.max_datagram_size
+        if upgrading:
+            self._upgrade_at = now + self._upgrade_pause
+            self._upgrade_pause = min(2 * self._upgrade_pause, UPGRADE_LAST)
+        elif self._silent_attempts >= 2 and self._silent_attempts % 2 == 0:
+            # Perhaps the path takes only smaller packets and tells nobody.
+            size = MIN_DATAGRAM_SIZE
+        self._epoch += 1
+        try:
+            connection = ClientConnection(
+                self._config,
+                self._path,
+                self._identity,
+                boot_id=self._boot_id,
+                epoch=self._epoch,
+                max_datagram_size=size,
+                now=now,
+            )
+        except OSError as error:
+            self._error = f"no socket: {error.strerror}"
+            self._next_attempt = now + LOCAL_RETRY
+            self._journal.limited("socket", now, "path.no_socket", path=self._path.name, error=error)
+            return
+        self._candidate = connection
+        self._loop.add_reader(connection.socket.fileno(), self._on_socket, connection)
+
+    def _promote(self, connection: ClientConnection, now: float) -> None:
+        """The candidate has registered: it is the path from now on."""
+        assert connection.welcome is not None
+        old, self._current, self._candidate = self._current, connection, None
+        if connection.welcome.session != self._session_name:
+            self._session_name = connection.welcome.session
+            self._sender.restart()
+            self._receiver.restart()
+        self._scheduler.add(connection.session.path, priority=self._path.priority, weight=self._path.weight)
+        if old is not None:
+            self._release(old, "replaced by a newer connection")
+        self._registrations += 1
+        self._silent_attempts = 0
+        self._backoff.connected(now)
+        if connection.max_datagram_size < self._config.max_datagram_size:
+            self._upgrade_at = now + self._upgrade_pause
+        else:
+            self._upgrade_at, self._upgrade_pause = None, UPGRADE_FIRST
+
+    def _ended(self, connection: ClientConnection, ending: Ending, now: float) -> None:
+        """A connection or attempt has come to its end: drop it and decide when to try again."""
+        was_current = connection is self._current
+        if was_current:
+            self._current = None
+        elif connection is self._candidate:
+            self._candidate = None
+        self._release(connection, None)
+        patient = self._down_since is None or now - self._down_since < PATIENCE
+        if ending.failure is Failure.SILENT:
+            self._silent_attempts += 1
+            # The attempt itself was the pause.
+            delay = 0.0 if patient else self._backoff.next_delay(now)
+        else:
+            delay = self._backoff.next_delay(now)
+            if ending.failure is not Failure.REFUSED and patient:
+                delay = min(delay, CLOSE_RETRY)
+        if ending.retry_after is not None:
+            delay = max(delay, min(ending.retry_after, self._config.reconnect_max_s))
+        self._next_attempt = now + delay
+        if self._is_carrying():
+            return  # It was only a second connection.
+        self._error = ending.reason
+        if ending.failure is Failure.REFUSED:
+            self._journal.limited("refused", now, "path.refused", path=self._path.name, reason=ending.reason)
+        elif was_current:
+            self._journal.info("path.ended", path=self._path.name, reason=ending.reason)
+
+    def _drop(self, which: str, reason: str | None) -> None:
+        connection: ClientConnection | None = getattr(self, which)
+        if connection is not None:
+            setattr(self, which, None)
+            self._release(connection, reason)
+
+    def _release(self, connection: ClientConnection, farewell: str | None) -> None:
+        """Close a connection; with a reason the peer is told, without one nothing is sent any more."""
+        if farewell is not None and connection.phase is not Phase.OVER:
+            connection.close(CloseCode.NONE, farewell, self._loop.time())
+        fd = connection.socket.fileno()
+        self._loop.remove_reader(fd)
+        if fd in self._writing:
+            self._writing.discard(fd)
+            self._loop.remove_writer(fd)
+        self._scheduler.remove(connection.session.path)
+        connection.release()
+
+    # State
+
+    def _is_carrying(self) -> bool:
+        return self._current is not None and self._current.session.path.state is not PathState.DOWN
+
+    def _is_doubtful(self) -> bool:
+        """Whether the current connection still counts as up but a new one should be tried beside it."""
+        current = self._current
+        if current is None:
+            return False
+        if current.too_large and current.max_datagram_size > MIN_DATAGRAM_SIZE:
+            self._silent_attempts = max(2, self._silent_attempts + self._silent_attempts % 2)
+            return True
+        return current.doubtful and current.session.path.state is PathState.SUSPECT
+
+    def _wan_changed(self) -> None:
+        """Look at the WAN: unusable means inactive; another device, address or gateway means a new connection now."""
+        if self._path.bind_device is None:
+            return
+        wan = self._monitor.state(self._path.bind_device)
+        if not wan.usable_for(self._path.family):
+            # Without address or route the kernel would send by another WAN's address: nothing leaves any more.
+            self._drop("_candidate", None)
+            self._drop("_current", None)
+            self._generation = None
+            self._error = f"{wan.device}: {wan.reason() or 'no address of the family of remote_addr'}"
+            self._set_state("inactive")
+            return
+        generation = wan.generations[self._path.family]
+        if generation == self._generation:
+            return
+        if self._generation is not None:
+            self._journal.info("wan.changed", wan=self._path.name, device=wan.device)
+        self._generation = generation
+        self._drop("_candidate", None)
+        self._backoff.reset()
+        self._silent_attempts = 0
+        self._next_attempt = 0.0
+        self._lease.reset()
+        if self._current is not None:
+            self._current.doubtful = True
+            self._current.session.path.state = PathState.SUSPECT
+        elif self._state == "inactive":
+            self._error = None
+            self._set_state("connecting")
+
+    def _settle_state(self, now: float) -> None:
+        if self._state == "inactive":
+            self._down_since = None
+            return
+        if self._is_carrying():
+            assert self._current is not None
+            self._down_since = None
+            self._error = None
+            if self._candidate is not None and self._candidate.phase is Phase.HANDSHAKE and not self._wants_candidate():
+                # The old connection came back by itself before the new one had registered.
+                self._drop("_candidate", None)
+            self._set_state("up")
+            return
+        if self._down_since is None:
+            self._down_since = now
+            self._lease.reset()
+        if self._current is not None and self._state == "up":
+            self._error = f"no answer from the server for {self._config.down_after:g} s"
+            self._silent_attempts = 0
+            self._next_attempt = now + self._backoff.next_delay(now)
+            self._consider_attempt(now)
+        failed = self._silent_attempts > 1 or (self._error is not None and self._registrations > 0)
+        if self._state != "connecting" or failed or self._backoff.attempts > 1:
+            self._set_state("down")
+        heard = max((c.silent_since for c in (self._current,) if c is not None), default=self._down_since)
+        if self._path.bind_device is not None and now - min(heard, self._down_since) >= RENEW_AFTER:
+            self._lease.ask(self._path.bind_device, now)
+
+    def _wants_candidate(self) -> bool:
+        return self._is_doubtful() or self._upgrade_at is not None
+
+    def _set_state(self, state: str) -> None:
+        if state == self._state:
+            return
+        self._state = state
+        self._since = time.time()
+        self._tun.set_carrier(state == "up")
+        fields: dict[str, object] = {"path": self._path.name, "peer": self._peer()}
+        if state == "up" and self._current is not None:
+            rtt = self._current.session.liveness.rtt.smoothed
+            fields["rtt_ms"] = None if rtt is None else round(rtt * 1000, 1)
+            fields["local"] = plain_host(self._current.socket.local_address)
+        elif self._error is not None:
+            fields["reason"] = self._error
+        self._journal.info(f"tunnel.{state}", **fields)
+        self._on_change()
+
+    # What people ask
+
+    def status(self) -> dict[str, object]:
+        """Return the row of `mpquicctl status` without the name."""
+        current = self._current if self._is_carrying() else None
+        return {
+            "state": self._state,
+            "since": self._since,
+            "peer": self._peer(),
+            "wan": self._path.name,
+            "rtt_ms": _milliseconds(current),
+            "loss": round(current.session.path.loss, 4) if current is not None else None,
+            "tx_bytes": self._counters.tx_bytes,
+            "rx_bytes": self._counters.rx_bytes,
+            "reconnects": max(0, self._registrations - 1),
+            "error": self._error,
+        }
+
+    def paths(self) -> list[dict[str, object]]:
+        """Return the rows of `mpquicctl paths`."""
+        current = self._current
+        row: dict[str, object] = {
+            "path": self._path.name,
+            "state": current.session.path.state.value if current is not None else self._state,
+            "peer": self._peer(),
+            "device": self._path.bind_device,
+            "rtt_ms": _milliseconds(current),
+            "loss": round(current.session.path.loss, 4) if current is not None else None,
+            "tx_bytes": self._counters.tx_bytes,
+            "rx_bytes": self._counters.rx_bytes,
+        }
+        if current is not None:
+            host, port = current.socket.local_address[:2]
+            row["local"] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            row["transport_mode"] = "reliable" if current.session.path.reliable else "datagram"
+            row["max_datagram_size"] = current.max_datagram_size
+            row["frame_capacity"] = current.session.path.frame_capacity
+            row["congestion_window"] = current.link.congestion_window
+            row["rate_bytes_per_s"] = round(current.link.rate)
+        return [row]
+
+    def counters(self) -> dict[str, object]:
+        """Return all counters."""
+        current = self._current
+        found: dict[str, object] = {
+            "tunnel": self._counters.snapshot(),
+            "tun": snapshot(self._tun.counters),
+            "queues": {str(name): _queue(queue) for name, queue in self._sender.queues.items()},
+            "attempts": self._epoch,
+            "registrations": self._registrations,
+        }
+        if current is not None:
+            found["udp"] = snapshot(current.socket.counters)
+            found["quic"] = snapshot(current.link.meter)
+        return found
+
+    def _peer(self) -> str:
+        address, port = self._path.remote_addr, self._path.remote_port
+        return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _milliseconds(connection: ClientConnection | None) -> float | None:
+    rtt = connection.session.liveness.rtt.smoothed if connection is not None else None
+    return round(rtt * 1000, 2) if rtt is not None else None
+
+
+def _queue(queue: object) -> dict[str, int]:
+    names = ("bytes", "overflow_drops", "codel_drops", "codel_marks", "expired")
+    return {name: int(getattr(queue, name)) for name in names}

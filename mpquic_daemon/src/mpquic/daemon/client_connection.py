@@ -1,0 +1,267 @@
+"""One attempt of a client to reach its server over one WAN, from the socket to the registration, and what follows.
+
+An attempt has a socket of its own: a new source port makes a new NAT mapping, and a socket outlives neither its device
+nor its address.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+
+import mpquic
+from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode, Inbox, Session, SessionError
+from mpquic.net import quic
+from mpquic.net.quic import Established, LinkOptions, Terminated
+from mpquic.net.udp import SendStatus, UdpSocket, split_segments
+from mpquic.proto.control import Bye, ControlError
+from mpquic.proto.handshake import ClientRegistration, Output, RegistrationRequest, Rejected, Send, Welcomed
+
+if TYPE_CHECKING:
+    from mpquic.config import ClientConfig, ClientPath
+    from mpquic.daemon.credentials import ClientIdentity
+    from mpquic.proto.control import Welcome
+
+SILENCE = 1.8
+"""Seconds after which an attempt that the peer hasn't answered at all is given up for a new one. aioquic sends its
+first packets at 0, 0.3 and 0.9 s: a link that heals meanwhile waits for less than a second."""
+DEADLINE = 10.0
+"""Seconds in which an attempt that the peer has answered must have come to its end."""
+
+
+class Phase(Enum):
+    """How far an attempt is."""
+
+    HANDSHAKE = "handshake"
+    REGISTERING = "registering"
+    REGISTERED = "registered"
+    OVER = "over"
+
+
+class Failure(Enum):
+    """Why it is over, as far as it matters for trying again."""
+
+    SILENT = "no answer"
+    LOCAL = "local error"
+    REFUSED = "refused"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of an attempt or connection."""
+
+    failure: Failure
+    reason: str
+    retry_after: float | None = None
+
+
+class ClientConnection:
+    """A connection to the server. Raises OSError when the socket can't be made now."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        path: ClientPath,
+        identity: ClientIdentity,
+        *,
+        boot_id: bytes,
+        epoch: int,
+        max_datagram_size: int,
+        now: float,
+    ) -> None:
+        self.phase = Phase.HANDSHAKE
+        self.ending: Ending | None = None
+        self.welcome: Welcome | None = None
+        self.started = now
+        self.heard_at: float | None = None
+        self.too_large = False
+        """Whether the kernel refused a packet as larger than the path takes."""
+        self.doubtful = False
+        """Whether an ICMP error came back: nothing to rely on, but a reason to try another connection at once."""
+        self.max_datagram_size = max_datagram_size
+        self._config = config
+        self._path = path
+        self._identity = identity
+        self._request = RegistrationRequest(
+            tunnel=config.tunnel_name,
+            path=path.name,
+            boot_id=boot_id,
+            epoch=epoch,
+            inner=config.inner_addresses,
+            site=config.site,
+            wan=config.wan or "",
+            traffic_class=config.traffic_class,
+            weight=float(path.weight),
+            priority=path.priority,
+            transport_mode=config.transport_mode,
+        )
+        any_address = "::" if path.family == socket.AF_INET6 else "0.0.0.0"
+        self.socket = UdpSocket(
+            (path.bind_address or any_address, 0),
+            device=path.bind_device,
+            peer=(path.remote_addr, path.remote_port),
+            gso=config.udp_gso,
+            dual_stack=False,
+        )
+        try:
+            options = LinkOptions(config.congestion_algorithm, max_datagram_size, IDLE_TIMEOUT, DEADLINE)
+            self.link = quic.connect(
+                self.socket.peer_address,
+                ca_file=config.tls.ca_file,
+                server_name=config.tls.server_name,
+                options=options,
+                now=now,
+            )
+        except BaseException:
+            self.socket.close()
+            raise
+        self._registration: ClientRegistration | None = None
+        self._errors_seen = 0
+        self.session = Session(
+            path.name, self.link, now, probe_interval=config.probe_interval, down_after=config.down_after
+        )
+
+    @property
+    def silent_since(self) -> float:
+        """When the peer was last heard, or the attempt began."""
+        return self.started if self.heard_at is None else self.heard_at
+
+    def read(self, now: float) -> None:
+        """Take what the socket has."""
+        for data, segment, address in self.socket.recv_batch():
+            self.link.receive(split_segments(data, segment), address, now)
+            self.heard_at = now
+        errors = self.socket.counters.rx_errors
+        if errors != self._errors_seen:
+            self._errors_seen = errors
+            self._on_icmp_error()
+
+    def advance(self, now: float) -> Inbox:
+        """Let time pass and take the connection's events; returns what they brought for the tunnel."""
+        timer = self.link.timer()
+        if timer is not None and timer <= now:
+            self.link.handle_timer(now)
+        inbox = Inbox()
+        if self.phase is Phase.OVER:
+            return inbox
+        events = self.link.pop_events()
+        try:
+            for event in events:
+                if isinstance(event, Established):
+                    self._register(now)
+            inbox = self.session.take(events, now)
+            self._talk(inbox, now)
+        except (SessionError, ControlError) as error:
+            self.close(CloseCode.PROTOCOL, str(error), now)
+            self._end(Failure.REFUSED, str(error))
+        for event in events:
+            if isinstance(event, Terminated):
+                refused = event.code != CloseCode.SHUTDOWN and self.phase is not Phase.REGISTERED
+                self._end(
+                    Failure.REFUSED if refused else Failure.ENDED, event.reason or f"closed with code {event.code}"
+                )
+        if inbox.bye is not None:
+            self._end(Failure.ENDED, inbox.bye or "the server said goodbye")
+        self.session.poll(now)
+        self._give_up(now)
+        return inbox
+
+    def flush(self, now: float) -> None:
+        """Send what may leave now."""
+        out = self.link.flush(now)
+        if not out:
+            return
+        status = self.socket.send_batch([datagram for datagram, _ in out])
+        if status is SendStatus.TOO_LARGE:
+            self.too_large = True
+        elif status is SendStatus.REFUSED:
+            self._on_icmp_error()
+        elif status is SendStatus.NO_DEVICE:
+            self._end(Failure.LOCAL, "the device has gone")
+
+    def timer(self, now: float) -> float | None:
+        """When `advance` is due."""
+        timers = [self.link.timer(), self.session.timer(now)]
+        if self._registration is not None:
+            timers.append(self._registration.deadline)
+        if self.phase is Phase.HANDSHAKE and self.heard_at is None:
+            timers.append(self.started + SILENCE)
+        return min((timer for timer in timers if timer is not None), default=None)
+
+    def close(self, code: CloseCode, reason: str, now: float) -> None:
+        """Tell the peer that this is the end. `release` closes the socket."""
+        if self.session.active:
+            self.session.send(Bye(reason=reason))
+        # What waits on a stream isn't sent any more once the connection is closing: send it first.
+        self.flush(now)
+        self.link.close(code, reason)
+        self.flush(now)
+
+    def release(self) -> None:
+        """Close the socket without a word."""
+        self.phase = Phase.OVER
+        self.socket.close()
+
+    def _register(self, now: float) -> None:
+        certificate = self.link.server_certificate
+        assert certificate is not None
+        serial = x509.load_der_x509_certificate(certificate).serial_number
+        if serial in self._identity.revoked:
+            self.close(CloseCode.REVOKED, "", now)
+            self._end(Failure.REFUSED, f"the server's certificate {serial:x} is revoked")
+            return
+        self.phase = Phase.REGISTERING
+        self._registration = ClientRegistration(
+            self._request,
+            self._identity.credentials,
+            certificate,
+            os.urandom,
+            now,
+            timeout=DEADLINE,
+            software=f"mpquic/{mpquic.__version__}",
+        )
+        self.session.open_control()
+        self._obey(self._registration.start(), now)
+
+    def _talk(self, inbox: Inbox, now: float) -> None:
+        registration = self._registration
+        if registration is None or self.phase is not Phase.REGISTERING:
+            return
+        for _, message in inbox.messages:
+            self._obey(registration.receive(message, now), now)
+        self._obey(registration.poll(now), now)
+
+    def _obey(self, outputs: list[Output], now: float) -> None:
+        for output in outputs:
+            if isinstance(output, Send):
+                self.session.send_bytes(output.encode())
+            elif isinstance(output, Welcomed):
+                self.welcome = output.welcome
+                self.phase = Phase.REGISTERED
+                self._registration = None
+                self.session.activate(now)
+                if self._config.transport_mode == "reliable":
+                    self.session.open_data()
+            elif isinstance(output, Rejected):
+                self.close(CloseCode.REFUSED, output.reason, now)
+                self._end(Failure.REFUSED, f"{output.code}: {output.reason}", output.retry_after)
+
+    def _give_up(self, now: float) -> None:
+        if self.phase is Phase.HANDSHAKE and self.heard_at is None and now - self.started >= SILENCE:
+            self._end(Failure.SILENT, f"no answer in {SILENCE:g} s")
+
+    def _on_icmp_error(self) -> None:
+        # Nobody listens there, or a router says so. An attempt goes on: its next packets may meet a server that has
+        # just started. Anybody can forge such an answer, so it ends nothing.
+        self.doubtful = True
+
+    def _end(self, failure: Failure, reason: str, retry_after: float | None = None) -> None:
+        if self.ending is None:
+            self.ending = Ending(failure, reason, retry_after)
+        self.phase = Phase.OVER

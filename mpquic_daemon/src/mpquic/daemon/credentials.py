@@ -1,0 +1,84 @@
+"""The files of an instance's identity, read and checked before they are used."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+
+from mpquic.proto.identity import ChainVerifier, Credentials, IdentityError, parse_revoked
+
+if TYPE_CHECKING:
+    from mpquic.config import ClientTls, ServerTls
+
+
+class CredentialsError(Exception):
+    """A file can't be read or used; the text names the key of the configuration and the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientIdentity:
+    """What a client proves itself with, and the servers' certificates that it no longer accepts."""
+
+    credentials: Credentials
+    revoked: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerIdentity:
+    """What a server checks clients with."""
+
+    verifier: ChainVerifier
+
+
+def load_client(tls: ClientTls) -> ClientIdentity:
+    """Read the files of a client; CredentialsError."""
+    _check_ca(tls.ca_file)
+    certificates, key = _read("tls.cert_file", tls.cert_file), _read("tls.key_file", tls.key_file)
+    try:
+        credentials = Credentials.from_pem(certificates, key)
+    except IdentityError as error:
+        raise CredentialsError(f"tls.cert_file {tls.cert_file}, tls.key_file {tls.key_file}: {error}") from error
+    return ClientIdentity(credentials, _read_revoked(tls.revoked_file))
+
+
+def load_server(tls: ServerTls) -> ServerIdentity:
+    """Read the files of a server; CredentialsError. The certificate and key themselves are read by the listener."""
+    _check_ca(tls.ca_file)
+    for name, path in (("cert_file", tls.cert_file), ("key_file", tls.key_file)):
+        _read(f"tls.{name}", path)
+    try:
+        # OpenSSL's own check: that the key is the certificate's.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert_file, tls.key_file, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        reason = f"they can't be used together: {error}"
+        raise CredentialsError(f"tls.cert_file {tls.cert_file}, tls.key_file {tls.key_file}: {reason}") from error
+    certificates = x509.load_pem_x509_certificates(_read("tls.ca_file", tls.ca_file))
+    return ServerIdentity(ChainVerifier(certificates, _read_revoked(tls.revoked_file)))
+
+
+def _check_ca(path: str) -> None:
+    try:
+        x509.load_pem_x509_certificates(_read("tls.ca_file", path))
+    except ValueError as error:
+        raise CredentialsError(f"tls.ca_file {path}: holds no usable PEM certificate") from error
+
+
+def _read_revoked(path: str | None) -> frozenset[int]:
+    if path is None:
+        return frozenset()
+    text = _read("tls.revoked_file", path)
+    try:
+        return parse_revoked(text.decode())
+    except (IdentityError, UnicodeDecodeError) as error:
+        raise CredentialsError(f"tls.revoked_file {path}: {error}") from error
+
+
+def _read(key: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise CredentialsError(f"{key} {path}: {error.strerror}; it must be readable by the daemon's user") from error

@@ -1,0 +1,432 @@
+"""The server: one UDP port and one TUN for the tunnels of many clients."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING
+
+from mpquic.daemon import credentials
+from mpquic.daemon.server_connection import ServerConnection
+from mpquic.daemon.server_tunnel import ServerTunnel
+from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
+from mpquic.daemon.telemetry import add, snapshot
+from mpquic.net.quic import LinkOptions, LinkState, QuicLink
+from mpquic.net.quic_listener import QuicListener
+from mpquic.net.tun import TunDevice
+from mpquic.net.udp import UdpSocket, split_segments
+from mpquic.proto.control import RefuseCode, Register, Welcome
+from mpquic.proto.dispatch import dispatch
+from mpquic.proto.frame import FrameError
+from mpquic.proto.groups import Group, GroupTable, Registration, RegistrationRefusedError
+from mpquic.proto.path import PathState
+from mpquic.proto.peers import PeerRule, PeerTable
+from mpquic.proto.prefix import parse_prefix
+from mpquic.proto.tunnel import Counters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpquic.config import ServerConfig
+    from mpquic.daemon.journal import Journal
+    from mpquic.daemon.session import Inbox
+    from mpquic.net.udp import Address
+    from mpquic.proto.identity import Identity
+
+TICK = 0.1
+"""Seconds between two looks at all connections: probes, silence, deadlines."""
+TUN_BATCH = 16
+MAX_ROUNDS = 16
+TRANSPORT_MODES = ("datagram", "reliable")
+
+
+class Server:
+    """Implements `Role`. Its state is up while it listens."""
+
+    def __init__(self, config: ServerConfig, journal: Journal, on_change: Callable[[], None]) -> None:
+        self._config = config
+        self._journal = journal
+        self._on_change = on_change
+        self._loop = asyncio.get_running_loop()
+        self._since = time.time()
+        self._table: GroupTable[ServerConnection] = GroupTable(os.urandom)
+        self._tunnels: dict[Group[ServerConnection], ServerTunnel] = {}
+        self._connections: dict[QuicLink, ServerConnection] = {}
+        self._changed: dict[ServerConnection, None] = {}
+        self._counters = Counters()
+        self._past: dict[str, int] = {}
+        self._registrations = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing = False
+        self._next_tick = 0.0
+        self._stopping = False
+
+    # Life
+
+    def start(self) -> None:
+        """Attach to the TUN and listen; TunError, OSError, CredentialsError."""
+        config = self._config
+        self._verifier = credentials.load_server(config.tls).verifier
+        self._peers = _peer_table(config)
+        self._tun = TunDevice(config.tun_name)
+        options = LinkOptions(config.congestion_algorithm, config.max_datagram_size, IDLE_TIMEOUT)
+        self._listener = QuicListener(cert_file=config.tls.cert_file, key_file=config.tls.key_file, options=options)
+        host = config.bind_address or "::"
+        self._socket = UdpSocket((host, config.bind_port), device=config.bind_device, gso=config.udp_gso)
+        self._loop.add_reader(self._tun.fileno(), self._on_tun)
+        self._loop.add_reader(self._socket.fileno(), self._on_socket)
+        self._turn()
+
+    async def stop(self) -> None:
+        """Say goodbye to every client and release everything."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        now = self._loop.time()
+        for connection in self._connections.values():
+            connection.say_goodbye("the server stops")
+        self._transmit(self._listener.flush(now))
+        for link in self._connections:
+            link.close(CloseCode.SHUTDOWN, "the server stops")
+        self._transmit(self._listener.flush(now))
+        self._loop.remove_reader(self._tun.fileno())
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.remove_writer(self._socket.fileno())
+        self._tun.set_carrier(False)
+        self._tun.close()
+        self._socket.close()
+
+    def apply(self, config: ServerConfig) -> None:
+        """Take over hot keys and the files of the identity; close what they no longer allow. CredentialsError."""
+        verifier = credentials.load_server(config.tls).verifier
+        self._listener.reload_certificate(config.tls.cert_file, config.tls.key_file)
+        self._config, self._verifier, self._peers = config, verifier, _peer_table(config)
+        for connection in self._connections.values():
+            connection.session.retime(config.probe_interval, config.down_after)
+            admitted = connection.admitted
+            if admitted is not None and verifier.is_revoked(admitted.identity.serial):
+                self._expel(connection, "certificate revoked")
+        for connection in self._table.revoke(self._is_condemned):
+            self._expel(connection, "not allowed any more")
+        self._turn()
+
+    def _is_condemned(self, registration: Registration) -> bool:
+        return not self._peers.still_permits(registration.identity, registration.tunnel, registration.prefixes)
+
+    def _expel(self, connection: ServerConnection, reason: str) -> None:
+        connection.end(CloseCode.REVOKED, reason)
+        self._changed[connection] = None
+
+    # Events
+
+    def _on_tun(self) -> None:
+        now = self._loop.time()
+        buffers = self._tun.read_batch(TUN_BATCH)
+        for group, packets in dispatch(buffers, self._table.owner_of, self._counters):
+            tunnel = self._tunnels.get(group)
+            if tunnel is not None:
+                tunnel.sender.enqueue_packets(packets, now)
+        self._turn()
+
+    def _on_socket(self) -> None:
+        now = self._loop.time()
+        for data, segment, address in self._socket.recv_batch():
+            self._listener.receive(split_segments(data, segment), address, now)
+        self._turn()
+
+    def _on_writable(self) -> None:
+        self._socket.resume()
+        self._turn()
+
+    # The loop: everything that happened is followed by one turn
+
+    def _turn(self) -> None:
+        if self._stopping:
+            return
+        now = self._loop.time()
+        self._listener.handle_timer(now)
+        self._serve_ready(now)
+        if now >= self._next_tick:
+            self._tick(now)
+        self._close_ended(now)
+        self._send(now)
+        self._schedule(now)
+
+    def _serve_ready(self, now: float) -> None:
+        for link in self._listener.pop_ready():
+            connection = self._connections.get(link)
+            if connection is None and link.state is LinkState.CLOSED:
+                link.pop_events()  # Forgotten already, or never came as far as to be known.
+                continue
+            if connection is None:
+                connection = ServerConnection(
+                    link,
+                    self._verifier,
+                    self._admit,
+                    now,
+                    probe_interval=self._config.probe_interval,
+                    down_after=self._config.down_after,
+                )
+                self._connections[link] = connection
+            self._serve(connection, now)
+
+    def _serve(self, connection: ServerConnection, now: float) -> None:
+        was_admitted = connection.admitted is not None
+        inbox = connection.advance(now)
+        if connection.admitted is not None and not was_admitted:
+            self._listener.admit(connection.link)
+            self._welcome(connection)
+        tunnel = connection.tunnel
+        if tunnel is not None:
+            if not connection.wants_data_stream and connection.ending is None and not connection.over:
+                self._use(connection, tunnel)
+            self._deliver(connection, tunnel, inbox, now)
+        if connection.ending is not None or connection.over:
+            self._changed[connection] = None
+
+    def _deliver(self, connection: ServerConnection, tunnel: ServerTunnel, inbox: Inbox, now: float) -> None:
+        if not (inbox.datagrams or inbox.stream_bytes):
+            return
+        try:
+            writes = connection.session.writes(inbox, tunnel.receiver, now)
+        except FrameError as error:
+            tunnel.counters.refuse(f"stream {error.reason}")
+            connection.end(CloseCode.PROTOCOL, "malformed frame on the data stream")
+            return
+        for buffers in writes:
+            self._tun.write(buffers)
+
+    def _tick(self, now: float) -> None:
+        self._next_tick = now + TICK
+        for connection in self._connections.values():
+            before = connection.session.path.state
+            connection.poll(now)
+            after = connection.session.path.state
+            if before is not after and PathState.DOWN in (before, after) and connection.admitted is not None:
+                self._journal.info(f"path.{after.value}", **_names(connection))
+            if connection.ending is not None:
+                self._changed[connection] = None
+        self._set_carrier()
+
+    def _send(self, now: float) -> None:
+        for _ in range(MAX_ROUNDS):
+            moved = sum(tunnel.sender.flush(now) for tunnel in self._tunnels.values())
+            self._transmit(self._listener.flush(now))
+            if not moved:
+                return
+
+    def _transmit(self, groups: list[tuple[list[bytes], Address]]) -> None:
+        for datagrams, address in groups:
+            self._socket.send_batch(datagrams, address)
+        if self._socket.wants_write != self._writing:
+            self._writing = self._socket.wants_write
+            if self._writing:
+                self._loop.add_writer(self._socket.fileno(), self._on_writable)
+            else:
+                self._loop.remove_writer(self._socket.fileno())
+
+    def _schedule(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        timers = [self._listener.timer()]
+        if self._connections:
+            timers.append(self._next_tick)
+        due = min((timer for timer in timers if timer is not None), default=None)
+        if due is not None:
+            self._timer = self._loop.call_at(max(due, now + 0.0005), self._turn)
+
+    # Registration and its end
+
+    def _admit(self, connection: ServerConnection, identity: Identity, register: Register) -> Welcome:
+        """Authorise a client whose identity is proven and enter it; RegistrationRefusedError."""
+        if register.transport_mode not in TRANSPORT_MODES:
+            raise RegistrationRefusedError(RefuseCode.FEATURE, f"no transport mode {register.transport_mode} here")
+        rule, prefixes = self._peers.authorize(identity.uri, register.tunnel, register.inner)
+        registration = Registration(
+            identity=identity.uri,
+            tunnel=register.tunnel,
+            path=register.path,
+            boot_id=register.boot_id,
+            epoch=register.epoch,
+            prefixes=prefixes,
+            wan=register.wan,
+            traffic_class=rule.traffic_class,
+            weight=rule.weight,
+            priority=rule.priority,
+        )
+        joined = self._table.register(registration, connection, self._loop.time())
+        group = joined.group
+        for replaced in joined.replaced:
+            replaced.end(CloseCode.REPLACED, "replaced by a newer connection")
+            self._changed[replaced] = None
+        self._forget_empty_groups()
+        tunnel = self._tunnels.get(group)
+        if tunnel is None:
+            tunnel = ServerTunnel(rule.traffic_class, lambda source: self._table.owner_of(source) is group)
+            self._tunnels[group] = tunnel
+        connection.tunnel = tunnel
+        inner = [str(prefix) for prefix in prefixes]
+        return Welcome(session=group.session, inner=inner, tun_mtu=self._config.tun_mtu)
+
+    def _welcome(self, connection: ServerConnection) -> None:
+        self._registrations += 1
+        assert connection.admitted is not None
+        inner = ",".join(connection.admitted.register.inner)
+        self._journal.info("client.registered", inner=inner, **_names(connection))
+        self._on_change()
+
+    def _use(self, connection: ServerConnection, tunnel: ServerTunnel) -> None:
+        group = self._table.group_of(connection)
+        if group is None or any(member.path is connection.session.path for member in tunnel.scheduler):
+            return
+        registration = group.members[connection.session.path.name].registration
+        tunnel.add(connection.session, registration.priority, registration.weight)
+        self._set_carrier()
+
+    def _close_ended(self, now: float) -> None:
+        """Close what is to be closed, and forget what is over: at once, with everything that it had."""
+        if not self._changed:
+            return
+        changed, self._changed = self._changed, {}
+        # A REFUSE or an answer to a goodbye leaves first: a closing connection sends nothing of its streams.
+        self._transmit(self._listener.flush(now))
+        for connection in changed:
+            if not connection.over and connection.ending is not None:
+                connection.link.close(*connection.ending)
+            self._forget(connection, now)
+        self._transmit(self._listener.flush(now))
+        self._forget_empty_groups()
+        self._set_carrier()
+        self._on_change()
+
+    def _forget(self, connection: ServerConnection, now: float) -> None:
+        if self._connections.pop(connection.link, None) is None:
+            return
+        self._table.remove(connection)
+        if connection.tunnel is not None:
+            connection.tunnel.remove(connection.session)
+        if connection.admitted is not None:
+            reason = connection.ending[1] if connection.ending is not None else "closed by the client"
+            self._journal.info("client.gone", reason=reason, **_names(connection))
+        elif connection.refusal is not None:
+            # Anybody can cause these lines: one a minute for all strangers together.
+            self._journal.limited("refused", now, "client.refused", peer=connection.peer, reason=connection.refusal)
+
+    def _forget_empty_groups(self) -> None:
+        for group in [group for group in self._tunnels if not group.members]:
+            add(self._past, _numbers(self._tunnels.pop(group)))
+
+    def _set_carrier(self) -> None:
+        carrying = any(tunnel.is_carrying for tunnel in self._tunnels.values())
+        if carrying != self._tun.carrier:
+            self._tun.set_carrier(carrying)
+            self._journal.info("tun.carrier", device=self._tun.name, on=carrying)
+
+    # What people ask
+
+    def status(self) -> dict[str, object]:
+        """Return the row of `mpquicctl status` without the name."""
+        count = self._table.connection_count
+        totals = self._totals()
+        return {
+            "state": "up",
+            "since": self._since,
+            "peer": f"{count} connected",
+            "peers": count,
+            "wan": None,
+            "rtt_ms": None,
+            "loss": None,
+            "tx_bytes": totals.get("tx_bytes", 0),
+            "rx_bytes": totals.get("rx_bytes", 0),
+            "reconnects": max(0, self._registrations - count),
+            "error": None,
+        }
+
+    def paths(self) -> list[dict[str, object]]:
+        """Return the rows of `mpquicctl paths`."""
+        rows: list[dict[str, object]] = []
+        for group in self._table:
+            tunnel = self._tunnels[group]
+            for name, member in group.members.items():
+                session = member.connection.session
+                rtt = session.liveness.rtt.smoothed
+                rows.append(
+                    {
+                        "path": name,
+                        "state": session.path.state.value,
+                        "identity": group.identity,
+                        "tunnel": group.tunnel,
+                        "inner": [str(prefix) for prefix in group.prefixes],
+                        "peer": member.connection.peer,
+                        "device": self._config.bind_device,
+                        "epoch": member.registration.epoch,
+                        "rtt_ms": round(rtt * 1000, 2) if rtt is not None else None,
+                        "loss": round(session.path.loss, 4),
+                        "tx_bytes": tunnel.counters.tx_bytes,
+                        "rx_bytes": tunnel.counters.rx_bytes,
+                        "transport_mode": "reliable" if session.path.reliable else "datagram",
+                        "max_datagram_size": member.connection.link.max_datagram_size,
+                    }
+                )
+        return rows
+
+    def counters(self) -> dict[str, object]:
+        """Return all counters, with the size of every table."""
+        return {
+            "tunnels": self._totals(),
+            "unrouted": self._counters.snapshot(),
+            "tun": snapshot(self._tun.counters),
+            "udp": snapshot(self._socket.counters),
+            "listener": snapshot(self._listener.counters),
+            "registrations": self._registrations,
+            "tables": {
+                "groups": len(self._table),
+                "registered": self._table.connection_count,
+                "tunnels": len(self._tunnels),
+                "connections": len(self._connections),
+                "quic_connections": len(self._listener.links),
+                "strangers": self._listener.strangers,
+            },
+        }
+
+    def _totals(self) -> dict[str, int]:
+        totals = dict(self._past)
+        for tunnel in self._tunnels.values():
+            add(totals, _numbers(tunnel))
+        return totals
+
+
+def _numbers(tunnel: ServerTunnel) -> dict[str, object]:
+    values: dict[str, object] = dict(tunnel.counters.snapshot())
+    refused = values.pop("refused")
+    assert isinstance(refused, dict)
+    return values | {f"refused: {reason}": count for reason, count in refused.items()}
+
+
+def _names(connection: ServerConnection) -> dict[str, object]:
+    admitted = connection.admitted
+    if admitted is None:
+        return {"peer": connection.peer}
+    register = admitted.register
+    return {
+        "identity": admitted.identity.uri,
+        "tunnel": register.tunnel,
+        "path": register.path,
+        "peer": connection.peer,
+    }
+
+
+def _peer_table(config: ServerConfig) -> PeerTable:
+    return PeerTable(
+        PeerRule(
+            identity=peer.identity,
+            tunnel=peer.tunnel,
+            allowed=tuple(parse_prefix(prefix) for prefix in peer.allowed),
+            traffic_class=peer.traffic_class,
+            weight=float(peer.weight),
+            priority=peer.priority,
+        )
+        for peer in config.peers
+    )

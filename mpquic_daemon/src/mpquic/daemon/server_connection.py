@@ -1,0 +1,130 @@
+"""One connection at the server: a stranger until its registration is done, then a path of a client's tunnel."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from typing import TYPE_CHECKING
+
+import mpquic
+from mpquic.daemon.session import CloseCode, Inbox, Session, SessionError
+from mpquic.net.quic import Established, Terminated
+from mpquic.proto.control import Bye, ControlError
+from mpquic.proto.handshake import Admitted, Output, Rejected, Send, ServerRegistration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpquic.daemon.server_tunnel import ServerTunnel
+    from mpquic.net.quic import QuicLink
+    from mpquic.proto.control import Register, Welcome
+    from mpquic.proto.identity import ChainVerifier, Identity
+
+REGISTRATION_DEADLINE = 5.0
+
+
+class ServerConnection:
+    """`admit(connection, identity, register)` authorises and enters a registration, as in ServerRegistration."""
+
+    def __init__(
+        self,
+        link: QuicLink,
+        verifier: ChainVerifier,
+        admit: Callable[[ServerConnection, Identity, Register], Welcome],
+        now: float,
+        *,
+        probe_interval: float,
+        down_after: float,
+    ) -> None:
+        self.link = link
+        self.session = Session("", link, now, probe_interval=probe_interval, down_after=down_after)
+        self.admitted: Admitted | None = None
+        self.tunnel: ServerTunnel | None = None
+        self.ending: tuple[CloseCode, str] | None = None
+        """Why the connection is to be closed, with what the peer is told."""
+        self.refusal: str | None = None
+        """Why the registration came to nothing, for the log."""
+        self.over = False
+        self._verifier = verifier
+        self._admit = admit
+        self._registration: ServerRegistration | None = None
+
+    @property
+    def peer(self) -> str:
+        """The client's outer address for people."""
+        address = self.link.peer_address
+        if address is None:
+            return "-"
+        host, port = str(address[0]).removeprefix("::ffff:"), address[1]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def wants_data_stream(self) -> bool:
+        """Whether the client sends and expects frames on a stream that it hasn't opened yet."""
+        reliable = self.admitted is not None and self.admitted.register.transport_mode == "reliable"
+        return reliable and self.session.data_stream is None
+
+    def advance(self, now: float) -> Inbox:
+        """Take the connection's events; returns what they brought for the tunnel."""
+        inbox = Inbox()
+        if self.over:
+            return inbox
+        events = self.link.pop_events()
+        try:
+            for event in events:
+                if isinstance(event, Established):
+                    self._expect_registration(now)
+            inbox = self.session.take(events, now)
+            if self._registration is not None and self.admitted is None:
+                for _, message in inbox.messages:
+                    self._obey(self._registration.receive(message, now), now)
+        except (SessionError, ControlError) as error:
+            self.end(CloseCode.PROTOCOL, str(error))
+        if inbox.bye is not None:
+            self.end(CloseCode.NONE, "goodbye")
+        if any(isinstance(event, Terminated) for event in events):
+            self.over = True
+        return inbox
+
+    def poll(self, now: float) -> None:
+        """Let time pass: the deadline of the registration, probes, the path's state."""
+        if self._registration is not None and self.admitted is None:
+            self._obey(self._registration.poll(now), now)
+        self.session.poll(now)
+
+    def end(self, code: CloseCode, reason: str) -> None:
+        """Mark the connection to be closed; the first reason counts."""
+        if self.ending is None:
+            self.ending = (code, reason)
+
+    def say_goodbye(self, reason: str) -> None:
+        """Tell a registered client that the server leaves on purpose."""
+        if self.session.active:
+            self.session.send(Bye(reason=reason))
+
+    def _expect_registration(self, now: float) -> None:
+        certificate = self.link.server_certificate
+        assert certificate is not None
+        self._registration = ServerRegistration(
+            self._verifier,
+            certificate,
+            lambda identity, register: self._admit(self, identity, register),
+            lambda: dt.datetime.now(dt.UTC),
+            os.urandom,
+            now,
+            timeout=REGISTRATION_DEADLINE,
+            software=f"mpquic/{mpquic.__version__}",
+        )
+
+    def _obey(self, outputs: list[Output], now: float) -> None:
+        for output in outputs:
+            if isinstance(output, Send):
+                self.session.send_bytes(output.encode())
+            elif isinstance(output, Admitted):
+                self.admitted = output
+                self.session.path.name = output.register.path
+                self.session.activate(now)
+            elif isinstance(output, Rejected):
+                self.refusal = f"{output.code}: {output.reason}"
+                # A stranger learns from the REFUSE message what it may know, and nothing more here.
+                self.end(CloseCode.REFUSED, "registration refused")

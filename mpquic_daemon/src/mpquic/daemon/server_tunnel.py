@@ -1,0 +1,39 @@
+"""What a server keeps for each tunnel of a client while it is connected: queues, scheduler, windows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpquic.proto.frame import TrafficClass
+from mpquic.proto.path import PathState
+from mpquic.proto.scheduler import FailoverScheduler
+from mpquic.proto.tunnel import Counters, TunnelReceiver, TunnelSender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpquic.daemon.session import Session
+
+
+class ServerTunnel:
+    """The way between the server's TUN and the paths of one tunnel. Lives as long as its group's session."""
+
+    def __init__(self, traffic_class: str, permits: Callable[[bytes], bool]) -> None:
+        self.counters = Counters()
+        self.scheduler = FailoverScheduler()
+        name = TrafficClass[traffic_class.upper()]
+        self.sender = TunnelSender(self.scheduler, traffic_class=name, counters=self.counters)
+        self.receiver = TunnelReceiver(permits=permits, counters=self.counters)
+
+    @property
+    def is_carrying(self) -> bool:
+        """Whether any path isn't down."""
+        return any(member.path.state is not PathState.DOWN for member in self.scheduler)
+
+    def add(self, session: Session, priority: int, weight: float) -> None:
+        """Use a path for what goes to the client."""
+        self.scheduler.add(session.path, priority=priority, weight=weight)
+
+    def remove(self, session: Session) -> None:
+        """Don't use it any more."""
+        self.scheduler.remove(session.path)

@@ -1,0 +1,228 @@
+"""The process around a client or a server: signals, systemd, reload, control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+import mpquic
+from mpquic import control_client
+from mpquic.config import ClientConfig, InstanceConfig, ServerConfig, load
+from mpquic.config_reload import compare, take_hot
+from mpquic.daemon.control_socket import ControlSocket, Policy, RequestError
+from mpquic.daemon.credentials import CredentialsError
+from mpquic.daemon.journal import LEVELS, Journal, open_journal, set_level
+from mpquic.net.notify import Notifier
+from mpquic.net.tun import TunError
+from mpquic.schema import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Faults of the program in callbacks: one is logged and survived, many mean that only a new process helps.
+MAX_FAULTS = 20
+FAULT_WINDOW = 10.0
+STOP_TIMEOUT = 3.0
+
+
+class Role(Protocol):
+    """A client or a server, as the process sees it."""
+
+    def start(self) -> None:
+        """Attach to everything and begin; TunError, OSError or CredentialsError when that is impossible."""
+
+    async def stop(self) -> None:
+        """Say goodbye to the peers and release everything."""
+
+    def apply(self, config: Any) -> None:
+        """Take over the hot keys of `config` and read the files it names again; CredentialsError leaves the old."""
+
+    def status(self) -> dict[str, object]:
+        """Return the row of `mpquicctl status` without the name."""
+
+    def paths(self) -> list[dict[str, object]]:
+        """Return the rows of `mpquicctl paths`."""
+
+    def counters(self) -> dict[str, object]:
+        """Return all counters."""
+
+
+class Service:
+    """One instance: implements the control socket's `Instance`, owns the role and the process's life."""
+
+    def __init__(self, path: Path, config: InstanceConfig, journal: Journal, notifier: Notifier) -> None:
+        self._path = path
+        self._config = config
+        self._journal = journal
+        self._notifier = notifier
+        self._loop = asyncio.get_running_loop()
+        self._control = ControlSocket(control_client.socket_path(config.name), self)
+        self._policy = Policy(self._loop.call_later)
+        self._role = self._make_role(config)
+        self._config_error: str | None = None
+        self._restart_keys: tuple[str, ...] = ()
+        self._stop = asyncio.Event()
+        self._exit_status = 0
+        self._faults: deque[float] = deque()
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._started = time.time()
+
+    def _make_role(self, config: InstanceConfig) -> Role:
+        # Each instance is one of the two, and shouldn't pay for the other's imports.
+        if isinstance(config, ClientConfig):
+            from mpquic.daemon.client import Client
+
+            return Client(config, self._journal, self._on_change)
+        from mpquic.daemon.server import Server
+
+        assert isinstance(config, ServerConfig)
+        return Server(config, self._journal, self._on_change)
+
+    async def run(self) -> int:
+        """Run until SIGTERM; return the exit status. Raises what `Role.start` raises."""
+        self._loop.set_exception_handler(self._on_fault)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop.set)
+        self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        self._role.start()
+        try:
+            await self._control.open()
+            self._journal.info("started", name=self._config.name, role=self._config.role, version=mpquic.__version__)
+            self._notifier.ready(str(self._role.status()["state"]))
+            self._ping_watchdog()
+            await self._stop.wait()
+        finally:
+            self._notifier.stopping()
+            await self._shut_down()
+        self._journal.info("stopped", name=self._config.name)
+        return self._exit_status
+
+    async def _shut_down(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        await self._control.close()
+        try:
+            await asyncio.wait_for(self._role.stop(), STOP_TIMEOUT)
+        except TimeoutError:
+            self._journal.warning("stop.timeout", seconds=STOP_TIMEOUT)
+
+    # What the control socket asks
+
+    def get(self, what: str) -> object:
+        """Answer `get`."""
+        match what:
+            case "status":
+                return self._status()
+            case "paths":
+                return self._role.paths()
+            case "config":
+                return {"running": msgspec.to_builtins(self._config), "policy": self._policy.snapshot()}
+            case "counters":
+                return self._role.counters()
+            case _:
+                return {"version": mpquic.__version__, "started": self._started, "pid": os.getpid()}
+
+    def set(self, key: str, value: object, owner: str, ttl: float | None) -> object:
+        """Answer `set`: log_level is what can be set at run time."""
+        if key != "log_level":
+            raise RequestError("key: expected log_level; everything else is set in the instance's file")
+        if not isinstance(value, str) or value not in LEVELS:
+            raise RequestError(f"value: expected one of {', '.join(LEVELS)}")
+        self._policy.put(key, value, owner, ttl, self._restore_level)
+        set_level(value)
+        self._journal.info("policy.set", key=key, value=value, owner=owner, ttl_s=ttl)
+        return self._policy.snapshot()
+
+    def reload(self) -> object:
+        """Answer `reload`: read the file again. A wrong one changes nothing."""
+        self._notifier.reloading()
+        try:
+            return self._reload()
+        finally:
+            self._notifier.ready()
+
+    def _reload(self) -> dict[str, object]:
+        try:
+            new = load(self._path)
+            changes = compare(self._config, new)
+            merged = take_hot(self._config, new) if type(new) is type(self._config) else self._config
+            self._role.apply(merged)
+        except (ConfigError, CredentialsError) as error:
+            self._config_error = str(error)
+            self._journal.error("config.refused", file=self._path, problem=error)
+            self._on_change()
+            raise RequestError(f"the old configuration stays in force: {error}") from error
+        self._config = merged
+        self._config_error = None
+        self._restart_keys = changes.restart
+        if "log_level" not in self._policy.snapshot():
+            set_level(merged.log_level)
+        self._journal.info("config.reloaded", applied=",".join(changes.hot), restart_needed=",".join(changes.restart))
+        if changes.restart:
+            self._journal.warning("config.restart_needed", keys=",".join(changes.restart))
+        self._on_change()
+        return {"applied": list(changes.hot), "restart_needed": list(changes.restart)}
+
+    def _status(self) -> dict[str, object]:
+        status: dict[str, object] = {"name": self._config.name, "role": self._config.role, **self._role.status()}
+        if self._config_error is not None:
+            status["error"] = f"configuration refused, the old one is in force: {self._config_error}"
+        elif self._restart_keys and status.get("error") is None:
+            status["error"] = f"restart needed for {', '.join(self._restart_keys)}"
+        status["restart_needed"] = list(self._restart_keys)
+        return status
+
+    # What happens to the process
+
+    def _on_change(self) -> None:
+        """A state changed: tell systemd's status line and whoever watches."""
+        status = self._status()
+        self._notifier.status(f"{status['state']}" + (f" ({status['error']})" if status.get("error") else ""))
+        self._control.publish(status)
+
+    def _on_hangup(self) -> None:
+        try:
+            self.reload()
+        except RequestError:
+            return  # The reason is in the journal and in the status.
+
+    def _restore_level(self) -> None:
+        set_level(self._config.log_level)
+        self._journal.info("policy.expired", key="log_level")
+
+    def _ping_watchdog(self) -> None:
+        """Ping from the loop itself: a loop that doesn't turn any more doesn't ping."""
+        interval = self._notifier.watchdog_interval
+        if interval is None:
+            return
+        self._notifier.watchdog()
+        self._watchdog = self._loop.call_later(interval / 3, self._ping_watchdog)
+
+    def _on_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        now = loop.time()
+        self._faults.append(now)
+        while self._faults[0] < now - FAULT_WINDOW:
+            self._faults.popleft()
+        if len(self._faults) == 1:
+            self._journal.fault("fault", context.get("exception"), message=context.get("message"))
+        if len(self._faults) > MAX_FAULTS:
+            self._journal.error("fault.too_many", count=len(self._faults), seconds=FAULT_WINDOW)
+            self._exit_status = 1
+            self._stop.set()
+
+
+async def run(path: Path, config: InstanceConfig) -> int:
+    """Run the instance that `path` describes until it is told to stop; return the exit status."""
+    journal = open_journal(config.log_level)
+    notifier = Notifier()
+    try:
+        return await Service(path, config, journal, notifier).run()
+    except (TunError, CredentialsError, OSError) as error:
+        journal.error("start.failed", name=config.name, problem=error)
+        return 1

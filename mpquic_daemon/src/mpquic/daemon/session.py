@@ -1,0 +1,179 @@
+"""One path over one QUIC connection, as both ends see it: streams, control messages, probes, frames.
+
+The first byte of a stream says what it carries. Each end opens at most one control and one data stream for a path, and
+it is the client that opens them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from mpquic.net.quic import DatagramsReceived, LinkEvent, QuicLink, StreamAborted, StreamReceived
+from mpquic.net.quic_path import QuicPath
+from mpquic.proto import control
+from mpquic.proto.control import Bye, ControlDecoder, Message, Probe, ProbeAck, StreamType
+from mpquic.proto.frame import FrameStreamDecoder
+from mpquic.proto.liveness import Liveness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mpquic.proto.coalescer import Write
+    from mpquic.proto.tunnel import TunnelReceiver
+
+IDLE_TIMEOUT = 90.0
+"""Seconds without a packet after which both ends forget a connection. A cut that heals earlier is survived by it."""
+
+
+class CloseCode(IntEnum):
+    """Application error codes with which a connection is closed."""
+
+    NONE = 0
+    REFUSED = 1
+    REPLACED = 2
+    PROTOCOL = 3
+    SHUTDOWN = 4
+    REVOKED = 5
+
+
+class SessionError(Exception):
+    """The peer broke the protocol of streams; the connection is to be closed."""
+
+
+@dataclass(slots=True)
+class Inbox:
+    """What a batch of events brought, besides what the session dealt with itself."""
+
+    messages: list[tuple[int, Message]] = field(default_factory=list)
+    stream_bytes: list[bytes] = field(default_factory=list)
+    datagrams: list[bytes] = field(default_factory=list)
+    bye: str | None = None
+
+
+class Session:
+    """Streams, liveness and frames of one path. `probe_interval` and `down_after` are seconds."""
+
+    def __init__(self, name: str, link: QuicLink, now: float, *, probe_interval: float, down_after: float) -> None:
+        self.link = link
+        self.path = QuicPath(name, link)
+        self.liveness = Liveness(now, probe_interval=probe_interval, down_after=down_after)
+        self.active = False
+        """Whether the registration is done: probes are sent and answered, frames are taken."""
+        self._control_stream: int | None = None
+        self._control = ControlDecoder()
+        self._frames = FrameStreamDecoder()
+        self._message_id = 100  # Below it lie the ids of the registration.
+
+    @property
+    def data_stream(self) -> int | None:
+        """The stream of the reliable mode, once it is open."""
+        return self.path.data_stream
+
+    def open_control(self) -> None:
+        """Open the control stream (client)."""
+        self._control_stream = self.link.open_stream()
+        self.link.send_stream(self._control_stream, bytes([StreamType.CONTROL]))
+
+    def open_data(self) -> None:
+        """Open the data stream of the reliable mode (client)."""
+        stream = self.link.open_stream()
+        self.link.send_stream(stream, bytes([StreamType.DATA]))
+        self.path.data_stream = stream
+
+    def send_bytes(self, data: bytes) -> None:
+        """Write encoded messages to the control stream."""
+        if self._control_stream is not None:
+            self.link.send_stream(self._control_stream, data)
+
+    def send(self, message: Message, message_id: int | None = None) -> None:
+        """Send a message; a question gets an id of its own."""
+        if message_id is None:
+            self._message_id += 1
+            message_id = self._message_id
+        self.send_bytes(control.encode(message, message_id))
+
+    def take(self, events: Iterable[LinkEvent], now: float) -> Inbox:
+        """Sort out a batch of events. Raises SessionError, ControlError."""
+        inbox = Inbox()
+        for event in events:
+            if isinstance(event, DatagramsReceived):
+                inbox.datagrams += event.payloads
+            elif isinstance(event, StreamReceived):
+                self._take_stream(event, inbox, now)
+            elif isinstance(event, StreamAborted) and event.stream_id in (self._control_stream, self.path.data_stream):
+                raise SessionError("the peer reset a stream of the path")
+        if inbox.datagrams or inbox.stream_bytes or inbox.messages:
+            self.liveness.on_receive(now)
+        return inbox
+
+    def _take_stream(self, event: StreamReceived, inbox: Inbox, now: float) -> None:
+        stream, data = event.stream_id, event.data
+        if stream not in (self._control_stream, self.path.data_stream):
+            if not data:
+                return
+            kind, data = data[0], data[1:]
+            if kind == StreamType.CONTROL and self._control_stream is None:
+                self._control_stream = stream
+            elif kind == StreamType.DATA and self.path.data_stream is None and self.active:
+                self.path.data_stream = stream
+            else:
+                # Of a later version, one too many, or data of somebody who hasn't registered.
+                self.link.reset_stream(stream, CloseCode.PROTOCOL)
+                return
+        if stream == self._control_stream:
+            for message_id, message in self._control.feed(data):
+                self._take_message(message_id, message, inbox, now)
+        elif data:
+            inbox.stream_bytes.append(data)
+        if event.end:
+            raise SessionError("the peer ended a stream of the path")
+
+    def _take_message(self, message_id: int, message: Message, inbox: Inbox, now: float) -> None:
+        if not self.active:
+            inbox.messages.append((message_id, message))
+        elif isinstance(message, Probe):
+            self.send(ProbeAck(sequence=message.sequence), message_id)
+            self.liveness.on_receive(now)
+        elif isinstance(message, ProbeAck):
+            self.liveness.on_probe_ack(message, now)
+        elif isinstance(message, Bye):
+            inbox.bye = message.reason
+        else:
+            inbox.messages.append((message_id, message))
+
+    def activate(self, now: float) -> None:
+        """The registration is done, which was a round trip."""
+        self.active = True
+        self.liveness.on_round_trip(now)
+        self.path.state = self.liveness.state
+
+    def poll(self, now: float) -> None:
+        """Send the probe that is due and bring the path's state up to date."""
+        if not self.active:
+            return
+        for probe in self.liveness.poll(now):
+            self.send(probe)
+        self.path.state = self.liveness.state
+
+    def timer(self, now: float) -> float | None:
+        """When `poll` is due."""
+        return self.liveness.next_timer(now) if self.active else None
+
+    def retime(self, probe_interval: float, down_after: float) -> None:
+        """Use other times from now on."""
+        self.liveness.probe_interval = probe_interval
+        self.liveness.suspect_after = min(2.5 * probe_interval, down_after / 2)
+        self.liveness.down_after = down_after
+
+    def writes(self, inbox: Inbox, receiver: TunnelReceiver, now: float) -> list[Write]:
+        """Turn what arrived into TUN writes. Raises FrameError when the data stream is malformed."""
+        if not self.active:
+            return []
+        writes: list[Write] = []
+        for data in inbox.stream_bytes:
+            writes += receiver.receive(self._frames.feed(data), now)
+        if inbox.datagrams:
+            writes += receiver.receive_datagrams(inbox.datagrams, now)
+        return writes

@@ -1,0 +1,288 @@
+"""A site in three namespaces: client, a network in the middle, server; with a CA and real processes.
+
+    client wan0 10.77.1.2 -- 10.77.1.1 middle 10.77.2.1 -- 10.77.2.2 eth0 server
+
+The inner addresses are 10.200.9.1 (client) and 10.200.9.2 (server), fd09::1 and fd09::2.
+"""
+
+import datetime as dt
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+IDENTITY = "urn:mpquic:site:site1"
+SERVER_NAME = "vps1.example.net"
+DAY = dt.timedelta(days=1)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str = "the state") -> float:
+    """Wait until `condition` holds; return the seconds that it took, fail after `seconds`."""
+    began = time.monotonic()
+    while not condition():
+        elapsed = time.monotonic() - began
+        assert elapsed < seconds, f"{what} not reached in {seconds} s"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+class Authority:
+    """A private CA that writes PEM files into a directory."""
+
+    def __init__(self, directory: Path, name: str = "ca") -> None:
+        self.directory = directory
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"test {name}")])
+        now = dt.datetime.now(dt.UTC)
+        usage = dict.fromkeys(
+            ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+             "encipher_only", "decipher_only"), False,
+        )  # fmt: skip
+        certificate = (
+            x509.CertificateBuilder(self.subject, self.subject, self.key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - 30 * DAY)
+            .not_valid_after(now + 30 * DAY)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usage), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        self.file = directory / f"{name}.crt"
+        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(
+        self, name: str, alternative: x509.GeneralName, usage: x509.ObjectIdentifier, *, age: dt.timedelta = DAY,
+        life: dt.timedelta = 10 * DAY,
+    ) -> tuple[Path, Path, int]:  # fmt: skip
+        """Write NAME.crt and NAME.key; return both and the serial number."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        begin = dt.datetime.now(dt.UTC) - age
+        builder = x509.CertificateBuilder(self.subject, x509.Name([]), key.public_key(), x509.random_serial_number())
+        certificate = (
+            builder.not_valid_before(begin)
+            .not_valid_after(begin + life)
+            .add_extension(x509.SubjectAlternativeName([alternative]), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+            )
+            .sign(self.key, hashes.SHA256())
+        )  # fmt: skip
+        certificate_file, key_file = self.directory / f"{name}.crt", self.directory / f"{name}.key"
+        certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        key_file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return certificate_file, key_file, certificate.serial_number
+
+    def client(self, name: str, uri: str = IDENTITY, **times: dt.timedelta) -> tuple[Path, Path, int]:
+        """Issue a client's certificate."""
+        return self.issue(name, x509.UniformResourceIdentifier(uri), ExtendedKeyUsageOID.CLIENT_AUTH, **times)
+
+    def server(self, name: str) -> tuple[Path, Path, int]:
+        """Issue a server's certificate."""
+        return self.issue(name, x509.DNSName(SERVER_NAME), ExtendedKeyUsageOID.SERVER_AUTH)
+
+
+class Site:
+    """Namespaces, devices, files and processes of one test module."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.prefix = f"shet-{os.getpid()}"
+        self.runtime = directory / "run"
+        self.runtime.mkdir(exist_ok=True)
+        self.ca = Authority(directory)
+        self.ca.client("client")
+        self.ca.server("server")
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.logs: dict[str, Path] = {}
+
+    # Network
+
+    def namespace(self, role: str) -> str:
+        return f"{self.prefix}-{role}"
+
+    def ip(self, role: str, *arguments: str) -> None:
+        subprocess.run(["ip", "-n", self.namespace(role), *arguments], check=True, capture_output=True)
+
+    def run(self, role: str, *command: str, check: bool = True, timeout: float = 30) -> str:
+        """Run a command in a namespace; return its output."""
+        full = ["ip", "netns", "exec", self.namespace(role), *command]
+        done = subprocess.run(full, check=False, capture_output=True, text=True, timeout=timeout)
+        assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def build(self) -> None:
+        for role in ("client", "middle", "server"):
+            subprocess.run(["ip", "netns", "add", self.namespace(role)], check=True)
+            self.ip(role, "link", "set", "lo", "up")
+        for role, device, other, network in (("client", "wan0", "m1", 1), ("server", "eth0", "m2", 2)):
+            self.ip("middle", "link", "add", other, "type", "veth", "peer", device, "netns", self.namespace(role))
+            self.ip("middle", "addr", "add", f"10.77.{network}.1/24", "dev", other)
+            self.ip("middle", "link", "set", other, "up")
+            self.ip(role, "addr", "add", f"10.77.{network}.2/24", "dev", device)
+            self.ip(role, "link", "set", device, "up")
+            self.ip(role, "route", "add", "default", "via", f"10.77.{network}.1", "dev", device)
+        self.run("middle", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        for role, number in (("client", 1), ("server", 2)):
+            self.run(role, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
+            self.ip(role, "tuntap", "add", "dev", "mpq9", "mode", "tun", "vnet_hdr")
+            self.ip(role, "link", "set", "mpq9", "mtu", "1400", "up")
+            self.ip(role, "addr", "add", f"10.200.9.{number}/32", "dev", "mpq9")
+            self.ip(role, "addr", "add", f"fd09::{number}/128", "dev", "mpq9", "nodad")
+            self.ip(role, "route", "add", "10.200.9.0/24", "dev", "mpq9")
+            self.ip(role, "route", "add", "fd09::/64", "dev", "mpq9")
+
+    def destroy(self) -> None:
+        for name in list(self.processes):
+            self.kill(name)
+        for role in ("client", "middle", "server"):
+            subprocess.run(["ip", "netns", "del", self.namespace(role)], check=False, capture_output=True)
+
+    def cut(self) -> None:
+        """Drop everything beyond the client, in silence and in both directions."""
+        self.run(
+            "middle",
+            "nft",
+            "add table inet cut; add chain inet cut f { type filter hook forward priority 0; policy drop; }",
+        )
+
+    def heal(self) -> None:
+        self.run("middle", "nft", "delete", "table", "inet", "cut", check=False)
+
+    # Configuration
+
+    def client_config(self, name: str = "cl", **changes: object) -> Path:
+        data: dict[str, object] = {
+            "name": name, "role": "client", "site": "site1", "tunnel": "mpq9", "tun_name": "mpq9",
+            "inner_addresses": ["10.200.9.1/32", "fd09::1/128"], "bind_ip": "iface:wan0",
+            "remote_addr": "10.77.2.2", "remote_port": 45009, "wan": "wan9", "max_datagram_size": 1452,
+            "tls": {
+                "ca_file": str(self.ca.file), "cert_file": str(self.directory / "client.crt"),
+                "key_file": str(self.directory / "client.key"), "server_name": SERVER_NAME,
+            },
+        }  # fmt: skip
+        return self.write(name, {**data, **changes})
+
+    def server_config(self, name: str = "sv", **changes: object) -> Path:
+        data: dict[str, object] = {
+            "name": name, "role": "server", "bind_ip": "0.0.0.0", "bind_port": 45009, "tun_name": "mpq9",
+            "max_datagram_size": 1452,
+            "tls": {
+                "ca_file": str(self.ca.file), "cert_file": str(self.directory / "server.crt"),
+                "key_file": str(self.directory / "server.key"),
+            },
+            "peers": [{"identity": IDENTITY, "tunnel": "mpq9", "allowed": ["10.200.9.1/32", "fd09::1/128"]}],
+        }  # fmt: skip
+        return self.write(name, {**data, **changes})
+
+    def write(self, name: str, data: object) -> Path:
+        (self.directory / "instances").mkdir(exist_ok=True)
+        path = self.directory / "instances" / f"{name}.yml"
+        path.write_text(yaml.safe_dump(data))
+        return path
+
+    # Processes
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "MPQUIC_RUNTIME_DIR": str(self.runtime),
+            "MPQUIC_LINKD_SOCKET": str(self.runtime / "linkd"),
+        }
+
+    def start(self, role: str, config: Path) -> subprocess.Popen[bytes]:
+        name = config.stem
+        self.logs[name] = self.directory / f"{name}.log"
+        with self.logs[name].open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                ["ip", "netns", "exec", self.namespace(role), sys.executable, "-m", "mpquic.cli", "--config", config],
+                env=self.environment, stderr=log, stdout=log,
+            )  # fmt: skip
+        return self.processes[name]
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        process = self.processes.pop(name)
+        if process.poll() is None:
+            process.send_signal(number)
+        return process.wait(10)
+
+    def signal(self, name: str, number: int) -> None:
+        self.processes[name].send_signal(number)
+
+    def log(self, name: str) -> str:
+        return self.logs[name].read_text()
+
+    def ask(self, name: str, what: str = "status", op: str = "get") -> Any:
+        """Ask a control socket; None while nobody answers."""
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(5)
+                connection.connect(str(self.runtime / f"{name}.sock"))
+                with connection.makefile("rwb") as stream:
+                    stream.write(json.dumps({"v": 1, "id": 1, "op": op, "what": what}).encode() + b"\n")
+                    stream.flush()
+                    return json.loads(stream.readline() or b"{}").get("result")
+        except OSError:
+            return None
+
+    def state(self, name: str = "cl") -> str | None:
+        status = self.ask(name)
+        return status["state"] if status else None
+
+    def wait_state(self, state: str, seconds: float = 5.0, name: str = "cl") -> float:
+        try:
+            return wait_for(lambda: self.state(name) == state, seconds, f"state {state} of {name}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; status {self.ask(name)}\n{self.log(name)[-3000:]}") from None
+
+    def ping(self, count: int = 3, target: str = "10.200.9.2", size: int = 56) -> bool:
+        command = ("ping", "-n", "-c", str(count), "-i", "0.05", "-W", "1", "-s", str(size), target)
+        return " 0% packet loss" in self.run("client", *command, check=False)
+
+    def wait_ping(self, seconds: float) -> float:
+        return wait_for(lambda: self.ping(1), seconds, "traffic")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if os.geteuid() != 0 or any(shutil.which(tool) is None for tool in ("ip", "nft", "ping", "iperf3")):
+        pytest.skip("needs root, iproute2, nftables, ping and iperf3")
+    found = Site(tmp_path_factory.mktemp("site"))
+    try:
+        found.build()
+        yield found
+    finally:
+        found.destroy()
+
+
+@pytest.fixture
+def running(site: Site) -> Iterator[Site]:
+    """A site whose client is up; both processes end with the test."""
+    site.start("server", site.server_config())
+    wait_for(lambda: site.state("sv") == "up", 5, "the server")
+    site.start("client", site.client_config())
+    site.wait_state("up")
+    yield site
+    site.heal()
+    for name in list(site.processes):
+        site.kill(name)
