@@ -104,12 +104,16 @@ def tcp(
     return _with_checksum(version, 6, body, 16, partial, ip_fields)
 
 
-def udp(version: int, data: bytes, *, ports: tuple[int, int] = (5000, 53), partial: bool = True, **ip_fields: int | bytes) -> bytes:
+def udp(
+    version: int, data: bytes, *, ports: tuple[int, int] = (5000, 53), partial: bool = True, **ip_fields: int | bytes
+) -> bytes:
     body = struct.pack("!HHHH", *ports, 8 + len(data), 0) + data
     return _with_checksum(version, 17, body, 6, partial, ip_fields)
 
 
-def _with_checksum(version: int, protocol: int, body: bytes, offset: int, partial: bool, ip_fields: dict[str, int | bytes]) -> bytes:
+def _with_checksum(
+    version: int, protocol: int, body: bytes, offset: int, partial: bool, ip_fields: dict[str, int | bytes]
+) -> bytes:
     packet = (ipv4 if version == 4 else ipv6)(protocol, body, **ip_fields)  # type: ignore[arg-type]
     transport = len(packet) - len(body)
     value = pseudo_sum(packet, protocol, len(body))

@@ -4,7 +4,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from mpquic.proto import control
 from mpquic.proto.control import (
     Bye,
@@ -73,14 +72,21 @@ def test_arbitrary_bytes_are_a_message_or_a_control_error(data: bytes) -> None:
 
 
 _msgpack_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=8) | st.binary(max_size=40),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.binary(max_size=40),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
 
 
 @given(st.sampled_from([kind.TYPE for kind in control._TYPES] + ["other"]), _msgpack_values, _msgpack_values)
-def test_well_formed_msgpack_of_any_shape_is_a_message_or_a_control_error(kind: str, number: object, body: object) -> None:
+def test_well_formed_msgpack_of_any_shape_is_a_message_or_a_control_error(
+    kind: str, number: object, body: object
+) -> None:
     data = msgspec.msgpack.encode({"type": kind, "id": number, "body": body})
     try:
         _, message = control.decode(data)
@@ -134,12 +140,16 @@ def _hello(low: int, high: int) -> Hello:
 @pytest.mark.parametrize(
     ("client", "server", "chosen"), [((1, 1), (1, 1), 1), ((1, 2), (1, 1), 1), ((1, 1), (1, 2), 1), ((2, 4), (1, 3), 3)]
 )
-def test_neighbouring_versions_understand_each_other(client: tuple[int, int], server: tuple[int, int], chosen: int) -> None:
+def test_neighbouring_versions_understand_each_other(
+    client: tuple[int, int], server: tuple[int, int], chosen: int
+) -> None:
     assert control.negotiate_version(_hello(*client), *server) == chosen
 
 
 @pytest.mark.parametrize(("client", "server"), [((3, 4), (1, 2)), ((1, 2), (3, 4)), ((2, 1), (1, 2))])
-def test_without_a_common_version_the_reason_names_both_ranges(client: tuple[int, int], server: tuple[int, int]) -> None:
+def test_without_a_common_version_the_reason_names_both_ranges(
+    client: tuple[int, int], server: tuple[int, int]
+) -> None:
     with pytest.raises(NegotiationError, match=f"{client[0]}-{client[1]}.*{server[0]}-{server[1]}") as caught:
         control.negotiate_version(_hello(*client), *server)
     assert caught.value.code is RefuseCode.VERSION

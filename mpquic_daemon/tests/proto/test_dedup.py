@@ -3,11 +3,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from mpquic.proto.dedup import Arrival, SequenceWindow
 
 
-@given(st.lists(st.one_of(st.integers(0, 200), st.integers(2**40, 2**40 + 300)), max_size=300), st.sampled_from([2, 16, 64]))
+@given(
+    st.lists(st.one_of(st.integers(0, 200), st.integers(2**40, 2**40 + 300)), max_size=300),
+    st.sampled_from([2, 16, 64]),
+)
 def test_the_window_agrees_with_a_set(arrivals: list[int], size: int) -> None:
     window, seen = SequenceWindow(size), set[int]()
     for sequence in arrivals:

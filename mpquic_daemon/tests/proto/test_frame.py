@@ -5,7 +5,6 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from mpquic.proto.frame import (
     Frame,
     FrameError,
@@ -124,7 +123,11 @@ def test_sequence_numbers_are_handed_out_once() -> None:
     assert [counter.take(), counter.take(3), counter.take()] == [0, 1, 4]
 
 
-@given(frames(max_payload=4000).filter(lambda frame: not frame.flags & FrameFlag.FRAGMENT), st.integers(40, 1500), st.randoms())
+@given(
+    frames(max_payload=4000).filter(lambda frame: not frame.flags & FrameFlag.FRAGMENT),
+    st.integers(40, 1500),
+    st.randoms(),
+)
 def test_fragments_fit_and_reassemble_in_any_order_with_duplicates(frame: Frame, capacity: int, random: object) -> None:
     pieces = split(frame, capacity)
     assert all(piece.size <= capacity for piece in pieces)
@@ -162,7 +165,11 @@ def test_an_incomplete_packet_is_given_up_after_its_time() -> None:
     assert reassembler.add(first, 11.5) == Frame(bytes(1000), 1, 5)
 
 
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(2, 255), st.integers(0, 254), st.integers(1, 2000)), max_size=200))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 50), st.integers(2, 255), st.integers(0, 254), st.integers(1, 2000)), max_size=200
+    )
+)
 def test_memory_for_fragments_is_bounded_whatever_arrives(arrivals: list[tuple[int, int, int, int]]) -> None:
     limit = 8192
     reassembler = Reassembler(max_bytes=limit)

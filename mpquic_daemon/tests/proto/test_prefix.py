@@ -5,15 +5,14 @@ import ipaddress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from mpquic.proto.prefix import Network, PrefixTable, parse_prefix
 
 
 @st.composite
 def networks(draw: st.DrawFn) -> Network:
     if draw(st.booleans()):
-        return ipaddress.ip_network((draw(st.integers(0, 2**12)) << 20, draw(st.integers(0, 32))), strict=False)
-    return ipaddress.ip_network((draw(st.integers(0, 2**12)) << 116, draw(st.integers(0, 128))), strict=False)
+        return ipaddress.ip_network((draw(st.integers(0, 2**12 - 1)) << 20, draw(st.integers(0, 32))), strict=False)
+    return ipaddress.ip_network((draw(st.integers(0, 2**12 - 1)) << 116, draw(st.integers(0, 128))), strict=False)
 
 
 @given(

@@ -5,7 +5,6 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from mpquic.proto import superframe, vnet
 from mpquic.proto.frame import Frame, FrameFlag
 from mpquic.proto.superframe import Coalescer, SuperframeError, carried_whole, cut, drop_segment, parse_vnet
@@ -80,7 +79,9 @@ def test_what_was_cut_is_rebuilt_as_the_very_read(
 
 
 @given(versions, payloads, st.integers(48, 1448), st.randoms(use_true_random=False))
-def test_reordered_and_lost_segments_never_make_other_bytes(version: int, data: bytes, size: int, random: object) -> None:
+def test_reordered_and_lost_segments_never_make_other_bytes(
+    version: int, data: bytes, size: int, random: object
+) -> None:
     segments = cut(parse_vnet(make.superframe(version, 4_294_960_000, data, size)))
     random.shuffle(segments)  # type: ignore[attr-defined]
     arrived = segments[: 1 + len(segments) * 3 // 4]
@@ -197,7 +198,12 @@ def test_packets_with_a_complete_checksum_pass_untouched_and_alone() -> None:
 def test_order_within_a_flow_is_kept_when_kinds_mix(version: int) -> None:
     one, two, three = (make.tcp(version, at, bytes(100)) for at in (0, 100, 300))
     between = make.tcp(version, 200, bytes(100), partial=False)
-    frames = [Frame(one, 1, 0, CHECKSUM), Frame(two, 1, 1, CHECKSUM), Frame(between, 1, 2), Frame(three, 1, 3, CHECKSUM)]
+    frames = [
+        Frame(one, 1, 0, CHECKSUM),
+        Frame(two, 1, 1, CHECKSUM),
+        Frame(between, 1, 2),
+        Frame(three, 1, 3, CHECKSUM),
+    ]
     sequences = [_stream_bytes(b"".join(write)[10:])[0] for write in Coalescer().rebuild(frames)]
     assert sequences == [0, 200, 300]
 
@@ -260,13 +266,21 @@ TCP4, TCP6, UDP4 = make.tcp(4, 1, bytes(3000)), make.tcp(6, 1, bytes(3000)), mak
         (make.tcp(4, 1, bytes(3000), make.PSH), WHOLE, 1000, "superframe flags"),
     ],
 )
-def test_what_the_kernel_must_not_see_is_refused_by_reason(packet: bytes, flags: int, gso_size: int, reason: str) -> None:
+def test_what_the_kernel_must_not_see_is_refused_by_reason(
+    packet: bytes, flags: int, gso_size: int, reason: str
+) -> None:
     coalescer = Coalescer()
     assert coalescer.rebuild([Frame(packet, 1, 0, flags, gso_size)]) == []
     assert coalescer.refused == {reason: 1}
 
 
-@given(versions, st.binary(max_size=80), st.sampled_from([0, 6, 17, 43, 44, 58, 60]), st.integers(0, 6), st.integers(1, 65535))
+@given(
+    versions,
+    st.binary(max_size=80),
+    st.sampled_from([0, 6, 17, 43, 44, 58, 60]),
+    st.integers(0, 6),
+    st.integers(1, 65535),
+)
 def test_whatever_the_peer_sends_the_virtio_header_fits_the_packet(
     version: int, body: bytes, protocol: int, flags: int, gso_size: int
 ) -> None:

@@ -28,6 +28,15 @@ ED25519 = "ed25519"
 # Leaf, one intermediate, root: fleets have no more, and depth is work that a stranger may ask for.
 MAX_INTERMEDIATES = 2
 
+# What `cryptography` raises for certificates that a stranger has made.
+_UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
@@ -205,7 +214,7 @@ class ChainVerifier:
             uri = _client_uri(leaf)
         except verification.VerificationError as error:
             raise IdentityError(f"chain not verified: {error}") from error
-        except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        except _UNREADABLE as error:
             raise IdentityError(f"unreadable certificate: {error}") from error
         for certificate in verified.chain:
             if certificate.serial_number in self._revoked:
@@ -247,7 +256,7 @@ def _purposes(certificate: x509.Certificate) -> set[x509.ObjectIdentifier]:
         return set(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except x509.ExtensionNotFound:
         raise IdentityError("the certificate has no extended key usage") from None
-    except (ValueError, x509.DuplicateExtension) as error:
+    except _UNREADABLE as error:
         raise IdentityError(f"unreadable certificate: {error}") from error
 
 
