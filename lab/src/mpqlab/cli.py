@@ -30,7 +30,7 @@ class _Command(Protocol):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status: 0, 1 when it could not be done, 2 for wrong arguments."""
-    options = parser().parse_args(arguments)
+    options = parse(sys.argv[1:] if arguments is None else arguments)
     run: _Command = options.run
     try:
         preflight.check_system()
@@ -45,6 +45,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mpqlab: interrupted; `mpqlab down` removes what was begun", file=sys.stderr)
         return 130
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line.
+
+    What follows the first `--` is a node's command and not argparse's business: Python's versions differ there.
+    """
+    words = list(arguments)
+    if "--" not in words:
+        return parser().parse_args(words)
+    split = words.index("--")
+    options = parser().parse_args(words[:split])
+    if options.run is not _exec:
+        parser().error("only `exec NODE -- CMD` has words behind `--`")
+    options.command += words[split + 1 :]
+    return options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -185,8 +201,7 @@ def _table(lab: Lab, options: argparse.Namespace) -> int:
 
 
 def _exec(lab: Lab, options: argparse.Namespace) -> int:
-    argv = options.command[1:] if options.command[:1] == ["--"] else options.command
-    command = access.command(lab, options.node, argv or ["/bin/sh"])
+    command = access.command(lab, options.node, options.command or ["/bin/sh"])
     os.execvp(command[0], command)
 
 

@@ -98,7 +98,7 @@ def describe(lab: Lab, wan: Wan) -> dict[str, Any]:
     attached = wan.attachment is not Attachment.NO_DEVICE
     plugged = attached and network.device_exists(wan.isp, ISP_PORT_DEVICE)
     facts: dict[str, Any] = {
-        "name": wan.name,
+        "wan": wan.name,
         "device": wan.device,
         "attachment": wan.attachment.value,
         "plugged": plugged,
@@ -123,7 +123,7 @@ def describe(lab: Lab, wan: Wan) -> dict[str, Any]:
 def render(facts: dict[str, Any]) -> str:
     """Return the text that `mpqlab link` prints: what differs from a perfect wire."""
     state = link_state(facts)
-    lines = [f"{facts['name']} ({facts['device']}): {state}"]
+    lines = [f"{facts['wan']} ({facts['device']}): {state}"]
     if "settings" in facts:
         perfect = DirectionConfig().as_dict()
         for name, settings in facts["settings"].items():

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpqlab.errors import LabError
+from mpqlab.lock import locked
 from mpqlab.run import run
+from mpqlab.topology import LAB_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +27,7 @@ PROGRAMS = {
     "systemd-nspawn": "systemd-container",
     "unshare": "util-linux",
 }
-_PROBE = "mpqlab-probe"
+_PROBE = f"{LAB_NAME}-probe"
 _IP_LINK_ADD = ["ip", "-n", _PROBE, "link", "add", "name"]
 _RULESET = "table inet probe { chain c { type nat hook postrouting priority srcnat; masquerade; }; }\n"
 
@@ -57,7 +59,8 @@ def check() -> None:
     if not Path("/dev/net/tun").exists():
         raise LabError("the kernel has no TUN devices: /dev/net/tun is missing, try `modprobe tun`")
     _check_file_systems()
-    _check_kernel()
+    with locked(_PROBE, lambda: None):
+        _check_kernel()
 
 
 def missing_programs(which: Callable[[str], str | None]) -> list[str]:
@@ -84,8 +87,16 @@ def _check_kernel() -> None:
         ("bridges", "bridge", lambda: run([*_IP_LINK_ADD, "three", "type", "bridge"])),
         ("nftables with masquerade", "nft_masq", lambda: run(_in_probe(["nft", "-f", "-"]), stdin=_RULESET)),
     ]
-    if not hasattr(os, "pidfd_open") or not _can_make_namespace():
-        raise LabError("the kernel lets nobody make network namespaces here: in a container, run it with --privileged")
+    if not hasattr(os, "pidfd_open"):
+        raise LabError("this Python has no os.pidfd_open (it needs Linux 5.3): use Debian 12 or newer")
+    try:
+        if Path("/run/netns", _PROBE).exists():
+            run(["ip", "netns", "delete", _PROBE])
+        run(["ip", "netns", "add", _PROBE])
+    except LabError as error:
+        raise LabError(
+            f"no network namespace can be made (in a container, run it with --privileged): {error}"
+        ) from None
     try:
         for feature, module, attempt in attempts:
             try:
@@ -98,13 +109,3 @@ def _check_kernel() -> None:
 
 def _in_probe(argv: list[str]) -> list[str]:
     return ["nsenter", f"--net=/run/netns/{_PROBE}", "--", *argv]
-
-
-def _can_make_namespace() -> bool:
-    try:
-        if Path("/run/netns", _PROBE).exists():
-            run(["ip", "netns", "delete", _PROBE])
-        run(["ip", "netns", "add", _PROBE])
-    except LabError:
-        return False
-    return True

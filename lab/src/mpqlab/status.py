@@ -70,7 +70,7 @@ def render(status: dict[str, Any]) -> str:
 
 def _link_row(link: dict[str, Any]) -> list[str]:
     row = [
-        link["name"].upper(),
+        link["wan"].upper(),
         link["device"],
         links.link_state(link),
         link.get("gateway", ""),
