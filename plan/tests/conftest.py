@@ -51,13 +51,23 @@ def reference(inventory: Callable[[str], Hosts]) -> Hosts:
     return inventory("prod")
 
 
+@pytest.fixture(scope="session")
+def put() -> Callable[[Hosts, Iterable[tuple[str, str, Any]]], None]:
+    """Changes the variables of hosts in place, each change (host, path, value)."""
+
+    def change(hosts: Hosts, changes: Iterable[tuple[str, str, Any]]) -> None:
+        for host, path, value in changes:
+            _put(hosts, host, path, value)
+
+    return change
+
+
 @pytest.fixture
-def changed(reference: Hosts) -> Callable[[Iterable[tuple[str, str, Any]]], Hosts]:
-    """The reference fleet after changes, each (host, path, value)."""
+def changed(reference: Hosts, put: Callable[..., None]) -> Callable[[Iterable[tuple[str, str, Any]]], Hosts]:
+    """The reference fleet after changes."""
 
     def change(changes: Iterable[tuple[str, str, Any]]) -> Hosts:
-        for host, path, value in changes:
-            _put(reference, host, path, value)
+        put(reference, changes)
         return reference
 
     return change
