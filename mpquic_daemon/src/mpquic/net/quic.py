@@ -6,7 +6,6 @@ that packets wait in the tunnel's own queues, where something decides which are 
 """
 
 import enum
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -19,12 +18,12 @@ from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion
 from aioquic.tls import CipherSuite
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mpquic.net import aioquic_internals as internals
 from mpquic.net import congestion
 from mpquic.net.pacing import BurstPacer
 from mpquic.net.udp import Address
+from mpquic.proto.identity import IdentityError, certificate_sha256, check_server_certificate
 
 ALPN = "mpquic/1"
 MIN_DATAGRAM_SIZE = 1200
@@ -211,15 +210,16 @@ class QuicLink:
         return internals.datagram_capacity(self._connection) if self.state is LinkState.ESTABLISHED else 0
 
     @property
-    def server_certificate(self) -> x509.Certificate | None:
-        """The server's certificate: on the client None before it was accepted; on the server the own one."""
-        return self._server_certificate
+    def server_certificate(self) -> bytes | None:
+        """The server's certificate in DER, to which a registration is bound; None before the client accepted it."""
+        certificate = self._server_certificate
+        return None if certificate is None else certificate.public_bytes(Encoding.DER)
 
     @property
     def server_certificate_sha256(self) -> bytes | None:
-        """SHA-256 of the server's certificate in DER, to which a registration is bound."""
-        certificate = self._server_certificate
-        return None if certificate is None else hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
+        """SHA-256 of the server's certificate in DER."""
+        certificate = self.server_certificate
+        return None if certificate is None else certificate_sha256(certificate)
 
     def admit(self) -> None:
         """The peer proved who it is: open the flow control window."""
@@ -485,13 +485,9 @@ def _refuse_server(certificate: x509.Certificate | None) -> str:
     if certificate is None:
         return "the server showed no certificate"
     try:
-        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return "the server's certificate has no extended key usage; it must name serverAuth"
-    except ValueError:
-        return "the server's certificate has malformed extensions"
-    if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
-        return "the server's certificate isn't meant for servers (extended key usage without serverAuth)"
+        check_server_certificate(certificate)
+    except IdentityError as error:
+        return str(error)
     return ""
 
 

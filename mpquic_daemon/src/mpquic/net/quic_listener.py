@@ -97,22 +97,35 @@ class QuicListener:
         return self.strangers >= self.limits.retry_threshold
 
     def receive(self, datagrams: Iterable[bytes], address: Address, now: float) -> None:
-        """Take datagrams of one sender. Never raises."""
+        """Take datagrams of one sender. Never raises: what can't be used is dropped and counted."""
+        run: list[bytes] = []
+        owner: _Entry | None = None
         for datagram in datagrams:
-            self.datagram_received(datagram, address, now)
-
-    def datagram_received(self, datagram: bytes, address: Address, now: float) -> None:
-        """Take one datagram. Never raises: what can't be used is dropped and counted."""
-        entry = self._links.get(datagram[1 : 1 + CONNECTION_ID_BYTES]) if datagram and datagram[0] < 0x80 else None
-        if entry is None:
-            entry = self._find(datagram, address, now)
+            # A short header begins with a connection ID of ours (RFC 8999 section 5.2): the case of all but handshakes.
+            known = datagram and datagram[0] < 0x80
+            entry = self._links.get(datagram[1 : 1 + CONNECTION_ID_BYTES]) if known else None
             if entry is None:
-                return
-        link = entry.link
-        link.receive((datagram,), address, now)
-        self._output[link] = None
+                entry = self._find(datagram, address, now)
+            if entry is not owner:
+                if owner is not None:
+                    self._deliver(owner.link, run, address, now)
+                run, owner = [], entry
+            if entry is not None:
+                run.append(datagram)
+        if owner is not None:
+            self._deliver(owner.link, run, address, now)
+
+    def _deliver(self, link: QuicLink, datagrams: list[bytes], address: Address, now: float) -> None:
+        link.receive(datagrams, address, now)
+        self._touched(link)
+
+    def _touched(self, link: QuicLink) -> None:
         if link.has_events:
             self._ready[link] = None
+        if link.state is LinkState.CLOSED:
+            self._after(link)
+        else:
+            self._output[link] = None
 
     def pop_ready(self) -> list[QuicLink]:
         """Connections with events since the last call. A closed one is forgotten by then; its last events remain."""
@@ -162,9 +175,7 @@ class QuicListener:
                 self.counters["not admitted in time"] += 1
                 link.close(0, "not registered in time")
             link.handle_timer(now)
-            self._output[link] = None
-            if link.has_events:
-                self._ready[link] = None
+            self._touched(link)
 
     def close(self, now: float, reason: str = "") -> list[tuple[list[bytes], Address]]:
         """End all connections; gives what is left to send."""

@@ -113,7 +113,7 @@ class UdpSocket:
         peer: Address | None = None,
         gso: OffloadMode = "auto",
         dual_stack: bool = True,
-        reads: int = 8,
+        reads: int = 4,
     ) -> None:
         family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
         self.counters = UdpCounters()

@@ -1,0 +1,87 @@
+"""A network namespace of its own for a test, without a name: it ends with the last process and socket in it."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def ip(*words: str) -> None:
+    """Run ip(8) in the namespace of this thread."""
+    subprocess.run(["ip", *" ".join(words).split()], check=True, capture_output=True, text=True)
+
+
+@contextmanager
+def new_namespace() -> Iterator[None]:
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        if _libc.unshare(CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "unshare")
+        yield
+    finally:
+        if _libc.setns(home, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(home)
+
+
+class _EthtoolValue(ctypes.Structure):
+    _fields_ = [("command", ctypes.c_uint32), ("value", ctypes.c_uint32)]
+
+
+def set_checksum_offload(device: str, *, enabled: bool) -> None:
+    """Do as `ethtool -K DEVICE tx on|off`: without it the kernel refuses to segment UDP (ETHTOOL_STXCSUM)."""
+    value = _EthtoolValue(0x17, enabled)
+    request = struct.pack("16sP16x", device.encode(), ctypes.addressof(value))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, 0x8946, request)
+
+
+class FarSide:
+    """A second namespace, at the other end of veth devices."""
+
+    def __init__(self) -> None:
+        with new_namespace():
+            self._namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+            ip("link set lo up")
+
+    def take(self, device: str) -> None:
+        """Move a device of this namespace there."""
+        ip(f"link set {device} netns /proc/{os.getpid()}/fd/{self._namespace}")
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be there for a while."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        try:
+            if _libc.setns(self._namespace, CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+            yield
+        finally:
+            _libc.setns(home, CLONE_NEWNET)
+            os.close(home)
+
+    def close(self) -> None:
+        os.close(self._namespace)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 3.0) -> bool:
+    """Poll until the condition holds; tells whether it did in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True

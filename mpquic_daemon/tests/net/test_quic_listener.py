@@ -1,0 +1,254 @@
+"""The listener among strangers: quotas, Retry, garbage, and nothing left behind."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+from aioquic.buffer import Buffer
+from aioquic.quic.packet import QuicPacketType, pull_quic_header
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mpquic.net.quic import LinkOptions, LinkState, QuicLink
+from mpquic.net.quic_listener import ListenerLimits
+
+from .conftest import CLIENT_ADDRESS, Pair
+
+NOW = 1000.0
+
+
+def initial(make_client, now: float = NOW) -> bytes:
+    return make_client(now).flush(now)[0][0]
+
+
+def packet_type(datagram: bytes) -> QuicPacketType:
+    return pull_quic_header(Buffer(data=datagram), host_cid_length=8).packet_type
+
+
+def test_many_reconnects_leave_nothing(make_listener, make_client):
+    listener = make_listener()
+    for _ in range(30):
+        pair = Pair(listener, make_client)
+        assert pair.run(lambda pair=pair: pair.server.link is not None and pair.peer.state is LinkState.ESTABLISHED)
+        assert len(listener.links) == 1
+        listener.admit(pair.peer)
+        assert pair.run(lambda pair=pair: pair.link.state is LinkState.ESTABLISHED)
+        pair.link.close()
+        assert pair.run(lambda: listener.links == (), seconds=1)
+    assert not listener._links
+    assert listener.strangers == 0
+    assert listener.timer() is None
+    assert listener.counters["accepted"] == listener.counters["closed"] == 30
+    del pair
+    gc.collect()
+    assert sum(isinstance(item, QuicLink) for item in gc.get_objects()) <= 2
+
+
+def test_a_stranger_who_never_registers_is_closed(make_listener, make_client):
+    listener = make_listener(limits=ListenerLimits(admission_timeout=3.0))
+    pair = Pair(listener, make_client)
+    assert pair.run(lambda: pair.client.ended is not None, seconds=4)
+    assert pair.client.ended.reason == "not registered in time"
+    assert 2.9 < pair.now - NOW < 3.2
+    assert listener.links == ()
+    assert listener.counters["not admitted in time"] == 1
+
+
+def test_an_admitted_client_stays(make_pair):
+    pair = make_pair(limits=ListenerLimits(admission_timeout=3.0))
+    assert pair.listener.strangers == 0
+    assert not pair.run(lambda: pair.client.ended is not None, seconds=6)
+
+
+def test_a_half_open_connection_is_given_up(make_listener, make_client):
+    listener = make_listener()
+    listener.receive([initial(make_client)], CLIENT_ADDRESS, NOW)
+    assert listener.strangers == 1
+    listener.flush(NOW)
+    now = NOW
+    while listener.links and now < NOW + 20:
+        now = max(now, listener.timer())
+        listener.handle_timer(now)
+        listener.flush(now)
+    assert 4.9 < now - NOW < 6
+    assert not listener._links
+    assert listener.strangers == 0
+
+
+def test_under_load_strangers_get_a_retry_and_still_come_in(make_listener, make_client):
+    listener = make_listener(limits=ListenerLimits(retry_threshold=3))
+    for index in range(3):
+        listener.receive([initial(make_client)], (f"198.51.100.{index}", 5000), NOW)
+    listener.flush(NOW)
+    assert listener.retrying
+    pair = Pair(listener, make_client)
+    assert pair.run(lambda: pair.link.state is LinkState.ESTABLISHED, seconds=2)
+    assert listener.counters["retry sent"] == 1
+    assert listener.counters["accepted"] == 4
+
+
+def test_a_retry_keeps_no_state_and_is_small(make_listener, make_client):
+    listener = make_listener(limits=ListenerLimits(retry_threshold=0))
+    first = initial(make_client)
+    listener.receive([first], CLIENT_ADDRESS, NOW)
+    [([answer], address)] = listener.flush(NOW)
+    assert address == CLIENT_ADDRESS
+    assert packet_type(answer) is QuicPacketType.RETRY
+    assert len(answer) < len(first) / 3
+    assert listener.links == ()
+    assert not listener._links
+
+
+def test_a_token_is_worth_nothing_from_another_address(make_listener, make_client):
+    listener = make_listener(limits=ListenerLimits(retry_threshold=0))
+    client = make_client(NOW)
+    listener.receive([client.flush(NOW)[0][0]], CLIENT_ADDRESS, NOW)
+    [([retry], _)] = listener.flush(NOW)
+    client.receive([retry], client.peer_address, NOW)
+    [(second, _)] = client.flush(NOW)
+    listener.receive([second], ("198.51.100.1", 40000), NOW)
+    assert listener.counters["invalid token"] == 1
+    assert listener.links == ()
+    listener.receive([second], CLIENT_ADDRESS, NOW)
+    assert len(listener.links) == 1
+
+
+def test_quotas_hold(make_listener, make_client):
+    limits = ListenerLimits(max_strangers=5, max_strangers_per_source=2, retry_threshold=100)
+    listener = make_listener(limits=limits)
+    for port in range(4):
+        listener.receive([initial(make_client)], ("198.51.100.1", 5000 + port), NOW)
+    assert len(listener.links) == 2
+    assert listener.counters["too many strangers of one source"] == 2
+    for host in range(5):
+        listener.receive([initial(make_client)], (f"2001:db8:{host}::1", 5000, 0, 0), NOW)
+    assert len(listener.links) == 5
+    assert listener.counters["too many strangers"] == 2
+
+
+def test_addresses_of_one_ipv6_network_are_one_source(make_listener, make_client):
+    listener = make_listener(limits=ListenerLimits(max_strangers_per_source=1))
+    for host in range(3):
+        listener.receive([initial(make_client)], (f"2001:db8::{host}", 5000, 0, 0), NOW)
+    assert len(listener.links) == 1
+
+
+def test_admission_makes_room(make_listener, make_client):
+    listener = make_listener(limits=ListenerLimits(max_strangers_per_source=1))
+    pair = Pair(listener, make_client)
+    assert pair.run(lambda: pair.server.link is not None and pair.peer.state is LinkState.ESTABLISHED)
+    listener.receive([initial(make_client, pair.now)], CLIENT_ADDRESS, pair.now)
+    assert len(listener.links) == 1
+    listener.admit(pair.peer)
+    listener.receive([initial(make_client, pair.now)], CLIENT_ADDRESS, pair.now)
+    assert len(listener.links) == 2
+
+
+def test_an_unknown_version_is_answered_with_ours(make_listener, make_client):
+    listener = make_listener()
+    datagram = bytearray(initial(make_client))
+    datagram[1:5] = b"\x1a\x2a\x3a\x4a"
+    listener.receive([bytes(datagram)], CLIENT_ADDRESS, NOW)
+    [([answer], _)] = listener.flush(NOW)
+    header = pull_quic_header(Buffer(data=answer), host_cid_length=8)
+    assert header.packet_type is QuicPacketType.VERSION_NEGOTIATION
+    assert header.supported_versions == [1]
+    assert listener.links == ()
+    listener.receive([answer], CLIENT_ADDRESS, NOW)
+    assert listener.flush(NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("datagram", "reason"),
+    [
+        (b"", "malformed"),
+        (b"\x00" * 50, "malformed"),
+        (b"\x40" * 20, "unknown connection"),
+        (b"\x40" * 1400, "unknown connection"),
+        (b"\xff" * 1400, "malformed"),
+    ],
+)
+def test_garbage_is_counted_by_reason(make_listener, datagram, reason):
+    listener = make_listener()
+    listener.receive([datagram], CLIENT_ADDRESS, NOW)
+    assert listener.counters == {reason: 1}
+    assert listener.flush(NOW) == []
+
+
+def test_a_short_initial_gets_nothing(make_listener, make_client):
+    listener = make_listener()
+    listener.receive([initial(make_client)[:1199]], CLIENT_ADDRESS, NOW)
+    assert listener.links == ()
+    assert listener.flush(NOW) == []
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    datagrams=st.lists(
+        st.one_of(
+            st.binary(max_size=1500),
+            st.tuples(st.integers(0xC0, 0xFF), st.binary(min_size=1200, max_size=1400)).map(
+                lambda pair: bytes([pair[0]]) + b"\0\0\0\1\x08" + pair[1]
+            ),
+        ),
+        max_size=4,
+    ),
+    flips=st.lists(st.tuples(st.integers(0, 1451), st.integers(1, 255)), min_size=1, max_size=4),
+)
+def test_no_datagram_makes_the_listener_raise(make_listener, make_client, datagrams, flips):
+    listener = make_listener()
+    broken = bytearray(initial(make_client))
+    for position, mask in flips:
+        broken[position] ^= mask
+    listener.receive([*datagrams, bytes(broken)], CLIENT_ADDRESS, NOW)
+    listener.pop_ready()
+    listener.flush(NOW)
+    listener.receive(datagrams, CLIENT_ADDRESS, NOW + 0.1)
+    now = NOW
+    while (timer := listener.timer()) is not None and now < NOW + 60:
+        now = max(now, timer)
+        listener.handle_timer(now)
+        listener.flush(now)
+    assert listener.links == ()
+    assert not listener._links
+    assert listener.strangers == 0
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(payload=st.binary(min_size=1, max_size=400))
+def test_an_initial_with_any_frames_does_no_harm(make_listener, make_client, payload):
+    """Initial keys are no secret: anyone can put arbitrary frames into a packet that decrypts."""
+    from aioquic.quic.crypto import CryptoPair
+
+    listener = make_listener()
+    header = pull_quic_header(Buffer(data=initial(make_client)), host_cid_length=8)
+    crypto = CryptoPair()
+    crypto.setup_initial(cid=header.destination_cid, is_client=True, version=1)
+    plain = payload.ljust(1200, b"\0")
+    long_header = (
+        b"\xc1\0\0\0\1\x08"
+        + header.destination_cid
+        + b"\x08"
+        + header.source_cid
+        + b"\0"
+        + (0x4000 | (2 + len(plain) + 16)).to_bytes(2, "big")
+        + b"\0\0"
+    )
+    datagram = crypto.encrypt_packet(long_header, plain, 0)
+    listener.receive([datagram], CLIENT_ADDRESS, NOW)
+    listener.flush(NOW)
+    assert len(listener.links) <= 1
+    now = NOW
+    while (timer := listener.timer()) is not None and now < NOW + 60:
+        now = max(now, timer)
+        listener.handle_timer(now)
+        listener.flush(now)
+    assert listener.links == ()
+
+
+def test_a_closing_server_tells_its_clients(make_pair):
+    pair = make_pair(options=LinkOptions())
+    for datagrams, _address in pair.listener.close(pair.now, "shutting down"):
+        pair.link.receive(datagrams, pair.link.peer_address, pair.now)
+    assert pair.link.pop_events()[-1].reason == "shutting down"
+    assert pair.listener.links == ()

@@ -1,0 +1,171 @@
+"""The outer socket: the same datagrams arrive with and without segmentation, and errors are results."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from mpquic.net import offload
+from mpquic.net.udp import SendStatus, UdpSocket, plain_host, split_segments
+
+from .namespace import ip, set_checksum_offload, wait_for
+
+SIZES = [1200] * 70 + [700] + [1452] * 3 + [100, 1452, 1, 1, 1] + [1300] * 64
+
+
+def collect(receiver: UdpSocket, count: int) -> list[bytes]:
+    received: list[bytes] = []
+
+    def enough() -> bool:
+        for data, segment, _address in receiver.recv_batch():
+            received.extend(split_segments(data, segment))
+        return len(received) >= count
+
+    wait_for(enough)
+    return received
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("gso", ["on", "off"])
+def test_datagrams_arrive_as_they_were_sent(host, gso):
+    receiver = UdpSocket((host, 0))
+    sender = UdpSocket((host, 0), peer=receiver.local_address[:2], gso=gso)
+    datagrams = [bytes([index % 251]) * size for index, size in enumerate(SIZES)]
+    assert sender.send_batch(datagrams) is SendStatus.OK
+    assert collect(receiver, len(datagrams)) == datagrams
+    assert sender.counters.tx_datagrams == receiver.counters.rx_datagrams == len(datagrams)
+    assert sender.counters.tx_bytes == sum(SIZES)
+    assert sender.counters.tx_calls == (len(datagrams) if gso == "off" else 7)
+    sender.close()
+    receiver.close()
+
+
+def test_the_self_test_tells_something_about_this_kernel():
+    assert offload.segmentation_works() in (True, None)
+
+
+def test_the_sender_of_each_read_is_told():
+    receiver = UdpSocket(("127.0.0.1", 0))
+    senders = [UdpSocket(("127.0.0.1", 0), peer=receiver.local_address) for _ in range(2)]
+    for sender in senders:
+        sender.send_batch([b"x" * 100])
+    seen = set()
+    assert wait_for(lambda: seen.update(a for _, _, a in receiver.recv_batch()) or len(seen) == 2)
+    assert seen == {sender.local_address for sender in senders}
+
+
+def test_a_dual_stack_socket_takes_both_families_and_answers():
+    server = UdpSocket(("::", 0))
+    port = server.local_address[1]
+    for host in ("127.0.0.1", "::1"):
+        client = UdpSocket((host, 0), peer=(host, port))
+        client.send_batch([b"question"])
+        found = []
+        assert wait_for(lambda found=found: found.extend(server.recv_batch()) or found)
+        data, _, address = found[0]
+        assert bytes(data) == b"question"
+        assert plain_host(address) == host
+        assert server.send_batch([b"answer"] * 3, address) is SendStatus.OK
+        assert collect(client, 3) == [b"answer"] * 3
+        client.close()
+    server.close()
+
+
+def test_a_refused_segmentation_falls_back_and_is_remembered(monkeypatch):
+    receiver = UdpSocket(("127.0.0.1", 0))
+    sender = UdpSocket(("127.0.0.1", 0), peer=receiver.local_address, gso="on")
+    real = sender._call
+
+    def no_segmentation(buffers, control, address):
+        return errno.EIO if control else real(buffers, control, address)
+
+    monkeypatch.setattr(sender, "_call", no_segmentation)
+    assert sender.send_batch([bytes(1000)] * 5) is SendStatus.OK
+    assert collect(receiver, 5) == [bytes(1000)] * 5
+    assert not sender.segmentation
+    assert sender.counters.segmentation_fallbacks == 1
+
+
+def test_a_full_socket_keeps_the_rest_and_resumes_in_order(monkeypatch):
+    receiver = UdpSocket(("127.0.0.1", 0))
+    sender = UdpSocket(("127.0.0.1", 0), peer=receiver.local_address, gso="off")
+    real, calls = sender._call, []
+
+    def full_at_third(buffers, control, address):
+        calls.append(1)
+        return errno.EAGAIN if len(calls) == 3 else real(buffers, control, address)
+
+    monkeypatch.setattr(sender, "_call", full_at_third)
+    datagrams = [bytes([index]) for index in range(6)]
+    assert sender.send_batch(datagrams[:4]) is SendStatus.BLOCKED
+    assert sender.wants_write
+    assert sender.send_batch(datagrams[4:]) is SendStatus.BLOCKED
+    assert sender.resume() is SendStatus.OK
+    assert not sender.wants_write
+    assert collect(receiver, 6) == datagrams
+
+
+def test_a_closed_port_is_a_result():
+    taken = UdpSocket(("127.0.0.1", 0))
+    sender = UdpSocket(("127.0.0.1", 0), peer=taken.local_address)
+    taken.close()
+    assert sender.send_batch([b"x"]) is SendStatus.OK
+    assert wait_for(lambda: sender.send_batch([b"x"]) is SendStatus.REFUSED)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("gso", ["on", "off"])
+@pytest.mark.usefixtures("namespace")
+def test_too_large_for_the_device_is_a_result_and_not_blamed_on_segmentation(gso):
+    ip("link add nett-u0 mtu 1300 type veth peer name nett-u1")
+    ip("addr add 192.0.2.1/24 dev nett-u0")
+    ip("link set nett-u0 up")
+    ip("link set nett-u1 up")
+    sender = UdpSocket(("0.0.0.0", 0), device="nett-u0", peer=("192.0.2.2", 9), gso=gso)
+    assert sender.path_mtu() == 1300
+    assert sender.send_batch([bytes(1400)] * 3) is SendStatus.TOO_LARGE
+    assert sender.counters.tx_too_large == 3
+    assert sender.segmentation == (gso == "on")
+    assert sender.send_batch([bytes(1200)] * 3) is SendStatus.OK
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("namespace")
+def test_a_vanished_device_and_a_lost_route_are_results():
+    ip("link add nett-u0 type veth peer name nett-u1")
+    ip("addr add 192.0.2.1/24 dev nett-u0")
+    ip("link set nett-u0 up")
+    ip("link set nett-u1 up")
+    bound = UdpSocket(("0.0.0.0", 0), device="nett-u0")
+    loose = UdpSocket(("0.0.0.0", 0))
+    assert bound.send_batch([b"x"], ("192.0.2.2", 9)) is SendStatus.OK
+    assert loose.send_batch([b"x"], ("198.51.100.1", 9)) is SendStatus.UNREACHABLE
+    ip("link del nett-u0")
+    assert bound.send_batch([b"x"], ("192.0.2.2", 9)) is SendStatus.NO_DEVICE
+    assert bound.recv_batch() == []
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("namespace")
+def test_a_device_that_does_not_exist_is_an_error_when_made():
+    with pytest.raises(OSError, match="No such device"):
+        UdpSocket(("0.0.0.0", 0), device="nett-none")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("offloads", [True, False])
+def test_batches_cross_a_veth_with_and_without_checksum_offload(far_side, offloads):
+    ip("link add nett-u0 type veth peer name nett-u1")
+    far_side.take("nett-u1")
+    ip("addr add 192.0.2.1/24 dev nett-u0")
+    ip("link set nett-u0 up")
+    with far_side.entered():
+        ip("addr add 192.0.2.2/24 dev nett-u1")
+        ip("link set nett-u1 up")
+        receiver = UdpSocket(("0.0.0.0", 5555), device="nett-u1")
+    set_checksum_offload("nett-u0", enabled=offloads)
+    sender = UdpSocket(("0.0.0.0", 0), device="nett-u0", peer=("192.0.2.2", 5555))
+    # Kernels before 6.11 refuse to segment here (EIO), later ones do it in software: either way all arrives.
+    datagrams = [bytes([index]) * size for index, size in enumerate([1200] * 40 + [1452] * 30 + [33])]
+    assert sender.send_batch(datagrams) is SendStatus.OK
+    assert collect(receiver, len(datagrams)) == datagrams
