@@ -9,11 +9,11 @@ short_description: Reload systemd-networkd when its files aren't the applied one
 description:
   - The sum of the files that were applied last is kept in I(stamp), so a play that was interrupted between writing and
     reloading is made good by the next one.
-  - systemd-networkd only logs a key that it doesn't know. The journal of the reload is read, and such a line is a failure.
+  - systemd-networkd only logs a key that it doesn't know. The journal of the reload is read; such a line is a failure.
 options:
   directory: {description: Where the files are., type: path, default: /etc/systemd/network}
   pattern: {description: Shell pattern of our files., type: str, required: true}
-  extra_files: {description: Further files that need a restart when they change., type: list, elements: path, default: []}
+  extra_files: {description: Files that need a restart when they change., type: list, elements: path, default: []}
   stamp: {description: File that holds the sums of what was applied., type: path, required: true}
   force: {description: Reload although the sums agree., type: bool, default: false}
   links: {description: Virtual links that must exist afterwards., type: list, elements: str, default: []}
@@ -32,10 +32,11 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 COMPLAINT = re.compile(
-    r"(unknown (key|section|lvalue)|ignoring|failed to parse|missing '='|invalid (section|line)|not a valid)", re.I
+    r"(unknown (key|section|lvalue)|ignoring|failed to parse|missing '='|invalid (section|line)|not a valid)",
+    re.IGNORECASE,
 )
 # These name a state of a link, not a mistake in a file.
-HARMLESS = re.compile(r"(ignoring DHCP|ignoring DHCPv6|ignoring the (received|assigned))", re.I)
+HARMLESS = re.compile(r"(ignoring DHCP|ignoring DHCPv6|ignoring the (received|assigned))", re.IGNORECASE)
 
 
 def sum_of(paths: list[Path]) -> str:

@@ -9,12 +9,12 @@ short_description: Delete our links, routing rules and routes that are no longer
 description:
   - systemd-networkd is told to leave foreign rules and routes alone, so after a change that came with its restart it
     also leaves our own old ones. This module lists what lies in our ranges and deletes what is not named.
-  - A link is ours when it is a TUN device owned by I(link_owner), or is in the interface group I(link_group). One that is
-    named but has other properties is deleted too, for systemd-networkd never changes the properties of an existing link.
+  - A link is ours when it is a TUN device owned by I(link_owner), or is in the interface group I(link_group). One that
+    is named but has other properties is deleted too, for systemd-networkd never changes those of an existing link.
 options:
   links:
-    description: Virtual links that stay, each with C(name) and the C(kind) and C(properties) to compare. Left out, links
-      are not looked at.
+    description: Virtual links that stay, each with C(name) and the C(kind) and C(properties) to compare. Left out,
+      links are not looked at.
     type: list
     elements: dict
   link_owner: {description: User that owns our TUN devices., type: str, default: mpquic}
@@ -22,7 +22,8 @@ options:
   priorities: {description: First and last priority of each range of our rules., type: list, elements: list}
   rules:
     description: >-
-      Rules that stay, each with C(priority) and C(table), and where they have it C(from), C(to), C(iif), C(oif), C(fwmark), C(family).
+      Rules that stay, each with C(priority) and C(table), and where they have it C(from), C(to), C(iif), C(oif),
+      C(fwmark), C(family).
     type: list
     elements: dict
     default: []
@@ -199,7 +200,9 @@ def main() -> None:
         doomed += [["link", "delete", "dev", name] for name in names]
     for family in FAMILIES:
         if params["priorities"]:
-            wanted_rules = [rule for rule in params["rules"] if rule.get("family", "both") in ("both", FAMILIES[family])]
+            wanted_rules = [
+                rule for rule in params["rules"] if rule.get("family", "both") in ("both", FAMILIES[family])
+            ]
             rules = surplus_rules(ip.show(family, "rule", "show"), wanted_rules, params["priorities"])
             doomed += [[family, "rule", "del", *words] for words in rules]
         if params["tables"]:

@@ -25,8 +25,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 def configured_ports(text: str) -> set[int]:
     """Ports named by `sshd -T`."""
-    return {int(port) for port in re.findall(r"^port (\d+)$", text, re.M)} | {
-        int(port) for port in re.findall(r"^listenaddress \S+:(\d+)$", text, re.M)
+    return {int(port) for port in re.findall(r"^port (\d+)$", text, re.MULTILINE)} | {
+        int(port) for port in re.findall(r"^listenaddress \S+:(\d+)$", text, re.MULTILINE)
     }
 
 
@@ -42,7 +42,7 @@ def listening_ports(text: str) -> set[int]:
 
 def socket_unit_ports(text: str) -> set[int]:
     """Ports in `systemctl show --property=Listen ssh.socket`."""
-    return {int(port) for port in re.findall(r"^Listen=\S*?(\d+) \(Stream\)", text, re.M)}
+    return {int(port) for port in re.findall(r"^Listen=\S*?(\d+) \(Stream\)", text, re.MULTILINE)}
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ DOCUMENTATION = r"""
 module: units_current
 short_description: Restart or reload running services whose files changed since they were started
 description:
-  - Keeps copies of what each unit was started with below I(state). A play that was interrupted between writing a file and
-    restarting is made good by the next one.
-  - Only running units are touched; whether a unit runs is decided elsewhere. Units that are no longer named are stopped.
+  - Keeps copies of what each unit was started with below I(state). A play that was interrupted between writing a file
+    and restarting is made good by the next one.
+  - Unit files that changed on disk are read again first.
+  - Only running units are touched; whether a unit runs is decided elsewhere. Units no longer named are stopped.
 options:
   units:
     description: Units, each with C(name), C(restart_files) and optionally C(config), a file of which parts may be hot.
@@ -18,8 +19,8 @@ options:
     required: true
   compare:
     description:
-      - Command that says how an old and a new C(config) differ; C(%old) and C(%new) are replaced. It prints C(restart) when
-        a reload is not enough. Without it every change restarts.
+      - Command that says how an old and a new C(config) differ; C(%old) and C(%new) are replaced. It prints C(restart)
+        when a reload is not enough. Without it every change restarts.
     type: list
     elements: str
     default: []
@@ -121,9 +122,14 @@ def main() -> None:
 
     listed: list[str] = []
     if module.params["patterns"]:
-        listing = run("list-units", "--plain", "--no-legend", "--full", "--all", "--type=service", *module.params["patterns"])
+        listing = run(
+            "list-units", "--plain", "--no-legend", "--full", "--all", "--type=service", *module.params["patterns"]
+        )
         listed = [line.split()[0] for line in listing.splitlines() if line.split()]
     names = [unit["name"] for unit in module.params["units"]]
+    stale = run("show", "--property=NeedDaemonReload", "--value", *names).split() if names else []
+    if "yes" in stale and not module.check_mode:
+        run("daemon-reload")
     stopped = sorted(set(listed) - set(names))
     restarted: list[str] = []
     reloaded: list[str] = []

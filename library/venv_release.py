@@ -7,12 +7,12 @@ DOCUMENTATION = r"""
 module: venv_release
 short_description: Install wheels into a virtual environment of their own and switch to it
 description:
-  - Installs beside the running release, without any index, each wheel checked by its hash. Only a complete release becomes
-    C(current), by the replacement of one symbolic link.
+  - Installs beside the running release, without any index, each wheel checked by its hash. Only a complete release
+    becomes C(current), by the replacement of one symbolic link.
 options:
   root: {description: "Folder that holds C(releases) and C(current).", type: path, required: true}
   release: {description: Name of the release., type: str, required: true}
-  archive: {description: Tar file on the host with the wheels and install.txt; needed when it isn't installed., type: path}
+  archive: {description: Tar file on the host with the wheels and install.txt., type: path}
   python: {description: Python for the virtual environment., type: path, default: /usr/bin/python3}
   commands: {description: Commands that are linked into I(links)., type: list, elements: str, default: []}
   links: {description: Folder of the links to commands., type: path, default: /usr/local/bin}

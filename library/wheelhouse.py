@@ -8,8 +8,8 @@ module: wheelhouse
 short_description: Build and cache the wheels of a Python package and its locked requirements for another machine
 description:
   - Runs on the controller. The hosts need no package index, as what they install is complete and pinned by hashes.
-  - The result is one tar file below I(cache), named by the sum of the package's sources, the lock, the Python version and
-    the machine. When it is there, nothing is done.
+  - The result is one tar file below I(cache), named by the sum of the package's sources, the lock, the Python version
+    and the machine. When it is there, nothing is done.
 options:
   source: {description: Folder of the package (pyproject.toml)., type: path, required: true}
   requirements: {description: Locked requirements with hashes., type: path, required: true}

@@ -6,7 +6,9 @@ NAMES = ["30-mpquic-mpq5.netdev"]
 
 
 def test_an_unknown_key_of_our_file_is_a_complaint() -> None:
-    journal = "/etc/systemd/network/30-mpquic-mpq5.netdev:9: Unknown key name 'VNetHeadre' in section 'Tun', ignoring.\n"
+    journal = (
+        "/etc/systemd/network/30-mpquic-mpq5.netdev:9: Unknown key name 'VNetHeadre' in section 'Tun', ignoring.\n"
+    )
     assert complaints(journal, NAMES) == [journal.strip()]
 
 

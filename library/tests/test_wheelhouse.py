@@ -17,9 +17,7 @@ win-inet-pton==1.1.0 ; sys_platform == 'win32' \\
 def test_markers_are_those_of_the_host_not_of_the_controller() -> None:
     older = requirements_for(LOCK, "3.11", "x86_64")
     newer = requirements_for(LOCK, "3.13", "x86_64")
-    assert older == (
-        "aioquic==1.7.2 --hash=sha256:aa --hash=sha256:bb\ntyping-extensions==4.16.0 --hash=sha256:cc\n"
-    )
+    assert older == ("aioquic==1.7.2 --hash=sha256:aa --hash=sha256:bb\ntyping-extensions==4.16.0 --hash=sha256:cc\n")
     assert newer == "aioquic==1.7.2 --hash=sha256:aa --hash=sha256:bb\n"
 
 

@@ -63,11 +63,18 @@ def table_devices(plan: Slice) -> dict[str, list[str]]:
     return {table: sorted(devices) for table, devices in result.items()}
 
 
+def configured_links(plan: Slice) -> list[str]:
+    """Links that systemd-networkd can always configure: all of ours but WANs, which may be absent."""
+    links = [*plan.get("management", []), *plan.get("lans", []), *plan["tuns"]]
+    return [link.get("device", link["name"]) for link in links]
+
+
 class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Any]:
         return {
+            "mpquic_configured_links": configured_links,
             "mpquic_instance_unit": instance_unit,
             "mpquic_routing_rules": routing_rules,
             "mpquic_table_devices": table_devices,
