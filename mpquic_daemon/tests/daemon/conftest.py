@@ -143,7 +143,8 @@ class Site:
             self.ip(role, "route", "add", "default", "via", f"10.77.{network}.1", "dev", device)
         self.run("middle", "sysctl", "-qw", "net.ipv4.ip_forward=1")
         for role, number in (("client", 1), ("server", 2)):
-            self.run(role, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
+            settings = ("rp_filter=0", "promote_secondaries=1")
+            self.run(role, "sysctl", "-qw", *(f"net.ipv4.conf.all.{setting}" for setting in settings))
             self.ip(role, "tuntap", "add", "dev", "mpq9", "mode", "tun", "vnet_hdr")
             self.ip(role, "link", "set", "mpq9", "mtu", "1400", "up")
             self.ip(role, "addr", "add", f"10.200.9.{number}/32", "dev", "mpq9")
@@ -278,11 +279,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture
 def running(site: Site) -> Iterator[Site]:
     """A site whose client is up; both processes end with the test."""
-    site.start("server", site.server_config())
-    wait_for(lambda: site.state("sv") == "up", 5, "the server")
-    site.start("client", site.client_config())
-    site.wait_state("up")
-    yield site
-    site.heal()
-    for name in list(site.processes):
-        site.kill(name)
+    try:
+        site.start("server", site.server_config())
+        wait_for(lambda: site.state("sv") == "up", 5, "the server")
+        site.start("client", site.client_config())
+        site.wait_state("up")
+        yield site
+    finally:
+        site.heal()
+        for name in list(site.processes):
+            site.kill(name)

@@ -76,6 +76,8 @@ class Client:
         self._timer: asyncio.TimerHandle | None = None
         self._writing: set[int] = set()
         self._generation: int | None = None
+        self._replace = False
+        """Whether the WAN has changed under the current connection, so that another must take its place."""
         self._stopping = False
 
     # Life
@@ -203,7 +205,7 @@ class Client:
 
     def _consider_attempt(self, now: float) -> None:
         upgrading = self._upgrade_at is not None and now >= self._upgrade_at
-        wanted = not self._is_carrying() or self._is_doubtful() or upgrading
+        wanted = not self._is_carrying() or self._replace or self._is_doubtful() or upgrading
         if self._state == "inactive" or self._candidate is not None or not wanted or now < self._next_attempt:
             return
         size = self._config.max_datagram_size
@@ -236,6 +238,7 @@ class Client:
         """The candidate has registered: it is the path from now on."""
         assert connection.welcome is not None
         old, self._current, self._candidate = self._current, connection, None
+        self._replace = False
         if connection.welcome.session != self._session_name:
             self._session_name = connection.welcome.session
             self._sender.restart()
@@ -336,10 +339,8 @@ class Client:
         self._silent_attempts = 0
         self._next_attempt = 0.0
         self._lease.reset()
-        if self._current is not None:
-            self._current.doubtful = True
-            self._current.session.path.state = PathState.SUSPECT
-        elif self._state == "inactive":
+        self._replace = self._current is not None
+        if self._state == "inactive":
             self._error = None
             self._set_state("connecting")
 
@@ -372,7 +373,7 @@ class Client:
             self._lease.ask(self._path.bind_device, now)
 
     def _wants_candidate(self) -> bool:
-        return self._is_doubtful() or self._upgrade_at is not None
+        return self._replace or self._is_doubtful() or self._upgrade_at is not None
 
     def _set_state(self, state: str) -> None:
         if state == self._state:
