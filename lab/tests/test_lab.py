@@ -195,6 +195,18 @@ class TestRunningLab:
         assert shell("mgmt", "ping -c 1 -W 2 10.10.11.100 >/dev/null && echo there") == "there"
         mpqlab("link", "plug", "wan6")
 
+    def test_a_machine_that_restarts_itself_is_found_again(self) -> None:
+        before = shell("vps", "stat -c %Y /proc/1; cat /proc/sys/kernel/random/boot_id")
+        mpqlab("exec", "vps", "--", "systemctl", "reboot", check=False)
+        deadline = time.monotonic() + 60.0
+        again = ""
+        while again.count("\n") < 2 or again.startswith(before) or not again.endswith("running"):
+            assert time.monotonic() < deadline, f"after 60 s: {again}"
+            time.sleep(0.1)
+            script = "stat -c %Y /proc/1; cat /proc/sys/kernel/random/boot_id; systemctl is-system-running"
+            again = mpqlab("exec", "vps", "--", "sh", "-c", script, check=False).stdout.strip()
+        assert shell("vps", "curl -4 -sS -m 5 http://192.0.2.80/ip") == "203.0.113.10"
+
     def test_the_controllers_own_network_is_as_before(self, lab: list[str]) -> None:
         assert own_network() == lab
 

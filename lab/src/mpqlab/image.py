@@ -111,6 +111,14 @@ class Image:
             with overlay(partial / "merged", [partial / "base"], partial / "vps", partial / "work") as root:
                 run(["chroot", str(root), "dpkg", "--purge", *PURGED_ON_VPS])
             partial.rename(self.directory)
+        self._remove_older()
+
+    def _remove_older(self) -> None:
+        """Remove this suite's images of earlier recipes, unless a lab still runs from one."""
+        mounts = Path("/proc/self/mountinfo").read_text()
+        for path in self.directory.parent.glob(f"{self.suite}-*"):
+            if path.is_dir() and path != self.directory and f"{path}/" not in mounts:
+                remove_tree(path)
 
 
 def _debootstrap(suite: str, target: Path, log: Path, progress: Progress) -> None:

@@ -162,7 +162,7 @@ def _create_isp(wan: Wan) -> None:
     ip(
         wan.isp,
         [
-            f"link add {ISP_LAN_DEVICE} address {mac(3, wan.number, 2)} type bridge forward_delay 0 stp_state 0",
+            f"link add {ISP_LAN_DEVICE} address {mac(3, wan.number, 2)} type bridge stp_state 0 mcast_snooping 0",
             f"link set {ISP_LAN_DEVICE} up",
         ],
     )
