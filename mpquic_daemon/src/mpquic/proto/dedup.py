@@ -60,6 +60,15 @@ class SequenceWindow:
         seen[place] = 1
         return Arrival.NEW
 
+    def add_low(self, low32: int) -> Arrival:
+        """Enter a number by its low 32 bits: the same as `add` of `expand`, quicker for the one that is due next."""
+        due = self.highest + 1
+        if due & 0xFFFFFFFF == low32:
+            self._seen[due & self._mask] = 1
+            self.highest = due
+            return Arrival.NEW
+        return self.add(expand_sequence(low32, self.highest))
+
     def _clear(self, first: int, count: int) -> None:
         size = self._size
         if count >= size:

@@ -291,8 +291,8 @@ class TunnelReceiver:
         received = packets = size = 0
         for frame in frames:
             received += 1
-            sequence = window.expand(frame.sequence)
             if frame.flags & _FRAGMENT:
+                sequence = window.expand(frame.sequence)
                 # Entered into the window only when complete: fragments share their packet's number.
                 arrival = window.check(sequence)
                 if arrival is _NEW:
@@ -303,7 +303,7 @@ class TunnelReceiver:
                     frame = whole
                     window.add(sequence)
             else:
-                arrival = window.add(sequence)
+                arrival = window.add_low(frame.sequence)
             if arrival is not _NEW:
                 if arrival is _DUPLICATE:
                     counters.rx_duplicates += 1

@@ -1,0 +1,61 @@
+"""docs/protocol.md says what the code does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from mpquic.proto import control
+from mpquic.proto.control import Feature, RefuseCode, StreamType
+from mpquic.proto.frame import Frame, FrameFlag, TrafficClass, decode_frames
+from mpquic.proto.identity import CONTEXT, Transcript
+
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
+FRAMES = re.findall(r"^\| ([^|]+) \| `(\{.+\})` \| `([0-9a-f]+)` \|$", DOCUMENT, re.MULTILINE)
+MESSAGES = re.findall(r"^\| (\w+) \| (\d+) \| `([0-9a-f]+)` \|$", DOCUMENT, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "fields", "wire"), FRAMES, ids=[name for name, _, _ in FRAMES])
+def test_frame_examples_encode_and_decode_as_written(name: str, fields: str, wire: str) -> None:
+    values = json.loads(fields)
+    values["payload"] = bytes.fromhex(values["payload"])
+    assert Frame(**values).encode().hex() == wire, name
+    values["sequence"] &= 0xFFFFFFFF
+    assert decode_frames(bytes.fromhex(wire)) == [Frame(**values)]
+
+
+@pytest.mark.parametrize(("kind", "number", "wire"), MESSAGES, ids=[kind for kind, _, _ in MESSAGES])
+def test_message_examples_decode_and_encode_as_written(kind: str, number: str, wire: str) -> None:
+    [(message_id, message)] = control.ControlDecoder().feed(bytes.fromhex(wire))
+    assert (message.TYPE, message_id) == (kind, int(number))
+    assert control.encode(message, message_id).hex() == wire
+
+
+def test_there_are_examples() -> None:
+    assert len(FRAMES) == 5
+    assert {kind for kind, _, _ in MESSAGES} >= {"hello", "welcome", "refuse", "probe"}
+
+
+def test_every_message_is_described_with_all_its_fields() -> None:
+    for kind in control._TYPES:
+        [row] = re.findall(rf"^\| `{kind.TYPE}` \| (?:client|server|both) \| (.+) \|$", DOCUMENT, re.MULTILINE)
+        assert re.findall(r"`(\w+)`", row) == list(kind.__struct_fields__)
+
+
+def test_every_code_feature_flag_class_and_stream_is_described() -> None:
+    assert set(re.findall(r"^\| `(\w+)` \| [^|]+ \|$", DOCUMENT, re.MULTILINE)) == set(RefuseCode)
+    assert all(f"`{feature}`" in DOCUMENT for feature in Feature)
+    assert all(f"`{flag.name}` {flag.value}" in DOCUMENT for flag in FrameFlag)
+    assert ", ".join(f"{kind.name.lower()} {kind.value}" for kind in TrafficClass) in DOCUMENT
+    assert all(f"| {kind.value} | {kind.name.lower()} |" in DOCUMENT for kind in StreamType)
+
+
+def test_the_transcript_is_the_one_described() -> None:
+    transcript = Transcript(
+        b"\1" * 32, b"\2" * 32, b"\3" * 32, b"\4" * 32, "mpq5", "wan5", b"\5" * 16, 6, ("10.200.5.1/32", "fd00::1/128")
+    )
+    assert CONTEXT == b"mpquic registration proof v1\0"
+    assert hashlib.sha256(transcript.encode()).hexdigest() in DOCUMENT
