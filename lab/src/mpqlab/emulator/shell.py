@@ -17,6 +17,9 @@ from mpqlab.emulator.tun import SetupError, TunDevice
 
 _READ_BATCH = 32
 """Packets read from one device before what is due is sent."""
+_TOGETHER_S = 200e-6
+"""What is due this shortly after the last sending waits for company: at thousands of packets a second waking up costs
+most. Slower traffic than that never waits."""
 _MAX_CLIENTS = 32
 _NICENESS = -15
 _OTHER: dict[DirectionName, DirectionName] = {"up": "down", "down": "up"}
@@ -45,6 +48,7 @@ class Emulator:
         self._control = Control(name, self._directions, lambda name: self._entries[name].overrun())
         self._clients: dict[socket.socket, bytearray] = {}
         self._stopping = False
+        self._last_sent = 0.0
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
@@ -77,13 +81,17 @@ class Emulator:
             direction = self._directions[name]
             device = self._entries[_OTHER[name]]
             for frame in direction.release(now):
+                self._last_sent = now
                 if not device.write(frame.data):
                     direction.refused(frame)
 
     def _wait(self) -> None:
         """Wait for packets, requests, or until something is due, and take what has come."""
         times = [event for direction in self._directions.values() if (event := direction.next_event()) is not None]
-        timeout = max(0.0, min(times) - time.monotonic()) if times else None
+        timeout = None
+        if times:
+            wake = max(min(times), self._last_sent + _TOGETHER_S)
+            timeout = max(0.0, wake - time.monotonic())
         # select() rather than epoll: epoll_wait counts in milliseconds, select in microseconds.
         waiting: list[int | TunDevice | socket.socket] = [
             self._wake_reader,
