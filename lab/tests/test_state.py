@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from mpqlab.state import Process, State, children, is_init, leader_name
+from mpqlab.state import Process, State, leader_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,14 +109,3 @@ def test_settings_are_read_back_and_empty_before(state: State) -> None:
     assert state.read("wan5") == {}
     state.write("wan5", {"subnet": 1})
     assert state.read("wan5") == {"subnet": 1}
-
-
-def test_children_are_found(child: subprocess.Popen[bytes]) -> None:
-    assert child.pid in children(os.getpid())
-
-
-@pytest.mark.parametrize(
-    ("ids", "expected"), [("4711", False), ("4711\t1", True), ("4711\t23", False), ("1", False), ("4711\t9\t1", True)]
-)
-def test_an_init_of_a_machine_is_told_from_other_processes(ids: str, expected: bool) -> None:
-    assert is_init(f"Name:\tsystemd\nNSpid:\t{ids}\nVmPeak:\t1 kB\n") is expected

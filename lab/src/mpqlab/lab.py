@@ -62,6 +62,10 @@ class Lab:
         if self.complete:
             if suite not in {None, self.suite}:
                 raise LabError(f"the lab runs {self.suite}: `mpqlab down` first, then `mpqlab up --suite {suite}`")
+            for machine in self.machines.values():
+                if machine.leader is None:
+                    machine.kill()
+                    self._renew_network(machine.name)
         else:
             self._build(suite or SUITES[0])
         services.start_all(self.state)
@@ -104,13 +108,18 @@ class Lab:
                 machine.kill()
             else:
                 machine.power_off()
+        self._renew_network(name)
+        with self.progress.step(f"booting {name}"):
+            self._boot([machine])
+
+    @staticmethod
+    def _renew_network(name: str) -> None:
+        """Take away what a kernel forgets, and make the devices anew; a WAN that was unplugged stays so."""
         plugged = network.plugged_wans()
         network.disconnect_machine(name)
         network.delete_namespace(name)
         network.create_namespace(name)
         network.connect_machine(name, plugged)
-        with self.progress.step(f"booting {name}"):
-            self._boot([machine])
 
     def down(self) -> None:
         """Remove every trace, also of a run that crashed: machines, processes, namespaces, mounts, directories."""

@@ -182,7 +182,7 @@ class Machine:
         """
         leader = self.leader
         if leader is None:
-            raise LabError(f"the machine {self.name} isn't running: start the lab with `mpqlab up`")
+            raise LabError(f"the machine {self.name} isn't running: start it again with `mpqlab up`")
         return enter_command(leader.pid, argv)
 
     def delete(self) -> None:

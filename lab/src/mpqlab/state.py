@@ -128,23 +128,9 @@ class State:
         return [process for name in names if (process := self.process(name)) is not None]
 
     def leader(self, machine: str) -> Process | None:
-        """Return the init process of a running machine, None when the machine isn't running.
-
-        A machine that restarts itself (`reboot` inside) keeps its systemd-nspawn process and gets a new init.
-        """
+        """Return the init process of a running machine, None when the machine isn't running."""
         process = self.process(leader_name(machine))
-        if process is not None and process.alive:
-            return process
-        supervisor = self.process(supervisor_name(machine))
-        if process is None or supervisor is None or not supervisor.alive:
-            return None
-        inits = (pid for pid in children(supervisor.pid) if is_init(Path(f"/proc/{pid}/status").read_text()))
-        try:
-            successor = Process.of(leader_name(machine), next(inits))
-        except (StopIteration, OSError):
-            return None
-        self.remember(successor)
-        return successor
+        return process if process is not None and process.alive else None
 
     def write(self, topic: str, values: dict[str, Any]) -> None:
         """Keep a small dictionary under a name."""
@@ -177,26 +163,6 @@ def leader_name(machine: str) -> str:
 def supervisor_name(machine: str) -> str:
     """Return the record name of a machine's systemd-nspawn process."""
     return f"{machine}.nspawn"
-
-
-def children(pid: int) -> list[int]:
-    """Return the ids of a process's children."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == pid:
-                found.append(int(stat.parent.name))
-    return found
-
-
-def is_init(status: str) -> bool:
-    """Tell by the text of /proc/PID/status whether a process is number 1 of a process namespace below ours."""
-    for line in status.splitlines():
-        if line.startswith("NSpid:"):
-            ids = line.split()[1:]
-            return len(ids) > 1 and ids[-1] == "1"
-    return False
 
 
 def _start_time(pid: int) -> int | None:
