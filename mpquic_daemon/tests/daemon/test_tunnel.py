@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,10 +183,13 @@ def test_a_wan_without_route_is_inactive_at_once_and_back_at_once(running: Site)
 
 
 def test_a_wan_that_gets_another_address_has_a_new_connection_within_a_second(running: Site) -> None:
+    def uses(address: str) -> bool:
+        return f"{address}:" in str(running.ask("cl", "paths"))
+
     for new, old in (("10.77.1.3", "10.77.1.2"), ("10.77.1.2", "10.77.1.3")):
         running.ip("client", "addr", "add", f"{new}/24", "dev", "wan0")
         running.ip("client", "addr", "del", f"{old}/24", "dev", "wan0")
-        wait_for(lambda new=new: f"{new}:" in str(running.ask("cl", "paths")), 1, "a connection from the new address")
+        wait_for(partial(uses, new), 1, "a connection from the new address")
         assert running.wait_ping(1.0) < 1.0
         assert tables(running)["registered"] == 1
 
@@ -258,20 +262,20 @@ def test_a_hundred_reconnects_leave_files_and_tables_where_they_were(running: Si
     def open_files(name: str) -> int:
         return len(list(Path(f"/proc/{running.processes[name].pid}/fd").iterdir()))
 
+    def registered(count: int) -> bool:
+        return bool(running.ask("sv", "counters")["registrations"] >= count)
+
     before, files, client_files = tables(running), open_files("sv"), open_files("cl")
     registrations = running.ask("sv", "counters")["registrations"]
     for number in range(100):
         # Another gateway or route each time: the client makes a new socket and a new connection.
         verb = "add" if number % 2 == 0 else "del"
         running.ip("client", "route", verb, "default", "via", "10.77.1.1", "dev", "wan0", "table", "109")
-        wait_for(
-            lambda wanted=registrations + number + 1: running.ask("sv", "counters")["registrations"] >= wanted,
-            3,
-            f"registration {number}",
-        )
+        wait_for(partial(registered, registrations + number + 1), 3, f"registration {number}")
     running.wait_state("up")
     wait_for(lambda: tables(running) == before, 5, "the same tables")
-    wait_for(lambda: open_files("sv") == files and open_files("cl") == client_files, 5, "the same number of open files")
+    # At most: the baseline may have held our own question's connection.
+    wait_for(lambda: open_files("sv") <= files and open_files("cl") <= client_files, 5, "as few open files")
 
 
 def test_a_second_process_on_the_same_tun_refuses_to_start_and_says_why(running: Site) -> None:
