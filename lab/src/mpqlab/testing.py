@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[3]
 INTERNET = "192.0.2.80"
+INTERNET6 = "2001:db8:80::80"
 VPS_ADDRESS = "203.0.113.10"
+VPS_ADDRESS6 = "2001:db8:113::10"
 
 
 testinfra.backend.BACKENDS["mpqlab"] = f"{__name__}.NodeBackend"

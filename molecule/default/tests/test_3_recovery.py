@@ -43,8 +43,8 @@ def test_silent_cut_of_60_s_is_seen_and_survived(lab: Lab) -> None:
         "host5", "curl", "-sS", "--fail", "--limit-rate", "1M", "-o", "/dev/null", "-w", "%{size_download}\n",
         "--max-time", "170", f"http://{INTERNET}/bytes/40000000",
     )  # fmt: skip
-    before = lab.counters("wan5")["down"]["bytes_out"]
-    wait_until(lambda: lab.counters("wan5")["down"]["bytes_out"] > before + 2_000_000, 20, "downloading")
+    before = lab.counters("wan5")["down"]["out_bytes"]
+    wait_until(lambda: lab.counters("wan5")["down"]["out_bytes"] > before + 2_000_000, 20, "downloading")
 
     lab.link("cut", "wan5")
     cut = time.monotonic()
@@ -57,8 +57,8 @@ def test_silent_cut_of_60_s_is_seen_and_survived(lab: Lab) -> None:
 
     lab.link("heal", "wan5")
     lab.wait_state("mpq5", "up", within=3)
-    healed = lab.counters("wan5")["down"]["bytes_out"]
-    wait_until(lambda: lab.counters("wan5")["down"]["bytes_out"] > healed + 1_000_000, 60, "downloading again")
+    healed = lab.counters("wan5")["down"]["out_bytes"]
+    wait_until(lambda: lab.counters("wan5")["down"]["out_bytes"] > healed + 1_000_000, 60, "downloading again")
     output, _ = received.communicate(timeout=120)
     assert received.returncode == 0
     assert int(output) == 40_000_000
