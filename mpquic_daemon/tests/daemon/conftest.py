@@ -142,15 +142,19 @@ class Site:
             self.ip(role, "link", "set", device, "up")
             self.ip(role, "route", "add", "default", "via", f"10.77.{network}.1", "dev", device)
         self.run("middle", "sysctl", "-qw", "net.ipv4.ip_forward=1")
-        for role, number in (("client", 1), ("server", 2)):
+        for role in ("client", "server"):
             settings = ("rp_filter=0", "promote_secondaries=1")
             self.run(role, "sysctl", "-qw", *(f"net.ipv4.conf.all.{setting}" for setting in settings))
-            self.ip(role, "tuntap", "add", "dev", "mpq9", "mode", "tun", "vnet_hdr")
-            self.ip(role, "link", "set", "mpq9", "mtu", "1400", "up")
-            self.ip(role, "addr", "add", f"10.200.9.{number}/32", "dev", "mpq9")
-            self.ip(role, "addr", "add", f"fd09::{number}/128", "dev", "mpq9", "nodad")
-            self.ip(role, "route", "add", "10.200.9.0/24", "dev", "mpq9")
-            self.ip(role, "route", "add", "fd09::/64", "dev", "mpq9")
+            self.make_tun(role)
+
+    def make_tun(self, role: str) -> None:
+        number = {"client": 1, "server": 2}[role]
+        self.ip(role, "tuntap", "add", "dev", "mpq9", "mode", "tun", "vnet_hdr")
+        self.ip(role, "link", "set", "mpq9", "mtu", "1400", "up")
+        self.ip(role, "addr", "add", f"10.200.9.{number}/32", "dev", "mpq9")
+        self.ip(role, "addr", "add", f"fd09::{number}/128", "dev", "mpq9", "nodad")
+        self.ip(role, "route", "add", "10.200.9.0/24", "dev", "mpq9")
+        self.ip(role, "route", "add", "fd09::/64", "dev", "mpq9")
 
     def destroy(self) -> None:
         for name in list(self.processes):

@@ -13,8 +13,8 @@ from mpquic.daemon.client_connection import ClientConnection, Ending, Failure, P
 from mpquic.daemon.lease_request import LeaseRequest
 from mpquic.daemon.session import CloseCode
 from mpquic.daemon.telemetry import snapshot
+from mpquic.daemon.watched_tun import WatchedTun
 from mpquic.net.netlink import LinkMonitor
-from mpquic.net.tun import TunDevice
 from mpquic.net.udp import plain_host
 from mpquic.proto.backoff import Backoff
 from mpquic.proto.frame import FrameError, TrafficClass
@@ -46,10 +46,13 @@ TICK = 0.5
 class Client:
     """Implements `Role`. States: inactive, connecting, up, down."""
 
-    def __init__(self, config: ClientConfig, journal: Journal, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, config: ClientConfig, journal: Journal, on_change: Callable[[], None], on_fatal: Callable[[str], None]
+    ) -> None:
         self._config = config
         self._journal = journal
         self._on_change = on_change
+        self._on_fatal = on_fatal
         self._path = config.paths[0]
         self._loop = asyncio.get_running_loop()
         self._boot_id = os.urandom(16)
@@ -64,7 +67,11 @@ class Client:
         self._backoff = Backoff(random.SystemRandom(), maximum=config.reconnect_max_s)
         self._next_attempt = 0.0
         self._silent_attempts = 0
+        self._failures = 0
+        """Attempts and connections that ended since the tunnel was up last, or the WAN became usable."""
         self._down_since: float | None = None
+        self._heard_at = self._loop.time()
+        """When anything came from the server last, or the WAN changed."""
         self._upgrade_pause = UPGRADE_FIRST
         self._upgrade_at: float | None = None
         self._counters = Counters()
@@ -85,7 +92,7 @@ class Client:
     def start(self) -> None:
         """Attach to the TUN and begin to connect; TunError, OSError, CredentialsError."""
         self._identity = credentials.load_client(self._config.tls)
-        self._tun = TunDevice(self._config.tun_name)
+        self._tun = WatchedTun(self._config.tun_name)
         self._monitor = LinkMonitor(self._config.devices)
         self._loop.add_reader(self._tun.fileno(), self._on_tun)
         if self._config.devices:
@@ -120,8 +127,11 @@ class Client:
     # Events
 
     def _on_tun(self) -> None:
-        now = self._loop.time()
-        self._sender.enqueue(self._tun.read_batch(TUN_BATCH), now)
+        buffers = self._tun.read_batch(TUN_BATCH)
+        if not buffers and not self._tun.is_alive():
+            self._on_fatal(f"the TUN device {self._tun.name} was deleted or made anew")
+            return
+        self._sender.enqueue(buffers, self._loop.time())
         self._turn()
 
     def _on_netlink(self) -> None:
@@ -131,6 +141,8 @@ class Client:
 
     def _on_socket(self, connection: ClientConnection) -> None:
         connection.read(self._loop.time())
+        if connection.heard_at is not None:
+            self._heard_at = max(self._heard_at, connection.heard_at)
         self._turn()
 
     def _on_writable(self, connection: ClientConnection) -> None:
@@ -247,7 +259,7 @@ class Client:
         if old is not None:
             self._release(old, "replaced by a newer connection")
         self._registrations += 1
-        self._silent_attempts = 0
+        self._silent_attempts = self._failures = 0
         self._backoff.connected(now)
         if connection.max_datagram_size < self._config.max_datagram_size:
             self._upgrade_at = now + self._upgrade_pause
@@ -276,7 +288,9 @@ class Client:
         self._next_attempt = now + delay
         if self._is_carrying():
             return  # It was only a second connection.
-        self._error = ending.reason
+        self._failures += 1
+        if self._error is None or ending.failure is not Failure.SILENT:
+            self._error = ending.reason
         if ending.failure is Failure.REFUSED:
             self._journal.limited("refused", now, "path.refused", path=self._path.name, reason=ending.reason)
         elif was_current:
@@ -336,8 +350,9 @@ class Client:
         self._generation = generation
         self._drop("_candidate", None)
         self._backoff.reset()
-        self._silent_attempts = 0
+        self._silent_attempts = self._failures = 0
         self._next_attempt = 0.0
+        self._heard_at = self._loop.time()
         self._lease.reset()
         self._replace = self._current is not None
         if self._state == "inactive":
@@ -360,16 +375,17 @@ class Client:
         if self._down_since is None:
             self._down_since = now
             self._lease.reset()
-        if self._current is not None and self._state == "up":
-            self._error = f"no answer from the server for {self._config.down_after:g} s"
-            self._silent_attempts = 0
-            self._next_attempt = now + self._backoff.next_delay(now)
-            self._consider_attempt(now)
-        failed = self._silent_attempts > 1 or (self._error is not None and self._registrations > 0)
-        if self._state != "connecting" or failed or self._backoff.attempts > 1:
+        if self._state == "up":
+            if self._error is None:
+                self._error = f"no answer from the server for {self._config.down_after:g} s"
+            self._failures += 1
+            if self._current is not None:
+                # Silent, but not over: it goes on probing while others are tried.
+                self._next_attempt = now + self._backoff.next_delay(now)
+                self._consider_attempt(now)
+        if self._failures:
             self._set_state("down")
-        heard = max((c.silent_since for c in (self._current,) if c is not None), default=self._down_since)
-        if self._path.bind_device is not None and now - min(heard, self._down_since) >= RENEW_AFTER:
+        if self._path.bind_device is not None and now - self._heard_at >= RENEW_AFTER:
             self._lease.ask(self._path.bind_device, now)
 
     def _wants_candidate(self) -> bool:
@@ -383,12 +399,12 @@ class Client:
         self._tun.set_carrier(state == "up")
         fields: dict[str, object] = {"path": self._path.name, "peer": self._peer()}
         if state == "up" and self._current is not None:
-            rtt = self._current.session.liveness.rtt.smoothed
-            fields["rtt_ms"] = None if rtt is None else round(rtt * 1000, 1)
+            fields["rtt_ms"] = _milliseconds(self._current)
             fields["local"] = plain_host(self._current.socket.local_address)
         elif self._error is not None:
             fields["reason"] = self._error
-        self._journal.info(f"tunnel.{state}", **fields)
+        write = self._journal.warning if state == "down" else self._journal.info
+        write(f"tunnel.{state}", **fields)
         self._on_change()
 
     # What people ask
@@ -453,7 +469,10 @@ class Client:
 
 
 def _milliseconds(connection: ClientConnection | None) -> float | None:
-    rtt = connection.session.liveness.rtt.smoothed if connection is not None else None
+    if connection is None:
+        return None
+    # QUIC's own measurement until the first probe is answered.
+    rtt = connection.session.liveness.rtt.smoothed or connection.session.path.rtt
     return round(rtt * 1000, 2) if rtt is not None else None
 
 

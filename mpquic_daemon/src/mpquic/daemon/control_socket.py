@@ -17,7 +17,6 @@ import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 VERSION = 1
@@ -152,38 +151,6 @@ class ControlSocket:
             case "reload":
                 return self._instance.reload()
         raise RequestError("op: expected one of get, watch, set, reload")
-
-
-class Policy:
-    """Values set at run time, each with an owner and possibly an expiry; they die with the process or their time."""
-
-    def __init__(self, schedule: Callable[[float, Callable[[], None]], asyncio.TimerHandle]) -> None:
-        self._schedule = schedule
-        self._values: dict[str, dict[str, object]] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-
-    def put(self, key: str, value: object, owner: str, ttl: float | None, expired: Callable[[], None]) -> None:
-        """Remember `value`; `expired` is called after `ttl` seconds unless the key is put again."""
-        self.drop(key)
-        self._values[key] = {"value": value, "owner": owner, "ttl_s": ttl}
-
-        def expire() -> None:
-            self.drop(key)
-            expired()
-
-        if ttl is not None:
-            self._timers[key] = self._schedule(ttl, expire)
-
-    def drop(self, key: str) -> None:
-        """Forget `key`."""
-        self._values.pop(key, None)
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-
-    def snapshot(self) -> dict[str, dict[str, object]]:
-        """Return what is in force, for people."""
-        return {key: dict(value) for key, value in self._values.items()}
 
 
 def _failure(identifier: object, error: str) -> dict[str, object]:

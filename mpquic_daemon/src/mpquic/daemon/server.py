@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 import time
 from typing import TYPE_CHECKING
@@ -12,9 +13,9 @@ from mpquic.daemon.server_connection import ServerConnection
 from mpquic.daemon.server_tunnel import ServerTunnel
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.daemon.telemetry import add, snapshot
+from mpquic.daemon.watched_tun import WatchedTun
 from mpquic.net.quic import LinkOptions, LinkState, QuicLink
 from mpquic.net.quic_listener import QuicListener
-from mpquic.net.tun import TunDevice
 from mpquic.net.udp import UdpSocket, split_segments
 from mpquic.proto.control import RefuseCode, Register, Welcome
 from mpquic.proto.dispatch import dispatch
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 TICK = 0.1
 """Seconds between two looks at all connections: probes, silence, deadlines."""
+EXPIRY_CHECK = 60.0
+"""Seconds between two looks at the dates of the certificates of connected clients."""
 TUN_BATCH = 16
 MAX_ROUNDS = 16
 TRANSPORT_MODES = ("datagram", "reliable")
@@ -44,10 +47,13 @@ TRANSPORT_MODES = ("datagram", "reliable")
 class Server:
     """Implements `Role`. Its state is up while it listens."""
 
-    def __init__(self, config: ServerConfig, journal: Journal, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, config: ServerConfig, journal: Journal, on_change: Callable[[], None], on_fatal: Callable[[str], None]
+    ) -> None:
         self._config = config
         self._journal = journal
         self._on_change = on_change
+        self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
         self._since = time.time()
         self._table: GroupTable[ServerConnection] = GroupTable(os.urandom)
@@ -60,6 +66,7 @@ class Server:
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
         self._next_tick = 0.0
+        self._next_expiry_check = 0.0
         self._stopping = False
 
     # Life
@@ -69,7 +76,7 @@ class Server:
         config = self._config
         self._verifier = credentials.load_server(config.tls).verifier
         self._peers = _peer_table(config)
-        self._tun = TunDevice(config.tun_name)
+        self._tun = WatchedTun(config.tun_name)
         options = LinkOptions(config.congestion_algorithm, config.max_datagram_size, IDLE_TIMEOUT)
         self._listener = QuicListener(cert_file=config.tls.cert_file, key_file=config.tls.key_file, options=options)
         host = config.bind_address or "::"
@@ -118,11 +125,20 @@ class Server:
         connection.end(CloseCode.REVOKED, reason)
         self._changed[connection] = None
 
+    def _expel_expired(self) -> None:
+        today = dt.datetime.now(dt.UTC)
+        for connection in self._connections.values():
+            if connection.admitted is not None and connection.admitted.identity.not_after <= today:
+                self._expel(connection, "certificate expired")
+
     # Events
 
     def _on_tun(self) -> None:
         now = self._loop.time()
         buffers = self._tun.read_batch(TUN_BATCH)
+        if not buffers and not self._tun.is_alive():
+            self._on_fatal(f"the TUN device {self._tun.name} was deleted or made anew")
+            return
         for group, packets in dispatch(buffers, self._table.owner_of, self._counters):
             tunnel = self._tunnels.get(group)
             if tunnel is not None:
@@ -199,6 +215,9 @@ class Server:
 
     def _tick(self, now: float) -> None:
         self._next_tick = now + TICK
+        if now >= self._next_expiry_check:
+            self._next_expiry_check = now + EXPIRY_CHECK
+            self._expel_expired()
         for connection in self._connections.values():
             before = connection.session.path.state
             connection.poll(now)

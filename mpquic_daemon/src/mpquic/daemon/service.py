@@ -15,9 +15,10 @@ import mpquic
 from mpquic import control_client
 from mpquic.config import ClientConfig, InstanceConfig, ServerConfig, load
 from mpquic.config_reload import compare, take_hot
-from mpquic.daemon.control_socket import ControlSocket, Policy, RequestError
+from mpquic.daemon.control_socket import ControlSocket, RequestError
 from mpquic.daemon.credentials import CredentialsError
 from mpquic.daemon.journal import LEVELS, Journal, open_journal, set_level
+from mpquic.daemon.policy import Policy
 from mpquic.net.notify import Notifier
 from mpquic.net.tun import TunError
 from mpquic.schema import ConfigError
@@ -63,7 +64,8 @@ class Service:
         self._notifier = notifier
         self._loop = asyncio.get_running_loop()
         self._control = ControlSocket(control_client.socket_path(config.name), self)
-        self._policy = Policy(self._loop.call_later)
+        self._policy = Policy(control_client.runtime_dir() / f"{config.name}.policy.json")
+        self._expiry: asyncio.TimerHandle | None = None
         self._role = self._make_role(config)
         self._config_error: str | None = None
         self._restart_keys: tuple[str, ...] = ()
@@ -78,11 +80,11 @@ class Service:
         if isinstance(config, ClientConfig):
             from mpquic.daemon.client import Client
 
-            return Client(config, self._journal, self._on_change)
+            return Client(config, self._journal, self._on_change, self._on_fatal)
         from mpquic.daemon.server import Server
 
         assert isinstance(config, ServerConfig)
-        return Server(config, self._journal, self._on_change)
+        return Server(config, self._journal, self._on_change, self._on_fatal)
 
     async def run(self) -> int:
         """Run until SIGTERM; return the exit status. Raises what `Role.start` raises."""
@@ -91,6 +93,7 @@ class Service:
             self._loop.add_signal_handler(number, self._stop.set)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._role.start()
+        self._apply_policy()
         try:
             await self._control.open()
             self._journal.info("started", name=self._config.name, role=self._config.role, version=mpquic.__version__)
@@ -122,7 +125,7 @@ class Service:
             case "paths":
                 return self._role.paths()
             case "config":
-                return {"running": msgspec.to_builtins(self._config), "policy": self._policy.snapshot()}
+                return {"running": msgspec.to_builtins(self._config), "policy": self._policy.values()}
             case "counters":
                 return self._role.counters()
             case _:
@@ -134,10 +137,10 @@ class Service:
             raise RequestError("key: expected log_level; everything else is set in the instance's file")
         if not isinstance(value, str) or value not in LEVELS:
             raise RequestError(f"value: expected one of {', '.join(LEVELS)}")
-        self._policy.put(key, value, owner, ttl, self._restore_level)
-        set_level(value)
+        self._policy.put(key, value, owner, None if ttl is None else time.time() + ttl)
+        self._apply_policy()
         self._journal.info("policy.set", key=key, value=value, owner=owner, ttl_s=ttl)
-        return self._policy.snapshot()
+        return self._policy.values()
 
     def reload(self) -> object:
         """Answer `reload`: read the file again. A wrong one changes nothing."""
@@ -161,8 +164,7 @@ class Service:
         self._config = merged
         self._config_error = None
         self._restart_keys = changes.restart
-        if "log_level" not in self._policy.snapshot():
-            set_level(merged.log_level)
+        self._apply_policy()
         self._journal.info("config.reloaded", applied=",".join(changes.hot), restart_needed=",".join(changes.restart))
         if changes.restart:
             self._journal.warning("config.restart_needed", keys=",".join(changes.restart))
@@ -192,9 +194,17 @@ class Service:
         except RequestError:
             return  # The reason is in the journal and in the status.
 
-    def _restore_level(self) -> None:
-        set_level(self._config.log_level)
-        self._journal.info("policy.expired", key="log_level")
+    def _apply_policy(self) -> None:
+        """Bring into force what was set at run time, or what the file says where nothing was or its time is over."""
+        self._policy.expire(time.time())
+        level = self._policy.get("log_level")
+        set_level(level if isinstance(level, str) and level in LEVELS else self._config.log_level)
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        due = self._policy.next_expiry()
+        if due is not None:
+            self._expiry = self._loop.call_later(max(0.0, due - time.time()) + 0.01, self._apply_policy)
 
     def _ping_watchdog(self) -> None:
         """Ping from the loop itself: a loop that doesn't turn any more doesn't ping."""
@@ -204,6 +214,13 @@ class Service:
         self._notifier.watchdog()
         self._watchdog = self._loop.call_later(interval / 3, self._ping_watchdog)
 
+    def _on_fatal(self, reason: str) -> None:
+        """Nothing helps but a new process: end with a status that makes systemd start one."""
+        if not self._stop.is_set():
+            self._journal.error("fatal", reason=reason)
+        self._exit_status = 1
+        self._stop.set()
+
     def _on_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         now = loop.time()
         self._faults.append(now)
@@ -212,9 +229,7 @@ class Service:
         if len(self._faults) == 1:
             self._journal.fault("fault", context.get("exception"), message=context.get("message"))
         if len(self._faults) > MAX_FAULTS:
-            self._journal.error("fault.too_many", count=len(self._faults), seconds=FAULT_WINDOW)
-            self._exit_status = 1
-            self._stop.set()
+            self._on_fatal(f"more than {MAX_FAULTS} faults in {FAULT_WINDOW:g} s")
 
 
 async def run(path: Path, config: InstanceConfig) -> int:
