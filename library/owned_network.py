@@ -28,6 +28,12 @@ options:
     elements: dict
     default: []
   tables: {description: First and last number of each range of our routing tables., type: list, elements: list}
+  boot_devices:
+    description:
+      - Devices on which the main table keeps no gateway that a script has set (protocol boot).
+    type: list
+    elements: str
+    default: []
   routes:
     description: Devices whose routes may be in a table, by table number. Routes without a device stay in such a table.
     type: dict
@@ -44,6 +50,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+# RTPROT_BOOT of linux/rtnetlink.h, what ip(8) sets when it isn't told and then doesn't show.
+BOOT = "3"
 FAMILIES = {"-4": "ipv4", "-6": "ipv6"}
 GONE = ("No such process", "Cannot find device", "No such file or directory", "No such device")
 
@@ -151,6 +159,15 @@ def surplus_routes(
     return result
 
 
+def boot_routes(present: list[dict[str, Any]], devices: list[str]) -> list[list[str]]:
+    """Arguments of `ip route del` for each gateway on these devices that a script has set."""
+    return [
+        [str(route["dst"]), "via", str(route["gateway"]), "dev", str(route["dev"]), "proto", BOOT]
+        for route in present
+        if route.get("dev") in devices and "gateway" in route and str(route.get("protocol", BOOT)) == BOOT
+    ]
+
+
 class Ip:
     """The ip command of the host."""
 
@@ -183,6 +200,7 @@ def main() -> None:
             "priorities": {"type": "list", "elements": "list"},
             "rules": {"type": "list", "elements": "dict", "default": []},
             "tables": {"type": "list", "elements": "list"},
+            "boot_devices": {"type": "list", "elements": "str", "default": []},
             "routes": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
@@ -209,6 +227,9 @@ def main() -> None:
             listing = ip.show(family, "route", "show", "table", "all")
             wanted = {str(table): devices for table, devices in params["routes"].items()}
             doomed += [[family, "route", "del", *words] for words in surplus_routes(listing, wanted, params["tables"])]
+    if params["boot_devices"]:
+        listing = ip.show("-4", "route", "show", "table", "main")
+        doomed += [["-4", "route", "del", *words] for words in boot_routes(listing, params["boot_devices"])]
     if not module.check_mode:
         for words in doomed:
             ip.delete(*words)

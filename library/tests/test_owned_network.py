@@ -1,4 +1,4 @@
-from owned_network import surplus_links, surplus_routes, surplus_rules
+from owned_network import boot_routes, surplus_links, surplus_routes, surplus_rules
 
 TUN = {"info_kind": "tun", "info_data": {"type": "tun", "vnet_hdr": True, "user": "mpquic", "group": "mpquic"}}
 RANGES = [[1001, 2999]]
@@ -73,3 +73,13 @@ def test_routes_of_unplanned_tables_and_devices_go_and_the_last_resort_stays() -
         ["default", "dev", "mpq4", "table", "205", "metric", "100"],
         ["unreachable", "default", "dev", "lo", "table", "209", "metric", "1000000"],
     ]
+
+
+def test_a_gateway_that_a_script_has_set_goes_and_those_of_networkd_stay() -> None:
+    present = [
+        {"dst": "default", "gateway": "10.10.11.1", "dev": "enp6s18", "flags": ["onlink"]},
+        {"dst": "default", "gateway": "10.10.11.1", "dev": "enp6s18", "protocol": "4", "metric": 100},
+        {"dst": "default", "gateway": "192.0.2.1", "dev": "eth9", "protocol": "3"},
+        {"dst": "10.10.11.0/24", "dev": "enp6s18", "protocol": "2"},
+    ]
+    assert boot_routes(present, ["enp6s18"]) == [["default", "via", "10.10.11.1", "dev", "enp6s18", "proto", "3"]]
