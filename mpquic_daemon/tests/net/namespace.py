@@ -77,7 +77,7 @@ class FarSide:
         os.close(self._namespace)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 3.0) -> bool:
+def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> bool:
     """Poll until the condition holds; tells whether it did in time."""
     end = time.monotonic() + seconds
     while not condition():

@@ -26,8 +26,8 @@ def monitor(namespace):  # noqa: ARG001
     watch.close()
 
 
-def next_state(monitor: LinkMonitor, seconds: float = 1.0) -> WanState:
-    """The state after the next change, within a second."""
+def next_state(monitor: LinkMonitor, seconds: float = 5.0) -> WanState:
+    """The state after the next change."""
     changed: list[WanState] = []
 
     def told() -> bool:

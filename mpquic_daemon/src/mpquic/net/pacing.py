@@ -8,6 +8,9 @@ BURST_SECONDS = 0.002
 """Time of the rate that may leave at once. epoll wakes on whole milliseconds: less would throttle fast connections, as
 aioquic's own 16 datagrams do above 180 Mbit/s."""
 BURST_DATAGRAMS = 16
+QUANTUM_SECONDS = 0.001
+"""Shortest pause once the burst is spent. Without it a busy loop would send one or two datagrams at a time, each with
+the cost of a system call."""
 _SLOWEST_PACKET = 1.0
 _SHORTEST = 1e-6
 
@@ -18,6 +21,27 @@ class BurstPacer(QuicPacketPacer):
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
         self._datagram = max_datagram_size
+        self._resume_at: float | None = None
+
+    def next_send_time(self, now: float) -> float | None:  # type: ignore[override]
+        """When the next packet may leave; None for now."""
+        if self.packet_time is None:
+            return None
+        self.update_bucket(now=now)
+        if self._resume_at is not None:
+            if now < self._resume_at:
+                return self._resume_at
+            self._resume_at = None
+        if self.bucket_time <= 0:
+            self._resume_at = now - self.bucket_time + min(QUANTUM_SECONDS, self.bucket_max / 2)
+            return self._resume_at
+        return None
+
+    def update_after_send(self, now: float) -> None:
+        """Take a packet out of the bucket, which may go into debt. aioquic's forgives it and so exceeds the rate."""
+        if self.packet_time is not None:
+            self.update_bucket(now=now)
+            self.bucket_time -= self.packet_time
 
     def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
         """Take window (bytes) and smoothed RTT (seconds)."""

@@ -68,6 +68,7 @@ class TunDevice:
         self.name = name
         self.counters = TunCounters()
         self._carrier = False
+        self._gone = False
         if not create:
             _require_device(name)
         self._fd = _open_clone_device()
@@ -110,10 +111,20 @@ class TunDevice:
         """Whether the carrier is on."""
         return self._carrier
 
+    @property
+    def gone(self) -> bool:
+        """Whether the device was deleted under us: only attaching anew helps, and the descriptor polls readable."""
+        return self._gone
+
     def set_carrier(self, carrier: bool) -> None:
         """Switch the carrier: off makes routes by the device linkdown, so that they count as absent for forwarding."""
-        fcntl.ioctl(self._fd, TUNSETCARRIER, struct.pack("i", carrier))
-        self._carrier = carrier
+        try:
+            fcntl.ioctl(self._fd, TUNSETCARRIER, struct.pack("i", carrier))
+        except OSError as error:
+            if error.errno != errno.EBADFD:
+                raise
+            self._gone = True
+        self._carrier = carrier and not self._gone
 
     def read_batch(self, max_packets: int = 32) -> list[bytes]:
         """Read what waits, at most `max_packets` packets, each with its virtio header."""
@@ -126,8 +137,9 @@ class TunDevice:
         except BlockingIOError:
             pass
         except OSError as error:
-            if error.errno not in (errno.EIO, errno.EBADFD):  # down, or deleted under us: netlink tells
+            if error.errno not in (errno.EIO, errno.EBADFD):  # down, or deleted
                 raise
+            self._gone = self._gone or error.errno == errno.EBADFD
         self.counters.rx_packets += len(packets)
         self.counters.rx_bytes += sum(map(len, packets))
         return packets
@@ -142,6 +154,7 @@ class TunDevice:
                 counters.tx_invalid += 1
             elif error.errno in (errno.EIO, errno.EBADFD, errno.ENODEV, errno.ENETDOWN):
                 counters.tx_down += 1
+                self._gone = self._gone or error.errno == errno.EBADFD
             else:
                 counters.tx_dropped += 1
             return False
