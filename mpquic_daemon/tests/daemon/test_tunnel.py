@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -25,6 +26,11 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str = "the s
         assert time.monotonic() - began < seconds, f"{what} not reached in {seconds} s"
         time.sleep(0.02)
     return time.monotonic() - began
+
+
+def cpu_seconds(site: Site, name: str) -> float:
+    fields = Path(f"/proc/{site.processes[name].pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def tables(site: Site) -> dict[str, int]:
@@ -130,7 +136,10 @@ def test_a_silent_cut_is_noticed_and_healing_too(running: Site) -> None:
     running.cut()
     assert running.wait_state("down", 5.0) < 5.0
     assert running.ask("cl")["error"] == "no answer from the server for 3 s"
+    before = cpu_seconds(running, "cl"), cpu_seconds(running, "sv")
     time.sleep(5)  # Long enough for several attempts.
+    assert cpu_seconds(running, "cl") - before[0] < 0.5
+    assert cpu_seconds(running, "sv") - before[1] < 0.5
     running.heal()
     assert running.wait_ping(3.0) < 3.0
     assert running.state() == "up"

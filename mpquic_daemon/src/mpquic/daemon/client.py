@@ -8,15 +8,15 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from mpquic.daemon import credentials
+from mpquic.daemon import client_report, credentials
 from mpquic.daemon.client_connection import ClientConnection, Ending, Failure, Phase
 from mpquic.daemon.lease_request import LeaseRequest
+from mpquic.daemon.retry import MIN_DATAGRAM_SIZE, RetryPolicy
 from mpquic.daemon.session import CloseCode
 from mpquic.daemon.telemetry import snapshot
 from mpquic.daemon.watched_tun import WatchedTun
 from mpquic.net.netlink import LinkMonitor
 from mpquic.net.udp import plain_host
-from mpquic.proto.backoff import Backoff
 from mpquic.proto.frame import FrameError, TrafficClass
 from mpquic.proto.path import PathState
 from mpquic.proto.scheduler import FailoverScheduler
@@ -28,15 +28,7 @@ if TYPE_CHECKING:
     from mpquic.config import ClientConfig
     from mpquic.daemon.journal import Journal
 
-MIN_DATAGRAM_SIZE = 1200
-PATIENCE = 300.0
-"""Seconds of an outage in which retries stay close together: most outages are over by then."""
-CLOSE_RETRY = 1.0
-"""Longest pause before a retry during PATIENCE, unless the server refused us."""
-LOCAL_RETRY = 1.0
 RENEW_AFTER = 6.0
-UPGRADE_FIRST = 60.0
-UPGRADE_LAST = 3600.0
 TUN_BATCH = 16
 MAX_ROUNDS = 16
 TICK = 0.5
@@ -64,16 +56,13 @@ class Client:
         self._registrations = 0
         self._current: ClientConnection | None = None
         self._candidate: ClientConnection | None = None
-        self._backoff = Backoff(random.SystemRandom(), maximum=config.reconnect_max_s)
-        self._next_attempt = 0.0
-        self._silent_attempts = 0
-        self._failures = 0
-        """Attempts and connections that ended since the tunnel was up last, or the WAN became usable."""
-        self._down_since: float | None = None
+        self._retry = RetryPolicy(
+            random.SystemRandom(),
+            max_datagram_size=config.max_datagram_size,
+            reconnect_max=config.reconnect_max_s,
+        )
         self._heard_at = self._loop.time()
         """When anything came from the server last, or the WAN changed."""
-        self._upgrade_pause = UPGRADE_FIRST
-        self._upgrade_at: float | None = None
         self._counters = Counters()
         self._scheduler = FailoverScheduler()
         traffic_class = TrafficClass[config.traffic_class.upper()]
@@ -118,7 +107,7 @@ class Client:
         """Take over hot keys; the files of the identity are used by the next connection. CredentialsError."""
         self._identity = credentials.load_client(config.tls)
         self._config = config
-        self._backoff = Backoff(random.SystemRandom(), maximum=config.reconnect_max_s)
+        self._retry.set_reconnect_max(config.reconnect_max_s)
         for connection in (self._current, self._candidate):
             if connection is not None:
                 connection.session.retime(config.probe_interval, config.down_after)
@@ -202,9 +191,11 @@ class Client:
 
     def _schedule(self, now: float) -> None:
         timers = [c.timer(now) for c in (self._current, self._candidate) if c is not None]
-        if self._state in ("connecting", "down"):
-            timers.append(min(max(self._next_attempt, now), now + TICK) if self._candidate is None else now + TICK)
-        timers.append(self._upgrade_at)
+        if self._state != "inactive":
+            if self._candidate is None:
+                timers.append(self._retry.next_attempt if self._is_wanted(now) else self._retry.upgrade_at)
+            if not self._is_carrying():
+                timers.append(now + TICK)
         due = min((timer for timer in timers if timer is not None), default=None)
         if self._timer is not None:
             self._timer.cancel()
@@ -216,17 +207,11 @@ class Client:
     # Connections
 
     def _consider_attempt(self, now: float) -> None:
-        upgrading = self._upgrade_at is not None and now >= self._upgrade_at
-        wanted = not self._is_carrying() or self._replace or self._is_doubtful() or upgrading
-        if self._state == "inactive" or self._candidate is not None or not wanted or now < self._next_attempt:
+        if self._state == "inactive" or self._candidate is not None:
             return
-        size = self._config.max_datagram_size
-        if upgrading:
-            self._upgrade_at = now + self._upgrade_pause
-            self._upgrade_pause = min(2 * self._upgrade_pause, UPGRADE_LAST)
-        elif self._silent_attempts >= 2 and self._silent_attempts % 2 == 0:
-            # Perhaps the path takes only smaller packets and tells nobody.
-            size = MIN_DATAGRAM_SIZE
+        if now < self._retry.next_attempt or not self._is_wanted(now):
+            return
+        size = self._retry.begin(now)
         self._epoch += 1
         try:
             connection = ClientConnection(
@@ -240,11 +225,17 @@ class Client:
             )
         except OSError as error:
             self._error = f"no socket: {error.strerror}"
-            self._next_attempt = now + LOCAL_RETRY
+            self._retry.no_socket(now)
             self._journal.limited("socket", now, "path.no_socket", path=self._path.name, error=error)
             return
         self._candidate = connection
         self._loop.add_reader(connection.socket.fileno(), self._on_socket, connection)
+
+    def _is_wanted(self, now: float) -> bool:
+        """Whether a new connection is wanted: for want of one that carries, or to replace it by a better one."""
+        upgrade_at = self._retry.upgrade_at
+        upgrading = upgrade_at is not None and now >= upgrade_at
+        return upgrading or self._replace or not self._is_carrying() or self._is_doubtful()
 
     def _promote(self, connection: ClientConnection, now: float) -> None:
         """The candidate has registered: it is the path from now on."""
@@ -259,12 +250,7 @@ class Client:
         if old is not None:
             self._release(old, "replaced by a newer connection")
         self._registrations += 1
-        self._silent_attempts = self._failures = 0
-        self._backoff.connected(now)
-        if connection.max_datagram_size < self._config.max_datagram_size:
-            self._upgrade_at = now + self._upgrade_pause
-        else:
-            self._upgrade_at, self._upgrade_pause = None, UPGRADE_FIRST
+        self._retry.registered(connection.max_datagram_size, now)
 
     def _ended(self, connection: ClientConnection, ending: Ending, now: float) -> None:
         """A connection or attempt has come to its end: drop it and decide when to try again."""
@@ -274,21 +260,9 @@ class Client:
         elif connection is self._candidate:
             self._candidate = None
         self._release(connection, None)
-        patient = self._down_since is None or now - self._down_since < PATIENCE
-        if ending.failure is Failure.SILENT:
-            self._silent_attempts += 1
-            # The attempt itself was the pause.
-            delay = 0.0 if patient else self._backoff.next_delay(now)
-        else:
-            delay = self._backoff.next_delay(now)
-            if ending.failure is not Failure.REFUSED and patient:
-                delay = min(delay, CLOSE_RETRY)
-        if ending.retry_after is not None:
-            delay = max(delay, min(ending.retry_after, self._config.reconnect_max_s))
-        self._next_attempt = now + delay
+        self._retry.ended(ending, now)
         if self._is_carrying():
             return  # It was only a second connection.
-        self._failures += 1
         if self._error is None or ending.failure is not Failure.SILENT:
             self._error = ending.reason
         if ending.failure is Failure.REFUSED:
@@ -325,7 +299,7 @@ class Client:
         if current is None:
             return False
         if current.too_large and current.max_datagram_size > MIN_DATAGRAM_SIZE:
-            self._silent_attempts = max(2, self._silent_attempts + self._silent_attempts % 2)
+            self._retry.shrink()
             return True
         return current.doubtful and current.session.path.state is PathState.SUSPECT
 
@@ -349,9 +323,7 @@ class Client:
             self._journal.info("wan.changed", wan=self._path.name, device=wan.device)
         self._generation = generation
         self._drop("_candidate", None)
-        self._backoff.reset()
-        self._silent_attempts = self._failures = 0
-        self._next_attempt = 0.0
+        self._retry.changed()
         self._heard_at = self._loop.time()
         self._lease.reset()
         self._replace = self._current is not None
@@ -361,35 +333,29 @@ class Client:
 
     def _settle_state(self, now: float) -> None:
         if self._state == "inactive":
-            self._down_since = None
             return
         if self._is_carrying():
-            assert self._current is not None
-            self._down_since = None
             self._error = None
             if self._candidate is not None and self._candidate.phase is Phase.HANDSHAKE and not self._wants_candidate():
                 # The old connection came back by itself before the new one had registered.
                 self._drop("_candidate", None)
             self._set_state("up")
             return
-        if self._down_since is None:
-            self._down_since = now
-            self._lease.reset()
         if self._state == "up":
+            self._lease.reset()
             if self._error is None:
                 self._error = f"no answer from the server for {self._config.down_after:g} s"
-            self._failures += 1
             if self._current is not None:
                 # Silent, but not over: it goes on probing while others are tried.
-                self._next_attempt = now + self._backoff.next_delay(now)
+                self._retry.lost(now)
                 self._consider_attempt(now)
-        if self._failures:
+        if self._retry.failures or self._state == "up":
             self._set_state("down")
         if self._path.bind_device is not None and now - self._heard_at >= RENEW_AFTER:
             self._lease.ask(self._path.bind_device, now)
 
     def _wants_candidate(self) -> bool:
-        return self._replace or self._is_doubtful() or self._upgrade_at is not None
+        return self._replace or self._is_doubtful() or self._retry.upgrade_at is not None
 
     def _set_state(self, state: str) -> None:
         if state == self._state:
@@ -399,7 +365,7 @@ class Client:
         self._tun.set_carrier(state == "up")
         fields: dict[str, object] = {"path": self._path.name, "peer": self._peer()}
         if state == "up" and self._current is not None:
-            fields["rtt_ms"] = _milliseconds(self._current)
+            fields["rtt_ms"] = client_report.rtt_ms(self._current)
             fields["local"] = plain_host(self._current.socket.local_address)
         elif self._error is not None:
             fields["reason"] = self._error
@@ -417,7 +383,7 @@ class Client:
             "since": self._since,
             "peer": self._peer(),
             "wan": self._path.name,
-            "rtt_ms": _milliseconds(current),
+            "rtt_ms": client_report.rtt_ms(current) if current is not None else None,
             "loss": round(current.session.path.loss, 4) if current is not None else None,
             "tx_bytes": self._counters.tx_bytes,
             "rx_bytes": self._counters.rx_bytes,
@@ -427,55 +393,29 @@ class Client:
 
     def paths(self) -> list[dict[str, object]]:
         """Return the rows of `mpquicctl paths`."""
-        current = self._current
         row: dict[str, object] = {
             "path": self._path.name,
-            "state": current.session.path.state.value if current is not None else self._state,
+            "state": self._state,
             "peer": self._peer(),
             "device": self._path.bind_device,
-            "rtt_ms": _milliseconds(current),
-            "loss": round(current.session.path.loss, 4) if current is not None else None,
             "tx_bytes": self._counters.tx_bytes,
             "rx_bytes": self._counters.rx_bytes,
         }
-        if current is not None:
-            host, port = current.socket.local_address[:2]
-            row["local"] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            row["transport_mode"] = "reliable" if current.session.path.reliable else "datagram"
-            row["max_datagram_size"] = current.max_datagram_size
-            row["frame_capacity"] = current.session.path.frame_capacity
-            row["congestion_window"] = current.link.congestion_window
-            row["rate_bytes_per_s"] = round(current.link.rate)
-        return [row]
+        return [row if self._current is None else row | client_report.path(self._current)]
 
     def counters(self) -> dict[str, object]:
         """Return all counters."""
-        current = self._current
         found: dict[str, object] = {
             "tunnel": self._counters.snapshot(),
             "tun": snapshot(self._tun.counters),
-            "queues": {str(name): _queue(queue) for name, queue in self._sender.queues.items()},
+            "queues": {str(name): client_report.queue(queue) for name, queue in self._sender.queues.items()},
             "attempts": self._epoch,
             "registrations": self._registrations,
         }
-        if current is not None:
-            found["udp"] = snapshot(current.socket.counters)
-            found["quic"] = snapshot(current.link.meter)
+        if self._current is not None:
+            found["udp"] = snapshot(self._current.socket.counters)
+            found["quic"] = snapshot(self._current.link.meter)
         return found
 
     def _peer(self) -> str:
-        address, port = self._path.remote_addr, self._path.remote_port
-        return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _milliseconds(connection: ClientConnection | None) -> float | None:
-    if connection is None:
-        return None
-    # QUIC's own measurement until the first probe is answered.
-    rtt = connection.session.liveness.rtt.smoothed or connection.session.path.rtt
-    return round(rtt * 1000, 2) if rtt is not None else None
-
-
-def _queue(queue: object) -> dict[str, int]:
-    names = ("bytes", "overflow_drops", "codel_drops", "codel_marks", "expired")
-    return {name: int(getattr(queue, name)) for name in names}
+        return client_report.endpoint(self._path.remote_addr, self._path.remote_port)

@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from mpquic.daemon import credentials
+from mpquic.daemon import credentials, server_report
 from mpquic.daemon.server_connection import ServerConnection
 from mpquic.daemon.server_tunnel import ServerTunnel
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
@@ -223,7 +223,7 @@ class Server:
             connection.poll(now)
             after = connection.session.path.state
             if before is not after and PathState.DOWN in (before, after) and connection.admitted is not None:
-                self._journal.info(f"path.{after.value}", **_names(connection))
+                self._journal.info(f"path.{after.value}", **server_report.names(connection))
             if connection.ending is not None:
                 self._changed[connection] = None
         self._set_carrier()
@@ -293,7 +293,7 @@ class Server:
         self._registrations += 1
         assert connection.admitted is not None
         inner = ",".join(connection.admitted.register.inner)
-        self._journal.info("client.registered", inner=inner, **_names(connection))
+        self._journal.info("client.registered", inner=inner, **server_report.names(connection))
         self._on_change()
 
     def _use(self, connection: ServerConnection, tunnel: ServerTunnel) -> None:
@@ -328,14 +328,14 @@ class Server:
             connection.tunnel.remove(connection.session)
         if connection.admitted is not None:
             reason = connection.ending[1] if connection.ending is not None else "closed by the client"
-            self._journal.info("client.gone", reason=reason, **_names(connection))
+            self._journal.info("client.gone", reason=reason, **server_report.names(connection))
         elif connection.refusal is not None:
             # Anybody can cause these lines: one a minute for all strangers together.
             self._journal.limited("refused", now, "client.refused", peer=connection.peer, reason=connection.refusal)
 
     def _forget_empty_groups(self) -> None:
         for group in [group for group in self._tunnels if not group.members]:
-            add(self._past, _numbers(self._tunnels.pop(group)))
+            add(self._past, server_report.numbers(self._tunnels.pop(group)))
 
     def _set_carrier(self) -> None:
         carrying = any(tunnel.is_carrying for tunnel in self._tunnels.values())
@@ -365,31 +365,7 @@ class Server:
 
     def paths(self) -> list[dict[str, object]]:
         """Return the rows of `mpquicctl paths`."""
-        rows: list[dict[str, object]] = []
-        for group in self._table:
-            tunnel = self._tunnels[group]
-            for name, member in group.members.items():
-                session = member.connection.session
-                rtt = session.liveness.rtt.smoothed
-                rows.append(
-                    {
-                        "path": name,
-                        "state": session.path.state.value,
-                        "identity": group.identity,
-                        "tunnel": group.tunnel,
-                        "inner": [str(prefix) for prefix in group.prefixes],
-                        "peer": member.connection.peer,
-                        "device": self._config.bind_device,
-                        "epoch": member.registration.epoch,
-                        "rtt_ms": round(rtt * 1000, 2) if rtt is not None else None,
-                        "loss": round(session.path.loss, 4),
-                        "tx_bytes": tunnel.counters.tx_bytes,
-                        "rx_bytes": tunnel.counters.rx_bytes,
-                        "transport_mode": "reliable" if session.path.reliable else "datagram",
-                        "max_datagram_size": member.connection.link.max_datagram_size,
-                    }
-                )
-        return rows
+        return server_report.paths(self._table, self._tunnels, self._config.bind_device)
 
     def counters(self) -> dict[str, object]:
         """Return all counters, with the size of every table."""
@@ -413,28 +389,8 @@ class Server:
     def _totals(self) -> dict[str, int]:
         totals = dict(self._past)
         for tunnel in self._tunnels.values():
-            add(totals, _numbers(tunnel))
+            add(totals, server_report.numbers(tunnel))
         return totals
-
-
-def _numbers(tunnel: ServerTunnel) -> dict[str, object]:
-    values: dict[str, object] = dict(tunnel.counters.snapshot())
-    refused = values.pop("refused")
-    assert isinstance(refused, dict)
-    return values | {f"refused: {reason}": count for reason, count in refused.items()}
-
-
-def _names(connection: ServerConnection) -> dict[str, object]:
-    admitted = connection.admitted
-    if admitted is None:
-        return {"peer": connection.peer}
-    register = admitted.register
-    return {
-        "identity": admitted.identity.uri,
-        "tunnel": register.tunnel,
-        "path": register.path,
-        "peer": connection.peer,
-    }
 
 
 def _peer_table(config: ServerConfig) -> PeerTable:

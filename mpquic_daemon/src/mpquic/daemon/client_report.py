@@ -1,0 +1,43 @@
+"""What a client tells about its connection: a row for people, numbers of a queue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mpquic.daemon.client_connection import ClientConnection
+    from mpquic.proto.queue import ClassQueue
+
+
+def path(connection: ClientConnection) -> dict[str, object]:
+    """Return what `mpquicctl paths` shows of a registered connection."""
+    used = connection.session.path
+    host, port = connection.socket.local_address[:2]
+    return {
+        "state": used.state.value,
+        "local": endpoint(host, port),
+        "rtt_ms": rtt_ms(connection),
+        "loss": round(used.loss, 4),
+        "transport_mode": "reliable" if used.reliable else "datagram",
+        "max_datagram_size": connection.max_datagram_size,
+        "frame_capacity": used.frame_capacity,
+        "congestion_window": connection.link.congestion_window,
+        "rate_bytes_per_s": round(connection.link.rate),
+    }
+
+
+def rtt_ms(connection: ClientConnection) -> float | None:
+    """Return the smoothed round-trip time: of the probes, or QUIC's own until the first is answered."""
+    rtt = connection.session.liveness.rtt.smoothed or connection.session.path.rtt
+    return round(rtt * 1000, 2) if rtt is not None else None
+
+
+def queue(waiting: ClassQueue) -> dict[str, int]:
+    """Return the numbers of a class queue."""
+    names = ("bytes", "overflow_drops", "codel_drops", "codel_marks", "expired")
+    return {name: int(getattr(waiting, name)) for name in names}
+
+
+def endpoint(host: str, port: int) -> str:
+    """Return address and port for people."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

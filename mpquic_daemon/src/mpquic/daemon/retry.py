@@ -1,0 +1,117 @@
+"""When a client tries a new connection, and with which packet size: pure, times are seconds of one monotonic clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpquic.daemon.client_connection import Ending, Failure
+from mpquic.proto.backoff import Backoff
+
+if TYPE_CHECKING:
+    import random
+
+MIN_DATAGRAM_SIZE = 1200
+PATIENCE = 300.0
+"""Seconds of an outage in which retries stay close together: most outages are over by then."""
+CLOSE_RETRY = 1.0
+"""Longest pause before a retry during PATIENCE, unless the server refused us."""
+LOCAL_RETRY = 1.0
+UPGRADE_FIRST = 60.0
+UPGRADE_LAST = 3600.0
+
+
+class RetryPolicy:
+    """Attempts of one path.
+
+    An attempt that met silence was itself a pause, so during PATIENCE the next follows at once: a link that heals never
+    waits longer than one attempt lasts. What was answered and failed is retried with exponential pauses. After repeated
+    silence every other attempt uses the smallest packets, since the path may have got a smaller MTU and tell nobody;
+    a connection made so is later tried to be replaced by one of full size.
+    """
+
+    def __init__(self, rng: random.Random, *, max_datagram_size: int, reconnect_max: float) -> None:
+        self._rng = rng
+        self._full_size = max_datagram_size
+        self._reconnect_max = reconnect_max
+        self._backoff = Backoff(rng, maximum=reconnect_max)
+        self._silent = 0
+        self._next = 0.0
+        self._outage_began: float | None = None
+        self._upgrade_at: float | None = None
+        self._upgrade_pause = UPGRADE_FIRST
+        self.failures = 0
+        """Attempts and connections that ended since the last registration, or since circumstances changed."""
+
+    @property
+    def next_attempt(self) -> float:
+        """When the next attempt may begin."""
+        return self._next
+
+    @property
+    def upgrade_at(self) -> float | None:
+        """When a connection of full size is to be tried beside the present one; None when it has full size."""
+        return self._upgrade_at
+
+    def set_reconnect_max(self, seconds: float) -> None:
+        """Use another longest pause."""
+        self._reconnect_max = seconds
+        self._backoff = Backoff(self._rng, maximum=seconds)
+
+    def changed(self) -> None:
+        """The WAN is another: what was learned of the old one doesn't count, the next attempt is immediate."""
+        self._backoff.reset()
+        self._silent = self.failures = 0
+        self._next = 0.0
+        self._outage_began = self._upgrade_at = None
+        self._upgrade_pause = UPGRADE_FIRST
+
+    def shrink(self) -> None:
+        """The kernel says that packets are too large for the path: the next attempt uses the smallest."""
+        self._silent = max(2, self._silent + self._silent % 2)
+
+    def begin(self, now: float) -> int:
+        """An attempt begins; return its packet size."""
+        if self._upgrade_at is not None and now >= self._upgrade_at:
+            self._upgrade_at = now + self._upgrade_pause
+            self._upgrade_pause = min(2 * self._upgrade_pause, UPGRADE_LAST)
+            return self._full_size
+        small = self._silent >= 2 and self._silent % 2 == 0
+        return MIN_DATAGRAM_SIZE if small else self._full_size
+
+    def registered(self, size: int, now: float) -> None:
+        """An attempt with packets of `size` led to a registration."""
+        self._silent = self.failures = 0
+        self._outage_began = None
+        self._backoff.connected(now)
+        if size < self._full_size:
+            self._upgrade_at = now + self._upgrade_pause
+        else:
+            self._upgrade_at, self._upgrade_pause = None, UPGRADE_FIRST
+
+    def lost(self, now: float) -> None:
+        """The connection in use is silent: others may be tried beside it."""
+        self.failures += 1
+        self._outage_began = now
+        self._next = now + self._backoff.next_delay(now)
+
+    def ended(self, ending: Ending, now: float) -> None:
+        """An attempt or connection came to its end."""
+        self.failures += 1
+        if self._outage_began is None:
+            self._outage_began = now
+        patient = now - self._outage_began < PATIENCE
+        if ending.failure is Failure.SILENT:
+            self._silent += 1
+            delay = 0.0 if patient else self._backoff.next_delay(now)
+        else:
+            delay = self._backoff.next_delay(now)
+            if ending.failure is not Failure.REFUSED and patient:
+                delay = min(delay, CLOSE_RETRY)
+        if ending.retry_after is not None:
+            delay = max(delay, min(ending.retry_after, self._reconnect_max))
+        self._next = now + delay
+
+    def no_socket(self, now: float) -> None:
+        """The attempt couldn't even begin."""
+        self.failures += 1
+        self._next = now + LOCAL_RETRY

@@ -1,0 +1,88 @@
+"""A client tries again soon enough for a link that heals, and seldom enough for a server that refuses."""
+
+import itertools
+import random
+
+from mpquic.daemon.client_connection import SILENCE, Ending, Failure
+from mpquic.daemon.retry import MIN_DATAGRAM_SIZE, PATIENCE, UPGRADE_FIRST, RetryPolicy
+
+FULL = 1452
+
+
+def policy() -> RetryPolicy:
+    return RetryPolicy(random.Random(7), max_datagram_size=FULL, reconnect_max=8.0)
+
+
+def run(retry: RetryPolicy, failure: Failure, lasts: float, until: float) -> list[tuple[float, int]]:
+    """Let every attempt fail after `lasts` seconds; return when each began and with which size."""
+    attempts: list[tuple[float, int]] = []
+    now = 0.0
+    while now < until:
+        now = max(now, retry.next_attempt)
+        attempts.append((now, retry.begin(now)))
+        now += lasts
+        retry.ended(Ending(failure, "x"), now)
+    return attempts
+
+
+def gaps(attempts: list[tuple[float, int]]) -> list[float]:
+    return [after[0] - before[0] for before, after in itertools.pairwise(attempts)]
+
+
+def test_attempts_into_silence_follow_each_other_without_a_pause_for_minutes() -> None:
+    assert max(gaps(run(policy(), Failure.SILENT, SILENCE, PATIENCE))) <= 2.0
+
+
+def test_after_minutes_of_silence_the_pauses_grow_to_the_longest() -> None:
+    late = [gap for gap in gaps(run(policy(), Failure.SILENT, SILENCE, 2000.0)) if gap > SILENCE + 0.01]
+    assert 3.0 < max(late) <= SILENCE + 8.0
+
+
+def test_repeated_silence_tries_the_smallest_packets_every_other_time() -> None:
+    sizes = [size for _, size in run(policy(), Failure.SILENT, SILENCE, 12.0)]
+    assert sizes[:6] == [FULL, FULL, MIN_DATAGRAM_SIZE, FULL, MIN_DATAGRAM_SIZE, FULL]
+
+
+def test_a_refusal_is_retried_at_once_and_then_with_growing_pauses() -> None:
+    pauses = gaps(run(policy(), Failure.REFUSED, 0.1, 120.0))
+    assert pauses[0] < 0.11
+    assert pauses[5] > pauses[1]
+    assert 4.0 < max(pauses) <= 8.1
+
+
+def test_a_server_that_went_away_is_asked_at_least_every_second() -> None:
+    assert max(gaps(run(policy(), Failure.ENDED, 0.1, 60.0))) <= 1.2
+
+
+def test_a_server_that_names_a_pause_is_obeyed_up_to_our_longest() -> None:
+    retry = policy()
+    retry.ended(Ending(Failure.REFUSED, "busy", retry_after=5.0), 100.0)
+    assert retry.next_attempt >= 105.0
+    retry.ended(Ending(Failure.REFUSED, "busy", retry_after=3600.0), 200.0)
+    assert retry.next_attempt <= 208.0
+
+
+def test_another_wan_is_tried_at_once_with_full_size() -> None:
+    retry = policy()
+    attempts = run(retry, Failure.REFUSED, 0.1, 60.0)
+    assert retry.next_attempt > attempts[-1][0]
+    retry.changed()
+    assert (retry.next_attempt, retry.begin(61.0), retry.failures) == (0.0, FULL, 0)
+
+
+def test_a_connection_with_small_packets_is_later_tried_to_be_replaced() -> None:
+    retry = policy()
+    run(retry, Failure.SILENT, SILENCE, 5.0)
+    assert retry.begin(6.0) in (FULL, MIN_DATAGRAM_SIZE)
+    retry.registered(MIN_DATAGRAM_SIZE, 7.0)
+    assert retry.upgrade_at == 7.0 + UPGRADE_FIRST
+    assert retry.begin(7.0 + UPGRADE_FIRST) == FULL
+    assert retry.upgrade_at == 7.0 + 2 * UPGRADE_FIRST
+    retry.registered(FULL, 80.0)
+    assert retry.upgrade_at is None
+
+
+def test_packets_that_the_kernel_calls_too_large_lead_to_the_smallest() -> None:
+    retry = policy()
+    retry.shrink()
+    assert retry.begin(0.0) == MIN_DATAGRAM_SIZE
