@@ -189,7 +189,7 @@ class Pair:
             if until():
                 return True
             moments = [self.link.timer(), self.listener.timer(), self.flights[0][0] if self.flights else None, end]
-            # A microsecond late, as any clock: aioquic doesn't send an ACK that is due at this very instant while pacing.
+            # A microsecond late, as any clock: aioquic doesn't send an ACK due at this very instant while pacing.
             self.now = max(self.now, min(moment for moment in moments if moment is not None)) + 1e-6
             if self.now >= end:
                 return until()
@@ -219,9 +219,13 @@ class Pair:
             else:
                 link.pop_events()
 
-    def _send(self) -> None:
+    def put_on_the_wire(self) -> None:
+        """Send what the client has ready, so that there is room again."""
         for datagram, _ in self.link.flush(self.now):
             self._put("up", self.up, datagram, self.client_address)
+
+    def _send(self) -> None:
+        self.put_on_the_wire()
         for datagrams, address in self.listener.flush(self.now):
             for datagram in datagrams:
                 self._put("down", self.down, datagram, address)

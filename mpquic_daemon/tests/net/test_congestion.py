@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpquic.net import congestion
 from mpquic.net.congestion import MeasuredCubic, MeasuredReno, PathMeter
+from mpquic.net.hystart import SlowStart
 from mpquic.net.pacing import BURST_SECONDS, GAIN, BurstPacer
 from mpquic.net.quic import LinkOptions, quic_configuration
 
@@ -77,3 +78,60 @@ def test_the_pacer_keeps_the_rate_with_timers_of_a_millisecond(rate, rtt, wake):
 
 def test_without_an_rtt_nothing_is_paced():
     assert BurstPacer(max_datagram_size=1200).next_send_time(1.0) is None
+
+
+def rounds(slow_start: SlowStart, minima: list[float], jitter: float = 0.0) -> None:
+    now = 1.0
+    for minimum in minima:
+        sent = now
+        now += minimum
+        slow_start.on_acked(sent, now)
+        for sample in range(10):
+            slow_start.on_rtt(minimum + jitter * (sample % 4) / 3)
+
+
+def test_jitter_does_not_end_slow_start():
+    slow_start = SlowStart()
+    rounds(slow_start, [0.025, 0.027, 0.024, 0.026] * 10, jitter=0.012)
+    assert not slow_start.over
+    assert not slow_start.conservative
+
+
+def test_a_growing_queue_ends_slow_start_after_five_careful_rounds():
+    slow_start = SlowStart()
+    rounds(slow_start, [0.025, 0.025, 0.032])
+    assert slow_start.conservative
+    assert not slow_start.over
+    rounds_more = [0.034, 0.036, 0.038, 0.040, 0.042]
+    now = 10.0
+    for minimum in rounds_more:
+        slow_start.on_acked(now, now + minimum)
+        now += 1.0
+        for _ in range(8):
+            slow_start.on_rtt(minimum)
+    assert slow_start.over
+
+
+def test_a_passing_rise_resumes_slow_start():
+    slow_start = SlowStart()
+    rounds(slow_start, [0.025, 0.025, 0.032, 0.026])
+    assert not slow_start.conservative
+
+
+@pytest.mark.parametrize("algorithm", ["cubic", "reno"])
+def test_a_clean_link_with_a_queue_is_filled(make_pair, algorithm):
+    """20 Mbit/s, 40 ms, 100 ms of queue: at least 85 % of the rate within 6 seconds, start included."""
+    from .conftest import LinkModel
+
+    pair = make_pair(
+        options=LinkOptions(algorithm), up=LinkModel(delay=0.02, rate=2_500_000), down=LinkModel(delay=0.02)
+    )
+
+    def pump():
+        while pair.link.datagram_budget() > 0:
+            pair.link.send_datagrams([bytes(pair.link.datagram_capacity)])
+            pair.put_on_the_wire()
+
+    pair.pump = pump
+    pair.run(lambda: False, seconds=6)
+    assert sum(map(len, pair.server.datagrams)) > 0.85 * 6 * 2_500_000

@@ -14,6 +14,8 @@ from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.packet_builder import QuicSentPacket
 
+from mpquic.net.hystart import CSS_GROWTH_DIVISOR, SlowStart
+
 _LOSS_SAMPLE_PACKETS = 64
 _LOSS_WEIGHT = 0.25
 
@@ -62,6 +64,7 @@ class MeasuredControl(QuicCongestionControl):
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
         self.meter = PathMeter()
+        self._slow_start = SlowStart()
         if _capture:
             _capture[-1].append(self)
 
@@ -87,6 +90,13 @@ class MeasuredControl(QuicCongestionControl):
         # In slow start the window is twice what was in flight one RTT ago, so half of it counts as filled.
         filled = self.bytes_in_flight * 2 >= window
         super().on_packet_acked(now=now, packet=packet)  # type: ignore[safe-super]
+        if self.ssthresh is None:
+            self._slow_start.on_acked(packet.sent_time or 0.0, now)
+            if self._slow_start.conservative:
+                self.congestion_window = window + (self.congestion_window - window) // CSS_GROWTH_DIVISOR
+            if self._slow_start.over:
+                self.ssthresh = self.congestion_window
+                self._slow_start = SlowStart()
         if not filled and self.congestion_window > window:
             self.congestion_window = window
 
@@ -98,14 +108,20 @@ class MeasuredControl(QuicCongestionControl):
         super().on_packets_lost(now=now, packets=lost)  # type: ignore[safe-super]
         self.meter.congestion_events += self.congestion_window < window
 
-    def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
-        """Measure, then act as the controller does."""
+    def on_rtt_measurement(self, *, now: float, rtt: float) -> None:  # noqa: ARG002
+        """Measure. aioquic's own controllers would end slow start here, see `hystart`."""
         self.meter.on_rtt(rtt)
-        super().on_rtt_measurement(now=now, rtt=rtt)  # type: ignore[safe-super]
+        if self.ssthresh is None:
+            self._slow_start.on_rtt(rtt)
 
 
 class MeasuredCubic(MeasuredControl, CubicCongestionControl):
     """CUBIC (RFC 9438) with a meter."""
+
+    def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
+        """Measure, and give CUBIC the RTT by which it looks ahead."""
+        self.rtt = rtt
+        super().on_rtt_measurement(now=now, rtt=rtt)
 
 
 class MeasuredReno(MeasuredControl, RenoCongestionControl):
