@@ -14,8 +14,8 @@ from mpquic.daemon.lease_request import LeaseRequest
 from mpquic.daemon.retry import MIN_DATAGRAM_SIZE, RetryPolicy
 from mpquic.daemon.session import CloseCode
 from mpquic.daemon.telemetry import snapshot
-from mpquic.daemon.watched_tun import WatchedTun
 from mpquic.net.netlink import LinkMonitor
+from mpquic.net.tun import TunDevice
 from mpquic.net.udp import plain_host
 from mpquic.proto.frame import FrameError, TrafficClass
 from mpquic.proto.path import PathState
@@ -81,7 +81,7 @@ class Client:
     def start(self) -> None:
         """Attach to the TUN and begin to connect; TunError, OSError, CredentialsError."""
         self._identity = credentials.load_client(self._config.tls)
-        self._tun = WatchedTun(self._config.tun_name)
+        self._tun = TunDevice(self._config.tun_name)
         self._monitor = LinkMonitor(self._config.devices)
         self._loop.add_reader(self._tun.fileno(), self._on_tun)
         if self._config.devices:
@@ -117,7 +117,7 @@ class Client:
 
     def _on_tun(self) -> None:
         buffers = self._tun.read_batch(TUN_BATCH)
-        if not buffers and not self._tun.is_alive():
+        if self._tun.gone:
             self._on_fatal(f"the TUN device {self._tun.name} was deleted or made anew")
             return
         self._sender.enqueue(buffers, self._loop.time())

@@ -13,9 +13,9 @@ from mpquic.daemon.server_connection import ServerConnection
 from mpquic.daemon.server_tunnel import ServerTunnel
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.daemon.telemetry import add, snapshot
-from mpquic.daemon.watched_tun import WatchedTun
 from mpquic.net.quic import LinkOptions, LinkState, QuicLink
 from mpquic.net.quic_listener import QuicListener
+from mpquic.net.tun import TunDevice
 from mpquic.net.udp import UdpSocket, split_segments
 from mpquic.proto.control import RefuseCode, Register, Welcome
 from mpquic.proto.dispatch import dispatch
@@ -76,7 +76,7 @@ class Server:
         config = self._config
         self._verifier = credentials.load_server(config.tls).verifier
         self._peers = _peer_table(config)
-        self._tun = WatchedTun(config.tun_name)
+        self._tun = TunDevice(config.tun_name)
         options = LinkOptions(config.congestion_algorithm, config.max_datagram_size, IDLE_TIMEOUT)
         self._listener = QuicListener(cert_file=config.tls.cert_file, key_file=config.tls.key_file, options=options)
         host = config.bind_address or "::"
@@ -136,7 +136,7 @@ class Server:
     def _on_tun(self) -> None:
         now = self._loop.time()
         buffers = self._tun.read_batch(TUN_BATCH)
-        if not buffers and not self._tun.is_alive():
+        if self._tun.gone:
             self._on_fatal(f"the TUN device {self._tun.name} was deleted or made anew")
             return
         for group, packets in dispatch(buffers, self._table.owner_of, self._counters):
