@@ -1,6 +1,8 @@
 """`mpquicctl`: what an operator asks of the instances on this host.
 
 mpquicctl status|paths|version [--json]    of every instance in /etc/mpquic/instances, running or not
+mpquicctl counters NAME                    everything that a running instance counts, as JSON
+mpquicctl reconnect NAME                   a client's new connection, now
 mpquicctl check FILE                       the same as `mpquic --check FILE`
 """
 
@@ -29,6 +31,7 @@ FIELDS = (
     "name", "role", "state", "since", "peer", "wan", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects", "error",
 )  # fmt: skip
 PATH_FIELDS = ("instance", "path", "state", "local", "peer", "device", "rtt_ms", "loss", "tx_bytes", "rx_bytes")
+RECONNECT_POLL = 0.005
 Row = dict[str, Any]
 
 
@@ -53,6 +56,26 @@ def paths(files: Sequence[Path]) -> list[Row]:
 def versions(files: Sequence[Path]) -> list[Row]:
     """Return the version of this command and of each running instance: they differ until a restart."""
     return [{"name": "mpquicctl", "version": mpquic.__version__, "error": None}, *_ask_each(files, _version_row)]
+
+
+def reconnect(name: str, *, times: int, silent: bool, timeout: float = 10.0) -> int:
+    """Have the client `name` connect anew `times` times, each when the one before carries; return how many did.
+
+    Raises NotRunning, ControlError (also when a connection doesn't carry in `timeout` seconds), PermissionError.
+    """
+    done = 0
+    for _ in range(times):
+        before = control_client.ask(name, {"op": "get", "what": "status"})["reconnects"]
+        status = control_client.ask(name, {"op": "reconnect", "silent": silent})
+        deadline = time.monotonic() + timeout
+        while status["state"] != "up" or status["reconnects"] <= before:
+            if time.monotonic() > deadline:
+                problem = f"connected {done} times, then not in {timeout:g} s: {status['error']}"
+                raise control_client.ControlError(problem)
+            time.sleep(RECONNECT_POLL)
+            status = control_client.ask(name, {"op": "get", "what": "status"})
+        done += status["reconnects"] - before
+    return done
 
 
 def _ask_each(files: Sequence[Path], question: Callable[[Path], Any]) -> list[Any]:
@@ -188,6 +211,24 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 
+def _one(options: argparse.Namespace) -> int:
+    """Carry out a command for one instance; 1 when it can't."""
+    try:
+        if options.command == "counters":
+            print(json.dumps(control_client.ask(options.name, {"op": "get", "what": "counters"}), indent=2))
+            return 0
+        done = reconnect(options.name, times=options.times, silent=options.silent)
+    except control_client.NotRunning:
+        print(f"mpquicctl: {options.name} is not running on this host", file=sys.stderr)
+        return 1
+    except (control_client.ControlError, OSError) as error:
+        print(f"mpquicctl: {options.name}: {_reason(error)}", file=sys.stderr)
+        return 1
+    sentence = f"{options.name}: {done} new connections"
+    print(json.dumps({"name": options.name, "reconnects": done}) if options.json else sentence)
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns 0, 1 for a wrong file, 2 when there is nothing to ask."""
     parser = argparse.ArgumentParser(
@@ -203,9 +244,18 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--json", action="store_true", help="a list of objects instead of a table")
         command.add_argument("--instances-dir", type=Path, default=INSTANCES_DIR, metavar="DIR")
     commands.add_parser("check", help="check an instance file").add_argument("file", type=Path, metavar="FILE")
+    command = commands.add_parser("counters", help="everything that a running instance counts")
+    command.add_argument("name", metavar="NAME")
+    command = commands.add_parser("reconnect", help="have a client connect anew, now")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--times", type=int, default=1, metavar="N", help="so many times, one after the other")
+    command.add_argument("--silent", action="store_true", help="without telling the server, as a crash would")
+    command.add_argument("--json", action="store_true", help="an object instead of a sentence")
     options = parser.parse_args(arguments)
     if options.command == "check":
         return cli.check(options.file)
+    if options.command in ("counters", "reconnect"):
+        return _one(options)
     try:
         files = instance_files(options.instances_dir)
     except OSError as error:

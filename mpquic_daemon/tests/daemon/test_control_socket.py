@@ -29,6 +29,9 @@ class FakeInstance:
     def reload(self) -> object:
         return {"applied": []}
 
+    def reconnect(self, *, silent: bool) -> object:
+        return {"silent": silent}
+
 
 @asynccontextmanager
 async def serving(path: Path) -> AsyncIterator[ControlSocket]:
@@ -88,8 +91,9 @@ BAD = {
     "version true": (b'{"v": true}\n', "v: expected 1, the version of this protocol"),
     "later version": (b'{"v": 2, "op": "get"}\n', "v: expected 1, the version of this protocol"),
     "id is a list": (b'{"v": 1, "id": [], "op": "get"}\n', "id: expected a number or a text"),
-    "unknown operation": (request(op="kill"), "op: expected one of get, watch, set, reload"),
-    "operation is a list": (request(op=["get"]), "op: expected one of get, watch, set, reload"),
+    "reconnect loudly": (request(op="reconnect", silent="no"), "silent: expected true or false"),
+    "unknown operation": (request(op="kill"), "op: expected one of get, watch, set, reload, reconnect"),
+    "operation is a list": (request(op=["get"]), "op: expected one of get, watch, set, reload, reconnect"),
     "unknown subject": (request(op="get", what={}), "what: expected one of status, paths, config, counters, version"),
     "set without a key": (request(op="set"), "key: expected the name of a key"),
     "set without an owner": (

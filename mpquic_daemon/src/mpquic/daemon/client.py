@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mpquic.daemon import client_report, credentials
 from mpquic.daemon.client_connection import ClientConnection, Ending, Failure, Phase
+from mpquic.daemon.control_socket import RequestError
 from mpquic.daemon.lease_request import LeaseRequest
 from mpquic.daemon.retry import MIN_DATAGRAM_SIZE, RetryPolicy
 from mpquic.daemon.session import CloseCode
@@ -111,6 +112,17 @@ class Client:
         for connection in (self._current, self._candidate):
             if connection is not None:
                 connection.session.retime(config.probe_interval, config.down_after)
+        self._turn()
+
+    def reconnect(self, *, silent: bool) -> None:
+        """Begin a new connection now: beside the present one, or `silent` after forgetting it as a crash would."""
+        if self._state == "inactive":
+            raise RequestError(f"there is nothing to connect by: {self._error}")
+        self._drop("_candidate", None)
+        if silent:
+            self._drop("_current", None)
+        self._retry.changed()
+        self._replace = self._current is not None
         self._turn()
 
     # Events

@@ -3,9 +3,10 @@
 Request  {"v": 1, "id": 7, "op": "get", "what": "status"}
 Answer   {"v": 1, "id": 7, "ok": true, "result": {...}} or {"v": 1, "id": 7, "ok": false, "error": "..."}
 
-Operations: `get` (status, paths, config, counters, version), `set` (policy of run time), `reload`, and `watch`, whose
-answer is followed by {"v": 1, "id": 7, "event": {...}} at each change. Whoever may open the socket (its group) may
-use it; what arrives is still bounded and checked, since a stuck or mad client must not harm the tunnel.
+Operations: `get` (status, paths, config, counters, version), `set` (policy of run time), `reload`, `reconnect` (a new
+connection of a client, now), and `watch`, whose answer is followed by {"v": 1, "id": 7, "event": {...}} at each
+change. Whoever may open the socket (its group) may use it; what arrives is still bounded and checked, since a stuck or
+mad client must not harm the tunnel.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ class Instance(Protocol):
 
     def reload(self) -> object:
         """Read the configuration again and tell what was applied."""
+
+    def reconnect(self, *, silent: bool) -> object:
+        """Begin a new connection; RequestError when this instance makes none."""
 
 
 class ControlSocket:
@@ -150,7 +154,12 @@ class ControlSocket:
                 return self._instance.set(key, request.get("value"), owner, ttl)
             case "reload":
                 return self._instance.reload()
-        raise RequestError("op: expected one of get, watch, set, reload")
+            case "reconnect":
+                silent = request.get("silent", False)
+                if not isinstance(silent, bool):
+                    raise RequestError("silent: expected true or false")
+                return self._instance.reconnect(silent=silent)
+        raise RequestError("op: expected one of get, watch, set, reload, reconnect")
 
 
 def _failure(identifier: object, error: str) -> dict[str, object]:

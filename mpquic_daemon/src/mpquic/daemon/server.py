@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mpquic.daemon import credentials, server_report
+from mpquic.daemon.control_socket import RequestError
 from mpquic.daemon.server_connection import ServerConnection
 from mpquic.daemon.server_tunnel import ServerTunnel
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
@@ -103,6 +104,10 @@ class Server:
         self._tun.set_carrier(False)
         self._tun.close()
         self._socket.close()
+
+    def reconnect(self, *, silent: bool) -> None:  # noqa: ARG002 - what the client's takes
+        """Refuse with RequestError: clients connect, servers answer."""
+        raise RequestError("a server makes no connections; have the client reconnect")
 
     def apply(self, config: ServerConfig) -> None:
         """Take over hot keys and the files of the identity; close what they no longer allow. CredentialsError."""

@@ -53,6 +53,9 @@ class Role(Protocol):
     def counters(self) -> dict[str, object]:
         """Return all counters."""
 
+    def reconnect(self, *, silent: bool) -> None:
+        """Begin a new connection, `silent` without telling the peer that the old one ends; RequestError."""
+
 
 class Service:
     """One instance: implements the control socket's `Instance`, owns the role and the process's life."""
@@ -149,6 +152,11 @@ class Service:
             return self._reload()
         finally:
             self._notifier.ready()
+
+    def reconnect(self, *, silent: bool) -> object:
+        """Answer `reconnect`: begin it; the status tells when it is done."""
+        self._role.reconnect(silent=silent)
+        return self._status()
 
     def _reload(self) -> dict[str, object]:
         try:
