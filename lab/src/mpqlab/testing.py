@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import re
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -130,7 +129,8 @@ class Probe:
     """A ping every 50 ms from a LAN host to the Internet, with the times of its answers."""
 
     def __init__(self, lab: Lab, lan: int, target: str = INTERNET) -> None:
-        command = ("ping", "-n", "-D", "-i", "0.05", "-w", "300", target)
+        # Not ping's own deadline: with it the first "unreachable" ends it.
+        command = ("timeout", "300", "ping", "-n", "-D", "-i", "0.05", target)
         self._process = lab.start(f"host{lan}", *command)
         self._times: list[float] = []
         assert self._process.stdout is not None
@@ -161,5 +161,5 @@ class Probe:
 
     def close(self) -> None:
         """End the ping."""
-        self._process.send_signal(signal.SIGINT)
+        self._process.terminate()
         self._process.wait(timeout=10)
