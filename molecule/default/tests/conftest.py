@@ -42,3 +42,11 @@ def probe(lab: Lab) -> Iterator[Callable[[int], Probe]]:
     yield start
     for running in probes:
         running.close()
+
+
+@pytest.fixture(autouse=True)
+def healed(lab: Lab) -> Iterator[None]:
+    """Whatever a test did to WAN5 is over before the next one."""
+    yield
+    lab.link("heal", "wan5")
+    lab.link("plug", "wan5")

@@ -24,7 +24,7 @@ from mpquic.net.netlink import LinkMonitor
 from mpquic.schema import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 INSTANCES_DIR = Path("/etc/mpquic/instances")
 FIELDS = (
@@ -42,20 +42,27 @@ def instance_files(directory: Path) -> list[Path]:
 
 def status(files: Sequence[Path]) -> list[Row]:
     """Return one row of FIELDS for each instance; what isn't known is None."""
-    return _ask_each(files, _status_row)
+    answers = _ask_each(files, {"op": "get", "what": "status"})
+    return [_status_row(path, answer) for path, answer in zip(files, answers, strict=True)]
 
 
 def paths(files: Sequence[Path]) -> list[Row]:
     """Return one row of PATH_FIELDS for each path of each running instance."""
-    rows: list[Row] = []
-    for found in _ask_each(files, _path_rows):
-        rows.extend(found)
-    return rows
+    answers = _ask_each(files, {"op": "get", "what": "paths"})
+    # `status` tells why one doesn't answer; a process that isn't there has no paths.
+    return [
+        {"instance": path.stem, **{key: found.get(key) for key in PATH_FIELDS[1:]}}
+        for path, answer in zip(files, answers, strict=True)
+        if not isinstance(answer, Exception)
+        for found in answer
+    ]
 
 
 def versions(files: Sequence[Path]) -> list[Row]:
     """Return the version of this command and of each running instance: they differ until a restart."""
-    return [{"name": "mpquicctl", "version": mpquic.__version__, "error": None}, *_ask_each(files, _version_row)]
+    answers = _ask_each(files, {"op": "get", "what": "version"})
+    rows = [_version_row(path, answer) for path, answer in zip(files, answers, strict=True)]
+    return [{"name": "mpquicctl", "version": mpquic.__version__, "error": None}, *rows]
 
 
 def reconnect(name: str, *, times: int, silent: bool, timeout: float = 10.0) -> int:
@@ -78,23 +85,31 @@ def reconnect(name: str, *, times: int, silent: bool, timeout: float = 10.0) -> 
     return done
 
 
-def _ask_each(files: Sequence[Path], question: Callable[[Path], Any]) -> list[Any]:
-    # In parallel: one hung process must not make the whole table late.
+def _ask_each(files: Sequence[Path], request: dict[str, object]) -> list[Any]:
+    """Return each instance's answer, or the exception that came instead."""
+
+    def ask(path: Path) -> Any:
+        try:
+            return control_client.ask(path.stem, request)
+        except (control_client.NotRunning, control_client.ControlError, OSError) as error:
+            return error
+
+    # In parallel: one hung process must not make the whole table late. Nothing but asking is done in threads: msgspec
+    # prepares a type at its first use, and crashes when two threads do so at once.
     with ThreadPoolExecutor(max_workers=min(16, len(files) or 1)) as pool:
-        return list(pool.map(question, files))
+        return list(pool.map(ask, files))
 
 
-def _status_row(path: Path) -> Row:
+def _status_row(path: Path, answer: Any) -> Row:
     row: Row = dict.fromkeys(FIELDS)
     row["name"] = path.stem
-    try:
-        answer = control_client.ask(path.stem, {"op": "get", "what": "status"})
-        row.update({key: answer.get(key) for key in FIELDS if key in answer})
-    except control_client.NotRunning:
+    if isinstance(answer, control_client.NotRunning):
         row.update(_row_of_stopped(path))
-    except (control_client.ControlError, OSError) as error:
+    elif isinstance(answer, Exception):
         row.update(_row_of_file(path))
-        row["state"], row["error"] = "down", _reason(error)
+        row["state"], row["error"] = "down", _reason(answer)
+    else:
+        row.update({key: answer.get(key) for key in FIELDS if key in answer})
     return row
 
 
@@ -137,21 +152,11 @@ def _is_wan_absent(config: ClientConfig) -> bool:
         monitor.close()
 
 
-def _path_rows(path: Path) -> list[Row]:
-    try:
-        answer = control_client.ask(path.stem, {"op": "get", "what": "paths"})
-    except (control_client.NotRunning, control_client.ControlError, OSError):
-        return []  # `status` tells why; a process that isn't there has no paths.
-    return [{"instance": path.stem, **{key: found.get(key) for key in PATH_FIELDS[1:]}} for found in answer]
-
-
-def _version_row(path: Path) -> Row:
-    try:
-        answer = control_client.ask(path.stem, {"op": "get", "what": "version"})
-    except control_client.NotRunning:
+def _version_row(path: Path, answer: Any) -> Row:
+    if isinstance(answer, control_client.NotRunning):
         return {"name": path.stem, "version": None, "error": "not running"}
-    except (control_client.ControlError, OSError) as error:
-        return {"name": path.stem, "version": None, "error": _reason(error)}
+    if isinstance(answer, Exception):
+        return {"name": path.stem, "version": None, "error": _reason(answer)}
     return {"name": path.stem, "version": answer.get("version"), "error": None}
 
 

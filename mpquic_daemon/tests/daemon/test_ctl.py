@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mpquic import ctl
+from mpquic import config, ctl
+from mpquic.config import InstanceConfig
 
 CLIENT = {
     "name": "mpq5",
@@ -207,3 +208,18 @@ def test_check_says_what_is_wrong_with_a_file(host: Path, capsys: pytest.Capture
     assert (
         capsys.readouterr().err == f"{host / 'none.yml'}: can't read {host / 'none.yml'}: No such file or directory\n"
     )
+
+
+def test_files_are_read_in_one_thread_since_msgspec_crashes_in_several(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers: list[threading.Thread] = []
+
+    def load(path: Path) -> InstanceConfig:
+        readers.append(threading.current_thread())
+        return config.load(path)
+
+    monkeypatch.setattr(ctl, "load", load)
+    files = [write(host, f"mpq{number}", {**CLIENT, "name": f"mpq{number}"}) for number in range(8)]
+    assert {row["state"] for row in ctl.status(files)} == {"inactive"}
+    assert readers == [threading.main_thread()] * 8
