@@ -82,6 +82,42 @@ def test_a_pause_of_the_process_is_not_held_against_the_peer() -> None:
     assert link.live.loss == 0.0
 
 
+def test_a_first_poll_long_after_the_beginning_credits_nothing_to_the_future() -> None:
+    live = Liveness(0.0)
+    live.on_round_trip(60.0)  # the registration took a minute; nobody had reason to poll
+    live.poll(60.0)
+    assert live.silence(60.0) == 0.0
+    for tick in range(1, 64):
+        live.poll(60.0 + tick * 0.05)
+    assert live.state is PathState.DOWN
+
+
+@pytest.mark.parametrize("arrival", ["answer", "data"])
+def test_what_waited_for_a_stalled_process_credits_nothing_to_the_future(arrival: str) -> None:
+    live = Liveness(0.0)
+    [probe] = live.poll(0.0)
+    live.on_probe_ack(ProbeAck(sequence=probe.sequence), 0.02)
+    [probe] = live.poll(0.5)
+    if arrival == "answer":
+        live.on_probe_ack(ProbeAck(sequence=probe.sequence), 40.0)
+    else:
+        live.on_receive(40.0)
+    live.poll(40.0)
+    assert live.silence(40.0) <= 0.5
+    assert live.rtt.latest == pytest.approx(0.02), "the stall isn't part of the round-trip time"
+    for tick in range(1, 84):
+        live.poll(40.0 + tick * 0.05)
+    assert live.state is PathState.DOWN
+
+
+def test_times_can_be_changed_and_are_checked() -> None:
+    live = Liveness(0.0)
+    live.retime(1.0, 8.0)
+    assert (live.probe_interval, live.suspect_after, live.down_after) == (1.0, 2.5, 8.0)
+    with pytest.raises(ValueError, match="does not hold"):
+        live.retime(0.0, 8.0)
+
+
 @given(st.integers(0, 2**32), st.floats(0.0, 0.3))
 def test_random_loss_of_probes_does_not_bring_a_path_down_and_is_measured(seed: int, share: float) -> None:
     rng, live = random.Random(seed), Liveness(0.0, down_after=6.0)

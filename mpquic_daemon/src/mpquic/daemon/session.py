@@ -163,9 +163,7 @@ class Session:
 
     def retime(self, probe_interval: float, down_after: float) -> None:
         """Use other times from now on."""
-        self.liveness.probe_interval = probe_interval
-        self.liveness.suspect_after = min(2.5 * probe_interval, down_after / 2)
-        self.liveness.down_after = down_after
+        self.liveness.retime(probe_interval, down_after)
 
     def writes(self, inbox: Inbox, receiver: TunnelReceiver, now: float) -> list[Write]:
         """Turn what arrived into TUN writes. Raises FrameError when the data stream is malformed."""

@@ -57,11 +57,7 @@ class Liveness:
         suspect_after: float | None = None,
         down_after: float = 3.0,
     ) -> None:
-        self.probe_interval = probe_interval
-        self.suspect_after = min(2.5 * probe_interval, down_after / 2) if suspect_after is None else suspect_after
-        self.down_after = down_after
-        if not 0 < probe_interval <= self.suspect_after < down_after:
-            raise ValueError("0 < probe_interval <= suspect_after < down_after does not hold")
+        self.retime(probe_interval, down_after, suspect_after)
         self.rtt = RttEstimator()
         self.state = PathState.DOWN
         self.answered = False
@@ -73,6 +69,14 @@ class Liveness:
         self._outstanding: dict[int, float] = {}
         self._history: deque[bool] = deque(maxlen=_LOSS_HISTORY)
 
+    def retime(self, probe_interval: float, down_after: float, suspect_after: float | None = None) -> None:
+        """Use other times from now on; ValueError when they contradict each other."""
+        if suspect_after is None:
+            suspect_after = min(2.5 * probe_interval, down_after / 2)
+        if not 0 < probe_interval <= suspect_after < down_after:
+            raise ValueError("0 < probe_interval <= suspect_after < down_after does not hold")
+        self.probe_interval, self.suspect_after, self.down_after = probe_interval, suspect_after, down_after
+
     @property
     def loss(self) -> float:
         """Share of recent probes that were not answered in time, 0.0 to 1.0."""
@@ -80,12 +84,13 @@ class Liveness:
 
     def poll(self, now: float) -> list[Probe]:
         """Advance time: return the probe that is due, and bring `state` up to date."""
-        pause = now - self._last_poll - self.probe_interval
-        if pause > self.probe_interval:
-            self._last_answer += pause
-            self._last_receive += pause
-            for sequence in self._outstanding:
-                self._outstanding[sequence] += pause
+        pause = self._pause(now)
+        if pause:
+            # What has arrived since the last poll, before this one looked, needs no credit: nothing lies in the future.
+            self._last_answer = min(now, self._last_answer + pause)
+            self._last_receive = min(now, self._last_receive + pause)
+            for sequence, sent in self._outstanding.items():
+                self._outstanding[sequence] = min(now, sent + pause)
         self._last_poll = now
         self._expire(now)
         self._update(now)
@@ -114,7 +119,8 @@ class Liveness:
         sent = self._outstanding.pop(ack.sequence, None)
         if sent is None:
             return
-        self.rtt.add(max(0.0, now - sent))
+        if not self._pause(now):  # else the answer waited for this process, nobody knows how long
+            self.rtt.add(max(0.0, now - sent))
         self._history.append(True)
         self.on_round_trip(now)
 
@@ -128,6 +134,11 @@ class Liveness:
     def silence(self, now: float) -> float:
         """Seconds since the last evidence that the path works."""
         return now - self._evidence()
+
+    def _pause(self, now: float) -> float:
+        """Seconds that this process missed since the last poll, 0.0 while it is on time."""
+        pause = now - self._last_poll - self.probe_interval
+        return pause if pause > self.probe_interval else 0.0
 
     def _evidence(self) -> float:
         return max(self._last_answer, min(self._last_receive, self._last_answer + self.suspect_after))
