@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpqlab import network, services
 from mpqlab.emulator.client import EmulatorClient, EmulatorError
-from mpqlab.emulator.model import ConfigError, DirectionChoice, DirectionConfig, parse_pairs
+from mpqlab.emulator.model import ConfigError, DirectionChoice, DirectionConfig
 from mpqlab.errors import LabError
 from mpqlab.topology import CLIENT, ISP_PORT_DEVICE, Attachment
 
@@ -25,16 +25,7 @@ def configure(lab: Lab, wan: Wan, pairs: Sequence[str]) -> dict[str, Any]:
     """
     emulator = _emulator(lab, wan)
     try:
-        values = parse_pairs(pairs)
-        if values["up"] == values["down"]:
-            return emulator.set(values["up"])
-        before = emulator.get()["up"]
-        emulator.set(values["up"], "up")
-        try:
-            return emulator.set(values["down"], "down")
-        except EmulatorError:
-            emulator.set({key: before[key] for key in values["up"]}, "up")
-            raise
+        return emulator.set_pairs(pairs)
     except (ConfigError, EmulatorError) as error:
         raise LabError(f"{wan.name}: {error}") from error
 
