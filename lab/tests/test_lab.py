@@ -77,7 +77,7 @@ def lab() -> Iterator[list[str]]:
         pytest.fail("This test makes machines and network namespaces: run it as root.")
     before = own_network()
     mpqlab("down")
-    mpqlab("up", timeout=FIRST_TIME_SECONDS)
+    assert mpqlab("up", timeout=FIRST_TIME_SECONDS).stdout == "started (Debian bookworm)\n"
     yield before
     mpqlab("down")
     assert traces() == []
@@ -95,7 +95,7 @@ class TestRunningLab:
     def test_starting_again_is_quick_and_changes_nothing(self) -> None:
         leader = shell("client", "cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1")
         started = time.monotonic()
-        mpqlab("up")
+        assert mpqlab("up").stdout == "running already (Debian bookworm)\n"
         assert time.monotonic() - started < 5.0
         assert shell("client", "cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1") == leader
 
@@ -204,7 +204,7 @@ class TestRunningLab:
             time.sleep(0.05)
         refused = mpqlab("exec", "vps", "--", "true", check=False)
         assert "the machine vps isn't running: start it again with `mpqlab up`" in refused.stderr
-        mpqlab("up")
+        assert mpqlab("up").stdout == "started (Debian bookworm)\n"
         assert shell("vps", "systemctl is-system-running; ls /sys/class/net").split() == ["running", "ens18", "lo"]
 
     def test_the_controllers_own_network_is_as_before(self, lab: list[str]) -> None:
@@ -215,6 +215,6 @@ class TestRunningLab:
 def test_down_cleans_up_when_the_records_are_lost_and_twice_is_no_error() -> None:
     for record in Path("/run", NAME, "processes").iterdir():
         record.unlink()
-    mpqlab("down")
+    assert mpqlab("down").stdout == "stopped\n"
     assert traces() == []
-    mpqlab("down")
+    assert mpqlab("down").stdout == "nothing to stop\n"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
+from mpqlab import speedtest
 from mpqlab.errors import LabError
 from mpqlab.speedtest import Speedtest
 from mpqlab.topology import find_lan
@@ -60,3 +62,35 @@ def test_the_reason_of_iperf3_is_passed_on() -> None:
 def test_output_that_is_no_json_is_an_error() -> None:
     with pytest.raises(LabError, match="printed no result"):
         Speedtest(LAN5).result("Segmentation fault")
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *outputs: str) -> list[str]:
+    """Let iperf3 print `outputs` one after the other; return what it hasn't printed yet."""
+    waiting = list(outputs)
+    monkeypatch.setattr(
+        speedtest.subprocess, "run", lambda *_a, **_k: subprocess.CompletedProcess([], 0, stdout=waiting.pop(0))
+    )
+    monkeypatch.setattr(speedtest, "_RETRY_PAUSE", 0.0)
+    return waiting
+
+
+def test_a_server_that_is_between_two_tests_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    reset = '{"error": "unable to receive control message: Connection reset by peer"}'
+    waiting = answers(monkeypatch, reset, '{"error": "the server is busy running a test"}', json.dumps(TCP))
+    assert Speedtest(LAN5).run()["mbit"] == 47.36
+    assert waiting == []
+
+
+def test_a_server_that_stays_away_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = '{"error": "unable to connect to server: Connection refused"}'
+    monkeypatch.setattr(speedtest, "_BETWEEN_TESTS_SECONDS", 0.0)
+    answers(monkeypatch, refused)
+    with pytest.raises(LabError, match="Connection refused"):
+        Speedtest(LAN5).run()
+
+
+def test_another_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = answers(monkeypatch, '{"error": "unable to connect to server: No route to host"}', json.dumps(TCP))
+    with pytest.raises(LabError, match="No route to host"):
+        Speedtest(LAN5).run()
+    assert len(waiting) == 1

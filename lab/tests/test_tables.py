@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from mpqlab import links, status, tunnels
+from mpqlab import cli, links, status, tunnels
 from mpqlab.emulator.model import DirectionConfig
 from mpqlab.table import columns, number
+from mpqlab.topology import WANS, Attachment
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+UNMEASURED = {"down_mbit": None, "up_mbit": None, "wan_mbit": None}
 
 
 def link(**changes: Any) -> dict[str, Any]:
@@ -54,23 +60,113 @@ def test_a_tunnel_shows_what_is_known_and_a_dash_for_the_rest() -> None:
         "wan": "wan5",
         "rtt_ms": 13.62,
         "loss": 0.015,
-        "mbit": 181.3,
+        "down_mbit": 181.3,
+        "up_mbit": 45.5,
         "wan_mbit": 190.0,
         "reconnects": 2,
     }
-    idle = {"name": "mpq1", "state": "inactive", "wan": "wan1", "rtt_ms": None, "loss": None, "mbit": None}
-    text = tunnels.render({"wans": [], "tunnels": [tunnel, idle | {"wan_mbit": None, "reconnects": None}]})
+    idle = {"name": "mpq1", "state": "inactive", "wan": "wan1", "rtt_ms": None, "loss": None, "reconnects": None}
+    text = tunnels.render({"wans": [], "tunnels": [tunnel, idle | UNMEASURED]})
     rows = [line.split() for line in text.splitlines() if line.startswith("  mpq")]
     assert rows == [
-        ["mpq5", "up", "wan5", "13.6", "1.5", "181.3", "190", "2"],
-        ["mpq1", "inactive", "wan1", "-", "-", "-", "-", "-"],
+        ["mpq5", "up", "wan5", "13.6", "1.5", "181.3", "45.5", "190", "2"],
+        ["mpq1", "inactive", "wan1", "-", "-", "-", "-", "-", "-"],
     ]
 
 
 def test_a_probe_that_failed_says_why_below_the_table() -> None:
-    tunnel = {"name": "mpq5", "state": "up", "wan": "wan5", "rtt_ms": 1, "loss": 0, "mbit": None, "wan_mbit": None}
-    text = tunnels.render({"wans": [], "tunnels": [tunnel | {"reconnects": 0, "error": "no answer"}]})
+    tunnel = {"name": "mpq5", "state": "up", "wan": "wan5", "rtt_ms": 1, "loss": 0}
+    text = tunnels.render({"wans": [], "tunnels": [tunnel | UNMEASURED | {"reconnects": 0, "error": "no answer"}]})
     assert text.endswith("\n  mpq5: no answer")
+
+
+def measured(name: str, **changes: Any) -> dict[str, Any]:
+    return {"name": name, "state": "up", "down_mbit": 90.0, "up_mbit": 40.0} | changes
+
+
+INACTIVE = measured("mpq1", state="inactive", **UNMEASURED)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([measured("mpq5"), INACTIVE], []),
+        ([], ["no tunnel is up: `mpqlab exec client -- mpquicctl status` tells why"]),
+        ([INACTIVE], ["no tunnel is up: `mpqlab exec client -- mpquicctl status` tells why"]),
+        (
+            [measured("mpq5"), measured("mpq6", state="down", **UNMEASURED)],
+            ["the tunnel mpq6 is down, and its WAN is usable"],
+        ),
+        (
+            [measured("mpq5", error="no route", **UNMEASURED)],
+            ["the tunnel mpq5 is up and carries nothing: no route"],
+        ),
+        (
+            [measured("mpq4", up_mbit=0.0), measured("mpq5")],
+            ["the tunnel mpq4 is up and carried 0 Mbit/s up"],
+        ),
+    ],
+)
+def test_a_measurement_is_wrong_where_traffic_does_not_flow(found: list[dict[str, Any]], expected: list[str]) -> None:
+    assert tunnels.problems({"wans": [], "tunnels": found}) == expected
+
+
+@pytest.mark.parametrize("failing", [True, False])
+def test_a_failed_measurement_is_the_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failing: bool
+) -> None:
+    row = {"wan": "wan5", "rtt_ms": 13.0, "loss": 0.0, "reconnects": 0, "wan_mbit": 95.0}
+    tunnel = measured("mpq5", **row) | ({"down_mbit": 0.0} if failing else {})
+    monkeypatch.setattr(cli.preflight, "check_system", lambda: None)
+    monkeypatch.setattr(tunnels, "gather", lambda _lab, *, measure: {"wans": [], "tunnels": [tunnel][: 1 + measure]})
+    assert cli.main(["table", "--measure"]) == int(failing)
+    assert ("carried 0 Mbit/s down" in capsys.readouterr().err) == failing
+    assert cli.main(["table"]) == 0
+
+
+def readme_rows(title: str) -> list[tuple[str, str]]:
+    """Return the cells of the table below a head cell in the README."""
+    lines = README.read_text().splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith(f"| {title} |"))
+    rows = []
+    for line in lines[begin + 2 :]:
+        if not line.startswith("|"):
+            break
+        name, _, meaning = line.strip("| ").partition(" | ")
+        rows.append((name, meaning))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("title", "head", "states"),
+    [
+        ("column of WANs", tunnels.WAN_HEAD, tunnels.WAN_STATES),
+        ("column of tunnels", tunnels.TUNNEL_HEAD, tunnels.TUNNEL_STATES),
+    ],
+)
+def test_the_readme_explains_the_columns_and_states_that_are_printed(
+    title: str, head: tuple[str, ...], states: tuple[str, ...]
+) -> None:
+    rows = readme_rows(title)
+    assert tuple(name for name, _ in rows) == head
+    assert sorted(re.findall(r"`([^`]+)`(?=[:,])", dict(rows)["state"])) == sorted(states)
+
+
+def test_the_states_of_a_link_are_among_those_of_the_table() -> None:
+    shown = {
+        links.link_state(link(**changes))
+        for changes in (
+            {"carrier": False},
+            {"plugged": False},
+            {"plugged": False, "attachment": "no device"},
+            {"cut": "both"},
+            {"cut": "up"},
+            {"cut": "down"},
+            {"error": "x"},
+            *({"attachment": wan.attachment.value} for wan in WANS if wan.attachment is not Attachment.ISP),
+        )
+    }
+    assert shown | {"up", "no answer", "no lease"} == set(tunnels.WAN_STATES)
 
 
 def test_before_the_daemon_is_installed_the_table_says_so() -> None:

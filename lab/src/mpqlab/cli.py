@@ -76,7 +76,11 @@ def parser() -> argparse.ArgumentParser:
     image.add_argument("--suite", choices=SUITES, default=SUITES[0])
     _add(commands, "status", _status, "show machines and links", shows=True)
     table = _add(commands, "table", _table, "show WANs and tunnels", shows=True)
-    table.add_argument("--measure", action="store_true", help="send TCP through each tunnel that is up, for 2 s each")
+    table.add_argument(
+        "--measure",
+        action="store_true",
+        help="send TCP through each tunnel that is up, 2 s each way; status 1 when traffic fails",
+    )
 
     execute = _add(commands, "exec", _exec, "run a command in a node; its exit status is the command's")
     execute.add_argument("node", metavar="NODE", choices=NODES, help=", ".join(NODES))
@@ -169,16 +173,17 @@ def _up(lab: Lab, options: argparse.Namespace) -> int:
     with lab.exclusively():
         if not lab.complete:
             preflight.check()
-        lab.up(options.suite)
-    lab.progress.say(f"the lab is up (Debian {lab.suite})")
+        started = lab.up(options.suite)
+    # On standard output, for whoever wants to know whether the command changed anything.
+    print(f"{'started' if started else 'running already'} (Debian {lab.suite})")
     return 0
 
 
 def _down(lab: Lab, options: argparse.Namespace) -> int:
     del options
     with lab.exclusively():
-        lab.down()
-    lab.progress.say("the lab is gone")
+        stopped = lab.down()
+    print("stopped" if stopped else "nothing to stop")
     return 0
 
 
@@ -197,7 +202,10 @@ def _status(lab: Lab, options: argparse.Namespace) -> int:
 def _table(lab: Lab, options: argparse.Namespace) -> int:
     facts = tunnels.gather(lab, measure=options.measure)
     print(json.dumps(facts, indent=2) if options.json else tunnels.render(facts))
-    return 0
+    problems = tunnels.problems(facts) if options.measure else []
+    for problem in problems:
+        print(f"mpqlab: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def _exec(lab: Lab, options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from mpqlab import cgroup, network, services
+from mpqlab import cgroup, namespaces, network, services
 from mpqlab.errors import LabError
 from mpqlab.image import Image
 from mpqlab.lock import locked
@@ -53,8 +53,11 @@ class Lab:
         """Keep other commands that change this lab out until the block ends."""
         return locked(LAB_NAME, lambda: self.progress.say("waiting for another mpqlab command"))
 
-    def up(self, suite: str | None) -> None:
+    def up(self, suite: str | None) -> bool:
         """Start what isn't running. What a person has changed (cut, unplugged, renumbered) stays changed.
+
+        Returns:
+            Whether there was anything to start.
 
         Raises:
             LabError: the lab runs another suite, or a part doesn't start.
@@ -68,12 +71,13 @@ class Lab:
                     self._renew_network(machine.name)
         else:
             self._build(suite or SUITES[0])
-        services.start_all(self.state)
+        started = services.start_all(self.state)
         booting = [machine for machine in self.machines.values() if machine.leader is None]
         if booting:
             with self.progress.step(f"booting {', '.join(machine.name for machine in booting)}"):
                 self._boot(booting)
         self.state.write("lab", {"suite": self.suite, "complete": True})
+        return started or bool(booting)
 
     def _build(self, suite: str) -> None:
         """Make namespaces and root file systems, after removing what an interrupted run has left."""
@@ -82,6 +86,7 @@ class Lab:
         image.build(self.progress)
         self.state.create()
         self.state.write("lab", {"suite": suite, "complete": False})
+        namespaces.note_mount()
         with self.progress.step("making namespaces and links"):
             network.create_all_namespaces()
             for machine in self.machines.values():
@@ -121,8 +126,13 @@ class Lab:
         network.create_namespace(name)
         network.connect_machine(name, plugged)
 
-    def down(self) -> None:
-        """Remove every trace, also of a run that crashed: machines, processes, namespaces, mounts, directories."""
+    def down(self) -> bool:
+        """Remove every trace, also of a run that crashed: machines, processes, namespaces, mounts, directories.
+
+        Returns:
+            Whether there was any.
+        """
+        found = bool(self._namespaces()) or STORAGE.exists() or self.state.run.exists()
         for machine in self.machines.values():
             machine.kill()
         running = [process for process in self.state.processes() if process.alive]
@@ -138,6 +148,8 @@ class Lab:
             machine.delete()
         for folder in (STORAGE, self.state.run):
             remove_tree(folder)
+        namespaces.release_mount()
+        return found
 
     @staticmethod
     def _namespaces() -> list[str]:

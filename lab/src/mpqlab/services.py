@@ -70,8 +70,8 @@ def default_settings(wan: Wan) -> list[str]:
     return [f"delay_ms={wan.rtt_ms / 2:g}", f"up.rate_mbit={wan.up:g}", f"down.rate_mbit={wan.down:g}"]
 
 
-def start_all(state: State) -> None:
-    """Start whatever isn't running, then wait until all of it answers."""
+def start_all(state: State) -> bool:
+    """Start whatever isn't running, then wait until all of it answers; return whether there was anything to start."""
     waiting: list[tuple[Process, str, int]] = []
     links: list[Wan] = []
     for wan in EMULATED_WANS:
@@ -99,6 +99,7 @@ def start_all(state: State) -> None:
         set_public_address(wan, current_subnet(state, wan))
     for process, protocol, port in waiting:
         await_listening(process, protocol, port)
+    return bool(links or waiting)
 
 
 def current_subnet(state: State, wan: Wan) -> Subnet:

@@ -22,6 +22,23 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS = 2.0
 PING_SECONDS = 1.0
+SETTLE_SECONDS = 15.0
+WAN_HEAD = ("WAN", "device", "state", "address", "RTT ms", "link Mbit/s down/up")
+TUNNEL_HEAD = ("tunnel", "state", "WAN", "RTT ms", "loss %", "down Mbit/s", "up Mbit/s", "WAN Mbit/s", "reconnects")
+WAN_STATES = (
+    "up",
+    "no answer",
+    "no lease",
+    "no carrier",
+    "no device",
+    "unplugged",
+    "cut",
+    "cut up",
+    "cut down",
+    "carrier, no DHCP",
+    "no emulator",
+)
+TUNNEL_STATES = ("up", "connecting", "down", "inactive")
 _ONE_TO_ONE = re.compile(r"mpq(\d)")
 _PING_TIME = re.compile(r"time=([\d.]+) ms")
 
@@ -30,8 +47,9 @@ def gather(lab: Lab, *, measure: bool) -> dict[str, Any]:
     """Return `wans` and `tunnels`; with `measure`, send TCP through each tunnel that is up, one after the other.
 
     `rtt_ms` of a WAN is a ping from the client's device to the Internet, that of a tunnel the daemon's own figure;
-    `mbit` is the download from the Internet to the host behind the tunnel's LAN, `wan_mbit` what crossed the tunnel's
-    own WAN meanwhile.
+    `down_mbit` is the download from the Internet to the host behind the tunnel's LAN, `up_mbit` the upload,
+    `wan_mbit` what came in on the tunnel's own WAN during the download. A measurement first waits up to
+    `SETTLE_SECONDS` for tunnels that are connecting.
 
     Raises:
         LabError: the lab isn't up, or mpquicctl gives no answer that can be read.
@@ -39,12 +57,42 @@ def gather(lab: Lab, *, measure: bool) -> dict[str, Any]:
     lab.require()
     with ThreadPoolExecutor(max_workers=len(WANS)) as pool:
         wans = list(pool.map(lambda wan: _wan(lab, wan), WANS))
-    tunnels = [_tunnel(status) for status in instances(lab)]
+    tunnels = [_tunnel(status) for status in (_settled(lab) if measure else instances(lab))]
     if measure:
         for tunnel in tunnels:
             if tunnel["state"] == "up":
                 tunnel |= _measure(lab, tunnel)
     return {"wans": wans, "tunnels": tunnels}
+
+
+def problems(table: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a measured table, a sentence each: traffic that doesn't flow where it should.
+
+    An inactive tunnel is as it should be: its WAN isn't there.
+    """
+    tunnels = table["tunnels"]
+    if not any(tunnel["state"] == "up" for tunnel in tunnels):
+        return ["no tunnel is up: `mpqlab exec client -- mpquicctl status` tells why"]
+    found = []
+    for tunnel in tunnels:
+        name, state = tunnel["name"], tunnel["state"]
+        if state not in {"up", "inactive"}:
+            found.append(f"the tunnel {name} is {state}, and its WAN is usable")
+        elif tunnel.get("error"):
+            found.append(f"the tunnel {name} is up and carries nothing: {tunnel['error']}")
+        elif dead := [word for word in ("down", "up") if tunnel[f"{word}_mbit"] == 0]:
+            found.append(f"the tunnel {name} is up and carried 0 Mbit/s {' and '.join(dead)}")
+    return found
+
+
+def _settled(lab: Lab) -> list[dict[str, Any]]:
+    """Return `instances` once none of them is connecting, or the last answer after `SETTLE_SECONDS`."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        found = instances(lab)
+        if all(status.get("state") != "connecting" for status in found) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.2)
 
 
 def instances(lab: Lab) -> list[dict[str, Any]]:
@@ -105,11 +153,14 @@ def _ping(lab: Lab, device: str) -> float | None:
 
 def _tunnel(status: dict[str, Any]) -> dict[str, Any]:
     keys = ("name", "state", "wan", "since", "peer", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects")
-    return {key: status.get(key) for key in keys} | {"mbit": None, "wan_mbit": None}
+    return {key: status.get(key) for key in keys} | {"down_mbit": None, "up_mbit": None, "wan_mbit": None}
 
 
 def _measure(lab: Lab, tunnel: dict[str, Any]) -> dict[str, Any]:
-    """Download through a tunnel for `PROBE_SECONDS`. Only a tunnel with a LAN of its own has a host to do it from."""
+    """Download, then upload through a tunnel for `PROBE_SECONDS` each.
+
+    Only a tunnel with a LAN of its own has a host to do it from.
+    """
     one_to_one = _ONE_TO_ONE.fullmatch(str(tunnel["name"]))
     lan = next((lan for lan in LANS if one_to_one and lan.number == int(one_to_one[1])), None)
     if lan is None:
@@ -117,11 +168,16 @@ def _measure(lab: Lab, tunnel: dict[str, Any]) -> dict[str, Any]:
     wan = next((wan for wan in EMULATED_WANS if tunnel["wan"] in {wan.name, wan.device}), None)
     before, started = _carried(lab, wan), time.monotonic()
     try:
-        result = Speedtest(lan, seconds=PROBE_SECONDS, reverse=True).run()
+        down = Speedtest(lan, seconds=PROBE_SECONDS, reverse=True).run()
+        carried, seconds = _carried(lab, wan) - before, time.monotonic() - started
+        up = Speedtest(lan, seconds=PROBE_SECONDS).run()
     except LabError as error:
         return {"error": str(error)}
-    carried, seconds = _carried(lab, wan) - before, time.monotonic() - started
-    return {"mbit": result["mbit"], "wan_mbit": round(carried * 8 / seconds / 1e6, 1) if wan else None}
+    return {
+        "down_mbit": down["mbit"],
+        "up_mbit": up["mbit"],
+        "wan_mbit": round(carried * 8 / seconds / 1e6, 1) if wan else None,
+    }
 
 
 def _carried(lab: Lab, wan: Wan | None) -> int:
@@ -137,13 +193,11 @@ def _carried(lab: Lab, wan: Wan | None) -> int:
 def render(table: dict[str, Any]) -> str:
     """Return the table as text."""
     lines = ["WANs"]
-    head = ["WAN", "device", "state", "address", "RTT ms", "link Mbit/s down/up"]
-    lines += columns(head, [_wan_row(wan) for wan in table["wans"]])
+    lines += columns(WAN_HEAD, [_wan_row(wan) for wan in table["wans"]])
     lines += ["", "tunnels"]
     if not table["tunnels"]:
         return "\n".join([*lines, "  none: the client has no mpquicctl or no instance yet"])
-    head = ["tunnel", "state", "WAN", "RTT ms", "loss %", "throughput Mbit/s", "on its WAN Mbit/s", "reconnects"]
-    lines += columns(head, [_tunnel_row(tunnel) for tunnel in table["tunnels"]])
+    lines += columns(TUNNEL_HEAD, [_tunnel_row(tunnel) for tunnel in table["tunnels"]])
     lines += [f"  {tunnel['name']}: {tunnel['error']}" for tunnel in table["tunnels"] if tunnel.get("error")]
     return "\n".join(lines)
 
@@ -162,7 +216,8 @@ def _tunnel_row(tunnel: dict[str, Any]) -> list[str]:
         str(tunnel["wan"] or "-"),
         number(tunnel["rtt_ms"]),
         number(None if loss is None else 100.0 * loss),
-        number(tunnel["mbit"]),
+        number(tunnel["down_mbit"]),
+        number(tunnel["up_mbit"]),
         number(tunnel["wan_mbit"]),
         number(tunnel["reconnects"], 0),
     ]
