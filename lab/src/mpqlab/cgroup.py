@@ -27,10 +27,22 @@ _JOIN = 'for group in {groups}; do echo $$ > "$group/cgroup.procs" || exit 1; do
 
 
 def joining(name: str, argv: Sequence[str]) -> list[str]:
-    """Make a group in every hierarchy and return the command that runs `argv` in it."""
+    """Make a group in every hierarchy and return the command that runs `argv` in it.
+
+    Raises:
+        LabError: no control groups are mounted, or none can be made.
+    """
     groups = _groups(name)
+    if not groups:
+        raise LabError(f"no control groups are mounted below {ROOT}: boot with systemd, or mount them")
     for group in groups:
-        group.mkdir(exist_ok=True)
+        try:
+            group.mkdir(exist_ok=True)
+        except OSError as error:
+            raise LabError(
+                f"the control group {group} can't be made ({error.strerror}): "
+                "the lab needs writable control groups (in a container, run it with --privileged)"
+            ) from None
     return ["sh", "-c", _JOIN.format(groups=" ".join(str(group) for group in groups)), "sh", *argv]
 
 

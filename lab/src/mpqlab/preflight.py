@@ -8,8 +8,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpqlab import cgroup, namespaces
 from mpqlab.errors import LabError
+from mpqlab.image import CACHE
 from mpqlab.lock import locked
+from mpqlab.machine import STORAGE
+from mpqlab.mounts import overlay, remove_tree
 from mpqlab.run import run
 from mpqlab.topology import LAB_NAME
 
@@ -29,7 +33,10 @@ PROGRAMS = {
 }
 _PROBE = f"{LAB_NAME}-probe"
 _IP_LINK_ADD = ["ip", "-n", _PROBE, "link", "add", "name"]
-_RULESET = "table inet probe { chain c { type nat hook postrouting priority srcnat; masquerade; }; }\n"
+_MASQUERADE = "table inet one { chain c { type nat hook postrouting priority srcnat; masquerade; }; }\n"
+# What the firewall of the machines is written with.
+_FIB = "table inet two { chain c { type filter hook output priority filter; fib saddr . oif type != local drop; }; }\n"
+_STATE = "table inet three { chain c { type filter hook input priority filter; ct state established accept; }; }\n"
 
 
 def check_system() -> None:
@@ -58,9 +65,14 @@ def check() -> None:
         raise LabError(f"programs are missing: install them with `apt-get install {' '.join(missing)}`")
     if not Path("/dev/net/tun").exists():
         raise LabError("the kernel has no TUN devices: /dev/net/tun is missing, try `modprobe tun`")
-    _check_file_systems()
     with locked(_PROBE, lambda: None):
-        _check_kernel()
+        _check_control_groups()
+        _check_overlay()
+        namespaces.note_mount()
+        try:
+            _check_kernel()
+        finally:
+            namespaces.release_mount()
 
 
 def missing_programs(which: Callable[[str], str | None]) -> list[str]:
@@ -68,12 +80,47 @@ def missing_programs(which: Callable[[str], str | None]) -> list[str]:
     return sorted({package for program, package in PROGRAMS.items() if which(program) is None})
 
 
-def _check_file_systems() -> None:
+def _check_control_groups() -> None:
+    """Run a command in a control group, as the lab does with all that it starts."""
+    try:
+        run(cgroup.joining("probe", ["true"]))
+    except LabError as error:
+        raise LabError(f"no command can be run in a control group of its own: {error}") from None
+    finally:
+        cgroup.remove("probe")
+
+
+def _check_overlay() -> None:
     if "overlay" not in Path("/proc/filesystems").read_text().split():
         try:
             run(["modprobe", "overlay"])
         except LabError:
             raise LabError("the kernel has no overlay file system: try `modprobe overlay`") from None
+    for folder in (CACHE.parent, STORAGE.parent):
+        check_overlay_layers(folder / _PROBE)
+
+
+def check_overlay_layers(scratch: Path) -> None:
+    """Check that a directory can hold the upper layer of an overlay, by mounting one in `scratch`, which is removed.
+
+    Raises:
+        LabError: its file system can't: it is an overlay itself, as in most containers, or lacks extended attributes.
+    """
+    try:
+        remove_tree(scratch)
+        lower = scratch / "lower"
+        (lower / "folder").mkdir(parents=True)
+        with overlay(scratch / "merged", [lower], scratch / "upper", scratch / "work") as merged:
+            # Replacing a directory of the lower layer needs extended attributes in the upper one.
+            (merged / "folder").rmdir()
+            (merged / "folder").mkdir()
+    except (LabError, OSError) as error:
+        raise LabError(
+            f"{scratch.parent} can't hold the machines' file systems, since no overlay can be mounted there: "
+            f"mount ext4, xfs or tmpfs at {scratch.parent} ({error})"
+        ) from None
+    finally:
+        remove_tree(scratch)
 
 
 def _check_kernel() -> None:
@@ -85,7 +132,9 @@ def _check_kernel() -> None:
             lambda: run([*_IP_LINK_ADD, "one", "type", "veth", "peer", "name", "two"]),
         ),
         ("bridges", "bridge", lambda: run([*_IP_LINK_ADD, "three", "type", "bridge"])),
-        ("nftables with masquerade", "nft_masq", lambda: run(_in_probe(["nft", "-f", "-"]), stdin=_RULESET)),
+        ("nftables with masquerade", "nft_masq", lambda: _load(_MASQUERADE)),
+        ("nftables with fib", "nft_fib_inet", lambda: _load(_FIB)),
+        ("nftables with connection tracking", "nft_ct", lambda: _load(_STATE)),
     ]
     if not hasattr(os, "pidfd_open"):
         raise LabError("this Python has no os.pidfd_open (it needs Linux 5.3): use Debian 12 or newer")
@@ -103,9 +152,16 @@ def _check_kernel() -> None:
                 attempt()
             except LabError:
                 raise LabError(f"the kernel has no {feature}: try `modprobe {module}`") from None
+        try:
+            run(["ip", "-n", _PROBE, "-6", "address", "add", "2001:db8::1/128", "dev", "lo"])
+        except LabError:
+            raise LabError(
+                "the kernel has no IPv6, which the lab's networks use: boot without `ipv6.disable=1` "
+                "and set the sysctls net.ipv6.conf.all.disable_ipv6 and net.ipv6.conf.default.disable_ipv6 to 0"
+            ) from None
     finally:
         run(["ip", "netns", "delete", _PROBE])
 
 
-def _in_probe(argv: list[str]) -> list[str]:
-    return ["nsenter", f"--net=/run/netns/{_PROBE}", "--", *argv]
+def _load(ruleset: str) -> None:
+    run(["nsenter", f"--net=/run/netns/{_PROBE}", "--", "nft", "-f", "-"], stdin=ruleset)
