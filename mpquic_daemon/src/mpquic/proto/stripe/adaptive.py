@@ -1,0 +1,137 @@
+"""How much redundancy: parity from the measured loss, and one budget for parity and retransmission together.
+
+FEC that is always on costs goodput on a clean link, and FEC beside ARQ without a common bound can fill a link with
+copies of what it lost. So parity is sent where it will probably be used, and both draw on one budget.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import lru_cache
+
+from mpquic.proto.frame import TrafficClass
+
+_CRITICAL = int(TrafficClass.CRITICAL)
+
+
+class FecMode(Enum):
+    """Instance key `stripe_fec`."""
+
+    ADAPTIVE = "adaptive"
+    ALWAYS = "always"
+    OFF = "off"
+
+
+class LossMeter:
+    """Share of shards that did not arrive, repaired or not; old evidence weighs half after `half_life` shards."""
+
+    def __init__(self, half_life: int = 1000) -> None:
+        self._decay = 0.5 ** (1 / half_life)
+        self._total = 0.0
+        self._lost = 0.0
+
+    def add(self, delivered: int, lost: int) -> None:
+        """Take what a report and loss detection have found since the last call; negative `lost` takes back."""
+        count = delivered + max(lost, 0)
+        decay = self._decay**count
+        self._total = self._total * decay + count
+        self._lost = max(0.0, self._lost * decay + lost)
+
+    @property
+    def loss(self) -> float:
+        """0.0 to 1.0; 0.0 until there is evidence enough to tell a share from a single accident."""
+        if self._total < 32 or self._lost < 0.5:
+            return 0.0
+        return min(1.0, self._lost / self._total)
+
+
+@lru_cache(maxsize=4096)
+def _at_least(losses: int, shards: int, permille: int) -> float:
+    """Probability that of `shards` at least `losses` are lost, independently."""
+    share = permille / 1000
+    term = (1 - share) ** shards
+    below = 0.0
+    for lost in range(losses):
+        below += term
+        term *= (shards - lost) / (lost + 1) * share / (1 - share)
+    return 1 - below
+
+
+@lru_cache(maxsize=4096)
+def _redundancy(data_shards: int, parity: int, permille: int) -> float:
+    """Expected shards beyond the data of one group: its parity, and the copies until all is there."""
+    shards = data_shards + parity
+    # The mean of what exceeds `parity` losses is the sum of the probabilities of exceeding it by 1, 2, ...
+    beyond = sum(_at_least(parity + more, shards, permille) for more in range(1, data_shards + 1))
+    return parity + beyond / (1 - permille / 1000)
+
+
+class OverheadBudget:
+    """Bytes that may still be spent on redundancy: each first transmission earns `share` of its size.
+
+    The store is bounded, so that a long clean time does not pay for a flood later.
+    """
+
+    def __init__(self, share: float = 0.5, *, depth: int = 1 << 19, start: int = 1 << 16) -> None:
+        if not 0.0 <= share <= 1.0:
+            raise ValueError("the share of overhead is between 0 and 1")
+        self.share = share
+        self._depth = depth
+        self.credit = float(min(start, depth)) if share else 0.0
+
+    def earn(self, size: int) -> None:
+        """`size` bytes went out for the first time."""
+        self.credit = min(self._depth, self.credit + size * self.share)
+
+    def spend(self, size: int, *, reserve: int = 0) -> bool:
+        """Take `size` bytes for a copy or for parity; False when less than `reserve` would be left, and none is taken."""
+        if size > self.credit - reserve:
+            return False
+        self.credit -= size
+        return True
+
+
+class ParityPolicy:
+    """Chooses M for a group.
+
+    Adaptive, critical class: the smallest M that leaves a group broken at most once in a thousand. Other classes:
+    parity as long as each shard of it is used with a probability of `USEFUL`; retransmission, which costs no more than
+    was lost, does the rest. So M is 0 at no loss, and at rare loss where time is no matter.
+    """
+
+    USEFUL = 0.4
+    RESIDUAL = 0.001
+    # What parity and the copies that are expected beside it may take of the cap together; the rest is for bad luck.
+    PLANNED = 0.9
+
+    def __init__(self, mode: FecMode, data_shards: int = 10, parity_shards: int = 2, max_overhead: float = 0.5) -> None:
+        self.mode = mode
+        self._data_shards = data_shards
+        self._parity_shards = parity_shards
+        self._max_overhead = max_overhead
+
+    def parity(self, data_shards: int, loss: float, traffic_class: int) -> int:
+        """Return M for a group of `data_shards` at a loss of 0.0 to 1.0; the budget may still refuse some of it."""
+        if self.mode is FecMode.OFF:
+            return 0
+        if self.mode is FecMode.ALWAYS:
+            wanted = -(-self._parity_shards * data_shards // self._data_shards)
+            return min(wanted, int(self._max_overhead * max(data_shards, 2) + 1e-9))
+        permille = min(500, round(loss * 1000))
+        if permille == 0:
+            return 0
+        if traffic_class == _CRITICAL:
+            # A single packet is protected by its copy; over time the budget keeps the share.
+            most = max(1, int(self._max_overhead * data_shards + 1e-9))
+            for count in range(1, most):
+                if _at_least(count + 1, data_shards + count, permille) <= self.RESIDUAL:
+                    return count
+            return most
+        affordable = self._max_overhead * self.PLANNED * data_shards
+        count = 0
+        while (
+            _at_least(count + 1, data_shards + count + 1, permille) >= self.USEFUL
+            and _redundancy(data_shards, count + 1, permille) <= affordable
+        ):
+            count += 1
+        return count

@@ -1,0 +1,191 @@
+"""Retransmission: what is sent again, when, and until when it is worth it.
+
+Selective repeat on what loss detection finds (RFC 8985), hybrid with FEC: of a group that lost n shards and has m of
+parity, n - m copies are enough, the receiver's decoder does the rest. A copy is a new packet with a new number.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+
+from mpquic.proto.frame import TrafficClass
+
+_CRITICAL = int(TrafficClass.CRITICAL)
+CRITICAL_ROUND_TRIPS = 3
+LIFETIME = 1.0
+"""Seconds after its first transmission for which a shard of the other classes is repeated."""
+
+
+class SentGroup:
+    """What a sender knows of a FEC group: `spare` losses that the decoder can make good, and what was lost so far."""
+
+    __slots__ = ("held", "lost", "repairs", "spare")
+
+    def __init__(self, spare: int) -> None:
+        self.spare = spare
+        self.lost = 0
+        self.repairs = 0
+        self.held: list[int] = []
+        """Lost data shards that were left to the decoder."""
+
+    @property
+    def deficient(self) -> bool:
+        """True when parity and copies together don't make up for the losses."""
+        return self.lost - self.spare > self.repairs
+
+
+class Repair:
+    """A lost shard that may be sent again."""
+
+    __slots__ = ("attempts", "body", "data_shards", "deadline", "flying", "group", "index", "last_sent", "number")
+
+    def __init__(
+        self,
+        number: int,
+        body: bytes,
+        index: int,
+        data_shards: int,
+        group: SentGroup | None,
+        sent_at: float,
+        deadline: float,
+    ) -> None:
+        self.number = number
+        self.body = body
+        self.index = index
+        self.data_shards = data_shards
+        self.group = group
+        self.last_sent = sent_at
+        self.deadline = deadline
+        self.flying = False
+        self.attempts = 0
+
+
+class Retransmitter:
+    """Keeps lost shards until they arrive, are repaired, or are of no more use. Bounded in shards."""
+
+    def __init__(self, max_shards: int = 8192) -> None:
+        self._max_shards = max_shards
+        self._lost: dict[int, Repair] = {}
+        self._waiting: list[tuple[float, int]] = []
+        self._ready: deque[int] = deque()
+        self.retransmitted = 0
+        self.expired = 0
+        self.overflowed = 0
+
+    def __len__(self) -> int:
+        return len(self._lost)
+
+    @property
+    def ready(self) -> int:
+        """How many shards are ready to be sent again, or a few more."""
+        return len(self._ready)
+
+    def on_lost(
+        self,
+        number: int,
+        body: bytes,
+        index: int,
+        data_shards: int,
+        group: SentGroup | None,
+        traffic_class: int,
+        sent_at: float,
+        now: float,
+        rtt: float,
+    ) -> None:
+        """A DATA shard was lost."""
+        lifetime = CRITICAL_ROUND_TRIPS * rtt if traffic_class == _CRITICAL else LIFETIME
+        if sent_at + lifetime <= now:
+            self.expired += 1
+            return
+        if len(self._lost) >= self._max_shards:
+            self.overflowed += 1
+            return
+        self._lost[number] = Repair(number, body, index, data_shards, group, sent_at, sent_at + lifetime)
+        if group is None or group.deficient:
+            self._ready.append(number)
+        else:
+            # The decoder has what it needs. Should it have forgotten the group, the copy comes after a round trip.
+            heappush(self._waiting, (now + rtt, number))
+            group.held.append(number)
+
+    def on_group_loss(self, group: SentGroup) -> None:
+        """A shard of a group was lost that has no copy itself: one that was held back may be needed now."""
+        while group.held and group.deficient:
+            number = group.held.pop()
+            if number in self._lost:
+                self._ready.append(number)
+                return
+
+    def on_settled(self, number: int) -> None:
+        """A shard arrived after all, by itself, by FEC or as a copy."""
+        repair = self._lost.pop(number, None)
+        if repair is not None and repair.group is not None and not repair.flying:
+            repair.group.lost -= 1
+
+    def on_copy_lost(self, repair: Repair, now: float, rtt: float) -> None:
+        """A copy was lost; the shard is due again, at most once a round trip."""
+        if repair.number not in self._lost:
+            return
+        repair.flying = False
+        if repair.group is not None:
+            repair.group.repairs -= 1
+        due = repair.last_sent + rtt
+        if due <= now:
+            self._ready.append(repair.number)
+        else:
+            heappush(self._waiting, (due, repair.number))
+
+    def next_time(self) -> float | None:
+        """When something becomes ready; a time in the past when something is."""
+        if self._ready:
+            return 0.0
+        return self._waiting[0][0] if self._waiting else None
+
+    def take(self, max_bytes: int, now: float) -> list[Repair]:
+        """Return shards to send again now, worth about `max_bytes` of bodies. They count as sent."""
+        waiting, lost, ready = self._waiting, self._lost, self._ready
+        while waiting and waiting[0][0] <= now:
+            ready.append(heappop(waiting)[1])
+        taken: list[Repair] = []
+        while ready and max_bytes > 0:
+            number = ready.popleft()
+            repair = lost.get(number)
+            if repair is None or repair.flying:
+                continue
+            if repair.deadline <= now:
+                del lost[number]
+                self.expired += 1
+                continue
+            repair.flying = True
+            repair.attempts += 1
+            repair.last_sent = now
+            if repair.group is not None:
+                repair.group.repairs += 1
+            max_bytes -= len(repair.body)
+            taken.append(repair)
+        self.retransmitted += len(taken)
+        return taken
+
+    def put_back(self, repairs: list[Repair]) -> None:
+        """Take back shards that could not be sent after all, in order."""
+        for repair in reversed(repairs):
+            repair.flying = False
+            repair.attempts -= 1
+            if repair.group is not None:
+                repair.group.repairs -= 1
+            self._ready.appendleft(repair.number)
+        self.retransmitted -= len(repairs)
+
+    def expire(self, now: float) -> None:
+        """Forget what is of no more use."""
+        gone = [number for number, repair in self._lost.items() if repair.deadline <= now and not repair.flying]
+        for number in gone:
+            del self._lost[number]
+        self.expired += len(gone)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._lost.clear()
+        self._waiting.clear()
+        self._ready.clear()

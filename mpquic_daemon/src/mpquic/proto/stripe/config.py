@@ -1,0 +1,49 @@
+"""Settings of a stripe session that both ends know from their configuration and the registration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpquic.proto.stripe.adaptive import FecMode
+from mpquic.proto.stripe.keys import Suite
+from mpquic.proto.stripe.wire import MAX_GROUP, MAX_PIPES, OVERHEAD, REPAIR_PREFIX
+
+
+@dataclass(frozen=True, slots=True)
+class StripeConfig:
+    """Sizes in bytes, times in seconds.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    pipes: int = 4
+    datagram_size: int = 1452
+    """UDP payload of a full datagram."""
+    data_shards: int = 10
+    parity_shards: int = 2
+    fec: FecMode = FecMode.ADAPTIVE
+    max_overhead: float = 0.5
+    """Bytes of parity and copies for each byte sent for the first time."""
+    group_timeout: float = 0.003
+    """A group that doesn't fill is closed after so long."""
+    suite: Suite = Suite.AES_128_GCM
+    idle_timeout: float = 30.0
+    """A server forgets a session from which nothing came for so long."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.pipes <= MAX_PIPES:
+            raise ValueError(f"pipes: 1 to {MAX_PIPES}")
+        if not 1200 <= self.datagram_size <= 65000:
+            raise ValueError("datagram_size: 1200 to 65000 bytes")
+        if self.data_shards < 1 or self.parity_shards < 0 or self.data_shards + self.parity_shards > MAX_GROUP:
+            raise ValueError(f"data_shards and parity_shards: at least 1 and 0, at most {MAX_GROUP} together")
+        if self.data_shards > MAX_GROUP // 2:
+            raise ValueError(f"data_shards: at most {MAX_GROUP // 2}")
+        if not 0 <= self.max_overhead <= 1:
+            raise ValueError("max_overhead: 0 to 1")
+
+    @property
+    def shard_capacity(self) -> int:
+        """Bytes of frames that one shard takes; a copy needs room for its prefix."""
+        return self.datagram_size - OVERHEAD - REPAIR_PREFIX.size

@@ -1,0 +1,292 @@
+"""What has been sent and not yet settled: acknowledgement, loss by RACK, samples for the controller.
+
+Loss detection follows RFC 8985 (RACK): a shard is lost when one that was sent sufficiently later has arrived. How much
+is sufficient follows the reordering that is seen: in numbers from 3 up, and in time a share of the RTT. Rate samples
+follow draft-cheng-iccrg-delivery-rate-estimation. Shards that left together are one record; nothing is kept for each of
+them but its size and one octet of state.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from mpquic.proto.stripe.controller import AckSample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mpquic.proto.stripe.arq import Repair, SentGroup
+    from mpquic.proto.stripe.reports import Report
+
+FLYING, ARRIVED, LOST = 0, 1, 2
+MIN_REORDERING = 3
+MAX_REORDERING = 2048
+REORDERING_PERSIST = 16
+"""Round trips without reordering after which the threshold is halved (RFC 8985 section 6.2 step 4)."""
+
+
+class SentBatch:
+    """Shards with consecutive numbers that left at one instant. What is needed to send them again goes with them."""
+
+    __slots__ = (
+        "app_limited",
+        "bodies",
+        "bytes",
+        "count",
+        "data_shards",
+        "delivered",
+        "delivered_at",
+        "first",
+        "flying",
+        "group",
+        "index",
+        "probing_down",
+        "repairs",
+        "sent_at",
+        "sizes",
+        "state",
+        "traffic_class",
+        "window_start",
+    )
+
+    def __init__(self, first: int, sizes: list[int], sent_at: float) -> None:
+        self.first = first
+        self.count = len(sizes)
+        self.sizes = sizes
+        self.bytes = sum(sizes)
+        self.sent_at = sent_at
+        self.state = bytearray(self.count)
+        self.flying = self.count
+        self.bodies: Sequence[bytes] | None = None
+        """Bodies of DATA shards; None for what is not sent again by itself."""
+        self.repairs: Sequence[Repair] | None = None
+        """For REPAIR shards: what each of them repairs."""
+        self.group: SentGroup | None = None
+        self.index = 0
+        self.data_shards = 0
+        self.traffic_class = 0
+        self.delivered = 0
+        self.delivered_at = 0.0
+        self.window_start = 0.0
+        self.app_limited = False
+        self.probing_down = False
+
+
+class InFlight:
+    """The sender's record of one direction. `on_lost` and `on_arrived_late` get (batch, place in it)."""
+
+    def __init__(
+        self,
+        on_lost: Callable[[SentBatch, int], None],
+        on_arrived: Callable[[SentBatch, int], None],
+        on_arrived_late: Callable[[SentBatch, int], None],
+    ) -> None:
+        self._on_lost = on_lost
+        self._on_arrived = on_arrived
+        self._on_late = on_arrived_late
+        self._batches: list[SentBatch] = []
+        self._firsts: list[int] = []
+        self.bytes = 0
+        self.delivered = 0
+        self.highest_arrived = -1
+        self.reordering = MIN_REORDERING
+        self.spurious = 0
+        self.lost_shards = 0
+        self.arrived_shards = 0
+        self._delivered_at = 0.0
+        self._window_start = 0.0
+        self._app_limited_until = 0
+        self._last_reordering = 0.0
+        self.loss_time: float | None = None
+        """When `detect` will find a shard lost by time."""
+
+    @property
+    def newest_repeatable(self) -> tuple[SentBatch, int] | None:
+        """The last shard on its way that can be sent again: what a tail loss probe repeats (RFC 8985 section 7)."""
+        for batch in reversed(self._batches):
+            if batch.flying and (batch.bodies is not None or batch.repairs is not None):
+                return batch, batch.state.rindex(FLYING)
+        return None
+
+    def mark_app_limited(self) -> None:
+        """The sender had less to send than it might: samples until now's flight has landed say nothing of the link."""
+        self._app_limited_until = max(self.delivered + self.bytes, 1)
+
+    def add(self, batch: SentBatch) -> None:
+        """Shards left."""
+        now = batch.sent_at
+        if not self.bytes:
+            self._delivered_at = self._window_start = now
+        batch.delivered = self.delivered
+        batch.delivered_at = self._delivered_at
+        batch.window_start = self._window_start
+        batch.app_limited = self._app_limited_until > 0
+        self.bytes += batch.bytes
+        self._batches.append(batch)
+        self._firsts.append(batch.first)
+
+    def on_report(self, report: Report, now: float, rtt: float | None) -> AckSample:
+        """Settle what a report names; return the sample for the controller. Loss is found by `detect` after it."""
+        sample = AckSample(now)
+        newest: SentBatch | None = None
+        batches = self._batches
+        for first, last in report.received:
+            place = bisect_right(self._firsts, last) - 1
+            while place >= 0:
+                batch = batches[place]
+                if batch.first + batch.count <= first:
+                    break
+                place -= 1
+                low = max(first - batch.first, 0)
+                high = min(last - batch.first, batch.count - 1)
+                if self._settle(batch, low, high, sample, now, rtt) and (newest is None or batch.first > newest.first):
+                    newest = batch
+        if report.received and newest is not None:
+            highest = report.received[0][1]
+            if newest.first <= highest < newest.first + newest.count and highest > self.highest_arrived:
+                sample.rtt = max(1e-6, now - newest.sent_at - report.delay)
+            self.highest_arrived = max(self.highest_arrived, min(highest, newest.first + newest.count - 1))
+            self._sample_rate(newest, sample, now)
+        sample.in_flight = self.bytes
+        return sample
+
+    def _settle(self, batch: SentBatch, low: int, high: int, sample: AckSample, now: float, rtt: float | None) -> bool:
+        """Mark places low..high of a batch as arrived; True when one of them was on its way."""
+        count = high - low + 1
+        if batch.flying == batch.count == count:
+            batch.state = bytearray(b"\1" * count)
+            batch.flying = 0
+            self._delivered(batch, batch.bytes, count, sample)
+            if batch.repairs is not None:
+                for place in range(count):
+                    self._on_arrived(batch, place)
+            batch.bodies = None
+            return True
+        state = batch.state
+        if not batch.flying and LOST not in state:
+            return False
+        fresh = False
+        for place in range(low, high + 1):
+            before = state[place]
+            if before == ARRIVED:
+                continue
+            state[place] = ARRIVED
+            if before == FLYING:
+                fresh = True
+                batch.flying -= 1
+                self._delivered(batch, batch.sizes[place], 1, sample)
+                if batch.repairs is not None:
+                    self._on_arrived(batch, place)
+            else:
+                self._spurious(batch, place, sample, now, rtt)
+        if not batch.flying:
+            batch.bodies = None
+        return fresh
+
+    def _delivered(self, batch: SentBatch, size: int, count: int, sample: AckSample) -> None:
+        self.bytes -= size
+        self.delivered += size
+        self.arrived_shards += count
+        sample.newly_delivered += size
+        sample.delivered_shards += count
+        if batch.probing_down:
+            sample.low_delivered += count
+
+    def _spurious(self, batch: SentBatch, place: int, sample: AckSample, now: float, rtt: float | None) -> None:
+        distance = self.highest_arrived - (batch.first + place)
+        late = now - batch.sent_at
+        self.spurious += 1
+        self.lost_shards -= 1
+        self.arrived_shards += 1
+        self.delivered += batch.sizes[place]
+        sample.newly_delivered += batch.sizes[place]
+        sample.delivered_shards += 1
+        sample.lost_shards -= 1
+        if batch.probing_down:
+            sample.low_delivered += 1
+            sample.low_lost -= 1
+        self._on_late(batch, place)
+        # What comes back after two round trips is a duplicate of the network's, or an old report: no reordering.
+        if rtt is None or late < 2 * rtt + 0.05:
+            self._last_reordering = now
+            self.reordering = max(self.reordering, min(distance + 1, 2 * self.reordering, MAX_REORDERING))
+
+    def _sample_rate(self, newest: SentBatch, sample: AckSample, now: float) -> None:
+        self._delivered_at = now
+        if self._app_limited_until and self.delivered > self._app_limited_until:
+            self._app_limited_until = 0
+        sample.delivered = self.delivered
+        sample.prior_delivered = newest.delivered
+        sample.app_limited = newest.app_limited
+        self._window_start = newest.sent_at
+        send_elapsed = newest.sent_at - newest.window_start
+        ack_elapsed = now - newest.delivered_at
+        interval = max(send_elapsed, ack_elapsed)
+        if interval > 0:
+            sample.rate = (self.delivered - newest.delivered) / interval
+
+    def detect(self, sample: AckSample | None, now: float, rtt: float) -> int:
+        """Find lost shards; `rtt` is the smoothed or latest one, whichever is larger. Returns how many."""
+        if now - self._last_reordering > REORDERING_PERSIST * rtt and self.reordering > MIN_REORDERING:
+            self._last_reordering = now
+            self.reordering = max(MIN_REORDERING, self.reordering // 2)
+        by_number = self.highest_arrived - self.reordering
+        patience = rtt * 1.25 + 0.006
+        self.loss_time = None
+        found = 0
+        for batch in self._batches:
+            if batch.first > self.highest_arrived:
+                break
+            if not batch.flying:
+                continue
+            overdue = batch.sent_at + patience <= now
+            if not overdue and batch.first > by_number:
+                self.loss_time = batch.sent_at + patience
+                break
+            found += self._mark_lost(batch, self.highest_arrived - 1 if overdue else by_number, sample)
+            if batch.flying and not overdue and self.loss_time is None:
+                self.loss_time = batch.sent_at + patience
+        self._trim(now, rtt)
+        return found
+
+    def declare_all_lost(self) -> int:
+        """Nothing has been heard for so long that whatever is on its way has perished."""
+        found = 0
+        for batch in self._batches:
+            if batch.flying:
+                found += self._mark_lost(batch, batch.first + batch.count - 1, None)
+        self.loss_time = None
+        return found
+
+    def _mark_lost(self, batch: SentBatch, up_to: int, sample: AckSample | None) -> int:
+        state, found = batch.state, 0
+        place = state.find(FLYING)
+        end = min(batch.count, up_to - batch.first + 1)
+        while 0 <= place < end:
+            state[place] = LOST
+            found += 1
+            batch.flying -= 1
+            self.bytes -= batch.sizes[place]
+            self._on_lost(batch, place)
+            place = state.find(FLYING, place + 1)
+        self.lost_shards += found
+        if sample is not None:
+            sample.lost_shards += found
+            if batch.probing_down:
+                sample.low_lost += found
+        if not batch.flying:
+            batch.bodies = None
+        return found
+
+    def _trim(self, now: float, rtt: float) -> None:
+        batches = self._batches
+        horizon = now - 4 * rtt - 0.1
+        done = 0
+        for batch in batches:
+            if batch.flying or (batch.sent_at > horizon and LOST in batch.state):
+                break
+            done += 1
+        if done:
+            del batches[:done]
+            del self._firsts[:done]

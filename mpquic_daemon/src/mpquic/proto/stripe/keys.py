@@ -1,0 +1,228 @@
+"""Traffic keys of a stripe session: derivation, nonces, rekeying.
+
+Both ends derive everything from one secret that the server hands out over the control connection: a secret for each
+direction, from it the key and IV, and the secret of the next epoch (the ratchet of RFC 9001 section 6.1, HKDF of
+RFC 5869 with the labels of RFC 8446 section 7.1). A packet's nonce is the IV XOR its packet number (RFC 8446 section
+5.3), with the number space above the number. Numbers go on through epochs and no number is ever sealed twice: what is
+sent again is a new packet, so nonces cannot repeat.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from mpquic.proto.stripe.wire import (
+    EPOCH_SHIFT,
+    EPOCHS,
+    MAGIC,
+    TAG_SIZE,
+    VERSION,
+    pack_header,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SECRET_SIZE = 32
+REKEY_INTERVAL = 120.0
+"""Seconds after which a sender moves to the next epoch."""
+REKEY_PACKETS = 1 << 26
+"""Packets after which it does so earlier."""
+PACKET_LIMIT = 1 << 28
+"""Packets of one epoch after which nothing more is sealed: the peer never confirmed the epoch."""
+OLD_KEY_LIFETIME = 10.0
+"""Seconds for which a receiver still opens packets of the previous epoch."""
+CONTROL_SPACE = 1 << 64
+"""Set in the nonce for the number space of the control types."""
+
+
+class Suite(IntEnum):
+    """AEAD of a session, chosen by the server: AES where both CPUs have instructions for it."""
+
+    AES_128_GCM = 1
+    CHACHA20_POLY1305 = 2
+
+
+Aead = AESGCM | ChaCha20Poly1305
+
+
+class KeyLimitError(RuntimeError):
+    """An epoch is used up. The session needs a new secret from the control connection."""
+
+
+def expand_label(secret: bytes, label: str, length: int) -> bytes:
+    """HKDF-Expand-Label of RFC 8446 section 7.1 with the prefix `mpquic ` and no context."""
+    name = b"mpquic " + label.encode()
+    info = length.to_bytes(2, "big") + bytes((len(name),)) + name + b"\0"
+    return HKDFExpand(SHA256(), length, info).derive(secret)
+
+
+def direction_secret(secret: bytes, *, from_client: bool) -> bytes:
+    """Return the secret of epoch 0 of one direction.
+
+    Raises:
+        ValueError: the secret is not 32 bytes.
+    """
+    if len(secret) != SECRET_SIZE:
+        raise ValueError(f"a session secret has {SECRET_SIZE} bytes")
+    return expand_label(secret, "stripe client" if from_client else "stripe server", SECRET_SIZE)
+
+
+class EpochKey:
+    """Key and IV of one epoch of one direction."""
+
+    __slots__ = ("aead", "epoch", "iv", "secret", "suite")
+
+    def __init__(self, suite: Suite, secret: bytes, epoch: int = 0) -> None:
+        self.suite = suite
+        self.secret = secret
+        self.epoch = epoch
+        self.aead: Aead = (
+            AESGCM(expand_label(secret, "key", 16))
+            if suite is Suite.AES_128_GCM
+            else ChaCha20Poly1305(expand_label(secret, "key", 32))
+        )
+        self.iv = int.from_bytes(expand_label(secret, "iv", 12), "big")
+
+    def next(self) -> EpochKey:
+        """Return the key of the following epoch."""
+        return EpochKey(self.suite, expand_label(self.secret, "next", SECRET_SIZE), self.epoch + 1)
+
+
+class Sealer:
+    """Numbers and seals the packets of one direction.
+
+    The epoch moves on by itself, by time and by volume, once the peer has confirmed a packet of the one in use: a
+    receiver can follow one step, not two (RFC 9001 section 6.1).
+    """
+
+    def __init__(self, suite: Suite, secret: bytes, session: int, now: float) -> None:
+        self._session = session
+        self._key = EpochKey(suite, secret)
+        self._epoch_started = now
+        self._epoch_packets = 0
+        self._first_shard = 0
+        self._confirmed = False
+        self.next_shard = 0
+        self.next_control = 0
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch in use, from 0."""
+        return self._key.epoch
+
+    def confirm(self, number: int) -> None:
+        """The peer says that it received shard `number`."""
+        if number >= self._first_shard:
+            self._confirmed = True
+
+    def rekey_if_due(self, now: float) -> bool:
+        """Move to the next epoch when it is time and the peer can follow."""
+        due = now - self._epoch_started >= REKEY_INTERVAL or self._epoch_packets >= REKEY_PACKETS
+        # An epoch without shards is not worn out, and nothing would confirm the next one.
+        if not due or not self._confirmed:
+            return False
+        self._key = self._key.next()
+        self._epoch_started = now
+        self._epoch_packets = 0
+        self._first_shard = self.next_shard
+        self._confirmed = False
+        return True
+
+    def seal_shards(self, kind: int, pipe: int, index: int, data_shards: int, bodies: Sequence[bytes]) -> list[bytes]:
+        """Seal shards with consecutive numbers and indices; with `data_shards` 0 all have index 0.
+
+        Raises:
+            KeyLimitError: the epoch is used up.
+        """
+        count = len(bodies)
+        self._spend(count)
+        number = self.next_shard
+        self.next_shard = number + count
+        key = self._key
+        encrypt, iv, session = key.aead.encrypt, key.iv, self._session
+        first = VERSION << 4 | pipe
+        second = (key.epoch % EPOCHS) << EPOCH_SHIFT | kind
+        step = 1 if data_shards else 0
+        datagrams: list[bytes] = []
+        for body in bodies:
+            header = pack_header(
+                MAGIC, first, second, session, number & 0xFFFFFFFF, index, data_shards, len(body) + TAG_SIZE
+            )
+            datagrams.append(header + encrypt((iv ^ number).to_bytes(12, "big"), body, header))
+            number += 1
+            index += step
+        return datagrams
+
+    def seal_control(self, kind: int, pipe: int, body: bytes) -> bytes:
+        """Seal one packet of a control type.
+
+        Raises:
+            KeyLimitError: the epoch is used up.
+        """
+        self._spend(1)
+        number = self.next_control
+        self.next_control = number + 1
+        key = self._key
+        second = (key.epoch % EPOCHS) << EPOCH_SHIFT | kind
+        header = pack_header(
+            MAGIC, VERSION << 4 | pipe, second, self._session, number & 0xFFFFFFFF, 0, 0, len(body) + TAG_SIZE
+        )
+        return header + key.aead.encrypt((key.iv ^ (CONTROL_SPACE | number)).to_bytes(12, "big"), body, header)
+
+    def _spend(self, count: int) -> None:
+        if self._epoch_packets + count > PACKET_LIMIT:
+            raise KeyLimitError("the epoch is used up and the peer has confirmed none of it")
+        self._epoch_packets += count
+
+
+class Opener:
+    """Opens the packets of one direction; follows the sender's epochs."""
+
+    def __init__(self, suite: Suite, secret: bytes) -> None:
+        self._current = EpochKey(suite, secret)
+        self._previous: EpochKey | None = None
+        self._previous_until = 0.0
+        # Made ahead: that a packet names the next epoch costs nothing that an attacker could make us repeat.
+        self._next = self._current.next()
+
+    @property
+    def epoch(self) -> int:
+        """The newest epoch of which a packet has been opened."""
+        return self._current.epoch
+
+    def key_for(self, epoch_bits: int, now: float) -> EpochKey | None:
+        """Return the key that a packet with these epoch bits may be sealed with, None when it is gone or unknown."""
+        current = self._current
+        if current.epoch % EPOCHS == epoch_bits:
+            return current
+        if self._next.epoch % EPOCHS == epoch_bits:
+            return self._next
+        previous = self._previous
+        if previous is not None and previous.epoch % EPOCHS == epoch_bits:
+            if now < self._previous_until:
+                return previous
+            self._previous = None
+        return None
+
+    def open(
+        self, key: EpochKey, number: int, sealed: memoryview | bytes, header: memoryview | bytes, now: float
+    ) -> bytes | None:
+        """Return the body, or None when it was not sealed with this key under this number.
+
+        `number` is the full packet number, with CONTROL_SPACE added for a control type.
+        """
+        try:
+            body = key.aead.decrypt((key.iv ^ number).to_bytes(12, "big"), sealed, header)
+        except InvalidTag:
+            return None
+        if key is self._next:
+            self._previous, self._previous_until = self._current, now + OLD_KEY_LIFETIME
+            self._current, self._next = key, key.next()
+        return body

@@ -1,0 +1,52 @@
+"""Pacing by tokens (RFC 9002 section 7.7): how many bytes may leave now. It never sleeps; it says when to ask again.
+
+GSO wants runs of datagrams and a timer wakes late, so a burst may hold what the rate gives in `BURST_TIME`.
+"""
+
+from __future__ import annotations
+
+
+class Pacer:
+    """A bucket that fills with the pacing rate; it may go into debt by one send."""
+
+    BURST_TIME = 0.003
+    MIN_BURST = 16384
+    MAX_BURST = 1 << 20
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._updated = now
+        self._tokens = float(self.burst)
+
+    @property
+    def burst(self) -> int:
+        """Bytes that may leave at once after a pause."""
+        return int(min(self.MAX_BURST, max(self.MIN_BURST, self._rate * self.BURST_TIME)))
+
+    def set_rate(self, rate: float, now: float) -> None:
+        """Change the rate in bytes per second; what was earned at the old one stays earned."""
+        self._fill(now)
+        self._rate = rate
+
+    def available(self, now: float) -> int:
+        """Bytes that may leave now, negative in debt."""
+        self._fill(now)
+        return int(self._tokens)
+
+    def idle(self, now: float) -> bool:
+        """True when the sender has let so much time pass that it cannot have wanted to send (application-limited)."""
+        return (now - self._updated) * self._rate + self._tokens > 3 * self.burst
+
+    def spend(self, size: int) -> None:
+        """`size` bytes left."""
+        self._tokens -= size
+
+    def next_time(self, now: float) -> float:
+        """When at least one byte may leave."""
+        self._fill(now)
+        return now if self._tokens >= 1 else self._updated + (1 - self._tokens) / self._rate
+
+    def _fill(self, now: float) -> None:
+        if now > self._updated:
+            self._tokens = min(float(self.burst), self._tokens + (now - self._updated) * self._rate)
+            self._updated = now

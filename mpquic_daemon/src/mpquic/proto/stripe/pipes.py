@@ -1,0 +1,151 @@
+"""The pipes of a session: which of them are alive, where their peer is, which of them sends next.
+
+A pipe is one UDP socket of the client. Each proves itself by REGISTER and KEEPALIVE, since a NAT or a firewall may lose
+one of them. The peer's address follows authenticated packets only, and of those only the newest of the pipe (RFC 9000
+section 9.3), so that a delayed packet doesn't move it back.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+from typing import Any
+
+from mpquic.proto.liveness import RttEstimator
+
+Address = tuple[Any, ...]
+"""As the socket module has it. Opaque here."""
+
+KEEPALIVE_INTERVAL = 1.0
+REGISTER_INTERVAL = 0.2
+DEAD_AFTER = 3.5
+_BODY = Struct("!BQ")
+KEEPALIVE_SIZE = _BODY.size
+
+
+class Keepalive(IntEnum):
+    """First octet of the body of REGISTER and KEEPALIVE; a time of the asker in microseconds follows."""
+
+    ASK = 0
+    ANSWER = 1
+
+
+def encode_keepalive(kind: Keepalive, stamp: float) -> bytes:
+    """Return the body; `stamp` is the asker's time in seconds, which an answer repeats."""
+    return _BODY.pack(kind, int(stamp * 1e6) & 0xFFFFFFFFFFFFFFFF)
+
+
+def decode_keepalive(body: bytes) -> tuple[Keepalive, float] | None:
+    """Return kind and stamp, None when the body is malformed."""
+    if len(body) != KEEPALIVE_SIZE or body[0] > 1:
+        return None
+    kind, stamp = _BODY.unpack(body)
+    return Keepalive(kind), stamp / 1e6
+
+
+class Pipe:
+    """One pipe as seen from one end."""
+
+    __slots__ = ("address", "confirmed_at", "highest", "highest_control", "next_ask", "number", "rtt", "sent_bytes")
+
+    def __init__(self, number: int, now: float) -> None:
+        self.number = number
+        self.address: Address | None = None
+        self.highest = -1
+        self.highest_control = -1
+        self.confirmed_at: float | None = None
+        """When both directions were last known to work."""
+        self.next_ask = now
+        self.rtt = RttEstimator()
+        self.sent_bytes = 0
+
+    def alive(self, now: float) -> bool:
+        """True when both directions have worked of late."""
+        return self.confirmed_at is not None and now - self.confirmed_at < DEAD_AFTER
+
+
+class Pipes:
+    """All pipes of one end. A client asks on each and knows it by the answers; a server learns from how it is asked.
+
+    REGISTER says "I have no answer yet", KEEPALIVE "I have had answers", so the server too knows that both directions
+    work, without asking.
+    """
+
+    def __init__(self, count: int, now: float, *, client: bool) -> None:
+        self._client = client
+        self.all = [Pipe(number, now) for number in range(count)]
+        self.moved = 0
+
+    def alive(self, now: float) -> list[Pipe]:
+        """The pipes that carry."""
+        return [pipe for pipe in self.all if pipe.alive(now)]
+
+    def on_packet(self, number: int, packet: int, address: Address | None) -> None:
+        """An authenticated shard arrived on pipe `number`; its number `packet` orders those of the pipe."""
+        pipe = self.all[number]
+        if packet > pipe.highest:
+            pipe.highest = packet
+            self._move(pipe, address)
+
+    def on_control(self, number: int, packet: int, address: Address | None) -> None:
+        """An authenticated packet of a control type arrived; their numbers are their own, and order them."""
+        pipe = self.all[number]
+        if packet > pipe.highest_control:
+            pipe.highest_control = packet
+            self._move(pipe, address)
+
+    def on_asked(self, number: int, packet: int, now: float, *, registering: bool) -> None:
+        """A server was asked on a pipe by control packet `packet`; one that was overtaken tells nothing."""
+        pipe = self.all[number]
+        if packet >= pipe.highest_control:
+            self._confirm(pipe, None if registering else now)
+
+    def _move(self, pipe: Pipe, address: Address | None) -> None:
+        if address is not None and address != pipe.address:
+            self.moved += pipe.address is not None
+            pipe.address = address
+
+    def on_answer(self, number: int, stamp: float, now: float) -> float | None:
+        """A client was answered on a pipe; return the round trip in seconds, None when it cannot be ours."""
+        if not 0 <= now - stamp < 60:
+            return None
+        pipe = self.all[number]
+        if not pipe.alive(now):
+            pipe.next_ask = now  # tell the server at once that it may use this pipe
+        self._confirm(pipe, now)
+        rtt = max(now - stamp, 1e-6)
+        pipe.rtt.add(rtt)
+        return rtt
+
+    def _confirm(self, pipe: Pipe, at: float | None) -> None:
+        if pipe.confirmed_at is None and at is not None:
+            # What it did not send while it was dead must not be made up for when it returns.
+            pipe.sent_bytes = max(other.sent_bytes for other in self.all)
+        pipe.confirmed_at = at
+
+    def choose(self, alive: list[Pipe], size: int) -> Pipe:
+        """Return the pipe that has sent least, and count `size` bytes to it."""
+        pipe = min(alive, key=_sent_bytes)
+        pipe.sent_bytes += size
+        return pipe
+
+    def due(self, now: float) -> list[Pipe]:
+        """Pipes on which a client asks now; each is then due again after its interval."""
+        asking: list[Pipe] = []
+        for pipe in self.all if self._client else ():
+            if now < pipe.next_ask:
+                continue
+            alive = pipe.alive(now)
+            if not alive:
+                pipe.confirmed_at = None
+            pipe.next_ask = now + (KEEPALIVE_INTERVAL if alive else REGISTER_INTERVAL)
+            asking.append(pipe)
+        return asking
+
+    def next_time(self) -> float | None:
+        """When `due` has something; None on a server."""
+        return min(pipe.next_ask for pipe in self.all) if self._client else None
+
+
+def _sent_bytes(pipe: Pipe) -> int:
+    return pipe.sent_bytes

@@ -1,0 +1,374 @@
+"""The sending half of a session: frames to shards, groups, copies; what leaves is in `take_outgoing`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpquic.proto.liveness import RttEstimator
+from mpquic.proto.stripe.adaptive import LossMeter, OverheadBudget, ParityPolicy
+from mpquic.proto.stripe.arq import Repair, Retransmitter, SentGroup
+from mpquic.proto.stripe.controller import AckSample
+from mpquic.proto.stripe.fec import parity
+from mpquic.proto.stripe.inflight import InFlight, SentBatch
+from mpquic.proto.stripe.pacer import Pacer
+from mpquic.proto.stripe.shard import bundle
+from mpquic.proto.stripe.wire import OVERHEAD, REPAIR_PREFIX, PacketType
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mpquic.proto.frame import Frame
+    from mpquic.proto.stripe.config import StripeConfig
+    from mpquic.proto.stripe.controller import Controller
+    from mpquic.proto.stripe.keys import Sealer
+    from mpquic.proto.stripe.pipes import Pipe, Pipes
+    from mpquic.proto.stripe.reports import Report
+
+RUN = 32
+"""Shards that leave on one pipe before the next is chosen: long enough for GSO, short enough to spread."""
+MAX_TIMEOUTS = 3
+PARITY_RESERVE = 1 << 15
+"""Bytes of the overhead budget that parity leaves: a copy is sent for what is known to be lost, parity on suspicion."""
+_MAX_RECOVERED = 8192
+
+
+class _OpenGroup:
+    """A group to which data shards are still added. They have left already; parity follows when it closes."""
+
+    __slots__ = ("bodies", "deadline", "label", "sent")
+
+    def __init__(self, label: int, spare: int, deadline: float) -> None:
+        self.label = label
+        self.deadline = deadline
+        self.bodies: list[bytes] = []
+        self.sent = SentGroup(spare)
+
+
+class StripeSender:
+    """Sends the frames of one path. Never holds frames back: what it takes has left when `send` returns."""
+
+    def __init__(self, config: StripeConfig, sealer: Sealer, pipes: Pipes, controller: Controller, now: float) -> None:
+        self._config = config
+        self._sealer = sealer
+        self._pipes = pipes
+        self.controller = controller
+        self.pacer = Pacer(controller.pacing_rate, now)
+        self.policy = ParityPolicy(config.fec, config.data_shards, config.parity_shards, config.max_overhead)
+        self.overhead = OverheadBudget(config.max_overhead)
+        self.loss = LossMeter()
+        self.rtt = RttEstimator()
+        self.inflight = InFlight(self._on_lost, self._on_arrived, self._on_arrived_late)
+        self.arq = Retransmitter()
+        self._group: _OpenGroup | None = None
+        self._outgoing: list[tuple[Pipe, list[bytes]]] = []
+        # Shards that FEC or a copy delivered, perhaps before their loss was noticed.
+        self._recovered: dict[int, None] = {}
+        self._progress_at = now
+        self._timeouts = 0
+        self._now = now
+        self.data_shards = 0
+        self.parity_shards = 0
+        self.oversized = 0
+        self.bad_reports = 0
+        self.probes = 0
+
+    @property
+    def smoothed_rtt(self) -> float:
+        """Seconds; a guess before the first sample."""
+        return self.rtt.smoothed if self.rtt.smoothed is not None else 0.1
+
+    def budget(self, now: float) -> int:
+        """Bytes of encoded frames that may be sent now; copies that wait go first."""
+        if not self._pipes.alive(now):
+            return 0
+        room = self._room(now)
+        if room <= 0:
+            return 0
+        shards = self._config.data_shards
+        spare = self.policy.parity(shards, self.loss.loss, 1)
+        if self.arq.ready:
+            room -= min(self.arq.ready * self._config.datagram_size, int(self.overhead.credit))
+        return max(0, room * shards // (shards + spare))
+
+    def send(self, frames: Sequence[Frame], now: float) -> int:
+        """Take frames in order while the budget lasts; returns how many."""
+        self._now = now
+        self._send_repairs(now)
+        room = self.budget(now)
+        if room <= 0 or not frames:
+            return 0
+        if self.pacer.idle(now) and self.inflight.bytes < self.controller.congestion_window // 2:
+            self.inflight.mark_app_limited()
+        capacity = self._config.shard_capacity
+        fitting: list[Frame] = []
+        taken = 0
+        for frame in frames:
+            if room <= 0:
+                break
+            size = frame.size
+            taken += 1
+            if size > capacity:
+                self.oversized += 1
+                continue
+            fitting.append(frame)
+            room -= size
+        for label, bodies in bundle(fitting, capacity):
+            self._send_bodies(label, bodies, now)
+        return taken
+
+    def take_outgoing(self) -> list[tuple[Pipe, list[bytes]]]:
+        """Return what is to leave: runs of datagrams, each with its pipe, in order."""
+        outgoing, self._outgoing = self._outgoing, []
+        return outgoing
+
+    def on_rtt(self, rtt: float) -> None:
+        """A round trip that a keepalive measured; it serves until reports do."""
+        if self.rtt.smoothed is None:
+            self.rtt.add(rtt)
+
+    def on_report(self, report: Report, now: float) -> bool:
+        """Take a receiver report; False when it speaks of what was never sent."""
+        if report.highest >= self._sealer.next_shard:
+            self.bad_reports += 1
+            return False
+        self._now = now
+        for first, last in report.repaired:
+            # Bounded, because a peer may name more than can be on its way.
+            for number in range(first, min(last, first + _MAX_RECOVERED) + 1):
+                self._recover(number)
+        sample = self.inflight.on_report(report, now, self.rtt.smoothed)
+        if sample.newly_delivered:
+            self._progress_at = now
+            self._timeouts = 0
+            self._sealer.confirm(report.received[0][1])
+        if sample.rtt is not None:
+            self.rtt.add(sample.rtt)
+        self._detect(sample, now)
+        self._send_repairs(now)
+        return True
+
+    def poll(self, now: float) -> None:
+        """Do what time asks for: close the group, find losses, probe, send copies, rekey."""
+        self._now = now
+        self._sealer.rekey_if_due(now)
+        if self._group is not None and now >= self._group.deadline:
+            self._close_group(now)
+        if self.inflight.loss_time is not None and now >= self.inflight.loss_time:
+            self._detect(AckSample(now), now)
+        if self.inflight.bytes and now >= self._timeout_at():
+            self._on_timeout(now)
+        self._send_repairs(now)
+        self.arq.expire(now)
+
+    def next_time(self, now: float) -> float | None:
+        """When `poll` is due; None while nothing is on its way."""
+        times: list[float] = []
+        if self._group is not None:
+            times.append(self._group.deadline)
+        if self.inflight.bytes:
+            times.append(self._timeout_at())
+            if self.inflight.loss_time is not None:
+                times.append(self.inflight.loss_time)
+        due = self.arq.next_time()
+        if due is not None and self._group is None and self._can_repair(now):
+            times.append(max(due, self.pacer.next_time(now)))
+        return min(times) if times else None
+
+    def send_time(self, now: float) -> float | None:
+        """When `budget` is positive again as far as pacing knows; None when only a report can make it so."""
+        if self._window() <= 0 or not self._pipes.alive(now):
+            return None
+        return self.pacer.next_time(now)
+
+    def _window(self) -> int:
+        return self.controller.congestion_window - self.inflight.bytes
+
+    def _room(self, now: float) -> int:
+        return min(self._window(), self.pacer.available(now))
+
+    def _can_repair(self, now: float) -> bool:
+        return (
+            self._window() > 0 and self.overhead.credit >= self._config.datagram_size and bool(self._pipes.alive(now))
+        )
+
+    def _timeout_at(self) -> float:
+        timeout = self.smoothed_rtt + max(4 * self.rtt.variation, 0.01) + 0.01
+        return self._progress_at + timeout * (1 << self._timeouts)
+
+    def _send_bodies(self, label: int, bodies: list[bytes], now: float) -> None:
+        shards = self._config.data_shards
+        position = 0
+        while position < len(bodies):
+            if self._group is not None and self._group.label != label:
+                self._close_group(now)
+            if self._group is None:
+                spare = self.policy.parity(shards, self.loss.loss, label >> 8)
+                if not spare:
+                    self._transmit(PacketType.DATA, 0, 0, bodies[position:], now, label >> 8, None)
+                    return
+                self._group = _OpenGroup(label, spare, now + self._config.group_timeout)
+            group = self._group
+            index = len(group.bodies)
+            part = bodies[position : position + shards - index]
+            group.bodies += part
+            position += len(part)
+            self._transmit(PacketType.DATA, index, shards, part, now, label >> 8, group.sent)
+            if len(group.bodies) == shards:
+                self._close_group(now)
+
+    def _close_group(self, now: float) -> None:
+        group, self._group = self._group, None
+        if group is None:
+            return
+        count = self.policy.parity(len(group.bodies), self.loss.loss, group.label >> 8)
+        size = max(map(len, group.bodies)) + OVERHEAD
+        while count and not self.overhead.spend(count * size, reserve=PARITY_RESERVE):
+            count -= 1
+        group.sent.spare = count
+        if count:
+            bodies = parity(group.bodies, count)
+            shards = len(group.bodies)
+            self._transmit(PacketType.PARITY, shards, shards, bodies, now, group.label >> 8, group.sent)
+
+    def _transmit(
+        self,
+        kind: PacketType,
+        index: int,
+        data_shards: int,
+        bodies: list[bytes],
+        now: float,
+        traffic_class: int,
+        group: SentGroup | None,
+    ) -> None:
+        batch = SentBatch(self._sealer.next_shard, [len(body) + OVERHEAD for body in bodies], now)
+        alive = self._pipes.alive(now)
+        for start in range(0, len(bodies), RUN):
+            run = bodies[start : start + RUN]
+            pipe = self._pipes.choose(alive, sum(batch.sizes[start : start + RUN]))
+            place = index + start if data_shards else 0
+            self._emit(pipe, self._sealer.seal_shards(kind, pipe.number, place, data_shards, run))
+        if kind is PacketType.DATA:
+            batch.bodies = bodies
+            self.overhead.earn(batch.bytes)
+            self.data_shards += len(bodies)
+        else:
+            self.parity_shards += len(bodies)
+        batch.index, batch.data_shards, batch.group, batch.traffic_class = index, data_shards, group, traffic_class
+        self._record(batch)
+
+    def _record(self, batch: SentBatch) -> None:
+        if not self.inflight.bytes:
+            self._progress_at = batch.sent_at
+        batch.probing_down = self.controller.probing_down
+        self.inflight.add(batch)
+        self.pacer.spend(batch.bytes)
+
+    def _emit(self, pipe: Pipe, datagrams: list[bytes]) -> None:
+        if self._outgoing and self._outgoing[-1][0] is pipe:
+            self._outgoing[-1][1].extend(datagrams)
+        else:
+            self._outgoing.append((pipe, datagrams))
+
+    def _send_repairs(self, now: float) -> None:
+        # The numbers of a group are consecutive: copies wait the milliseconds until it is closed.
+        if self._group is not None or not len(self.arq) or not self._can_repair(now):
+            return
+        room = self._room(now)
+        if room <= 0:
+            return
+        repairs = self.arq.take(room, now)
+        for place, repair in enumerate(repairs):
+            if not self.overhead.spend(len(repair.body) + REPAIR_PREFIX.size + OVERHEAD):
+                self.arq.put_back(repairs[place:])
+                repairs = repairs[:place]
+                break
+        if repairs:
+            self._transmit_repairs(repairs, now)
+
+    def _transmit_repairs(self, repairs: list[Repair], now: float) -> None:
+        batch = SentBatch(
+            self._sealer.next_shard, [len(repair.body) + REPAIR_PREFIX.size + OVERHEAD for repair in repairs], now
+        )
+        batch.repairs = repairs
+        pipe = self._pipes.choose(self._pipes.alive(now), batch.bytes)
+        for repair in repairs:
+            body = REPAIR_PREFIX.pack(repair.number & 0xFFFFFFFF) + repair.body
+            self._emit(
+                pipe,
+                self._sealer.seal_shards(PacketType.REPAIR, pipe.number, repair.index, repair.data_shards, [body]),
+            )
+        self._record(batch)
+
+    def _detect(self, sample: AckSample, now: float) -> None:
+        self.inflight.detect(sample, now, max(self.smoothed_rtt, self.rtt.latest or 0.0))
+        self.loss.add(sample.delivered_shards, sample.lost_shards)
+        sample.in_flight = self.inflight.bytes
+        self.controller.on_ack(sample)
+        self.pacer.set_rate(self.controller.pacing_rate, now)
+
+    def _on_timeout(self, now: float) -> None:
+        """Probe the tail (RFC 8985 section 7), or after some probes take everything for lost."""
+        self._timeouts += 1
+        target = self.inflight.newest_repeatable
+        if self._timeouts >= MAX_TIMEOUTS or target is None:
+            lost = self.inflight.declare_all_lost()
+            self.loss.add(0, lost)
+            if target is not None:
+                self.controller.on_timeout(now)
+                self.pacer.set_rate(self.controller.pacing_rate, now)
+            self._timeouts = 0
+            self._progress_at = now
+            return
+        if self._group is not None:
+            self._close_group(now)
+        if not self._pipes.alive(now):
+            return
+        batch, place = target
+        if batch.repairs is not None:
+            probe = batch.repairs[place]
+        else:
+            assert batch.bodies is not None
+            index = batch.index + place if batch.data_shards else 0
+            probe = Repair(batch.first + place, batch.bodies[place], index, batch.data_shards, None, now, now)
+        self.probes += 1
+        self._transmit_repairs([probe], now)
+
+    def _on_lost(self, batch: SentBatch, place: int) -> None:
+        now, rtt = self._now, self.smoothed_rtt
+        if batch.group is not None:
+            batch.group.lost += 1
+        if batch.repairs is not None:
+            self.arq.on_copy_lost(batch.repairs[place], now, rtt)
+            return
+        number = batch.first + place
+        if batch.bodies is not None and number not in self._recovered:
+            index = batch.index + place if batch.data_shards else 0
+            self.arq.on_lost(
+                number,
+                batch.bodies[place],
+                index,
+                batch.data_shards,
+                batch.group,
+                batch.traffic_class,
+                batch.sent_at,
+                now,
+                rtt,
+            )
+        elif batch.bodies is None and batch.group is not None:
+            self.arq.on_group_loss(batch.group)
+
+    def _on_arrived(self, batch: SentBatch, place: int) -> None:
+        if batch.repairs is not None:
+            self._recover(batch.repairs[place].number)
+
+    def _on_arrived_late(self, batch: SentBatch, place: int) -> None:
+        if batch.repairs is not None:
+            self._recover(batch.repairs[place].number)
+        else:
+            self.arq.on_settled(batch.first + place)
+
+    def _recover(self, number: int) -> None:
+        self.arq.on_settled(number)
+        self._recovered[number] = None
+        if len(self._recovered) > _MAX_RECOVERED:
+            del self._recovered[next(iter(self._recovered))]

@@ -1,0 +1,190 @@
+"""One end of a striped session: both halves, their pipes, reports and keepalives.
+
+Sans-IO: datagrams and time come in, runs of datagrams with their pipe go out. A restarted end makes a new session, with
+an id and a secret that the control connection hands out; nothing outlives the object.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from mpquic.proto.stripe.bbr import Bbr
+from mpquic.proto.stripe.keys import KeyLimitError, Opener, Sealer, direction_secret
+from mpquic.proto.stripe.pipes import Keepalive, Pipes, decode_keepalive, encode_keepalive
+from mpquic.proto.stripe.receiver import ControlPacket, StripeReceiver
+from mpquic.proto.stripe.reports import ReportError, decode_report
+from mpquic.proto.stripe.sender import StripeSender
+from mpquic.proto.stripe.wire import PacketType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mpquic.proto.frame import Frame
+    from mpquic.proto.stripe.config import StripeConfig
+    from mpquic.proto.stripe.controller import Controller
+    from mpquic.proto.stripe.pipes import Address
+
+
+class Outgoing(NamedTuple):
+    """Datagrams to send on one pipe, in order. `address` is None for a client, whose sockets are connected."""
+
+    pipe: int
+    address: Address | None
+    datagrams: list[bytes]
+
+
+class StripeSession:
+    """One end. `client` asks on its pipes and the server learns their addresses.
+
+    Usage: `receive` what arrives, `poll` when `next_time` says, `send` while `budget` is positive; after any of them
+    send what `take_outgoing` returns.
+    """
+
+    def __init__(
+        self,
+        config: StripeConfig,
+        session: int,
+        secret: bytes,
+        now: float,
+        *,
+        client: bool,
+        controller: Callable[[int, float], Controller] = Bbr,
+    ) -> None:
+        self.config = config
+        self.session = session
+        self.client = client
+        self.pipes = Pipes(config.pipes, now, client=client)
+        self._sealer = Sealer(config.suite, direction_secret(secret, from_client=client), session, now)
+        self._opener = Opener(config.suite, direction_secret(secret, from_client=not client))
+        self.sender = StripeSender(config, self._sealer, self.pipes, controller(config.datagram_size, now), now)
+        self.receiver = StripeReceiver(session, self._opener, self.pipes)
+        self._outgoing: list[Outgoing] = []
+        self.heard_at = now
+        self.round_trip_at: float | None = None
+        """When the peer last answered or reported: proof that both directions work."""
+        self.exhausted = False
+        """True when an epoch is used up and unconfirmed: the control connection has to hand out a new session."""
+        self.reports_sent = 0
+        self.reports_received = 0
+
+    @property
+    def epochs(self) -> tuple[int, int]:
+        """Key epochs of sending and receiving."""
+        return self._sealer.epoch, self._opener.epoch
+
+    def ready(self, now: float) -> bool:
+        """True when at least one pipe carries."""
+        return bool(self.pipes.alive(now)) and not self.exhausted
+
+    def idle(self, now: float) -> bool:
+        """True when nothing authentic has come for the idle timeout."""
+        return now - self.heard_at >= self.config.idle_timeout
+
+    def budget(self, now: float) -> int:
+        """Bytes of encoded frames that may be handed over now."""
+        return 0 if self.exhausted else self.sender.budget(now)
+
+    def send(self, frames: Sequence[Frame], now: float) -> int:
+        """Take frames in order while the budget lasts; returns how many. Frames above `shard_capacity` are dropped."""
+        if self.exhausted:
+            return 0
+        try:
+            return self.sender.send(frames, now)
+        except KeyLimitError:
+            self.exhausted = True
+            return 0
+
+    def receive(
+        self, data: bytes | bytearray | memoryview, segment: int, address: Address | None, now: float
+    ) -> list[Frame]:
+        """Take datagrams of `segment` bytes back to back from one address; return frames in order of arrival.
+
+        Frames have the low 32 bits of their sequence number, and may repeat: the tunnel's window tells.
+        """
+        frames, control = self.receiver.receive(data, segment, address, now)
+        if frames or control:
+            self.heard_at = now
+        for packet in control:
+            self._on_control(packet, now)
+        return frames
+
+    def poll(self, now: float) -> None:
+        """Do what time asks for."""
+        if self.exhausted:
+            return
+        try:
+            self.sender.poll(now)
+            for pipe in self.pipes.due(now):
+                kind = PacketType.KEEPALIVE if pipe.alive(now) else PacketType.REGISTER
+                self._send_control(kind, pipe.number, encode_keepalive(Keepalive.ASK, now))
+            report_at = self.receiver.reporter.next_time()
+            alive = self.pipes.alive(now)
+            if report_at is not None and now >= report_at and alive:
+                # Spread like data, or the loss of one pipe would silence all reports.
+                pipe = alive[self.reports_sent % len(alive)]
+                self.reports_sent += 1
+                self._send_control(PacketType.REPORT, pipe.number, self.receiver.reporter.build(now))
+        except KeyLimitError:
+            self.exhausted = True
+        self.receiver.decoder.expire(now)
+
+    def next_time(self, now: float) -> float | None:
+        """When `poll` is due; None when only a datagram can change anything."""
+        times = [
+            time
+            for time in (
+                self.sender.next_time(now),
+                self.pipes.next_time(),
+                self.receiver.reporter.next_time() if self.pipes.alive(now) else None,
+            )
+            if time is not None
+        ]
+        return max(now, min(times)) if times else None
+
+    def take_outgoing(self) -> list[Outgoing]:
+        """Return what is to leave, in order; nothing is kept."""
+        outgoing, self._outgoing = self._outgoing, []
+        for pipe, datagrams in self.sender.take_outgoing():
+            outgoing.append(Outgoing(pipe.number, pipe.address, datagrams))
+        return outgoing
+
+    def _send_control(self, kind: PacketType, pipe: int, body: bytes) -> None:
+        datagram = self._sealer.seal_control(kind, pipe, body)
+        self._outgoing.append(Outgoing(pipe, self.pipes.all[pipe].address, [datagram]))
+
+    def _on_control(self, packet: ControlPacket, now: float) -> None:
+        if packet.kind == PacketType.REPORT:
+            self._on_report(packet.body, now)
+            return
+        decoded = decode_keepalive(packet.body)
+        if decoded is None or (decoded[0] is Keepalive.ANSWER) is not self.client:
+            self.receiver.refuse("keepalive")
+            return
+        kind, stamp = decoded
+        if kind is Keepalive.ANSWER:
+            rtt = self.pipes.on_answer(packet.pipe, stamp, now)
+            if rtt is not None:
+                self.round_trip_at = now
+                self.sender.on_rtt(rtt)
+            return
+        registering = packet.kind == PacketType.REGISTER
+        self.pipes.on_asked(packet.pipe, packet.number, now, registering=registering)
+        try:
+            self._send_control(PacketType.KEEPALIVE, packet.pipe, encode_keepalive(Keepalive.ANSWER, stamp))
+        except KeyLimitError:
+            self.exhausted = True
+
+    def _on_report(self, body: bytes, now: float) -> None:
+        try:
+            report = decode_report(body)
+        except ReportError as error:
+            self.receiver.refuse(f"report {error.reason}")
+            return
+        try:
+            if self.sender.on_report(report, now):
+                self.reports_received += 1
+                self.round_trip_at = now
+            else:
+                self.receiver.refuse("report of what was not sent")
+        except KeyLimitError:
+            self.exhausted = True

@@ -1,0 +1,212 @@
+"""Two ends of a striped session over a simulated link, with a virtual clock and a seed."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from mpquic.proto.frame import Frame
+from mpquic.proto.stripe.config import StripeConfig
+from mpquic.proto.stripe.session import StripeSession
+
+SECRET = bytes(range(32))
+SESSION = 0x5EC0DE01
+UDP_OVERHEAD = 28
+
+
+@dataclass
+class Weather:
+    """One direction. Rate in bytes per second on the wire, times in seconds, shares 0.0 to 1.0."""
+
+    rate: float = 2.5e6
+    delay: float = 0.015
+    buffer: float = 0.1
+    loss: float = 0.0
+    jitter: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    pipe_rate: float | None = None
+    dead_pipes: set[int] = field(default_factory=set)
+
+
+class Link:
+    """A queue with a rate, then a wire that loses. Loss comes after the bottleneck: what is lost has cost its time."""
+
+    def __init__(self, weather: Weather, rng: random.Random) -> None:
+        self.weather = weather
+        self._rng = rng
+        self._busy_until = 0.0
+        self._pipe_busy: dict[int, float] = {}
+        self._arrivals: list[tuple[float, int, int, bytes]] = []
+        self._count = 0
+        self.sent = 0
+        self.sent_bytes = 0
+        self.tail_drops = 0
+        self.captured: deque[tuple[int, bytes]] = deque(maxlen=10_000)
+
+    def send(self, pipe: int, datagram: bytes, now: float) -> None:
+        weather, rng = self.weather, self._rng
+        self.sent += 1
+        self.sent_bytes += len(datagram) + UDP_OVERHEAD
+        if pipe in weather.dead_pipes:
+            return
+        start = max(now, self._busy_until)
+        if weather.pipe_rate is not None:
+            start = max(start, self._pipe_busy.get(pipe, 0.0))
+        if start - now > weather.buffer:
+            self.tail_drops += 1
+            return
+        size = len(datagram) + UDP_OVERHEAD
+        self._busy_until = max(now, self._busy_until) + size / weather.rate
+        done = start + size / weather.rate
+        if weather.pipe_rate is not None:
+            done = self._pipe_busy[pipe] = start + size / weather.pipe_rate
+        self.captured.append((pipe, datagram))
+        copies = 2 if rng.random() < weather.duplicate else 1
+        for _ in range(copies):
+            if rng.random() < weather.loss:
+                continue
+            arrival = done + weather.delay + weather.jitter * rng.random()
+            if rng.random() < weather.reorder:
+                arrival += 0.01 * rng.random()
+            self._count += 1
+            heapq.heappush(self._arrivals, (arrival, self._count, pipe, datagram))
+
+    @property
+    def next_arrival(self) -> float:
+        return self._arrivals[0][0] if self._arrivals else float("inf")
+
+    def receive(self, now: float) -> list[tuple[int, bytes]]:
+        out = []
+        while self._arrivals and self._arrivals[0][0] <= now:
+            _, _, pipe, datagram = heapq.heappop(self._arrivals)
+            out.append((pipe, datagram))
+        return out
+
+
+class Host:
+    """One end with a source of frames and a memory of what arrived."""
+
+    def __init__(self, session: StripeSession, out: Link, incoming: Link) -> None:
+        self.session = session
+        self.out = out
+        self.incoming = incoming
+        self.next_sequence = 0
+        self.backlog = 0
+        self.traffic_class = 1
+        self.frame_size = 1380
+        self.received: dict[int, float] = {}
+        self.received_bytes = 0
+        self.repeats = 0
+        self.sent_at: list[float] = []
+        self.latencies: list[float] = []
+
+    def offer(self, count: int) -> None:
+        """Put frames into the queue in front of the session."""
+        self.backlog += count
+
+    def pump(self, now: float) -> None:
+        while self.backlog:
+            budget = self.session.budget(now)
+            if budget <= 0:
+                break
+            count = min(self.backlog, max(1, budget // self.frame_size), 64)
+            frames = [
+                Frame(
+                    _payload(self.next_sequence + place, self.frame_size),
+                    self.traffic_class,
+                    self.next_sequence + place,
+                )
+                for place in range(count)
+            ]
+            taken = self.session.send(frames, now)
+            self.next_sequence += taken
+            self.sent_at += [now] * taken
+            self.backlog -= taken
+            if taken < count:
+                break
+        self.transmit(now)
+
+    def transmit(self, now: float) -> None:
+        for pipe, _, datagrams in self.session.take_outgoing():
+            for datagram in datagrams:
+                self.out.send(pipe, datagram, now)
+
+    def hear(self, now: float, peer: Host) -> None:
+        for pipe, datagram in self.incoming.receive(now):
+            address = ("192.0.2.1", 40000 + pipe) if not self.session.client else None
+            for frame in self.session.receive(datagram, len(datagram), address, now):
+                assert frame.payload == _payload(frame.sequence, len(frame.payload))
+                if frame.sequence in self.received:
+                    self.repeats += 1
+                else:
+                    self.received[frame.sequence] = now
+                    self.received_bytes += len(frame.payload)
+                    if frame.sequence < len(peer.sent_at):
+                        self.latencies.append(now - peer.sent_at[frame.sequence])
+
+
+def _payload(sequence: int, size: int) -> bytes:
+    return (b"\x45\0" + size.to_bytes(2, "big") + sequence.to_bytes(8, "big")).ljust(size, b"\x5a")
+
+
+class Duplex:
+    """A client and a server. `run` advances time to the next event, and again, for so many seconds."""
+
+    def __init__(
+        self,
+        seed: int = 1,
+        *,
+        config: StripeConfig | None = None,
+        up: Weather | None = None,
+        down: Weather | None = None,
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.now = 100.0
+        self.config = config or StripeConfig()
+        self.up = Link(up or Weather(), self.rng)
+        self.down = Link(down or replace(self.up.weather, loss=0.0), self.rng)
+        self.client = Host(self._session(client=True), self.up, self.down)
+        self.server = Host(self._session(client=False), self.down, self.up)
+
+    def _session(self, session: int = SESSION, secret: bytes = SECRET, *, client: bool) -> StripeSession:
+        return StripeSession(self.config, session, secret, self.now, client=client)
+
+    def restart(self, session: int, secret: bytes) -> None:
+        """Both ends get a new session from the control connection; what is on the wire stays there."""
+        self.client.session = self._session(session, secret, client=True)
+        self.server.session = self._session(session, secret, client=False)
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        hosts = (self.client, self.server)
+        while True:
+            for host in hosts:
+                host.transmit(self.now)
+            times = [self.up.next_arrival, self.down.next_arrival]
+            for host in hosts:
+                due = host.session.next_time(self.now)
+                if due is not None:
+                    times.append(due)
+                if host.backlog:
+                    may = host.session.sender.send_time(self.now)
+                    if may is not None:
+                        times.append(may)
+            # Timers of a real loop are late; half a millisecond also bounds the work of a run.
+            self.now = max(min(times), self.now + 0.0005)
+            if self.now >= end:
+                self.now = end
+                return
+            self.client.hear(self.now, self.server)
+            self.server.hear(self.now, self.client)
+            for host in hosts:
+                host.session.poll(self.now)
+                host.pump(self.now)
+
+    def run_until_ready(self, limit: float = 10.0) -> None:
+        end = self.now + limit
+        while not (self.client.session.ready(self.now) and self.server.session.ready(self.now)):
+            assert self.now < end, "the session did not come up"
+            self.run(0.01)

@@ -1,0 +1,278 @@
+"""Two ends over a link that loses, doubles and reorders: what arrives, at what rate, and what is left behind."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mpquic.proto.frame import TrafficClass
+from mpquic.proto.stripe import keys
+from mpquic.proto.stripe.adaptive import FecMode
+from mpquic.proto.stripe.bbr import BbrState
+from mpquic.proto.stripe.config import StripeConfig
+
+from .duplex import Duplex, Weather
+
+MSS_SHARE = 1448 / 1500
+
+
+def goodput_share(duplex: Duplex, seconds: float = 2.0) -> float:
+    """Share of what plain TCP would carry on the same link, were it not to mind the loss."""
+    duplex.run_until_ready()
+    duplex.client.offer(10**9)
+    duplex.run(1.5)
+    before = duplex.server.received_bytes
+    duplex.run(seconds)
+    weather = duplex.up.weather
+    limit = weather.rate * (1 - weather.loss) * MSS_SHARE
+    return (duplex.server.received_bytes - before) / seconds / limit
+
+
+def settle(duplex: Duplex) -> int:
+    """Stop the source, wait for what is on its way, and return how many frames never arrived."""
+    duplex.client.backlog = 0
+    duplex.run(1.5)
+    return duplex.client.next_sequence - len(duplex.server.received)
+
+
+@pytest.mark.parametrize(
+    ("loss", "least"), [(0.0, 0.96), (0.01, 0.95), (0.05, 0.92), (0.1, 0.90), (0.3, 0.80)], ids=lambda value: f"{value}"
+)
+def test_a_bulk_flow_gets_nearly_all_that_a_lossy_link_can_carry(loss: float, least: float) -> None:
+    duplex = Duplex(seed=7, up=Weather(loss=loss))
+    share = goodput_share(duplex)
+    missing = settle(duplex)
+    print(f"loss {loss}: {share:.3f} of the erasure limit, {missing} of {duplex.client.next_sequence} missing")
+    assert share >= least
+    assert missing <= duplex.client.next_sequence * 1e-3
+    assert duplex.up.tail_drops <= duplex.up.sent * 0.01
+
+
+def test_a_clean_link_carries_no_redundancy() -> None:
+    duplex = Duplex()
+    goodput_share(duplex, 1.0)
+    sender = duplex.client.session.sender
+    assert (sender.parity_shards, sender.arq.retransmitted, sender.inflight.spurious) == (0, 0, 0)
+    assert settle(duplex) == 0
+    assert duplex.server.session.receiver.refused == {}
+
+
+def test_the_queue_stays_short() -> None:
+    duplex = Duplex(up=Weather(buffer=2.0))
+    goodput_share(duplex)
+    duplex.server.latencies.clear()
+    duplex.run(2.0)
+    latencies = sorted(duplex.server.latencies)
+    assert latencies[len(latencies) // 2] < 0.030
+    assert latencies[len(latencies) * 99 // 100] < 0.060
+
+
+def test_a_drop_of_capacity_is_followed_and_a_rise_is_found() -> None:
+    duplex = Duplex()
+    goodput_share(duplex, 0.5)
+    duplex.up.weather.rate = 0.6e6
+    drops = duplex.up.tail_drops
+    duplex.run(1.5)
+    assert duplex.up.tail_drops - drops < 500
+    drops = duplex.up.tail_drops
+    assert goodput_share(duplex, 1.0) > 0.85
+    assert duplex.up.tail_drops == drops
+    duplex.up.weather.rate = 2.5e6
+    duplex.run(2.0)
+    assert goodput_share(duplex, 1.0) > 0.9
+
+
+def test_a_policer_without_a_queue_is_not_overrun() -> None:
+    duplex = Duplex(up=Weather(buffer=0.004))
+    assert goodput_share(duplex) > 0.85
+    before, sent = duplex.up.tail_drops, duplex.up.sent
+    duplex.run(2.0)
+    assert duplex.up.tail_drops - before < (duplex.up.sent - sent) * 0.08
+
+
+def test_pipes_add_up_where_each_flow_is_shaped() -> None:
+    def rate(pipes: int) -> float:
+        weather = Weather(rate=2.5e6, pipe_rate=0.5e6)
+        return goodput_share(Duplex(config=StripeConfig(pipes=pipes), up=weather))
+
+    assert rate(1) < 0.21
+    assert rate(4) > 0.70
+
+
+def test_reordering_is_learned_and_not_taken_for_loss() -> None:
+    duplex = Duplex(up=Weather(reorder=0.02, jitter=0.002))
+    assert goodput_share(duplex) > 0.85
+    sender = duplex.client.session.sender
+    spurious, sent = sender.inflight.spurious, duplex.up.sent
+    assert sender.inflight.reordering > 3
+    duplex.run(1.0)
+    assert sender.inflight.spurious - spurious < (duplex.up.sent - sent) * 0.01
+    assert settle(duplex) == 0
+
+
+@pytest.mark.parametrize("mode", list(FecMode))
+def test_every_mode_of_fec_delivers_everything(mode: FecMode) -> None:
+    duplex = Duplex(config=StripeConfig(fec=mode), up=Weather(loss=0.05), down=Weather(loss=0.05))
+    duplex.run_until_ready()
+    for _ in range(20):
+        duplex.client.offer(50)
+        duplex.run(0.05)
+    sender = duplex.client.session.sender
+    assert settle(duplex) == 0
+    assert (sender.parity_shards > 0) is (mode is not FecMode.OFF)
+    if mode is FecMode.ALWAYS:
+        assert sender.parity_shards == pytest.approx(sender.data_shards * 0.25, rel=0.25)
+        assert duplex.server.session.receiver.decoder.repaired > 20
+
+
+def test_repaired_loss_is_still_loss_for_the_controller() -> None:
+    duplex = Duplex(config=StripeConfig(fec=FecMode.ALWAYS, parity_shards=5), up=Weather(loss=0.05))
+    goodput_share(duplex)
+    sender = duplex.client.session.sender
+    assert sender.loss.loss == pytest.approx(0.05, abs=0.02)
+    assert sender.arq.retransmitted < sender.inflight.lost_shards * 0.05
+
+
+def test_redundancy_stays_within_its_share() -> None:
+    config = StripeConfig(max_overhead=0.1)
+    duplex = Duplex(config=config, up=Weather(loss=0.3))
+    goodput_share(duplex)
+    sender = duplex.client.session.sender
+    extra = sender.parity_shards + sender.arq.retransmitted
+    assert 0 < extra <= 0.1 * sender.data_shards + 65536 / config.datagram_size + 1
+
+
+def test_a_critical_packet_on_a_lossy_link_comes_soon_or_not_at_all() -> None:
+    duplex = Duplex(seed=3, up=Weather(loss=0.05), down=Weather(loss=0.05))
+    duplex.client.traffic_class = int(TrafficClass.CRITICAL)
+    duplex.client.frame_size = 200
+    duplex.run_until_ready()
+    for _ in range(1000):
+        duplex.client.offer(2)
+        duplex.run(0.01)
+    missing = settle(duplex)
+    assert missing <= 0.003 * duplex.client.next_sequence
+    assert max(duplex.server.latencies) < 0.2
+    assert sorted(duplex.server.latencies)[-20] < 0.06
+
+
+def test_the_last_packet_of_a_burst_is_not_left_lost() -> None:
+    for seed in range(12):
+        duplex = Duplex(seed=seed, up=Weather(loss=0.3), down=Weather(loss=0.3))
+        duplex.run_until_ready(20.0)
+        duplex.client.offer(3)
+        duplex.run(1.5)
+        assert len(duplex.server.received) >= 2, seed
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    loss=st.floats(0, 0.15),
+    back=st.floats(0, 0.15),
+    duplicate=st.floats(0, 0.2),
+    reorder=st.floats(0, 0.2),
+    size=st.integers(20, 1380),
+)
+def test_whatever_the_weather_nothing_is_forged_lost_or_kept(
+    seed: int, loss: float, back: float, duplicate: float, reorder: float, size: int
+) -> None:
+    up = Weather(loss=loss, duplicate=duplicate, reorder=reorder, jitter=0.001)
+    duplex = Duplex(seed=seed, up=up, down=Weather(loss=back, duplicate=duplicate, reorder=reorder))
+    duplex.client.frame_size = size
+    duplex.run_until_ready()
+    for _ in range(5):
+        duplex.client.offer(60)
+        duplex.server.offer(30)
+        duplex.run(0.1)
+    assert settle(duplex) <= 1
+    sender, receiver = duplex.client.session.sender, duplex.server.session.receiver
+    duplex.run(3.0)
+    assert sender.inflight.bytes == 0
+    assert len(sender.arq) == 0
+    assert len(receiver.decoder) == 0
+    assert set(receiver.refused) <= {"replayed", "late"}
+
+
+def test_keys_move_in_both_directions_under_loss_and_reordering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "REKEY_INTERVAL", 0.3)
+    bad = Weather(loss=0.05, reorder=0.1, jitter=0.005, rate=1.25e6)
+    duplex = Duplex(up=bad, down=Weather(loss=0.05, reorder=0.1, rate=1.25e6))
+    duplex.run_until_ready()
+    for _ in range(150):
+        duplex.client.offer(6)
+        duplex.server.offer(6)
+        duplex.run(0.02)
+    assert settle(duplex) == 0
+    assert len(duplex.client.received) == duplex.server.next_sequence
+    for session in (duplex.client.session, duplex.server.session):
+        assert min(session.epochs) >= 7
+        assert "forged" not in session.receiver.refused
+        assert "epoch" not in session.receiver.refused
+
+
+def test_a_restart_leaves_nothing_behind() -> None:
+    duplex = Duplex(up=Weather(loss=0.1))
+    goodput_share(duplex, 0.5)
+    duplex.client.offer(100)
+    old = duplex.client.next_sequence
+    duplex.restart(0x1234, bytes(reversed(range(32))))
+    sequence, duplex.client.next_sequence, duplex.client.backlog = 0, 0, 0
+    duplex.client.sent_at.clear()
+    before = dict(duplex.server.received)
+    duplex.run_until_ready()
+    duplex.client.offer(200)
+    duplex.run(1.5)
+    receiver = duplex.server.session.receiver
+    assert receiver.refused["session"] > 0
+    assert duplex.client.next_sequence == 200
+    assert all(before[number] <= duplex.now for number in range(sequence, 200))
+    assert receiver.window.highest < old
+    assert receiver.shards >= 200
+    assert duplex.client.session.sender.controller.state is not BbrState.PROBE_RTT  # type: ignore[attr-defined]
+
+
+def test_dead_pipes_are_left_and_used_again_when_they_return() -> None:
+    duplex = Duplex()
+    duplex.run_until_ready()
+    duplex.run(0.5)
+    duplex.up.weather.dead_pipes.update({1, 2})
+    duplex.run(5.0)
+    now = duplex.now
+    assert [pipe.number for pipe in duplex.client.session.pipes.alive(now)] == [0, 3]
+    assert [pipe.number for pipe in duplex.server.session.pipes.alive(now)] == [0, 3]
+    duplex.client.offer(500)
+    duplex.run(1.0)
+    assert len(duplex.server.received) == 500
+    assert duplex.client.session.sender.arq.retransmitted == 0
+    duplex.up.weather.dead_pipes.clear()
+    duplex.run(1.0)
+    assert len(duplex.server.session.pipes.alive(duplex.now)) == 4
+    spread = [pipe.sent_bytes for pipe in duplex.client.session.pipes.all]
+    duplex.client.offer(1000)
+    duplex.run(1.0)
+    carried = [pipe.sent_bytes - before for pipe, before in zip(duplex.client.session.pipes.all, spread, strict=True)]
+    assert max(carried) < 2 * min(carried)
+
+
+def test_a_pipe_that_is_cut_in_one_direction_is_used_in_none() -> None:
+    duplex = Duplex()
+    duplex.run_until_ready()
+    duplex.down.weather.dead_pipes.add(2)
+    duplex.run(5.0)
+    for session in (duplex.client.session, duplex.server.session):
+        assert [pipe.number for pipe in session.pipes.alive(duplex.now)] == [0, 1, 3]
+
+
+def test_an_outage_is_survived_and_no_stale_bulk_follows() -> None:
+    duplex = Duplex()
+    goodput_share(duplex, 0.5)
+    duplex.up.weather.loss = duplex.down.weather.loss = 1.0
+    duplex.run(3.0)
+    duplex.client.backlog = 0
+    duplex.up.weather.loss = duplex.down.weather.loss = 0.0
+    duplex.run_until_ready()
+    sent = duplex.up.sent
+    duplex.run(0.2)
+    assert duplex.up.sent - sent < 50
+    assert goodput_share(duplex, 1.0) > 0.9
