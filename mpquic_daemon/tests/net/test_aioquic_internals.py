@@ -71,7 +71,7 @@ def test_the_capacity_is_exactly_what_fits(make_pair):
     assert pair.link.flush(pair.now) == []
     assert internals.pending_datagrams(connection) == 1, "one byte more should not fit; the capacity is too small"
     connection._datagrams_pending.clear()
-    connection.send_datagram_frame(bytes(capacity))
+    pair.link.send_datagrams([bytes(capacity)])
     assert [len(datagram) for datagram, _ in pair.link.flush(pair.now)] == [1452]
     assert internals.pending_datagrams(connection) == 0
 

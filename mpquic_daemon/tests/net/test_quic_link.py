@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from mpquic.net import quic
 from mpquic.net.quic import WINDOW, WINDOW_BEFORE_ADMISSION, Established, LinkOptions, LinkState, StreamAborted
 
 from .conftest import SERVER_ADDRESS, LinkModel, Pair
@@ -248,6 +249,41 @@ class TestTheServersCertificate:
     def test_that_has_expired_is_refused(self, authority, make_listener, make_client):
         files = authority.issue("expired", days=-1)
         assert "no longer valid" in self.refused(Pair(make_listener(files=files), make_client))
+
+
+def test_a_defect_of_the_library_in_a_timer_costs_one_connection(make_pair, monkeypatch, caplog):
+    pair = make_pair()
+
+    def broken(*_arguments, **_words):
+        raise IndexError("a defect in loss detection")
+
+    for link in (pair.link, pair.peer):
+        monkeypatch.setattr(link._connection, "handle_timer", broken)
+        monkeypatch.setattr(link._connection, "get_timer", lambda: pair.now)
+    monkeypatch.setattr(quic, "_faults", quic._FaultLog())
+    pair.link.handle_timer(pair.now)
+    pair.listener._after(pair.peer)
+    pair.listener.handle_timer(pair.now)
+    assert (pair.link.state, pair.peer.state) == (LinkState.CLOSED, LinkState.CLOSED)
+    assert pair.link.pop_events()[-1].reason == "internal error"
+    assert pair.listener.links == ()
+    assert caplog.text.count("failed on a timer") == 1, "one traceback a minute"
+
+
+@pytest.mark.parametrize(("stream", "stops", "resets"), [(0, 1, 1), (1, 1, 1), (3, 1, 0), (2, 0, 1)])
+def test_a_stream_is_aborted_in_the_directions_that_it_has(make_pair, monkeypatch, stream, stops, resets):
+    pair = make_pair()
+    own = stream & 1 == 0
+    (pair.link if own else pair.peer)._connection.send_stream_data(stream, b"x")
+    assert pair.run(lambda: stream in (pair.server.streams if own else pair.client.streams), seconds=1)
+    calls: list[str] = []
+    for name in ("reset_stream", "stop_stream"):
+        real = getattr(pair.link._connection, name)
+        monkeypatch.setattr(
+            pair.link._connection, name, lambda *given, name=name, real=real: (real(*given), calls.append(name))
+        )
+    pair.link.reset_stream(stream, 3)
+    assert (calls.count("stop_stream"), calls.count("reset_stream")) == (stops, resets)
 
 
 def test_a_defect_of_the_library_costs_one_connection(make_pair, monkeypatch):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from mpquic.daemon import turn
 from mpquic.net.quic import LinkOptions
 from mpquic.net.quic_path import QuicPath
 from mpquic.proto.budget import BudgetMember, PathBudget
 from mpquic.proto.control import StreamType
 from mpquic.proto.frame import Frame, FrameFlag, FrameStreamDecoder, decode_frames
 from mpquic.proto.path import Path, PathState
+from mpquic.proto.scheduler import FailoverScheduler
+from mpquic.proto.tunnel import TunnelSender
 
 from .conftest import LinkModel
+
+PACKET = bytes.fromhex("4500001c000040004011000001020304010203050001000200080000")
+"""UDP without content over IPv4."""
 
 
 def frames(count: int, size: int, traffic_class: int = 1, first: int = 0) -> list[Frame]:
@@ -90,6 +96,37 @@ def test_the_share_of_the_wan_bounds_the_path(make_pair):
     pair.pump = pump
     pair.run(lambda: False, seconds=5)
     assert 400_000 < sent < 600_000
+
+
+def test_a_packet_does_not_stay_behind_a_probe(datagram_path):
+    pair, path = datagram_path
+    control = pair.link.open_stream()
+    path.state = PathState.UP
+    scheduler = FailoverScheduler()
+    scheduler.add(path)
+    sender = TunnelSender(scheduler)
+    pair.link.send_stream(control, b"a probe")
+    sender.enqueue([bytes(10) + PACKET], pair.now)
+    turn.send(pair.put_on_the_wire, lambda: sender.flush(pair.now))
+    assert sender.backlog == 0
+    assert pair.run(lambda: pair.server.datagrams, seconds=1)
+
+
+def test_a_turn_is_bounded_and_asks_for_nothing_when_nothing_moves(datagram_path, monkeypatch):
+    pair, _ = datagram_path
+    asked: list[int] = []
+    send = pair.link._connection.datagrams_to_send
+    monkeypatch.setattr(pair.link._connection, "datagrams_to_send", lambda now: asked.append(1) or send(now))
+    pair.put_on_the_wire()
+    asked.clear()
+    assert not turn.send(pair.put_on_the_wire, lambda: 0)
+    assert asked == [], "there is nothing to send, and to find that out costs time"
+    given = []
+    assert turn.send(lambda: None, lambda: given.append(65536) or 65536)
+    assert sum(given) == turn.TURN_BYTES
+    given.clear()
+    assert turn.send(lambda: None, lambda: given.append(1) or 1)
+    assert len(given) == turn.MAX_ROUNDS
 
 
 def test_superframes_arrive_whole_and_in_order_over_a_lossy_network(reliable_path):

@@ -8,7 +8,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from mpquic.daemon import client_report, credentials
+from mpquic.daemon import client_report, credentials, turn
 from mpquic.daemon.client_connection import ClientConnection, Ending, Failure, Phase
 from mpquic.daemon.control_socket import RequestError
 from mpquic.daemon.lease_request import LeaseRequest
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 RENEW_AFTER = 6.0
 TUN_BATCH = 16
-MAX_ROUNDS = 16
 TICK = 0.5
 """Longest sleep of the loop while something is wanted that has no timer of its own."""
 
@@ -71,6 +70,7 @@ class Client:
         self._receiver = TunnelReceiver(counters=self._counters)
         self._lease = LeaseRequest(journal)
         self._timer: asyncio.TimerHandle | None = None
+        self._more: asyncio.Handle | None = None
         self._writing: set[int] = set()
         self._generation: int | None = None
         self._replace = False
@@ -93,8 +93,9 @@ class Client:
     async def stop(self) -> None:
         """Say goodbye and release everything."""
         self._stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for handle in (self._timer, self._more):
+            if handle is not None:
+                handle.cancel()
         self._drop("_candidate", "the client stops")
         self._drop("_current", "the client stops")
         self._loop.remove_reader(self._tun.fileno())
@@ -156,13 +157,19 @@ class Client:
         if self._stopping:
             return
         now = self._loop.time()
-        for connection in (self._current, self._candidate):
-            if connection is not None:
-                self._serve(connection, now)
-        self._consider_attempt(now)
-        self._settle_state(now)
-        self._send(now)
-        self._schedule(now)
+        if self._more is not None:
+            self._more.cancel()
+            self._more = None
+        try:
+            for connection in (self._current, self._candidate):
+                if connection is not None:
+                    self._serve(connection, now)
+            self._consider_attempt(now)
+            self._settle_state(now)
+            self._send(now)
+        finally:
+            # A fault costs one turn: without a timer it could be the last.
+            self._schedule(now)
 
     def _serve(self, connection: ClientConnection, now: float) -> None:
         inbox = connection.advance(now)
@@ -182,15 +189,14 @@ class Client:
             self._ended(connection, connection.ending, now)
 
     def _send(self, now: float) -> None:
-        # What a path takes is bounded by what is worth having inside QUIC; after a flush there is room again.
-        for _ in range(MAX_ROUNDS):
-            moved = self._sender.flush(now)
-            for connection in (self._current, self._candidate):
-                if connection is not None:
-                    connection.flush(now)
-                    self._watch_writable(connection)
-            if not moved:
-                return
+        if turn.send(lambda: self._flush(now), lambda: self._sender.flush(now)):
+            self._more = self._loop.call_soon(self._turn)
+
+    def _flush(self, now: float) -> None:
+        for connection in (self._current, self._candidate):
+            if connection is not None:
+                connection.flush(now)
+                self._watch_writable(connection)
 
     def _watch_writable(self, connection: ClientConnection) -> None:
         fd = connection.socket.fileno()

@@ -6,9 +6,10 @@ import asyncio
 import datetime as dt
 import os
 import time
+import traceback
 from typing import TYPE_CHECKING
 
-from mpquic.daemon import credentials, server_report
+from mpquic.daemon import credentials, server_report, turn
 from mpquic.daemon.control_socket import RequestError
 from mpquic.daemon.server_connection import ServerConnection
 from mpquic.daemon.server_tunnel import ServerTunnel
@@ -41,7 +42,8 @@ TICK = 0.1
 EXPIRY_CHECK = 60.0
 """Seconds between two looks at the dates of the certificates of connected clients."""
 TUN_BATCH = 16
-MAX_ROUNDS = 16
+CHANGE_INTERVAL = 1.0
+"""Least seconds between two announcements of a change: clients may come and go by the hundred."""
 TRANSPORT_MODES = ("datagram", "reliable")
 
 
@@ -61,10 +63,15 @@ class Server:
         self._tunnels: dict[Group[ServerConnection], ServerTunnel] = {}
         self._connections: dict[QuicLink, ServerConnection] = {}
         self._changed: dict[ServerConnection, None] = {}
+        self._waiting: dict[ServerTunnel, None] = {}
+        """Tunnels in which packets wait, in order of their turn."""
         self._counters = Counters()
         self._past: dict[str, int] = {}
         self._registrations = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._more: asyncio.Handle | None = None
+        self._announcement: asyncio.TimerHandle | None = None
+        self._announced_at = float("-inf")
         self._writing = False
         self._next_tick = 0.0
         self._next_expiry_check = 0.0
@@ -89,8 +96,9 @@ class Server:
     async def stop(self) -> None:
         """Say goodbye to every client and release everything."""
         self._stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for handle in (self._timer, self._more, self._announcement):
+            if handle is not None:
+                handle.cancel()
         now = self._loop.time()
         for connection in self._connections.values():
             connection.say_goodbye("the server stops")
@@ -148,6 +156,7 @@ class Server:
             tunnel = self._tunnels.get(group)
             if tunnel is not None:
                 tunnel.sender.enqueue_packets(packets, now)
+                self._waiting[tunnel] = None
         self._turn()
 
     def _on_socket(self) -> None:
@@ -166,13 +175,19 @@ class Server:
         if self._stopping:
             return
         now = self._loop.time()
-        self._listener.handle_timer(now)
-        self._serve_ready(now)
-        if now >= self._next_tick:
-            self._tick(now)
-        self._close_ended(now)
-        self._send(now)
-        self._schedule(now)
+        if self._more is not None:
+            self._more.cancel()
+            self._more = None
+        try:
+            self._listener.handle_timer(now)
+            self._serve_ready(now)
+            if now >= self._next_tick:
+                self._tick(now)
+            self._close_ended(now)
+            self._send(now)
+        finally:
+            # A fault costs one turn: without a timer it could be the last.
+            self._schedule(now)
 
     def _serve_ready(self, now: float) -> None:
         for link in self._listener.pop_ready():
@@ -190,7 +205,10 @@ class Server:
                     down_after=self._config.down_after,
                 )
                 self._connections[link] = connection
-            self._serve(connection, now)
+            try:
+                self._serve(connection, now)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection
+                self._fault(connection, error, now)
 
     def _serve(self, connection: ServerConnection, now: float) -> None:
         was_admitted = connection.admitted is not None
@@ -205,6 +223,13 @@ class Server:
             self._deliver(connection, tunnel, inbox, now)
         if connection.ending is not None or connection.over:
             self._changed[connection] = None
+
+    def _fault(self, connection: ServerConnection, error: Exception, now: float) -> None:
+        """A defect that one connection brought to light ends that connection and no other."""
+        exception = "".join(traceback.format_exception(error))
+        self._journal.limited("fault", now, "connection.fault", peer=connection.peer, exception=exception)
+        connection.end(CloseCode.INTERNAL, "internal error")
+        self._changed[connection] = None
 
     def _deliver(self, connection: ServerConnection, tunnel: ServerTunnel, inbox: Inbox, now: float) -> None:
         if not (inbox.datagrams or inbox.stream_bytes):
@@ -225,7 +250,10 @@ class Server:
             self._expel_expired()
         for connection in self._connections.values():
             before = connection.session.path.state
-            connection.poll(now)
+            try:
+                connection.poll(now)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection
+                self._fault(connection, error, now)
             after = connection.session.path.state
             if before is not after and PathState.DOWN in (before, after) and connection.admitted is not None:
                 self._journal.info(f"path.{after.value}", **server_report.names(connection))
@@ -234,11 +262,17 @@ class Server:
         self._set_carrier()
 
     def _send(self, now: float) -> None:
-        for _ in range(MAX_ROUNDS):
-            moved = sum(tunnel.sender.flush(now) for tunnel in self._tunnels.values())
-            self._transmit(self._listener.flush(now))
-            if not moved:
-                return
+        if turn.send(lambda: self._transmit(self._listener.flush(now)), lambda: self._fill(now)):
+            self._more = self._loop.call_soon(self._turn)
+
+    def _fill(self, now: float) -> int:
+        """Give the paths what they take of what waits; return its bytes."""
+        moved = 0
+        for tunnel in list(self._waiting):
+            moved += tunnel.sender.flush(now)
+            if not tunnel.sender.backlog:
+                del self._waiting[tunnel]
+        return moved
 
     def _transmit(self, groups: list[tuple[list[bytes], Address]]) -> None:
         for datagrams, address in groups:
@@ -299,7 +333,7 @@ class Server:
         assert connection.admitted is not None
         inner = ",".join(connection.admitted.register.inner)
         self._journal.info("client.registered", inner=inner, **server_report.names(connection))
-        self._on_change()
+        self._announce()
 
     def _use(self, connection: ServerConnection, tunnel: ServerTunnel) -> None:
         group = self._table.group_of(connection)
@@ -323,6 +357,17 @@ class Server:
         self._transmit(self._listener.flush(now))
         self._forget_empty_groups()
         self._set_carrier()
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell of a change, at once if the last was told long enough ago."""
+        if self._announcement is None and not self._stopping:
+            due = max(self._announced_at + CHANGE_INTERVAL, self._loop.time())
+            self._announcement = self._loop.call_at(due, self._announce_now)
+
+    def _announce_now(self) -> None:
+        self._announcement = None
+        self._announced_at = self._loop.time()
         self._on_change()
 
     def _forget(self, connection: ServerConnection, now: float) -> None:
@@ -340,7 +385,9 @@ class Server:
 
     def _forget_empty_groups(self) -> None:
         for group in [group for group in self._tunnels if not group.members]:
-            add(self._past, server_report.numbers(self._tunnels.pop(group)))
+            tunnel = self._tunnels.pop(group)
+            self._waiting.pop(tunnel, None)
+            add(self._past, server_report.numbers(tunnel))
 
     def _set_carrier(self) -> None:
         carrying = any(tunnel.is_carrying for tunnel in self._tunnels.values())

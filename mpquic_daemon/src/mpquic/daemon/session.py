@@ -36,6 +36,9 @@ class CloseCode(IntEnum):
     PROTOCOL = 3
     SHUTDOWN = 4
     REVOKED = 5
+    # Clear of QUIC's own error codes, which a handshake may end with.
+    TOO_LARGE = 0x220
+    INTERNAL = 0x221
 
 
 class SessionError(Exception):

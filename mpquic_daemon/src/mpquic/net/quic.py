@@ -39,7 +39,25 @@ _PENDING_SECONDS = 0.004
 _MAX_UNSENT = 1 << 20
 _HANDSHAKE_TIMEOUT = "handshake timed out"
 
+_FAULT_PAUSE = 60.0
+
 _logger = logging.getLogger(__name__)
+
+
+class _FaultLog:
+    """Writes the traceback of a fault, one a minute for all connections: strangers may be able to cause them."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+
+    def write(self, now: float, doing: str, peer: Address | None) -> None:
+        """Log the exception that is being handled."""
+        if self._last is None or not 0 <= now - self._last < _FAULT_PAUSE:
+            self._last = now
+            _logger.exception("QUIC connection with %s failed on %s", peer, doing)
+
+
+_faults = _FaultLog()
 
 
 class LinkState(enum.Enum):
@@ -157,6 +175,8 @@ class QuicLink:
         self._pending: deque[int] = deque()
         self._pending_bytes = 0
         self._written: dict[int, int] = {}
+        self._stirred = True
+        """Whether something happened since the last flush: else nothing is to be sent, and finding that out costs."""
         self.on_output: Callable[[], None] = _nothing
         self.on_connection_ids: Callable[[list[bytes], list[bytes]], None] = _ignore_connection_ids
         connection = self._connection
@@ -224,7 +244,7 @@ class QuicLink:
     def admit(self) -> None:
         """The peer proved who it is: open the flow control window."""
         self._window.widen(WINDOW)
-        self.on_output()
+        self._put_in()
 
     # In
 
@@ -232,15 +252,16 @@ class QuicLink:
         """Take datagrams from the network. Never raises: a datagram that can't be used is dropped."""
         if self.state is LinkState.CLOSED:
             return
+        self._stirred = True
         take = self._connection.receive_datagram
         try:
             for datagram in datagrams:
                 take(datagram, address, now)
             self._drain(now)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged below
             # Bytes from the network run through the library's parsers, before anyone is authenticated. A defect there
             # costs this connection, not the process.
-            _logger.exception("QUIC connection with %s failed on a received datagram", address)
+            _faults.write(now, "a received datagram", address)
             self._fail()
 
     def pop_events(self) -> list[LinkEvent]:
@@ -293,7 +314,7 @@ class QuicLink:
             self._pending_bytes += size
             taken += 1
         if taken:
-            self.on_output()
+            self._put_in()
         return taken
 
     def open_stream(self) -> int:
@@ -312,30 +333,35 @@ class QuicLink:
         except (ValueError, RuntimeError):  # finished, or reset by the peer
             return False
         self._written[stream_id] = self._written.get(stream_id, 0) + len(data)
-        self.on_output()
+        self._put_in()
         return True
 
     def reset_stream(self, stream_id: int, code: int) -> None:
-        """Abort a stream: stop sending on it and ask the peer to stop."""
+        """Abort a stream: stop sending on it and ask the peer to stop, as far as its direction allows either."""
         self._written.pop(stream_id, None)
+        unidirectional = stream_id & 2
+        own = (stream_id & 1 == 0) is self._is_client  # RFC 9000 section 2.1
         try:
-            self._connection.reset_stream(stream_id, code)
-            self._connection.stop_stream(stream_id, code)
+            if own or not unidirectional:
+                self._connection.reset_stream(stream_id, code)
+            if not own or not unidirectional:
+                self._connection.stop_stream(stream_id, code)
         except ValueError:
             return  # it has gone already
-        self.on_output()
+        self._put_in()
 
     def flush(self, now: float) -> list[tuple[bytes, Address]]:
         """Everything that may leave now, as (datagram, destination), oldest first."""
-        if self.state is LinkState.CLOSED or self.peer_address is None:
+        if not self._stirred or self.state is LinkState.CLOSED or self.peer_address is None:
             return []
+        self._stirred = False
         try:
             out: list[tuple[bytes, Address]] = self._connection.datagrams_to_send(now)
             self._settle()
             self._drain(now)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged below
             # What is sent depends on what the peer sent: see `receive`.
-            _logger.exception("QUIC connection with %s failed on sending", self.peer_address)
+            _faults.write(now, "sending", self.peer_address)
             self._fail()
             return []
         return out
@@ -345,7 +371,7 @@ class QuicLink:
         if self.state is LinkState.CLOSED:
             return
         self._connection.close(error_code=code, reason_phrase=reason)
-        self.on_output()
+        self._put_in()
 
     # Time
 
@@ -362,6 +388,22 @@ class QuicLink:
         """Act on what is due: losses, acknowledgements, pacing, timeouts. Call `flush` afterwards."""
         if self.state is LinkState.CLOSED:
             return
+        self._stirred = True
+        try:
+            self._act_on_time(now)
+        except Exception:  # noqa: BLE001 - logged below
+            # What is lost and resent depends on what the peer sent: see `receive`.
+            _faults.write(now, "a timer", self.peer_address)
+            self._fail()
+
+    # Inside
+
+    def _put_in(self) -> None:
+        """There is something to flush."""
+        self._stirred = True
+        self.on_output()
+
+    def _act_on_time(self, now: float) -> None:
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
             if self.peer_address is None:  # nothing usable has come: nobody to tell
@@ -372,8 +414,6 @@ class QuicLink:
         if timer is not None and now >= timer:
             self._connection.handle_timer(now)
             self._drain(now)
-
-    # Inside
 
     def _allowance(self) -> int:
         """What may wait inside: a few milliseconds of the rate, and no more than the window has room for."""

@@ -1,0 +1,30 @@
+"""How much is sent before the loop reads its sockets again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TURN_BYTES = 256 << 10
+MAX_ROUNDS = 16
+
+
+def send(flush: Callable[[], None], fill: Callable[[], int]) -> bool:
+    """Send until nothing moves, or until a turn's share has been sent: true when there may be more.
+
+    `flush` has QUIC send what it holds; `fill` hands it packets and returns their bytes. A flush makes room and comes
+    first: while bytes of the control stream wait in QUIC, a path takes nothing.
+    """
+    total = 0
+    for _ in range(MAX_ROUNDS):
+        flush()
+        moved = fill()
+        if not moved:
+            return False
+        total += moved
+        if total >= TURN_BYTES:
+            break
+    flush()
+    return True
