@@ -1,4 +1,4 @@
-"""site.yml on a provisioned site: nothing to do, and after an edit just what the edit says."""
+"""site.yml on a provisioned site: nothing to do (idempotence is a step of the scenario), and after an edit just that."""
 
 from __future__ import annotations
 
@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mpqlab.testing import Lab
-
-
-def test_second_run_changes_nothing(lab: Lab) -> None:
-    assert changed_tasks(lab.playbook()) == []
 
 
 def test_check_mode_after_it_finds_nothing_to_change(lab: Lab) -> None:
@@ -67,7 +63,12 @@ def test_removed_lan_and_tunnel_leave_no_trace(
     assert announced
     assert "mpq4" in traces(lab, "client"), "check mode changed something"
     done = changed_tasks(lab.playbook(inventory=inventory))
-    assert set(announced) == {task for task in done if "RUNNING HANDLER" not in task} & set(announced)
+    assert set(done) <= set(announced)
+    # A dry run can't know what networkd's own reload takes away.
+    assert {task for task in announced if task not in done} <= {
+        "site1-client: networkd : Delete rules and routes in our ranges that the plan doesn't name",
+        "vps1: networkd : Delete rules and routes in our ranges that the plan doesn't name",
+    }
     assert "mpq4" not in traces(lab, "client")
     assert "172.16.4." not in traces(lab, "client")
     assert changed_tasks(lab.playbook(inventory=inventory)) == []
