@@ -1,11 +1,30 @@
 """linkd runs what has a usable WAN, and renews a lease without disturbing tunnels that are up."""
 
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+from mpquic import config
+from mpquic.config import InstanceConfig
+from mpquic.linkd import instances
 from mpquic.linkd.reconcile import Action, Reconciler
 from mpquic.linkd.renew import LeaseEvidence, RenewLimiter, parse_request
 from mpquic.linkd.systemd import parse_units
 
 INSTANCES = {"mpq4": ("wan4",), "mpq5": ("wan5",), "srv": ()}
 NONE: set[str] = set()
+CLIENT = {
+    "name": "mpq5",
+    "role": "client",
+    "site": "site1",
+    "tun_name": "mpq5",
+    "bind_ip": "iface:wan5",
+    "inner_addresses": ["10.200.5.1/32"],
+    "remote_addr": "203.0.113.10",
+    "remote_port": 45005,
+    "tls": {"ca_file": "/a", "cert_file": "/b", "key_file": "/c", "server_name": "vps1"},
+}
 
 
 def test_only_instances_with_a_usable_wan_and_servers_are_started() -> None:
@@ -61,8 +80,12 @@ def test_a_stopped_instance_is_started_at_once_when_its_wan_returns() -> None:
     assert reconciler.decide(INSTANCES, NONE, {"wan5"}, {"srv"}, 3.0) == [Action("start", "mpq5")]
 
 
-def evidence(*, up: bool = False, failed: bool = False, stamp: int = 1) -> LeaseEvidence:
-    return LeaseEvidence(up, failed, stamp)
+OLD = frozenset({(4, "10.150.19.95"), (4, "10.150.19.1", 105)})
+
+
+def evidence(*, up: bool = False, failed: bool = False, stamp: int = 1, stamp6: int = 0) -> LeaseEvidence:
+    stamps = {(2, stamp), (10, stamp6)} if stamp6 else {(2, stamp)}
+    return LeaseEvidence(up, failed, frozenset(stamps), OLD)
 
 
 def test_a_first_request_renews_and_an_unanswered_one_is_followed_by_a_new_configuration() -> None:
@@ -92,8 +115,63 @@ def test_requests_are_limited_for_each_device_by_itself() -> None:
     allowed = [t for t in range(200) if limiter.decide("wan5", evidence(), float(t))]
     assert allowed == [0, 8, 24, 56, 120]
     assert limiter.decide("wan6", evidence(), 199.0) == "renew"
-    limiter.healthy("wan5")
-    assert limiter.decide("wan5", evidence(), 199.0) == "renew"
+
+
+def test_a_lease_that_gives_something_new_ends_the_pauses() -> None:
+    limiter = RenewLimiter()
+    assert [t for t in range(60) if limiter.decide("wan5", evidence(), float(t))] == [0, 8, 24, 56]
+    limiter.seen("wan5", OLD | {(4, "10.150.20.95")})
+    assert limiter.decide("wan5", evidence(), 60.0) == "renew"
+
+
+def test_an_address_that_a_reconfiguration_took_away_and_brought_back_is_nothing_new() -> None:
+    limiter = RenewLimiter()
+    asked = []
+    for second in range(200):
+        if limiter.decide("wan5", evidence(failed=True), float(second)):
+            asked.append(second)
+            for step in (frozenset[object](), frozenset(list(OLD)[:1]), OLD):
+                limiter.seen("wan5", step)
+    assert asked == [0, 8, 24, 56, 120]
+
+
+def test_a_tunnel_that_came_up_ends_the_pauses_and_one_that_stays_up_does_not() -> None:
+    limiter = RenewLimiter()
+    assert [t for t in range(60) if limiter.decide("wan5", evidence(), float(t))] == [0, 8, 24, 56]
+    assert limiter.decide("wan5", evidence(up=True), 120.0) == "renew"
+    asked = [t for t in range(121, 300) if limiter.decide("wan5", evidence(up=True), float(t))]
+    assert asked == [128, 144, 176, 240]
+
+
+def test_each_family_has_to_answer_for_itself() -> None:
+    limiter = RenewLimiter()
+    assert limiter.decide("wan5", evidence(stamp=1, stamp6=1), 0.0) == "renew"
+    assert limiter.decide("wan5", evidence(stamp=2, stamp6=2), 10.0) == "renew"
+    assert limiter.decide("wan5", evidence(stamp=3, stamp6=2), 30.0) == "reconfigure"
+
+
+def test_a_file_is_parsed_again_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+
+    def load(path: Path) -> InstanceConfig:
+        parsed.append(path.name)
+        return config.load(path)
+
+    monkeypatch.setattr(instances, "load", load)
+    (tmp_path / "mpq5.yml").write_text(yaml.safe_dump(CLIENT))
+    (tmp_path / "odd.yml").write_text("role: klient\n")
+    files = instances.InstanceFiles(tmp_path)
+    first = files.read()
+    assert first[0] == {"mpq5": (("wan5", int(socket.AF_INET)),)}
+    assert list(first[1]) == ["odd"]
+    assert files.read() == first
+    assert parsed == ["mpq5.yml", "odd.yml"]
+    replacement = tmp_path / "mpq5.new"
+    replacement.write_text(yaml.safe_dump({**CLIENT, "bind_ip": "iface:wan6"}))
+    replacement.rename(tmp_path / "mpq5.yml")
+    (tmp_path / "odd.yml").unlink()
+    assert files.read() == ({"mpq5": (("wan6", int(socket.AF_INET)),)}, {})
+    assert parsed == ["mpq5.yml", "odd.yml", "mpq5.yml"]
 
 
 def test_only_well_formed_requests_name_a_device() -> None:

@@ -62,13 +62,14 @@ class Host:
         self.state = directory / "state"
         self.instances = directory / "instances"
         self.request = directory / "request"
-        tools = directory / "bin"
+        self.tools = tools = directory / "bin"
         for path in (self.state, self.instances, tools):
             path.mkdir()
         for name, text in (("systemctl", SYSTEMCTL), ("networkctl", NETWORKCTL)):
             (tools / name).write_text(text.format(state=self.state))
             (tools / name).chmod(0o755)
         self.environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "MPQUIC_RUNTIME_DIR": str(directory)}
+        self.process: subprocess.Popen[bytes] | None = None
         self.output = (directory / "output").open("w+")
 
     def add(self, name: str, device: str) -> None:
@@ -95,6 +96,7 @@ class Host:
             requests.sendto(datagram, str(self.request))
 
     def stop(self) -> int:
+        assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(5)
 
@@ -108,7 +110,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
         ip("link", "add", "wan5", "type", "veth", "peer", "name", "isp5")
         ip("link", "set", "isp5", "up")
         yield found
-        if found.process.poll() is None:
+        if found.process is not None and found.process.poll() is None:
             found.process.kill()
             found.process.wait(5)
         found.output.close()
@@ -142,6 +144,7 @@ def test_a_new_file_is_seen_on_sighup_and_a_wrong_one_is_reported_once(host: Hos
     host.start()
     (host.instances / "odd.yml").write_text("role: klient\n")
     host.add("mpq5", "wan5")
+    assert host.process is not None
     for _ in range(2):
         os.kill(host.process.pid, signal.SIGHUP)
         wait_for(lambda: host.running() == {"mpquic@mpq5.service"})
@@ -167,21 +170,61 @@ def test_a_dead_path_gets_its_lease_renewed_and_then_the_device_configured_anew(
     assert host.stop() == 0
 
 
-def test_an_address_set_anew_by_the_lease_has_another_stamp(host: Host) -> None:
-    host.add("mpq5", "wan5")
-    bring_up()
+def test_devices_are_renewed_side_by_side(host: Host) -> None:
+    ip("link", "add", "wan6", "type", "veth", "peer", "name", "isp6")
+    ip("link", "set", "isp6", "up")
+    for device, instance, address in (("wan5", "mpq5", "10.150.19.95"), ("wan6", "mpq6", "100.64.0.100")):
+        host.add(instance, device)
+        ip("link", "set", device, "up")
+        ip("addr", "add", f"{address}/24", "dev", device)
+        ip("route", "add", "default", "dev", device, "table", "105" if device == "wan5" else "106")
+    # A renewal of wan5 that hangs until the file is there.
+    (host.tools / "networkctl").write_text(
+        f'#!/bin/sh\n[ "$2" = wan6 ] || until [ -e {host.state}/go ]; do sleep 0.02; done\n'
+        f'echo "$1 $2" >> {host.state}/log\n'
+    )
     host.start()
+    wait_for(lambda: len(host.running()) == 2)
+    for device in ("wan5", "wan6"):
+        host.ask(f"renew {device}".encode())
+    wait_for(lambda: "renew wan6" in host.log())
+    assert "renew wan5" not in host.log()
+    (host.state / "go").touch()
+    wait_for(lambda: "renew wan5" in host.log())
+    assert host.stop() == 0
 
-    def stamp() -> str:
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        (socket.AF_INET, ("addr", "replace", "10.150.19.95/24", "dev", "wan5")),
+        (
+            socket.AF_INET6,
+            ("addr", "replace", "2001:db8:5::95/64", "dev", "wan5", "valid_lft", "999", "preferred_lft", "900"),
+        ),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+@pytest.mark.usefixtures("host")
+def test_an_address_set_anew_by_the_lease_has_another_stamp(family: int, change: tuple[str, ...]) -> None:
+    def stamp() -> int:
         code = (
             "import socket; from mpquic.linkd.leases import address_stamp;"
-            "print(address_stamp(socket.if_nametoindex('wan5')))"
+            f"print(address_stamp(socket.if_nametoindex('wan5'), {int(family)}))"
         )
         command = ["ip", "netns", "exec", NAMESPACE, sys.executable, "-c", code]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout)
 
+    ip("link", "set", "wan5", "up")
+    assert stamp() == 0, "an address of the link alone is no lease"
+    ip(*change)
     first = stamp()
+    assert first > 0
     assert stamp() == first
-    bring_up()
-    assert stamp() != first
-    assert host.stop() == 0
+    ip(*change)
+    assert stamp() > first
+
+
+def test_linkd_loads_no_netlink_library() -> None:
+    code = "import sys; import mpquic.linkd.service; sys.exit('pyroute2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=20).returncode == 0

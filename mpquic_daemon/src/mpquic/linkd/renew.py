@@ -4,6 +4,9 @@ A path that stays silent may mean that the provider has renumbered and told nobo
 gave the lease, and disturbs nothing. `reconfigure` forgets the lease and asks everybody, which takes the address away
 for a moment: only when no tunnel on the device is up, and either the gateway no longer resolves or the last renewal
 went unanswered (the kernel's stamp on the address didn't change).
+
+The pauses between renewals grow until the lease gives something new or a tunnel comes up. That an address comes back
+is no such sign, since a reconfiguration takes it away itself.
 """
 
 from __future__ import annotations
@@ -20,18 +23,23 @@ Verb = Literal["renew", "reconfigure"]
 
 @dataclass(frozen=True, slots=True)
 class LeaseEvidence:
-    """What is known of a device when a request comes: facts, not conclusions."""
+    """What is known of a device when a request comes: facts, not conclusions.
+
+    `address_stamps` holds (family, time of the address's last change) for each family that has an address,
+    `identity` the addresses and gateways that the device has.
+    """
 
     tunnel_up: bool
     gateway_failed: bool
-    address_stamp: int
+    address_stamps: frozenset[tuple[int, int]]
+    identity: frozenset[object]
 
 
 @dataclass(slots=True)
 class _Device:
     last: float
     pause: float
-    address_stamp: int
+    evidence: LeaseEvidence
 
 
 class RenewLimiter:
@@ -50,20 +58,26 @@ class RenewLimiter:
         if not self.wants(device, now):
             return None
         known = self._devices.get(device)
-        if known is None or now - known.last > max(CALM, 2 * known.pause):
+        if known is None or now - known.last > max(CALM, 2 * known.pause) or self._recovered(known, evidence):
             unanswered = False
-            self._devices[device] = _Device(now, FIRST_PAUSE, evidence.address_stamp)
+            self._devices[device] = _Device(now, FIRST_PAUSE, evidence)
         else:
-            unanswered = known.address_stamp == evidence.address_stamp
-            known.last, known.address_stamp = now, evidence.address_stamp
-            known.pause = min(known.pause * 2, LAST_PAUSE)
+            unanswered = bool(known.evidence.address_stamps & evidence.address_stamps)
+            self._devices[device] = _Device(now, min(known.pause * 2, LAST_PAUSE), evidence)
         if evidence.tunnel_up:
             return "renew"
         return "reconfigure" if evidence.gateway_failed or unanswered else "renew"
 
-    def healthy(self, device: str) -> None:
-        """Forget the pauses of `device`: its lease was seen to change, or a tunnel came up on it."""
-        self._devices.pop(device, None)
+    @staticmethod
+    def _recovered(known: _Device, evidence: LeaseEvidence) -> bool:
+        """Tell whether a tunnel has come up since the last request. One that was up all the time proves nothing."""
+        return evidence.tunnel_up and not known.evidence.tunnel_up
+
+    def seen(self, device: str, identity: frozenset[object]) -> None:
+        """Take notice of what `device` has now; an address or gateway that is new ends its pauses."""
+        known = self._devices.get(device)
+        if known is not None and identity - known.evidence.identity:
+            del self._devices[device]
 
 
 def parse_request(datagram: bytes) -> str | None:

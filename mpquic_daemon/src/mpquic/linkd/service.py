@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import grp
 import os
 import signal
 import socket
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING
 
-from mpquic.config import ClientConfig, InstanceConfig, load
 from mpquic.linkd import leases
+from mpquic.linkd.instances import InstanceFiles, Wan
 from mpquic.linkd.reconcile import Reconciler
-from mpquic.linkd.renew import RenewLimiter, parse_request
+from mpquic.linkd.renew import LeaseEvidence, RenewLimiter, parse_request
 from mpquic.linkd.systemd import CommandError, ServiceControl
 from mpquic.net.netlink import LinkMonitor
-from mpquic.schema import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from mpquic.daemon.journal import Journal
-    from mpquic.linkd.renew import LeaseEvidence
     from mpquic.net.notify import Notifier
 
 PERIOD = 15.0
@@ -36,8 +35,8 @@ SETTLE = 0.05
 GROUP = "mpquic"
 MAX_DATAGRAM = 256
 
-Wan = tuple[str, int]
-"""Device and address family (socket.AF_INET, AF_INET6) that an instance needs."""
+Evidence = Callable[[LinkMonitor, str, Collection[int], Collection[str]], Awaitable[LeaseEvidence]]
+"""Takes the monitor, a device, the address families that are used on it, and the instances that use it."""
 
 
 class LinkDaemon:
@@ -50,10 +49,10 @@ class LinkDaemon:
         control: ServiceControl,
         journal: Journal,
         notifier: Notifier,
-        evidence: Callable[[LinkMonitor, str, list[str]], Awaitable[LeaseEvidence]] = leases.gather,
+        evidence: Evidence = leases.gather,
         hold: float = 10.0,
     ) -> None:
-        self._directory = instances_dir
+        self._files = InstanceFiles(instances_dir)
         self._request_path = request_socket
         self._control = control
         self._journal = journal
@@ -67,7 +66,7 @@ class LinkDaemon:
         self._running: set[str] = set()
         self._wake = asyncio.Event()
         self._stopping = False
-        self._renewals: set[asyncio.Task[None]] = set()
+        self._renewals: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Run until `stop`; OSError when the request socket or netlink can't be had."""
@@ -77,7 +76,7 @@ class LinkDaemon:
         loop.add_reader(self._monitor.fileno(), self._on_netlink)
         watchdog = asyncio.create_task(self._watchdog())
         self._notifier.ready()
-        self._journal.info("linkd.started", instances=str(self._directory))
+        self._journal.info("linkd.started", instances=str(self._files.directory))
         try:
             while not self._stopping:
                 await self._reconcile()
@@ -89,9 +88,10 @@ class LinkDaemon:
             requests.close()
             self._monitor.close()
             self._request_path.unlink(missing_ok=True)
-            for task in (watchdog, *self._renewals):
+            tasks = (watchdog, *self._renewals.values())
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(watchdog, *self._renewals, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def stop(self) -> None:
         """End `run`."""
@@ -141,20 +141,12 @@ class LinkDaemon:
                 self._journal.limited(f"unit {action.instance}", now, "linkd.systemd_failed", error=error)
 
     def _read_instances(self) -> None:
-        wanted: dict[str, tuple[Wan, ...]] = {}
-        broken: dict[str, str] = {}
         try:
-            files = sorted(path for path in self._directory.iterdir() if path.suffix == ".yml")
+            wanted, broken = self._files.read()
         except OSError as error:
             # An unreadable directory says nothing about what should run: leave everything as it is.
-            broken = dict.fromkeys(self._wanted, str(error.strerror))
-            self._report_broken(broken)
+            self._report_broken(dict.fromkeys(self._wanted, str(error.strerror)))
             return
-        for path in files:
-            try:
-                wanted[path.stem] = _wans(load(path))
-            except ConfigError as error:
-                broken[path.stem] = str(error)
         self._report_broken(broken)
         self._wanted = wanted
 
@@ -173,7 +165,7 @@ class LinkDaemon:
             self._wake.set()
         for state in changed:
             self._journal.info("linkd.wan", device=state.device, usable=state.usable, reason=state.reason() or "-")
-            self._limiter.healthy(state.device)
+            self._limiter.seen(state.device, leases.identity(state, self._families(state.device)))
             self._wake.set()
 
     def _on_request(self, requests: socket.socket) -> None:
@@ -187,13 +179,15 @@ class LinkDaemon:
             users = [name for name, wans in self._wanted.items() if any(wan == device for wan, _ in wans)]
             if device is None or not users:
                 self._journal.limited("request", now, "linkd.request_refused", request=datagram[:64])
-            elif self._limiter.wants(device, now) and not self._renewals:
-                task = asyncio.create_task(self._renew(device, users))
-                self._renewals.add(task)
-                task.add_done_callback(self._on_renewed)
+            elif self._limiter.wants(device, now) and device not in self._renewals:
+                self._renewals[device] = task = asyncio.create_task(self._renew(device, users))
+                task.add_done_callback(functools.partial(self._on_renewed, device))
 
-    def _on_renewed(self, task: asyncio.Task[None]) -> None:
-        self._renewals.discard(task)
+    def _families(self, device: str) -> set[int]:
+        return {family for wans in self._wanted.values() for wan, family in wans if wan == device}
+
+    def _on_renewed(self, device: str, task: asyncio.Task[None]) -> None:
+        del self._renewals[device]
         if not task.cancelled() and task.exception() is not None:
             self._journal.fault("linkd.fault", task.exception())
 
@@ -202,7 +196,7 @@ class LinkDaemon:
         if not self._monitor.state(device).carrier:
             return  # networkd asks for a lease by itself when the carrier returns.
         try:
-            evidence = await self._evidence(self._monitor, device, users)
+            evidence = await self._evidence(self._monitor, device, self._families(device), users)
             verb = self._limiter.decide(device, evidence, now)
             if verb is None:
                 return
@@ -243,12 +237,6 @@ class LinkDaemon:
         while interval is not None:
             self._notifier.watchdog()
             await asyncio.sleep(interval / 2)
-
-
-def _wans(config: InstanceConfig) -> tuple[Wan, ...]:
-    if not isinstance(config, ClientConfig):
-        return ()
-    return tuple((path.bind_device, path.family) for path in config.paths if path.bind_device is not None)
 
 
 def install_signals(daemon: LinkDaemon) -> None:

@@ -1,0 +1,69 @@
+"""The instance files: which WANs each instance needs. A file is parsed again only when it has changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpquic.config import ClientConfig, InstanceConfig, load
+from mpquic.schema import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Wan = tuple[str, int]
+"""Device and address family (socket.AF_INET, AF_INET6) that an instance needs."""
+
+_Version = tuple[int, int, int]
+
+
+class InstanceFiles:
+    """The `*.yml` files of a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._parsed: dict[str, tuple[_Version, tuple[Wan, ...] | ConfigError]] = {}
+
+    def read(self) -> tuple[dict[str, tuple[Wan, ...]], dict[str, str]]:
+        """Return the WANs of each instance, and the problem of each whose file is wrong.
+
+        Raises:
+            OSError: the directory can't be read.
+        """
+        wanted: dict[str, tuple[Wan, ...]] = {}
+        broken: dict[str, str] = {}
+        for path in sorted(path for path in self.directory.iterdir() if path.suffix == ".yml"):
+            found = self._one(path)
+            if isinstance(found, ConfigError):
+                broken[path.stem] = str(found)
+            else:
+                wanted[path.stem] = found
+        for name in self._parsed.keys() - wanted.keys() - broken.keys():
+            del self._parsed[name]
+        return wanted, broken
+
+    def _one(self, path: Path) -> tuple[Wan, ...] | ConfigError:
+        try:
+            # Before the reading: what is written after it has another version and is read next time.
+            status = path.stat()
+        except OSError:
+            return _load(path)
+        version = (status.st_mtime_ns, status.st_size, status.st_ino)
+        known = self._parsed.get(path.stem)
+        if known is not None and known[0] == version:
+            return known[1]
+        found = _load(path)
+        self._parsed[path.stem] = version, found
+        return found
+
+
+def _load(path: Path) -> tuple[Wan, ...] | ConfigError:
+    try:
+        return _wans(load(path))
+    except ConfigError as error:
+        return error
+
+
+def _wans(config: InstanceConfig) -> tuple[Wan, ...]:
+    if not isinstance(config, ClientConfig):
+        return ()
+    return tuple((path.bind_device, path.family) for path in config.paths if path.bind_device is not None)
