@@ -1,4 +1,4 @@
-"""site.yml on a provisioned site: nothing to do (idempotence is a step of the scenario), and after an edit just that."""
+"""site.yml on a provisioned site: nothing to do, and after an edit just what the edit says."""
 
 from __future__ import annotations
 
