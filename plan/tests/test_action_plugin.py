@@ -14,16 +14,21 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ANSIBLE = Path(sys.executable).with_name("ansible-playbook")
 PLAY = """
-- hosts: localhost
+- hosts: vps:sites
   gather_facts: false
+  any_errors_fatal: true
   tasks:
     - mpquic_plan:
         known_variables: [mpquic_pki_dir]
+      run_once: true
       register: planned
     - ansible.builtin.copy:
-        dest: "{{ out }}"
+        dest: "{{ out }}-{{ inventory_hostname }}"
         content: "{{ planned.hosts | to_json }}"
         mode: "0600"
+      connection: local
+      vars:
+        ansible_python_interpreter: "{{ ansible_playbook_python }}"
 """
 INVENTORY: dict[str, Any] = {
     "all": {
@@ -59,17 +64,34 @@ def _run(folder: Path, inventory: dict[str, Any], *more: str) -> subprocess.Comp
         "ANSIBLE_LOCALHOST_WARNING": "false",
         "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
     }
-    command = [str(ANSIBLE), "-i", "inventory.json", "play.yml", "-e", f"out={folder}/plan.json", *more]
+    command = [str(ANSIBLE), "-i", "inventory.json", "play.yml", "-e", f"out={folder}/plan", *more]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_the_plan_is_made_of_templated_variables_of_all_hosts(tmp_path: Path) -> None:
     done = _run(tmp_path, INVENTORY)
     assert done.returncode == 0, done.stdout + done.stderr
-    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert (tmp_path / "plan-vps1").read_text() == (tmp_path / "plan-site1-client").read_text()
+    plan = json.loads((tmp_path / "plan-vps1").read_text())
     assert sorted(plan) == ["site1-client", "vps1"]
     assert plan["site1-client"]["site"]["id"] == 1
     assert [wan["device"] for wan in plan["site1-client"]["wans"]] == ["enp7s7"]
+
+
+@pytest.mark.parametrize("host", ["site1-client", "vps1"])
+def test_a_run_for_one_host_has_the_plan_of_all(tmp_path: Path, host: str) -> None:
+    done = _run(tmp_path, INVENTORY, "--limit", host)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in tmp_path.glob("plan-*")] == [f"plan-{host}"]
+    assert sorted(json.loads((tmp_path / f"plan-{host}").read_text())) == ["site1-client", "vps1"]
+
+
+def test_a_run_for_one_host_finds_the_mistakes_of_others(tmp_path: Path) -> None:
+    inventory = json.loads(json.dumps(INVENTORY))
+    inventory["all"]["children"]["vps"]["hosts"]["vps1"]["vps"]["colour"] = "red"
+    done = _run(tmp_path, inventory, "--limit", "site1-client")
+    assert done.returncode != 0
+    assert "vps1: vps.colour: unknown key" in done.stdout
 
 
 def test_all_problems_are_listed_and_nothing_is_written(tmp_path: Path) -> None:
@@ -82,7 +104,7 @@ def test_all_problems_are_listed_and_nothing_is_written(tmp_path: Path) -> None:
     inventory["all"]["vars"]["mpquic_pki_dri"] = "/nowhere"
     done = _run(tmp_path, inventory)
     assert done.returncode != 0
-    assert not (tmp_path / "plan.json").exists()
+    assert not list(tmp_path.glob("plan-*"))
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
     assert any("5 problems in the variables; no host was touched:" in line for line in lines), done.stdout
     for expected in (

@@ -43,17 +43,18 @@ options:
 
 EXAMPLES = r"""
 - name: Plan
-  hosts: localhost
+  hosts: sites:vps
   gather_facts: false
   tasks:
     - name: Build the plan of the fleet
       mpquic_plan:
+      run_once: true
       register: mpquic_plan
 
 - name: Provision
   hosts: sites:vps
   vars:
-    mpquic_slice: "{{ hostvars['localhost'].mpquic_plan.hosts[inventory_hostname] }}"
+    mpquic_slice: "{{ mpquic_plan.hosts[inventory_hostname] }}"
 """
 
 RETURN = r"""
