@@ -13,7 +13,9 @@ description:
   - Only running units are touched; whether a unit runs is decided elsewhere. Units no longer named are stopped.
 options:
   units:
-    description: Units, each with C(name), C(restart_files) and optionally C(config), a file of which parts may be hot.
+    description:
+      - Units, each with C(name), C(restart_files), and optionally C(config), a file of which parts may be hot, and
+        C(reload_files), which a reload reads again.
     type: list
     elements: dict
     required: true
@@ -61,9 +63,11 @@ class Applied:
         self.config_copy = state / f"{unit['name']}.config"
         self.config = Path(unit["config"]) if unit.get("config") else None
         self._restart_files = list(unit["restart_files"])
+        self.reload_sum_file = state / f"{unit['name']}.reload"
+        self._reload_files = list(unit.get("reload_files", []))
 
     def need(self) -> str:
-        """`none`, `restart`, or `config` when only the configuration differs."""
+        """`none`, `restart`, `config` when only the configuration differs, or `reload` when only other hot files do."""
         if not self.sum_file.is_file() or self.sum_file.read_text() != sum_of(self._restart_files):
             return "restart"
         if self.config is not None:
@@ -71,6 +75,10 @@ class Applied:
                 return "restart"
             if self.config.is_file() and self.config_copy.read_bytes() != self.config.read_bytes():
                 return "config"
+        if self._reload_files:
+            former = self.reload_sum_file.read_text() if self.reload_sum_file.is_file() else ""
+            if former != sum_of(self._reload_files):
+                return "reload"
         return "none"
 
     def remember(self) -> None:
@@ -79,11 +87,16 @@ class Applied:
         if self.config is not None and self.config.is_file():
             shutil.copyfile(self.config, self.config_copy)
         self.sum_file.write_text(sum_of(self._restart_files))
+        if self._reload_files:
+            self.reload_sum_file.write_text(sum_of(self._reload_files))
+        else:
+            self.reload_sum_file.unlink(missing_ok=True)
 
     def forget(self) -> None:
         """Remove the notes of a unit."""
         self.sum_file.unlink(missing_ok=True)
         self.config_copy.unlink(missing_ok=True)
+        self.reload_sum_file.unlink(missing_ok=True)
 
 
 def needs_restart(module: AnsibleModule, applied: Applied) -> bool:
@@ -144,7 +157,7 @@ def main() -> None:
         need = applied.need()
         if need == "none" and unit["name"] in module.params["force"]:
             need = "restart"
-        if need == "config" and not needs_restart(module, applied):
+        if need == "reload" or (need == "config" and not needs_restart(module, applied)):
             reloaded.append(unit["name"])
         elif need != "none":
             restarted.append(unit["name"])

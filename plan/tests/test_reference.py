@@ -106,6 +106,29 @@ def test_the_firewalls_open_what_is_needed(client: dict[str, Any], server: dict[
     assert server["firewall"]["site_to_site"] is False
 
 
+def test_forwarding_waits_for_the_packet_filter(client: dict[str, Any], server: dict[str, Any]) -> None:
+    for plan in (client, server):
+        assert plan["forwarding"] == {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
+        assert not set(plan["forwarding"]) & set(plan["sysctl"])
+
+
+def test_servers_always_have_a_list_of_revoked_certificates(server: dict[str, Any]) -> None:
+    assert server["pki"]["revoked"] == []
+    named = {instance["config"]["tls"]["revoked_file"] for instance in server["instances"]}
+    assert named == {server["pki"]["revoked_file"]}
+
+
+def test_the_client_asks_the_dns_servers_of_its_egress_first(changed: Callable[..., Hosts]) -> None:
+    changes = [
+        ("site1-client", "site.management[0].dns", ["10.10.11.1", "10.10.11.3"]),
+        ("site1-client", "site.management[1].dns", ["10.10.10.1", "10.10.11.1"]),
+        ("site1-client", "site.management[1].gateway", "10.10.10.1"),
+        ("site1-client", "site.egress", "mgmt2"),
+    ]
+    client = build(changed(changes))["site1-client"]
+    assert client["resolvers"] == ["10.10.10.1", "10.10.11.1", "10.10.11.3"]
+
+
 def test_own_traffic_leaves_by_management(client: dict[str, Any]) -> None:
     assert client["egress"] == "mgmt1"
     first, second = client["management"]
@@ -171,6 +194,7 @@ def test_a_routed_site_is_masqueraded_by_nobody_but_the_vps(changed: Callable[..
     assert [route["destination"] for route in _by_name(server["tuns"])["mpq5"]["routes"]][2:] == prefixes
     assert "192.168.105.0/24" in server["firewall"]["masquerade4"]
     assert "198.51.100.0/28" not in server["firewall"]["masquerade4"]
+    assert server["firewall"]["routed"] == ["198.51.100.0/28"]
     behind = [route for route in _by_name(client["lans"])["lan5"]["routes"] if route["gateway"]]
     assert {(route["destination"], route["gateway"]) for route in behind} == {
         ("192.168.105.0/24", "172.16.5.2"),

@@ -10,12 +10,13 @@ Slice = dict[str, Any]
 LINK_KINDS = ("management", "wans", "lans")
 
 
-def instance_unit(name: str, pki_files: list[str]) -> dict[str, Any]:
+def instance_unit(name: str, pki_files: list[str], reload_files: list[str]) -> dict[str, Any]:
     """Name of an instance -> unit with the files that it was started with, as units_current takes it."""
     return {
         "name": f"mpquic@{name}.service",
         "config": f"/etc/mpquic/instances/{name}.yml",
         "restart_files": ["/opt/mpquic/current/complete", "/etc/systemd/system/mpquic@.service", *pki_files],
+        "reload_files": reload_files,
     }
 
 
@@ -69,6 +70,12 @@ def configured_links(plan: Slice) -> list[str]:
     return [link.get("device", link["name"]) for link in links]
 
 
+def managed_links(listing: str, ours: list[str]) -> list[str]:
+    """Links that somebody else has systemd-networkd configure, given `networkctl list --no-legend`."""
+    rows = [line.split() for line in listing.splitlines()]
+    return [row[1] for row in rows if len(row) >= 5 and row[4] != "unmanaged" and row[1] not in (*ours, "lo")]
+
+
 class FilterModule:
     """Ansible's entry point."""
 
@@ -76,6 +83,7 @@ class FilterModule:
         return {
             "mpquic_configured_links": configured_links,
             "mpquic_instance_unit": instance_unit,
+            "mpquic_managed_links": managed_links,
             "mpquic_routing_rules": routing_rules,
             "mpquic_table_devices": table_devices,
             "mpquic_virtual_links": virtual_links,

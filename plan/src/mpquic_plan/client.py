@@ -25,6 +25,7 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
         "site": {"name": site.name, "id": site.site_id, "lan_mode": site.lan_mode, "vps": vps.host},
         "egress": egress,
         "management": [_management(item, egress) for item in sorted(site.management, key=lambda item: item.number)],
+        "resolvers": _resolvers(site, egress),
         "wans": [_wan(wan, site, egress) for wan in sorted(site.wans, key=lambda wan: wan.number)],
         "lans": [_lan(lan, site, wans) for lan in lans],
         "tuns": [_tun(tunnel, site, wans[tunnel.wan], listeners[tunnel.listener]) for tunnel in tunnels],
@@ -39,6 +40,7 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
         "firewall": firewall.client(site, wans, {tunnel.name: tunnel_sizes(tunnel, wans) for tunnel in tunnels}),
         "routing_tables": _table_names(site),
         "sysctl": hosts.sysctl(),
+        "forwarding": hosts.forwarding(),
         "ranges": hosts.ranges(),
         "pki": hosts.client_pki(site),
         "daemon": dict(hosts.DAEMON),
@@ -51,6 +53,12 @@ def egress_name(site: Site) -> str | None:
         return site.egress
     ways = [item for item in site.management if item.address is None or item.gateway is not None]
     return min(ways, key=lambda item: item.number).name if ways else None
+
+
+def _resolvers(site: Site, egress: str | None) -> list[str]:
+    """Return the DNS servers of the management interfaces, those of the egress first, each once."""
+    items = sorted(site.management, key=lambda item: (item.name != egress, item.number))
+    return list(dict.fromkeys(server for item in items for server in item.dns))
 
 
 def tunnel_sizes(tunnel: Tunnel, wans: dict[str, Wan]) -> sizes.Sizes:

@@ -60,13 +60,20 @@ def client(site: Site, wans: Mapping[str, Wan], sizes_of: Mapping[str, Sizes]) -
     }
 
 
-def server(vps: Vps, mss: list[dict[str, Any]], masquerade4: list[str], masquerade6: list[str]) -> dict[str, Any]:
-    """Return the firewall of a VPS; `masquerade4` and `masquerade6` are the inner prefixes that need its address."""
+def server(
+    vps: Vps, mss: list[dict[str, Any]], masquerade4: list[str], masquerade6: list[str], routed: list[str]
+) -> dict[str, Any]:
+    """Return the firewall of a VPS.
+
+    `masquerade4` and `masquerade6` are the inner prefixes that need its address, `routed` those that the Internet
+    routes to it, of either family.
+    """
     return {
         "udp_ports": sorted(listener.port for listener in vps.listeners),
         "tun_devices": sorted(listener.tun for listener in vps.listeners),
         "masquerade4": masquerade4,
         "masquerade6": masquerade6,
+        "routed": routed,
         "mss": mss,
         "site_to_site": vps.site_to_site,
         "ssh": {"ports": "auto" if vps.ssh_ports is None else sorted(vps.ssh_ports)},

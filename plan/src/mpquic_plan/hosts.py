@@ -35,8 +35,8 @@ def client_tls(site: Site, vps: Vps) -> dict[str, str]:
 
 def server_tls(vps: Vps) -> dict[str, str]:
     """Return the `tls` of a server instance."""
-    revoked = {"revoked_file": REVOKED_FILE} if vps.revoked_certificates else {}
-    return {**_files(vps.host), **revoked}
+    # Named when it is empty too: so the first revocation is a matter of the file's content alone.
+    return {**_files(vps.host), "revoked_file": REVOKED_FILE}
 
 
 def client_pki(site: Site) -> dict[str, Any]:
@@ -77,12 +77,11 @@ def _files(name: str) -> dict[str, str]:
 def sysctl() -> dict[str, int]:
     """Return the kernel settings of a host.
 
+    Forwarding is apart (`forwarding`), as it has to wait for the packet filter.
     rp_filter takes the stricter of `all` and an interface's own value, and with 1 or 2 drops answers that come by a WAN
     or a TUN; so it is 0 for all, for those that exist (`*`) and those that come.
     """
     return {
-        "net.ipv4.ip_forward": 1,
-        "net.ipv6.conf.all.forwarding": 1,
         "net.ipv4.conf.all.rp_filter": 0,
         "net.ipv4.conf.default.rp_filter": 0,
         "net.ipv4.conf.*.rp_filter": 0,
@@ -91,6 +90,11 @@ def sysctl() -> dict[str, int]:
         "net.ipv6.conf.all.ignore_routes_with_linkdown": 1,
         "net.ipv6.conf.default.ignore_routes_with_linkdown": 1,
     }
+
+
+def forwarding() -> dict[str, int]:
+    """Return the kernel settings that let a host forward; only for when its packet filter is loaded."""
+    return {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
 
 
 def ranges() -> dict[str, Any]:

@@ -23,6 +23,7 @@ CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     references.lans_use_known_tunnels,
     references.fallbacks_are_known,
     references.egress_leads_out,
+    references.management_by_dhcp_is_the_egress,
     references.zones_are_known,
     references.liveness_has_room,
     addresses.gateways_are_in_their_subnets,

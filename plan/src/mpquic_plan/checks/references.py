@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpquic_plan.client import egress_name
 from mpquic_plan.firewall import ZONES, zone_devices
 from mpquic_plan.problem import Problem, unknown
 
@@ -106,6 +107,25 @@ def egress_leads_out(fleet: Fleet) -> Iterator[Problem]:
         for item in site.management:
             if item.name == site.egress and item.address is not None and item.gateway is None:
                 yield Problem(site.host, "site.egress", f"{item.name} leads nowhere; state a gateway in {item.path}")
+
+
+def management_by_dhcp_is_the_egress(fleet: Fleet) -> Iterator[Problem]:
+    """No management interface has a gateway that nothing uses.
+
+    The gateway of DHCP is only used by the egress; replies to whoever is beyond it would leave by another interface.
+    """
+    for site in fleet.sites.values():
+        egress = egress_name(site)
+        if egress not in _names(site, "wans") | _names(site, "management"):
+            continue
+        for item in site.management:
+            if item.address is None and item.name != egress:
+                yield Problem(
+                    site.host,
+                    f"{item.path}.address",
+                    f"the egress is {egress}, so the gateway that DHCP gives {item.name} would not be used and nobody "
+                    f"beyond it could log in; state address and gateway, or egress: {item.name}",
+                )
 
 
 def zones_are_known(fleet: Fleet) -> Iterator[Problem]:

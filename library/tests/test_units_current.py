@@ -1,0 +1,44 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from units_current import Applied
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> dict[str, Any]:
+    for name in ("release", "config", "revoked"):
+        (tmp_path / name).write_text("1")
+    return {
+        "name": "mpquic@mpq1.service",
+        "restart_files": [str(tmp_path / "release")],
+        "config": str(tmp_path / "config"),
+        "reload_files": [str(tmp_path / "revoked")],
+    }
+
+
+def test_what_is_not_known_is_restarted(tmp_path: Path, unit: dict[str, Any]) -> None:
+    assert Applied(tmp_path / "state", unit).need() == "restart"
+
+
+@pytest.mark.parametrize(("changed", "need"), [("release", "restart"), ("config", "config"), ("revoked", "reload")])
+def test_each_file_has_its_consequence_once(tmp_path: Path, unit: dict[str, Any], changed: str, need: str) -> None:
+    applied = Applied(tmp_path / "state", unit)
+    applied.remember()
+    assert applied.need() == "none"
+    (tmp_path / changed).write_text("2")
+    assert applied.need() == need
+    applied.remember()
+    assert applied.need() == "none"
+
+
+def test_a_unit_that_gets_files_to_reload_is_reloaded(tmp_path: Path, unit: dict[str, Any]) -> None:
+    Applied(tmp_path / "state", {**unit, "reload_files": []}).remember()
+    assert Applied(tmp_path / "state", unit).need() == "reload"
+
+
+def test_nothing_is_left_of_a_forgotten_unit(tmp_path: Path, unit: dict[str, Any]) -> None:
+    applied = Applied(tmp_path / "state", unit)
+    applied.remember()
+    applied.forget()
+    assert list((tmp_path / "state").iterdir()) == []
