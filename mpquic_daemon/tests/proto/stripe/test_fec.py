@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import random
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpquic.proto.frame import Frame, FrameError
@@ -121,7 +120,7 @@ def test_shards_never_mix_classes_or_dscp() -> None:
         return Frame(first + bytes(30), traffic_class, 0)
 
     frames = [frame(1, 0), frame(1, 3), frame(1, 0xB8), frame(0, 0xB8), frame(0, 0xB8, version=6), frame(0, 0)]
-    runs = bundle(frames, 1000)
+    runs = bundle(frames, 1000, 10**6).runs
     assert [label for label, _ in runs] == [256, 256 + 46, 46, 0]
     assert [len(bodies) for _, bodies in runs] == [1, 1, 1, 1]
     assert b"".join(body for _, bodies in runs for body in bodies) == b"".join(one.encode() for one in frames)
@@ -131,8 +130,12 @@ def test_shards_never_mix_classes_or_dscp() -> None:
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=40))
 def test_a_shard_holds_as_many_small_frames_as_fit(sizes: list[int]) -> None:
     frames = [Frame(b"\x45\0".ljust(size, b"x")[:size], 1, place) for place, size in enumerate(sizes)]
-    [(_, bodies)] = bundle(frames, 100)
+    [(_, bodies)] = bundle(frames, 100, 10**6).runs
     assert all(len(body) <= 100 for body in bodies)
     assert b"".join(bodies) == b"".join(frame.encode() for frame in frames)
-    with pytest.raises(FrameError, match="oversized"):
-        bundle([Frame(bytes(93), 1, 0)], 100)
+
+
+def test_frames_are_taken_while_there_is_room_and_those_that_never_fit_are_counted() -> None:
+    frames = [Frame(bytes(50), 1, 0), Frame(bytes(93), 1, 1), Frame(bytes(50), 1, 2), Frame(bytes(50), 1, 3)]
+    assert bundle(frames, 100, 59) == ([(256, [frames[0].encode(), frames[2].encode()])], 3, 1)
+    assert bundle(frames, 100, 0) == ([], 0, 0)

@@ -16,11 +16,11 @@ from .duplex import Duplex, Weather
 MSS_SHARE = 1448 / 1500
 
 
-def goodput_share(duplex: Duplex, seconds: float = 2.0) -> float:
+def goodput_share(duplex: Duplex, seconds: float = 1.5) -> float:
     """Share of what plain TCP would carry on the same link, were it not to mind the loss."""
     duplex.run_until_ready()
     duplex.client.offer(10**9)
-    duplex.run(1.5)
+    duplex.run(1.0)
     before = duplex.server.received_bytes
     duplex.run(seconds)
     weather = duplex.up.weather

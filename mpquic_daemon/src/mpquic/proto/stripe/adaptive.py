@@ -84,7 +84,7 @@ class OverheadBudget:
         self.credit = min(self._depth, self.credit + size * self.share)
 
     def spend(self, size: int, *, reserve: int = 0) -> bool:
-        """Take `size` bytes for a copy or for parity; False when less than `reserve` would be left, and none is taken."""
+        """Take `size` bytes for a copy or for parity; False, and none taken, when less than `reserve` would be left."""
         if size > self.credit - reserve:
             return False
         self.credit -= size

@@ -12,7 +12,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
@@ -197,6 +196,11 @@ class Opener:
         """The newest epoch of which a packet has been opened."""
         return self._current.epoch
 
+    @property
+    def current(self) -> EpochKey:
+        """Key of the newest epoch of which a packet has been opened."""
+        return self._current
+
     def key_for(self, epoch_bits: int, now: float) -> EpochKey | None:
         """Return the key that a packet with these epoch bits may be sealed with, None when it is gone or unknown."""
         current = self._current
@@ -211,18 +215,9 @@ class Opener:
             self._previous = None
         return None
 
-    def open(
-        self, key: EpochKey, number: int, sealed: memoryview | bytes, header: memoryview | bytes, now: float
-    ) -> bytes | None:
-        """Return the body, or None when it was not sealed with this key under this number.
-
-        `number` is the full packet number, with CONTROL_SPACE added for a control type.
-        """
-        try:
-            body = key.aead.decrypt((key.iv ^ number).to_bytes(12, "big"), sealed, header)
-        except InvalidTag:
-            return None
+    def opened(self, key: EpochKey, now: float) -> EpochKey:
+        """A packet was opened with `key`: move on when it is the next one. Returns the current key."""
         if key is self._next:
             self._previous, self._previous_until = self._current, now + OLD_KEY_LIFETIME
             self._current, self._next = key, key.next()
-        return body
+        return self._current

@@ -99,20 +99,9 @@ class StripeSender:
             return 0
         if self.pacer.idle(now) and self.inflight.bytes < self.controller.congestion_window // 2:
             self.inflight.mark_app_limited()
-        capacity = self._config.shard_capacity
-        fitting: list[Frame] = []
-        taken = 0
-        for frame in frames:
-            if room <= 0:
-                break
-            size = frame.size
-            taken += 1
-            if size > capacity:
-                self.oversized += 1
-                continue
-            fitting.append(frame)
-            room -= size
-        for label, bodies in bundle(fitting, capacity):
+        runs, taken, oversized = bundle(frames, self._config.shard_capacity, room)
+        self.oversized += oversized
+        for label, bodies in runs:
             self._send_bodies(label, bodies, now)
         return taken
 

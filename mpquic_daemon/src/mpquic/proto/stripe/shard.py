@@ -6,7 +6,8 @@ told from content without a length field of their own, and never travel.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple
 
 from mpquic.proto.frame import BASE_HEADER_SIZE, FRAME_VERSION, Frame, FrameError, FrameFlag
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
+_BASE = Struct("!BBHI")
+_VERSION_BITS = FRAME_VERSION << 4
 _HEADER_SIZES = (8, 10, 10, 12) * 2
 
 
@@ -32,40 +35,62 @@ def flow_label(frame: Frame) -> int:
     return label | (first & 0x0F) << 2 | payload[1] >> 6
 
 
-def bundle(frames: Sequence[Frame], capacity: int) -> list[tuple[int, list[bytes]]]:
-    """Lay frames into shards of at most `capacity` bytes; neighbours of equal label share shards.
+class Bundles(NamedTuple):
+    """Frames laid into shards. `runs` are (label, bodies) in order; `taken` frames went in, or were `oversized`."""
 
-    Returns runs of (label, bodies) in order.
+    runs: list[tuple[int, list[bytes]]]
+    taken: int
+    oversized: int
 
-    Raises:
-        FrameError: a frame is larger than a shard.
+
+def bundle(frames: Sequence[Frame], capacity: int, room: int) -> Bundles:
+    """Lay frames into shards of at most `capacity` bytes, until `room` bytes are used; neighbours of equal label share.
+
+    The last frame may overshoot `room`. Frames that no shard takes are left out and counted.
     """
     runs: list[tuple[int, list[bytes]]] = []
     bodies: list[bytes] = []
     parts: list[bytes | memoryview] = []
-    room = 0
-    current = -1
+    left = 0
+    label, start, current_class = -1, b"", -1
+    taken = oversized = 0
+    pack, join = _BASE.pack, b"".join
     for frame in frames:
-        label = flow_label(frame)
-        size = frame.size
-        if label != current or size > room:
-            if size > capacity:
-                raise FrameError("oversized")
-            if parts:
-                bodies.append(b"".join(parts))
-            if label != current:
-                bodies = []
-                runs.append((label, bodies))
-                current = label
-            parts = [frame.encode_header(), frame.payload]
-            room = capacity - size
+        if room <= 0:
+            break
+        taken += 1
+        payload, flags = frame.payload, frame.flags
+        if flags & 3:
+            header = frame.encode_header()
         else:
-            parts.append(frame.encode_header())
-            parts.append(frame.payload)
-            room -= size
+            header = pack(_VERSION_BITS | flags, frame.traffic_class, len(payload), frame.sequence & 0xFFFFFFFF)
+        size = len(header) + len(payload)
+        if size > capacity:
+            oversized += 1
+            continue
+        room -= size
+        # Neighbours mostly begin alike; only when they don't, the label is looked up.
+        if payload[:2] != start or frame.traffic_class != current_class or flags & _FRAGMENT:
+            start, current_class = bytes(payload[:2]), frame.traffic_class
+            new = flow_label(frame)
+            if new != label:
+                if parts:
+                    bodies.append(join(parts))
+                    parts = []
+                bodies, label = [], new
+                runs.append((label, bodies))
+        if parts and size > left:
+            bodies.append(join(parts))
+            parts = []
+        if parts:
+            parts += (header, payload)
+            left -= size
+        else:
+            parts = [header, payload]
+            left = capacity - size
     if parts:
-        bodies.append(b"".join(parts))
-    return runs
+        bodies.append(join(parts))
+    return Bundles(runs, taken, oversized)
 
 
 def trim(block: bytes) -> bytes:
