@@ -53,3 +53,16 @@ def test_removing_what_is_not_there_does_nothing() -> None:
 def test_a_prefix_with_host_bits_is_refused() -> None:
     with pytest.raises(ValueError, match="host bits"):
         parse_prefix("10.0.0.1/24")
+
+
+def test_what_overlaps_is_found_without_a_look_at_every_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    table: PrefixTable[int] = PrefixTable()
+    for number in range(2000):
+        table.insert(ipaddress.ip_network((0x0A000000 + 256 * number, 24)), number)
+
+    def everything(_table: PrefixTable[int]) -> None:
+        raise AssertionError("looked at every entry")
+
+    monkeypatch.setattr(PrefixTable, "items", everything)
+    assert dict(table.overlapping(parse_prefix("10.0.2.7"))) == {parse_prefix("10.0.2.0/24"): 2}
+    assert len(dict(table.overlapping(parse_prefix("10.0.0.0/20")))) == 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from bisect import bisect_left, bisect_right, insort
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class PrefixTable(Generic[Value]):
         self._exact: dict[bytes, Value] = {}
         self._by_length: dict[tuple[int, int], dict[int, Value]] = {}
         self._lengths: dict[int, list[int]] = {4: [], 16: []}
+        self._starts: dict[int, list[tuple[int, int]]] = {4: [], 16: []}
+        """All entries of a family in order: first address and length."""
 
     def __len__(self) -> int:
         return len(self._exact) + sum(map(len, self._by_length.values()))
@@ -39,6 +42,8 @@ class PrefixTable(Generic[Value]):
     def insert(self, prefix: Network, value: Value) -> None:
         """Enter a prefix; one that is present gets the new value."""
         size = prefix.max_prefixlen // 8
+        if self.get(prefix) is None:
+            insort(self._starts[size], (int(prefix.network_address), prefix.prefixlen))
         if prefix.prefixlen == prefix.max_prefixlen:
             self._exact[prefix.network_address.packed] = value
             return
@@ -49,6 +54,9 @@ class PrefixTable(Generic[Value]):
     def remove(self, prefix: Network) -> Value | None:
         """Take a prefix out and return its value, None when it was not there."""
         size = prefix.max_prefixlen // 8
+        if self.get(prefix) is not None:
+            starts = self._starts[size]
+            del starts[bisect_left(starts, (int(prefix.network_address), prefix.prefixlen))]
         if prefix.prefixlen == prefix.max_prefixlen:
             return self._exact.pop(prefix.network_address.packed, None)
         bucket = self._by_length.get((size, prefix.prefixlen))
@@ -85,9 +93,22 @@ class PrefixTable(Generic[Value]):
         return None
 
     def overlapping(self, prefix: Network) -> Iterator[tuple[Network, Value]]:
-        """Yield every entry that shares an address with `prefix`."""
-        for network, value in self.items():
-            if network.version == prefix.version and network.overlaps(prefix):
+        """Yield every entry that shares an address with `prefix`: those around it, then those inside it."""
+        size, bits = prefix.max_prefixlen // 8, prefix.max_prefixlen
+        first = int(prefix.network_address)
+        for length in self._lengths[size]:
+            if length < prefix.prefixlen:
+                number = first >> (bits - length)
+                bucket = self._by_length[size, length]
+                if number in bucket:
+                    yield _network(number << (bits - length), size, length), bucket[number]
+        starts = self._starts[size]
+        last = first + (1 << (bits - prefix.prefixlen)) - 1
+        for start, length in starts[bisect_left(starts, (first, 0)) : bisect_right(starts, (last, bits))]:
+            if length >= prefix.prefixlen:
+                network = _network(start, size, length)
+                value = self.get(network)
+                assert value is not None  # what is in the one is in the other
                 yield network, value
 
     def items(self) -> Iterator[tuple[Network, Value]]:
@@ -96,8 +117,11 @@ class PrefixTable(Generic[Value]):
             yield ipaddress.ip_network(packed), value
         for (size, length), bucket in self._by_length.items():
             for number, value in bucket.items():
-                packed = (number << (size * 8 - length)).to_bytes(size, "big")
-                yield ipaddress.ip_network((packed, length)), value
+                yield _network(number << (size * 8 - length), size, length), value
 
     def _refresh_lengths(self, size: int) -> None:
         self._lengths[size] = sorted((length for held, length in self._by_length if held == size), reverse=True)
+
+
+def _network(first: int, size: int, length: int) -> Network:
+    return ipaddress.ip_network((first.to_bytes(size, "big"), length))
