@@ -112,6 +112,7 @@ def test_a_command_for_a_lab_that_is_down_says_how_to_start_it() -> None:
         env=environment,
         capture_output=True,
         text=True,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 1

@@ -23,7 +23,7 @@ ENVIRONMENT = os.environ | {"MPQLAB_NAME": NAME}
 FIRST_TIME_SECONDS = 900.0
 
 
-def mpqlab(*arguments: str, timeout: float = 60.0, check: bool = True) -> subprocess.CompletedProcess[str]:
+def mpqlab(*arguments: str, timeout: float = 180.0, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run the command for the lab of this test."""
     done = subprocess.run(
         [sys.executable, "-c", "import sys; from mpqlab.cli import main; sys.exit(main())", "--quiet", *arguments],
@@ -94,9 +94,13 @@ class TestRunningLab:
 
     def test_starting_again_is_quick_and_changes_nothing(self) -> None:
         leader = shell("client", "cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1")
-        started = time.monotonic()
-        assert mpqlab("up").stdout == "running already (Debian bookworm)\n"
-        assert time.monotonic() - started < 5.0
+        seconds = []
+        # Three times, since another process may have had the processor in one of them.
+        for _ in range(3):
+            started = time.monotonic()
+            assert mpqlab("up").stdout == "running already (Debian bookworm)\n"
+            seconds.append(time.monotonic() - started)
+        assert min(seconds) < 5.0
         assert shell("client", "cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1") == leader
 
     def test_the_client_is_a_bare_host_as_the_installer_leaves_it(self) -> None:
@@ -117,8 +121,8 @@ class TestRunningLab:
         )
 
     def test_the_vps_reaches_the_internet_by_name_from_its_own_address(self) -> None:
-        assert shell("vps", "curl -4 -sS -m 5 http://internet.example.net/ip") == "203.0.113.10"
-        assert shell("vps", "curl -6 -sS -m 5 http://internet.example.net/ip") == "2001:db8:113::10"
+        assert shell("vps", "curl -4 -sS -m 20 http://internet.example.net/ip") == "203.0.113.10"
+        assert shell("vps", "curl -6 -sS -m 20 http://internet.example.net/ip") == "2001:db8:113::10"
 
     def test_the_internet_knows_no_way_to_inner_addresses(self) -> None:
         for address in ("10.200.5.1", "172.16.5.2", "192.168.105.2", "10.150.19.95"):
@@ -150,13 +154,15 @@ class TestRunningLab:
         mpqlab("link", "set", "wan6", "loss_percent=0")
 
     def test_a_cut_is_silent_and_ends(self) -> None:
-        ask = "ping -c 1 -W 1 198.51.100.4 2>&1 | grep -c 'bytes from' || true"
-        assert shell("vps", ask) == "1"
+        def answers(seconds: int) -> str:
+            return shell("vps", f"ping -c 1 -W {seconds} 198.51.100.4 2>&1 | grep -c 'bytes from' || true")
+
+        assert answers(10) == "1"
         mpqlab("link", "cut", "wan4", "down")
-        assert shell("vps", ask) == "0"
+        assert answers(1) == "0"
         assert link("wan4")["cut"] == "down"
         mpqlab("link", "heal", "wan4")
-        assert shell("vps", ask) == "1"
+        assert answers(10) == "1"
 
     def test_renumbering_moves_gateway_and_public_address_there_and_back(self) -> None:
         before = link("wan5")
@@ -177,7 +183,7 @@ class TestRunningLab:
                 "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
                 "ANSIBLE_PIPELINING": pipelining,
             }
-            done = subprocess.run(base, env=environment, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(base, env=environment, capture_output=True, text=True, timeout=180, check=False)
             assert "pong" in done.stdout, done.stdout + done.stderr
 
     def test_a_reboot_keeps_files_and_forgets_what_the_kernel_knew(self) -> None:
@@ -192,13 +198,13 @@ class TestRunningLab:
         assert "enp7s8" not in devices, "what was unplugged stays so"
         assert "lookup 99" not in shell("client", "ip rule")
         assert shell("client", "nft list tables") == ""
-        assert shell("mgmt", "ping -c 1 -W 2 10.10.11.100 >/dev/null && echo there") == "there"
+        assert shell("mgmt", "ping -c 1 -W 10 10.10.11.100 >/dev/null && echo there") == "there"
         mpqlab("link", "plug", "wan6")
 
     def test_a_machine_that_went_off_by_itself_is_started_again(self) -> None:
         shell("vps", "ip tuntap add mpq9 mode tun")
         mpqlab("exec", "vps", "--", "systemctl", "poweroff", check=False)
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + 60.0
         while mpqlab("exec", "vps", "--", "true", check=False).returncode == 0:
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -9,6 +9,7 @@ from mpqlab.emulator.direction import Direction
 from mpqlab.emulator.model import DirectionConfig
 
 from .packets import PLAIN, udp
+from .patience import PATIENT
 
 
 @pytest.fixture
@@ -88,6 +89,7 @@ def test_a_wrong_request_gets_a_sentence(control: Control, request_line: bytes, 
     assert json.loads(control.answer(request_line, 0.0)) == {"ok": False, "error": error}
 
 
+@PATIENT
 @given(
     st.dictionaries(
         st.sampled_from(["op", "direction", "up", "down"]),

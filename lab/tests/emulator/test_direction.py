@@ -9,6 +9,7 @@ from mpqlab.emulator.direction import MAX_FLOWS, Direction
 from mpqlab.emulator.model import DirectionConfig
 
 from .packets import PLAIN, tcp_superframe, transport_sum, udp
+from .patience import PATIENT
 from .simulation import Simulation
 
 PACKET = PLAIN + udp(1250)  # 10 kbit
@@ -346,7 +347,7 @@ traffic = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(PATIENT, max_examples=150)
 @given(configs, configs, traffic)
 def test_every_packet_is_accounted_for(
     first: dict[str, object], then: dict[str, object], sends: list[tuple[float, bytes]]
@@ -364,7 +365,7 @@ def test_every_packet_is_accounted_for(
     assert counters.out_bytes == sum(frame.size for _, frame in link.arrived)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(PATIENT, max_examples=50)
 @given(configs, traffic)
 def test_the_same_seed_gives_the_same_fate(values: dict[str, object], sends: list[tuple[float, bytes]]) -> None:
     def fate() -> tuple[list[tuple[float, bytes]], Counters]:

@@ -7,6 +7,7 @@ from mpqlab.emulator import frame
 from mpqlab.emulator.frame import Frame, FrameError
 
 from .packets import PLAIN, VNET, header_sum, tcp_superframe, transport_sum, udp
+from .patience import PATIENT
 
 superframes = st.builds(
     tcp_superframe,
@@ -23,6 +24,7 @@ def header_size(data: bytes) -> int:
     return start + (data[10 + start + 12] >> 4) * 4
 
 
+@PATIENT
 @given(superframes)
 def test_packets_of_a_superframe_are_right_and_hold_its_bytes_in_order(data: bytes) -> None:
     whole = frame.parse(data)
@@ -52,6 +54,7 @@ def test_packets_of_a_superframe_are_right_and_hold_its_bytes_in_order(data: byt
     assert offset == len(data) - 10 - head
 
 
+@PATIENT
 @given(superframes, st.integers(1, 50))
 def test_cutting_in_two_steps_gives_the_same_packets(data: bytes, most: int) -> None:
     whole = frame.parse(data)
@@ -72,6 +75,7 @@ def test_a_superframe_that_fits_is_carried_unchanged() -> None:
     assert frame.cut(whole, 3) == [whole]
 
 
+@PATIENT
 @given(st.integers(29, 200), st.booleans())
 def test_a_complete_packet_keeps_its_checksum(size: int, v6: bool) -> None:
     packet = udp(size + 20 * v6, v6=v6)
@@ -104,6 +108,7 @@ def test_what_the_kernel_would_not_give_is_refused(data: bytes) -> None:
         frame.parse(data)
 
 
+@PATIENT
 @given(st.binary(max_size=200), st.binary(min_size=0, max_size=10))
 def test_no_bytes_break_the_parser(body: bytes, vnet: bytes) -> None:
     data = vnet.ljust(10, b"\0") + body

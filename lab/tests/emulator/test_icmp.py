@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from mpqlab.emulator import icmp
 
 from .packets import header_sum, ones_sum, transport_sum, udp
+from .patience import PATIENT
 
 
 def test_ipv4_message_names_the_mtu_and_quotes_the_packet() -> None:
@@ -60,6 +61,7 @@ def test_a_large_ping_is_answered() -> None:
     assert icmp.too_big(_with(_with(udp(1400, v6=True), 6, b"\x3a"), 40, b"\x80"), 1300) is not None
 
 
+@PATIENT
 @given(st.integers(100, 3000), st.integers(68, 1500))
 def test_fragments_join_to_the_packet(size: int, mtu: int) -> None:
     packet = udp(size, df=False)

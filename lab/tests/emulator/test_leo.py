@@ -4,12 +4,14 @@ from hypothesis import strategies as st
 from mpqlab.emulator import leo
 
 from .packets import PLAIN, udp
+from .patience import PATIENT
 from .simulation import Simulation
 
 PACKET = PLAIN + udp(1250)
 MINUTE = 1_700_000_040.0  # a whole minute since the epoch
 
 
+@PATIENT
 @given(st.floats(0, 4e9), st.integers(0, 9))
 def test_slots_begin_at_12_27_42_57_and_have_the_measured_outages(time: float, seed: int) -> None:
     slot = leo.slot_at(time, seed)

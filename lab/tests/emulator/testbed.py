@@ -25,7 +25,7 @@ def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=10)
 
 
-def wait_for(condition: Callable[[], bool], timeout: float = 5.0, what: str = "the expected state") -> None:
+def wait_for(condition: Callable[[], bool], timeout: float = 20.0, what: str = "the expected state") -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"no {what} within {timeout} s"
@@ -78,7 +78,7 @@ class Testbed:
                     Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
             ip("-n", namespace, "link", "set", "lo", "up")
         self.process = subprocess.Popen(self.command(*self._values), stderr=subprocess.PIPE, text=True)
-        self.client.wait_until_ready(10)
+        self.client.wait_until_ready(30)
         for namespace, address, address6 in ((self.site, SITE, SITE6), (self.internet, INTERNET, INTERNET6)):
             ip("-n", namespace, "address", "add", f"{address}/24", "dev", "em0")
             if self._ipv6:
@@ -87,7 +87,7 @@ class Testbed:
     def __exit__(self, *_: object) -> None:
         if self.process is not None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.communicate(timeout=10)
+            self.process.communicate(timeout=30)
         for namespace in (self.site, self.internet):
             subprocess.run(["ip", "netns", "del", namespace], check=False, capture_output=True, timeout=10)
 
