@@ -23,6 +23,7 @@ from mpquic.proto.control import (
 )
 from mpquic.proto.groups import GroupTable, Registration
 from mpquic.proto.handshake import (
+    FEATURES,
     Admitted,
     ClientRegistration,
     HandshakeState,
@@ -116,7 +117,7 @@ def test_a_client_that_is_known_gets_its_registration(certified: pki.Certified) 
     assert isinstance(welcomed, Welcomed)
     assert isinstance(admitted, Admitted)
     assert welcomed.version == admitted.version == control.PROTOCOL_VERSION
-    assert welcomed.features == admitted.features == ("fragment", "report", "superframe")
+    assert welcomed.features == admitted.features == ("fragment", "superframe")
     assert admitted.identity.uri == SITE1
     group = server.groups.owner_of(bytes([10, 200, 5, 1]))
     assert group is not None
@@ -337,3 +338,22 @@ def test_the_largest_registration_fits_a_message() -> None:
         _recorded_register(Server()), certificates=[bytes(2000)] * 3, inner=["f" * 43] * 64
     )
     assert len(control.encode(register, 2)) <= control.MAX_MESSAGE
+
+
+def test_nothing_is_offered_that_does_not_exist() -> None:
+    assert "report" not in FEATURES
+
+
+def test_what_an_older_client_says_beyond_is_ignored() -> None:
+    """Earlier clients sent `limits`, which nobody read."""
+    body = {
+        "min_version": 1,
+        "max_version": 1,
+        "nonce": bytes(32),
+        "features": ["report"],
+        "limits": {"max_message": 9},
+    }
+    data = msgspec.msgpack.encode({"type": "hello", "id": 1, "body": body})
+    [(_, hello)] = ControlDecoder().feed(len(data).to_bytes(4, "big") + data)
+    assert isinstance(hello, Hello)
+    assert hello.features == ["report"]

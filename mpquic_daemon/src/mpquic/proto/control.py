@@ -65,13 +65,6 @@ class ControlError(ValueError):
         self.reason = reason
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """What the sender of HELLO or CHALLENGE can take. Sizes in bytes."""
-
-    max_message: Counter = MAX_MESSAGE
-    max_frame_payload: Counter = 65535
-
-
 class Message(msgspec.Struct, frozen=True):
     """Base of all messages; `TYPE` is the word on the wire."""
 
@@ -87,7 +80,6 @@ class Hello(Message, frozen=True, kw_only=True):
     nonce: Nonce
     features: Features = []
     required: Features = []
-    limits: Limits = Limits()
     software: Word = ""
 
 
@@ -99,7 +91,6 @@ class Challenge(Message, frozen=True, kw_only=True):
     nonce: Nonce
     features: Features = []
     required: Features = []
-    limits: Limits = Limits()
     software: Word = ""
 
 

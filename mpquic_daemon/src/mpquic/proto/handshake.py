@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable
 
-FEATURES = frozenset(str(feature) for feature in Feature)
+FEATURES = frozenset({str(Feature.SUPERFRAME), str(Feature.FRAGMENT)})
+"""What this version can do, and always does, so nobody asks yet which of them were agreed. REPORT has a message that
+nobody sends: it isn't offered."""
 CLIENT_TIMEOUT = 10.0
 SERVER_TIMEOUT = 5.0
 
