@@ -219,3 +219,13 @@ def test_whatever_is_written_each_line_has_an_answer_and_the_socket_lives(tmp_pa
             assert answer["ok"] is True
 
     in_loop(work)
+
+
+def test_a_defect_behind_a_valid_request_is_not_called_invalid_json(tmp_path: Path) -> None:
+    class Broken(FakeInstance):
+        def get(self, what: str) -> object:
+            raise ValueError(f"a defect in {what}")
+
+    control = ControlSocket(tmp_path / "x.sock", Broken())
+    with pytest.raises(ValueError, match="a defect in status"):
+        control._answer(b'{"v": 1, "id": 1, "op": "get", "what": "status"}\n', None)

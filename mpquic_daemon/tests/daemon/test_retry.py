@@ -62,6 +62,26 @@ def test_a_server_that_names_a_pause_is_obeyed_up_to_our_longest() -> None:
     assert retry.next_attempt <= 208.0
 
 
+def test_whoever_lost_its_place_to_another_client_waits_long() -> None:
+    retry = policy()
+    retry.registered(FULL, 0.0)
+    retry.ended(Ending(Failure.REPLACED, "x"), 100.0)
+    assert 104.0 <= retry.next_attempt <= 108.0
+
+
+def test_an_attempt_beside_a_connection_that_carries_is_no_outage() -> None:
+    retry = policy()
+    retry.registered(FULL, 0.0)
+    for now in range(10, 20):
+        retry.second_ended(Ending(Failure.SILENT, "x"), float(now))
+    assert retry.next_attempt > 19.0, "not without a pause"
+    assert retry.failures == 0
+    assert retry.begin(20.0) == FULL, "their silence says nothing about the size of packets"
+    # An outage that begins much later is met with all patience.
+    retry.ended(Ending(Failure.SILENT, "x"), 20.0 + PATIENCE)
+    assert retry.next_attempt == 20.0 + PATIENCE
+
+
 def test_another_wan_is_tried_at_once_with_full_size() -> None:
     retry = policy()
     attempts = run(retry, Failure.REFUSED, 0.1, 60.0)

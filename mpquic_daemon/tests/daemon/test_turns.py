@@ -8,13 +8,19 @@ from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from mpquic.config import load
 from mpquic.daemon import client as client_module
 from mpquic.daemon import server as server_module
+from mpquic.daemon.client_connection import Ending, Failure, Phase
+from mpquic.daemon.credentials import CredentialsError
 from mpquic.daemon.journal import Journal
-from mpquic.net.quic import LinkState
+from mpquic.daemon.session import MAX_REFUSED_STREAMS, CloseCode, Inbox, SessionError
+from mpquic.net.quic import LinkState, StreamReceived
 from mpquic.net.udp import SendStatus, UdpCounters
+from mpquic.proto.control import StreamType
+from mpquic.proto.handshake import HandshakeState
 
 from .conftest import Site
 
@@ -207,5 +213,192 @@ def test_tunnels_in_which_nothing_waits_cost_nothing(play, monkeypatch):
         monkeypatch.setattr(tunnel.sender, "flush", lambda now: asked.append(now) or 0)
         ends.server._turn()
         assert asked == []
+
+    play(scenario)
+
+
+def has_registered(candidate: Any) -> bool:
+    """Whether the REGISTER has gone and the WELCOME has not come."""
+    return candidate.phase is Phase.REGISTERING and candidate._registration.state is HandshakeState.AWAIT_WELCOME
+
+
+def test_a_lost_welcome_takes_nothing_down(play, monkeypatch):
+    """The server has replaced the old connection and says so, while the client waits for the WELCOME of the new."""
+
+    async def scenario(ends: Ends, _wire: Wire) -> None:
+        client = ends.client
+        old = client._current
+        client.reconnect(silent=False)
+        candidate = client._candidate
+        read = candidate.read
+        await ends.run(lambda: has_registered(candidate))
+        monkeypatch.setattr(candidate, "read", lambda _now: None)  # The WELCOME is on its way for long.
+        since = client.status()["since"]
+        await ends.run(lambda: client._current is None)
+        assert old.ending.failure is Failure.REPLACED
+        began = asyncio.get_running_loop().time()
+        await ends.run(lambda: asyncio.get_running_loop().time() > began + 0.3)
+        assert (ends.client_state, client._tun.carrier) == ("up", True)
+        monkeypatch.setattr(candidate, "read", read)
+        await ends.run(lambda: client._current is candidate)
+        assert (client.status()["since"], client._tun.carrier) == (since, True)
+        assert client.status()["error"] is None
+
+    play(scenario)
+
+
+def test_a_welcome_that_never_comes_takes_the_tunnel_down_in_time(play, monkeypatch):
+    async def scenario(ends: Ends, _wire: Wire) -> None:
+        client = ends.client
+        client._config = msgspec.structs.replace(client._config, down_after_ms=1000)
+        client.reconnect(silent=False)
+        candidate = client._candidate
+        await ends.run(lambda: has_registered(candidate))
+        monkeypatch.setattr(candidate, "read", lambda _now: None)
+        await ends.run(lambda: client._current is None)
+        await ends.run(lambda: ends.client_state == "down", 2.0)
+        assert not client._tun.carrier
+
+    play(scenario)
+
+
+def test_a_copy_of_this_machine_is_named_and_not_fought(play, caplog):
+    async def scenario(ends: Ends, _wire: Wire) -> None:
+        (connection,) = ends.server._connections.values()
+        connection.end(CloseCode.REPLACED, "replaced by a newer connection")
+        ends.server._changed[connection] = None
+        await ends.run(lambda: ends.client_state == "down")
+        assert ends.client._retry.next_attempt - asyncio.get_running_loop().time() > 3.0
+        assert caplog.text.count("path.taken_over") == 1
+        (told,) = (record for record in caplog.records if record.message == "path.taken_over")
+        assert "a copy of this machine" in told.fields["cause"]
+
+    play(scenario)
+
+
+def test_a_second_connection_that_ends_is_no_outage(play):
+    async def scenario(ends: Ends, _wire: Wire) -> None:
+        client = ends.client
+        client.reconnect(silent=False)
+        candidate = client._candidate
+        candidate.ending = Ending(Failure.SILENT, "no answer")
+        client._turn()
+        assert client._candidate is not candidate
+        assert (client._retry.failures, client._retry._silent, client._retry._outage_began) == (0, 0, None)
+        assert ends.client_state == "up"
+
+    play(scenario)
+
+
+def test_a_server_whose_packets_are_too_large_has_the_client_come_with_smaller_ones(play):
+    async def scenario(ends: Ends, wire: Wire) -> None:
+        assert ends.client._current.max_datagram_size == 1452
+        wire.limit = 1300
+        (connection,) = ends.server._connections.values()
+        await asyncio.sleep(0.1)
+        connection.link.send_datagrams([bytes(1350)])
+        ends.server._turn()
+        await ends.run(lambda: ends.client_state == "up" and ends.client._current.max_datagram_size == 1200)
+        assert ends.server.status()["peers"] == 1
+
+    play(scenario)
+
+
+def test_a_handshake_that_is_too_large_for_the_server_is_done_with_small_packets(play):
+    async def scenario(ends: Ends, wire: Wire) -> None:
+        wire.limit = 1300
+        ends.client.reconnect(silent=True)
+        await ends.run(lambda: ends.client_state == "up" and ends.client._current is not None)
+        assert ends.client._current.max_datagram_size == 1200
+
+    play(scenario)
+
+
+def test_netlink_that_fails_is_asked_again(play, monkeypatch, caplog):
+    async def scenario(ends: Ends, _wire: Wire) -> None:
+        client = ends.client
+        refreshed: list[float] = []
+
+        def broken() -> None:
+            raise OSError(105, "No buffer space available")
+
+        monkeypatch.setattr(client_module, "LOOK_AGAIN", 0.05)
+        monkeypatch.setattr(client._monitor, "read", broken)
+        monkeypatch.setattr(client._monitor, "refresh", lambda: refreshed.append(1))
+        client._on_netlink()
+        client._on_netlink()
+        await ends.run(lambda: refreshed)
+        assert caplog.text.count("wan.unknown") == 1
+        assert client._look_again_at is None
+
+    play(scenario)
+
+
+def test_bytes_of_a_refused_stream_are_not_taken_for_a_new_one(play):
+    async def scenario(ends: Ends, _wire: Wire) -> None:
+        session = ends.client._current.session
+        data_stream = session.data_stream
+
+        def arrives(stream: int, data: bytes) -> Inbox:
+            return session.take([StreamReceived(stream, data, False)], asyncio.get_running_loop().time())
+
+        arrives(41, b"\x09of a later version")
+        inbox = arrives(41, bytes([StreamType.DATA]) + b"still of it")
+        assert (inbox.stream_bytes, session.data_stream) == ([], data_stream)
+        for number in range(MAX_REFUSED_STREAMS - 1):
+            arrives(1001 + 4 * number, b"\x09")
+        with pytest.raises(SessionError, match="too many streams"):
+            arrives(997, b"\x09")
+
+    play(scenario)
+
+
+def test_files_that_can_not_be_used_are_refused_and_the_old_stay_in_force(play, tmp_path):
+    async def scenario(ends: Ends, _wire: Wire) -> None:
+        before = ends.server._config
+        real = server_module.credentials.load_server
+        (tmp_path / "server.key").write_bytes(b"written by halves")
+        try:
+            # As if the file were replaced between its check and its use.
+            server_module.credentials.load_server = lambda _tls: SimpleNamespace(verifier=None)
+            with pytest.raises(CredentialsError, match=r"server\.key"):
+                ends.server.apply(before)
+        finally:
+            server_module.credentials.load_server = real
+        assert ends.server._verifier is not None
+        # The client needs no file for another attempt.
+        (tmp_path / "ca.crt").unlink()
+        ends.client.reconnect(silent=True)
+        await ends.run(lambda: ends.client_state == "up" and ends.client._current is not None)
+
+    play(scenario)
+
+
+def test_both_ends_have_a_share_of_their_wan_and_wake_when_it_allows_more(play):
+    async def scenario(ends: Ends, _wire: Wire) -> None:
+        loop = asyncio.get_running_loop()
+        (connection,) = ends.server._connections.values()
+        sessions = (ends.client._current.session, connection.session)
+        for session in sessions:
+            assert (session.member.name, session.member.wan) == ("mpq9" if session is sessions[1] else "cl", "wan9")
+            budget = session.path._budget
+            budget._rate_limit, budget._filled_at, budget._tokens = 1e6, loop.time(), -20_000.0
+            assert session.timer(loop.time()) <= loop.time() + 0.0201
+        (tunnel,) = ends.server._tunnels.values()
+        due = tunnel.next_allowance(loop.time())
+        ends.server._waiting[tunnel] = None
+        ends.server._schedule(loop.time())
+        assert due is not None
+        assert ends.server._timer.when() <= due
+
+    play(scenario)
+
+
+def test_counters_show_reassembly_and_paths(play):
+    async def scenario(ends: Ends, _wire: Wire) -> None:
+        counters = ends.client.counters()
+        assert counters["path"] == {"frames_sent": 0, "datagrams_sent": 0, "oversized": 0}
+        assert counters["reassembly"]["completed"] == counters["coalesced"] == 0
+        assert ends.server.counters()["tunnels"]["reassembly evicted"] == 0
 
     play(scenario)

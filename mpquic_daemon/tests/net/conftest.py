@@ -7,6 +7,7 @@ import heapq
 import random
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,6 @@ from .namespace import FarSide, ip, new_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 SERVER_NAME = "vps1.example.net"
 SERVER_ADDRESS = ("203.0.113.10", 45005)
@@ -257,8 +257,9 @@ def make_client(authority: Authority) -> Callable[..., QuicLink]:
         ca_file: str = authority.ca_file,
         server_name: str = SERVER_NAME,
     ) -> QuicLink:
+        ca_data = Path(ca_file).read_bytes()
         return quic.connect(
-            SERVER_ADDRESS, ca_file=ca_file, server_name=server_name, options=options or LinkOptions(), now=now
+            SERVER_ADDRESS, ca_data=ca_data, server_name=server_name, options=options or LinkOptions(), now=now
         )
 
     return make

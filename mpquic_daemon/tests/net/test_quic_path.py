@@ -98,6 +98,27 @@ def test_the_share_of_the_wan_bounds_the_path(make_pair):
     assert 400_000 < sent < 600_000
 
 
+def test_the_share_pays_for_what_was_sent_and_tells_when_it_allows_more(make_pair):
+    pair = make_pair()
+    budget = PathBudget(BudgetMember("mpq5", "wan5"), rate_limit=100_000.0)
+    path = QuicPath("wan5", pair.link, budget=budget)
+    full = path.budget(pair.now)
+    large = Frame(bytes(path.frame_capacity), 1, 0)
+    assert path.send([large, *frames(1, 992)], pair.now) == 2
+    assert path.oversized == 1
+    assert budget._tokens == PathBudget.MIN_BURST - 1000, "what no datagram takes costs nothing"
+    assert full > 0
+    assert path.next_allowance(pair.now) is None
+    budget.spend(PathBudget.MIN_BURST)
+    assert path.next_allowance(pair.now) == pytest.approx(pair.now + 0.01, abs=1e-3)
+    monkey = pair.link.send_datagrams
+    pair.link.send_datagrams = lambda _payloads: 0
+    budget._tokens = 5000.0
+    assert path.send(frames(1, 992), pair.now) == 0
+    assert budget._tokens == 5000.0, "what the link refused costs nothing"
+    pair.link.send_datagrams = monkey
+
+
 def test_a_packet_does_not_stay_behind_a_probe(datagram_path):
     pair, path = datagram_path
     control = pair.link.open_stream()

@@ -12,12 +12,13 @@ from mpquic.daemon import client_report, credentials, turn
 from mpquic.daemon.client_connection import ClientConnection, Ending, Failure, Phase
 from mpquic.daemon.control_socket import RequestError
 from mpquic.daemon.lease_request import LeaseRequest
-from mpquic.daemon.retry import MIN_DATAGRAM_SIZE, RetryPolicy
+from mpquic.daemon.retry import RetryPolicy
 from mpquic.daemon.session import CloseCode
 from mpquic.daemon.telemetry import snapshot
 from mpquic.net.netlink import LinkMonitor
+from mpquic.net.quic import MIN_DATAGRAM_SIZE
 from mpquic.net.tun import TunDevice
-from mpquic.net.udp import plain_host
+from mpquic.net.udp import endpoint, plain_host
 from mpquic.proto.frame import FrameError, TrafficClass
 from mpquic.proto.path import PathState
 from mpquic.proto.scheduler import FailoverScheduler
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from mpquic.daemon.journal import Journal
 
 RENEW_AFTER = 6.0
+LOOK_AGAIN = 1.0
+TWIN_INTERVAL = 3600.0
 TUN_BATCH = 16
 TICK = 0.5
 """Longest sleep of the loop while something is wanted that has no timer of its own."""
@@ -73,6 +76,11 @@ class Client:
         self._more: asyncio.Handle | None = None
         self._writing: set[int] = set()
         self._generation: int | None = None
+        self._look_again_at: float | None = None
+        """When the state of the WAN is read anew, since netlink failed."""
+        self._handover_until: float | None = None
+        """Until when the server's word that a newer connection has replaced the current one may precede its WELCOME."""
+        self._twin_told_at = float("-inf")
         self._replace = False
         """Whether the WAN has changed under the current connection, so that another must take its place."""
         self._stopping = False
@@ -137,9 +145,20 @@ class Client:
         self._turn()
 
     def _on_netlink(self) -> None:
-        self._monitor.read()
-        self._wan_changed()
+        self._look_at_wan(self._monitor.read)
         self._turn()
+
+    def _look_at_wan(self, look: Callable[[], object]) -> None:
+        """Take the state of the WAN by `look`; when netlink fails, that is done again later, without a notification."""
+        now = self._loop.time()
+        try:
+            look()
+        except OSError as error:
+            self._look_again_at = now + LOOK_AGAIN
+            self._journal.limited("netlink", now, "wan.unknown", wan=self._path.name, error=error)
+            return
+        self._look_again_at = None
+        self._wan_changed()
 
     def _on_socket(self, connection: ClientConnection) -> None:
         connection.read(self._loop.time())
@@ -160,6 +179,8 @@ class Client:
         if self._more is not None:
             self._more.cancel()
             self._more = None
+        if self._look_again_at is not None and now >= self._look_again_at:
+            self._look_at_wan(self._monitor.refresh)
         try:
             for connection in (self._current, self._candidate):
                 if connection is not None:
@@ -209,6 +230,7 @@ class Client:
 
     def _schedule(self, now: float) -> None:
         timers = [c.timer(now) for c in (self._current, self._candidate) if c is not None]
+        timers.append(self._look_again_at)
         if self._state != "inactive":
             if self._candidate is None:
                 timers.append(self._retry.next_attempt if self._is_wanted(now) else self._retry.upgrade_at)
@@ -229,6 +251,8 @@ class Client:
             return
         if now < self._retry.next_attempt or not self._is_wanted(now):
             return
+        if self._current is not None and self._current.too_large:
+            self._retry.shrink()
         size = self._retry.begin(now)
         self._epoch += 1
         try:
@@ -241,8 +265,8 @@ class Client:
                 max_datagram_size=size,
                 now=now,
             )
-        except OSError as error:
-            self._error = f"no socket: {error.strerror}"
+        except (OSError, ValueError) as error:
+            self._error = f"no socket: {error}"
             self._retry.no_socket(now)
             self._journal.limited("socket", now, "path.no_socket", path=self._path.name, error=error)
             return
@@ -260,6 +284,7 @@ class Client:
         assert connection.welcome is not None
         old, self._current, self._candidate = self._current, connection, None
         self._replace = False
+        self._handover_until = None
         if connection.welcome.session != self._session_name:
             self._session_name = connection.welcome.session
             self._sender.restart()
@@ -278,15 +303,34 @@ class Client:
         elif connection is self._candidate:
             self._candidate = None
         self._release(connection, None)
-        self._retry.ended(ending, now)
+        if connection.too_large:
+            self._retry.shrink()
+        candidate = self._candidate
+        if was_current and ending.failure is Failure.REPLACED:
+            if candidate is not None and candidate.phase is Phase.REGISTERING:
+                # By our own: its WELCOME is still on its way. The TUN keeps its carrier, packets wait meanwhile.
+                self._handover_until = now + self._config.down_after
+                return
+            if connection.epoch == self._epoch:
+                self._tell_of_twin(now)
+        else:
+            self._handover_until = None
         if self._is_carrying():
-            return  # It was only a second connection.
+            self._retry.second_ended(ending, now)
+            return
+        self._retry.ended(ending, now)
         if self._error is None or ending.failure is not Failure.SILENT:
             self._error = ending.reason
         if ending.failure is Failure.REFUSED:
             self._journal.limited("refused", now, "path.refused", path=self._path.name, reason=ending.reason)
         elif was_current:
             self._journal.info("path.ended", path=self._path.name, reason=ending.reason)
+
+    def _tell_of_twin(self, now: float) -> None:
+        if now - self._twin_told_at >= TWIN_INTERVAL:
+            self._twin_told_at = now
+            cause = "another client has this identity and tunnel: a copy of this machine, or of its certificate and key"
+            self._journal.error("path.taken_over", path=self._path.name, cause=cause)
 
     def _drop(self, which: str, reason: str | None) -> None:
         connection: ClientConnection | None = getattr(self, which)
@@ -317,7 +361,6 @@ class Client:
         if current is None:
             return False
         if current.too_large and current.max_datagram_size > MIN_DATAGRAM_SIZE:
-            self._retry.shrink()
             return True
         return current.doubtful and current.session.path.state is PathState.SUSPECT
 
@@ -358,6 +401,8 @@ class Client:
                 # The old connection came back by itself before the new one had registered.
                 self._drop("_candidate", None)
             self._set_state("up")
+            return
+        if self._handover_until is not None and now < self._handover_until and self._candidate is not None:
             return
         if self._state == "up":
             self._lease.reset()
@@ -427,13 +472,17 @@ class Client:
             "tunnel": self._counters.snapshot(),
             "tun": snapshot(self._tun.counters),
             "queues": {str(name): client_report.queue(queue) for name, queue in self._sender.queues.items()},
+            "reassembly": self._receiver.reassembler.snapshot(),
+            "coalesced": self._receiver.coalescer.coalesced,
             "attempts": self._epoch,
             "registrations": self._registrations,
         }
         if self._current is not None:
+            path = self._current.session.path
+            found["path"] = {name: getattr(path, name) for name in ("frames_sent", "datagrams_sent", "oversized")}
             found["udp"] = snapshot(self._current.socket.counters)
             found["quic"] = snapshot(self._current.link.meter)
         return found
 
     def _peer(self) -> str:
-        return client_report.endpoint(self._path.remote_addr, self._path.remote_port)
+        return endpoint(self._path.remote_addr, self._path.remote_port)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from aioquic.quic.packet import QuicErrorCode
 from cryptography import x509
 
 import mpquic
@@ -19,6 +20,7 @@ from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode, Inbox, Session, Sessi
 from mpquic.net import quic
 from mpquic.net.quic import Established, LinkOptions, Terminated
 from mpquic.net.udp import SendStatus, UdpSocket, split_segments
+from mpquic.proto.budget import BudgetMember
 from mpquic.proto.control import Bye, ControlError
 from mpquic.proto.handshake import ClientRegistration, Output, RegistrationRequest, Rejected, Send, Welcomed
 
@@ -49,6 +51,7 @@ class Failure(Enum):
     SILENT = "no answer"
     LOCAL = "local error"
     REFUSED = "refused"
+    REPLACED = "replaced"
     ENDED = "ended"
 
 
@@ -81,9 +84,10 @@ class ClientConnection:
         self.started = now
         self.heard_at: float | None = None
         self.too_large = False
-        """Whether the kernel refused a packet as larger than the path takes."""
+        """Whether a kernel, ours or the server's, refused a packet as larger than the path takes."""
         self.doubtful = False
         """Whether an ICMP error came back: nothing to rely on, but a reason to try another connection at once."""
+        self.epoch = epoch
         self.max_datagram_size = max_datagram_size
         self._config = config
         self._path = path
@@ -113,7 +117,7 @@ class ClientConnection:
             options = LinkOptions(config.congestion_algorithm, max_datagram_size, IDLE_TIMEOUT, DEADLINE)
             self.link = quic.connect(
                 self.socket.peer_address,
-                ca_file=config.tls.ca_file,
+                ca_data=identity.ca_data,
                 server_name=config.tls.server_name,
                 options=options,
                 now=now,
@@ -123,8 +127,9 @@ class ClientConnection:
             raise
         self._registration: ClientRegistration | None = None
         self._errors_seen = 0
+        member = BudgetMember(config.name, path.name, config.traffic_class, float(path.weight), path.priority)
         self.session = Session(
-            path.name, self.link, now, probe_interval=config.probe_interval, down_after=config.down_after
+            member, self.link, now, probe_interval=config.probe_interval, down_after=config.down_after
         )
 
     @property
@@ -162,15 +167,27 @@ class ClientConnection:
             self._end(Failure.REFUSED, str(error))
         for event in events:
             if isinstance(event, Terminated):
-                refused = event.code != CloseCode.SHUTDOWN and self.phase is not Phase.REGISTERED
-                self._end(
-                    Failure.REFUSED if refused else Failure.ENDED, event.reason or f"closed with code {event.code}"
-                )
+                self._on_terminated(event)
         if inbox.bye is not None:
             self._end(Failure.ENDED, inbox.bye or "the server said goodbye")
         self.session.poll(now)
         self._give_up(now)
         return inbox
+
+    def _on_terminated(self, event: Terminated) -> None:
+        failure = Failure.ENDED
+        if event.by_peer and self._is_too_large(event.code):
+            self.too_large = True
+        elif self.phase is not Phase.REGISTERED and event.code != CloseCode.SHUTDOWN:
+            failure = Failure.REFUSED
+        elif event.by_peer and event.code == CloseCode.REPLACED:
+            failure = Failure.REPLACED
+        self._end(failure, event.reason or f"closed with code {event.code}")
+
+    def _is_too_large(self, code: int) -> bool:
+        # During the handshake QUIC hides the codes of applications (RFC 9000 section 10.2.3); no other is sent then.
+        hidden = self.phase is Phase.HANDSHAKE and code == QuicErrorCode.APPLICATION_ERROR
+        return hidden or code == CloseCode.TOO_LARGE
 
     def flush(self, now: float) -> None:
         """Send what may leave now."""

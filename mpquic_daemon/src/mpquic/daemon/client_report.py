@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpquic.net.udp import endpoint
+
 if TYPE_CHECKING:
     from mpquic.daemon.client_connection import ClientConnection
     from mpquic.proto.queue import ClassQueue
@@ -36,8 +38,3 @@ def queue(waiting: ClassQueue) -> dict[str, int]:
     """Return the numbers of a class queue."""
     names = ("bytes", "overflow_drops", "codel_drops", "codel_marks", "expired")
     return {name: int(getattr(waiting, name)) for name in names}
-
-
-def endpoint(host: str, port: int) -> str:
-    """Return address and port for people."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -119,6 +119,9 @@ class ControlSocket:
         identifier: object = None
         try:
             request = json.loads(line)
+        except (ValueError, RecursionError):
+            return _failure(identifier, "not valid JSON")
+        try:
             if not isinstance(request, dict):
                 return _failure(None, "expected a JSON object")
             identifier = request.get("id")
@@ -129,8 +132,6 @@ class ControlSocket:
             result = self._do(request, writer)
         except RequestError as error:
             return _failure(identifier, str(error))
-        except (ValueError, RecursionError):
-            return _failure(identifier, "not valid JSON")
         return {"v": VERSION, "id": identifier, "ok": True, "result": result}
 
     def _do(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> object:

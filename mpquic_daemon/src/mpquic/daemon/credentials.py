@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from cryptography import x509
 from mpquic.proto.identity import ChainVerifier, Credentials, IdentityError, parse_revoked
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mpquic.config import ClientTls, ServerTls
 
 
@@ -25,6 +28,8 @@ class ClientIdentity:
 
     credentials: Credentials
     revoked: frozenset[int]
+    ca_data: bytes
+    """The certificates of the authority, PEM: read once, so that no attempt fails for want of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,35 +41,43 @@ class ServerIdentity:
 
 def load_client(tls: ClientTls) -> ClientIdentity:
     """Read the files of a client; CredentialsError."""
-    _check_ca(tls.ca_file)
+    ca_data = _read_ca(tls.ca_file)
     certificates, key = _read("tls.cert_file", tls.cert_file), _read("tls.key_file", tls.key_file)
     try:
         credentials = Credentials.from_pem(certificates, key)
     except IdentityError as error:
         raise CredentialsError(f"tls.cert_file {tls.cert_file}, tls.key_file {tls.key_file}: {error}") from error
-    return ClientIdentity(credentials, _read_revoked(tls.revoked_file))
+    return ClientIdentity(credentials, _read_revoked(tls.revoked_file), ca_data)
 
 
 def load_server(tls: ServerTls) -> ServerIdentity:
     """Read the files of a server; CredentialsError. The certificate and key themselves are read by the listener."""
-    _check_ca(tls.ca_file)
+    ca_data = _read_ca(tls.ca_file)
     for name, path in (("cert_file", tls.cert_file), ("key_file", tls.key_file)):
         _read(f"tls.{name}", path)
-    try:
+    with usable(tls):
         # OpenSSL's own check: that the key is the certificate's.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert_file, tls.key_file, password="")
+    return ServerIdentity(ChainVerifier(x509.load_pem_x509_certificates(ca_data), _read_revoked(tls.revoked_file)))
+
+
+@contextmanager
+def usable(tls: ServerTls) -> Iterator[None]:
+    """Turn what TLS says about certificate and key into CredentialsError: files may change after they were checked."""
+    try:
+        yield
     except (ssl.SSLError, OSError, ValueError) as error:
         reason = f"they can't be used together: {error}"
         raise CredentialsError(f"tls.cert_file {tls.cert_file}, tls.key_file {tls.key_file}: {reason}") from error
-    certificates = x509.load_pem_x509_certificates(_read("tls.ca_file", tls.ca_file))
-    return ServerIdentity(ChainVerifier(certificates, _read_revoked(tls.revoked_file)))
 
 
-def _check_ca(path: str) -> None:
+def _read_ca(path: str) -> bytes:
+    data = _read("tls.ca_file", path)
     try:
-        x509.load_pem_x509_certificates(_read("tls.ca_file", path))
+        x509.load_pem_x509_certificates(data)
     except ValueError as error:
         raise CredentialsError(f"tls.ca_file {path}: holds no usable PEM certificate") from error
+    return data
 
 
 def _read_revoked(path: str | None) -> frozenset[int]:

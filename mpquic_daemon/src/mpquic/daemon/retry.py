@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpquic.daemon.client_connection import Ending, Failure
+from mpquic.net.quic import MIN_DATAGRAM_SIZE
 from mpquic.proto.backoff import Backoff
 
 if TYPE_CHECKING:
     import random
 
-MIN_DATAGRAM_SIZE = 1200
 PATIENCE = 300.0
 """Seconds of an outage in which retries stay close together: most outages are over by then."""
 CLOSE_RETRY = 1.0
@@ -105,11 +105,18 @@ class RetryPolicy:
             delay = 0.0 if patient else self._backoff.next_delay(now)
         else:
             delay = self._backoff.next_delay(now)
-            if ending.failure is not Failure.REFUSED and patient:
+            if ending.failure is Failure.REPLACED:
+                # Whoever has taken our place would lose it to us at once, and take it again.
+                delay = self._reconnect_max * (1.0 - 0.5 * self._rng.random())
+            elif ending.failure is not Failure.REFUSED and patient:
                 delay = min(delay, CLOSE_RETRY)
         if ending.retry_after is not None:
             delay = max(delay, min(ending.retry_after, self._reconnect_max))
         self._next = now + delay
+
+    def second_ended(self, ending: Ending, now: float) -> None:
+        """An attempt beside a connection that carries came to its end: that is no outage, and no hurry."""
+        self._next = now + max(self._backoff.next_delay(now), min(ending.retry_after or 0.0, self._reconnect_max))
 
     def no_socket(self, now: float) -> None:
         """The attempt couldn't even begin."""

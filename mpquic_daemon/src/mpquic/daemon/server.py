@@ -15,10 +15,10 @@ from mpquic.daemon.server_connection import ServerConnection
 from mpquic.daemon.server_tunnel import ServerTunnel
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.daemon.telemetry import add, snapshot
-from mpquic.net.quic import LinkOptions, LinkState, QuicLink
+from mpquic.net.quic import MIN_DATAGRAM_SIZE, LinkOptions, LinkState, QuicLink
 from mpquic.net.quic_listener import QuicListener
 from mpquic.net.tun import TunDevice
-from mpquic.net.udp import UdpSocket, split_segments
+from mpquic.net.udp import SendStatus, UdpSocket, split_segments
 from mpquic.proto.control import RefuseCode, Register, Welcome
 from mpquic.proto.dispatch import dispatch
 from mpquic.proto.frame import FrameError
@@ -86,7 +86,8 @@ class Server:
         self._peers = _peer_table(config)
         self._tun = TunDevice(config.tun_name)
         options = LinkOptions(config.congestion_algorithm, config.max_datagram_size, IDLE_TIMEOUT)
-        self._listener = QuicListener(cert_file=config.tls.cert_file, key_file=config.tls.key_file, options=options)
+        with credentials.usable(config.tls):
+            self._listener = QuicListener(cert_file=config.tls.cert_file, key_file=config.tls.key_file, options=options)
         host = config.bind_address or "::"
         self._socket = UdpSocket((host, config.bind_port), device=config.bind_device, gso=config.udp_gso)
         self._loop.add_reader(self._tun.fileno(), self._on_tun)
@@ -120,7 +121,8 @@ class Server:
     def apply(self, config: ServerConfig) -> None:
         """Take over hot keys and the files of the identity; close what they no longer allow. CredentialsError."""
         verifier = credentials.load_server(config.tls).verifier
-        self._listener.reload_certificate(config.tls.cert_file, config.tls.key_file)
+        with credentials.usable(config.tls):
+            self._listener.reload_certificate(config.tls.cert_file, config.tls.key_file)
         self._config, self._verifier, self._peers = config, verifier, _peer_table(config)
         for connection in self._connections.values():
             connection.session.retime(config.probe_interval, config.down_after)
@@ -263,7 +265,7 @@ class Server:
 
     def _send(self, now: float) -> None:
         if turn.send(lambda: self._transmit(self._listener.flush(now)), lambda: self._fill(now)):
-            self._more = self._loop.call_soon(self._turn)
+            self._more = self._more or self._loop.call_soon(self._turn)
 
     def _fill(self, now: float) -> int:
         """Give the paths what they take of what waits; return its bytes."""
@@ -276,13 +278,28 @@ class Server:
 
     def _transmit(self, groups: list[tuple[list[bytes], Address]]) -> None:
         for datagrams, address in groups:
-            self._socket.send_batch(datagrams, address)
+            if self._socket.send_batch(datagrams, address) is SendStatus.TOO_LARGE:
+                self._end_too_large(address)
         if self._socket.wants_write != self._writing:
             self._writing = self._socket.wants_write
             if self._writing:
                 self._loop.add_writer(self._socket.fileno(), self._on_writable)
             else:
                 self._loop.remove_writer(self._socket.fileno())
+
+    def _end_too_large(self, address: Address) -> None:
+        """End the connections to an address that our packets can't reach: the client comes again with smaller ones."""
+        reason = "packets are too large for the path to the client"
+        for link in self._listener.links:
+            if link.peer_address != address or link.max_datagram_size <= MIN_DATAGRAM_SIZE:
+                continue
+            connection = self._connections.get(link)
+            if connection is None:  # in its handshake
+                link.close(CloseCode.TOO_LARGE, reason)
+            elif connection.ending is None:
+                connection.end(CloseCode.TOO_LARGE, reason)
+                self._changed[connection] = None
+            self._more = self._more or self._loop.call_soon(self._turn)
 
     def _schedule(self, now: float) -> None:
         if self._timer is not None:
@@ -291,6 +308,7 @@ class Server:
         timers = [self._listener.timer()]
         if self._connections:
             timers.append(self._next_tick)
+        timers += [tunnel.next_allowance(now) for tunnel in self._waiting]
         due = min((timer for timer in timers if timer is not None), default=None)
         if due is not None:
             self._timer = self._loop.call_at(max(due, now + 0.0005), self._turn)

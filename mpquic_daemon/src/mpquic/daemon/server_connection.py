@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import mpquic
 from mpquic.daemon.session import CloseCode, Inbox, Session, SessionError
 from mpquic.net.quic import Established, Terminated
+from mpquic.net.udp import endpoint, plain_host
+from mpquic.proto.budget import BudgetMember
 from mpquic.proto.control import Bye, ControlError
 from mpquic.proto.handshake import Admitted, Output, Rejected, Send, ServerRegistration
 
@@ -37,7 +39,7 @@ class ServerConnection:
         down_after: float,
     ) -> None:
         self.link = link
-        self.session = Session("", link, now, probe_interval=probe_interval, down_after=down_after)
+        self.session = Session(BudgetMember("", ""), link, now, probe_interval=probe_interval, down_after=down_after)
         self.admitted: Admitted | None = None
         self.tunnel: ServerTunnel | None = None
         self.ending: tuple[CloseCode, str] | None = None
@@ -55,8 +57,7 @@ class ServerConnection:
         address = self.link.peer_address
         if address is None:
             return "-"
-        host, port = str(address[0]).removeprefix("::ffff:"), address[1]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return endpoint(plain_host(address), address[1])
 
     @property
     def wants_data_stream(self) -> bool:
@@ -123,6 +124,7 @@ class ServerConnection:
             elif isinstance(output, Admitted):
                 self.admitted = output
                 self.session.path.name = output.register.path
+                self.session.member.name, self.session.member.wan = output.register.tunnel, output.register.path
                 self.session.activate(now)
             elif isinstance(output, Rejected):
                 self.refusal = f"{output.code}: {output.reason}"

@@ -64,4 +64,6 @@ def numbers(tunnel: ServerTunnel) -> dict[str, object]:
     values: dict[str, object] = dict(tunnel.counters.snapshot())
     refused = values.pop("refused")
     assert isinstance(refused, dict)
+    values |= {f"reassembly {name}": count for name, count in tunnel.receiver.reassembler.snapshot().items()}
+    values["coalesced"] = tunnel.receiver.coalescer.coalesced
     return values | {f"refused: {reason}": count for reason, count in refused.items()}

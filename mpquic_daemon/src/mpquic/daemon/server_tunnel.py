@@ -20,6 +20,7 @@ class ServerTunnel:
 
     def __init__(self, traffic_class: str, permits: Callable[[bytes], bool]) -> None:
         self.counters = Counters()
+        self._sessions: list[Session] = []
         self.scheduler = FailoverScheduler()
         name = TrafficClass[traffic_class.upper()]
         self.sender = TunnelSender(self.scheduler, traffic_class=name, counters=self.counters)
@@ -30,10 +31,18 @@ class ServerTunnel:
         """Whether any path isn't down."""
         return any(member.path.state is not PathState.DOWN for member in self.scheduler)
 
+    def next_allowance(self, now: float) -> float | None:
+        """When a path's share of its WAN allows sending again; None when it is not for that that packets wait."""
+        times = [session.path.next_allowance(now) for session in self._sessions]
+        return min((time for time in times if time is not None), default=None)
+
     def add(self, session: Session, priority: int, weight: float) -> None:
         """Use a path for what goes to the client."""
+        self._sessions.append(session)
         self.scheduler.add(session.path, priority=priority, weight=weight)
 
     def remove(self, session: Session) -> None:
         """Don't use it any more."""
+        if session in self._sessions:
+            self._sessions.remove(session)
         self.scheduler.remove(session.path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mpquic.net.quic import DatagramsReceived, LinkEvent, QuicLink, StreamAborted, StreamReceived
 from mpquic.net.quic_path import QuicPath
 from mpquic.proto import control
+from mpquic.proto.budget import BudgetMember, PathBudget
 from mpquic.proto.control import Bye, ControlDecoder, Message, Probe, ProbeAck, StreamType
 from mpquic.proto.frame import FrameStreamDecoder
 from mpquic.proto.liveness import Liveness
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from mpquic.proto.coalescer import Write
     from mpquic.proto.tunnel import TunnelReceiver
 
+MAX_REFUSED_STREAMS = 64
+"""Streams of a peer that are refused, for a connection: those of a later version are few."""
 IDLE_TIMEOUT = 90.0
 """Seconds without a packet after which both ends forget a connection. A cut that heals earlier is survived by it."""
 
@@ -58,15 +61,20 @@ class Inbox:
 class Session:
     """Streams, liveness and frames of one path. `probe_interval` and `down_after` are seconds."""
 
-    def __init__(self, name: str, link: QuicLink, now: float, *, probe_interval: float, down_after: float) -> None:
+    def __init__(
+        self, member: BudgetMember, link: QuicLink, now: float, *, probe_interval: float, down_after: float
+    ) -> None:
         self.link = link
-        self.path = QuicPath(name, link)
+        self.member = member
+        """What this end says about itself on the WAN; a server learns it with the registration."""
+        self.path = QuicPath(member.wan, link, budget=PathBudget(member))
         self.liveness = Liveness(now, probe_interval=probe_interval, down_after=down_after)
         self.active = False
         """Whether the registration is done: probes are sent and answered, frames are taken."""
         self._control_stream: int | None = None
         self._control = ControlDecoder()
         self._frames = FrameStreamDecoder()
+        self._refused: set[int] = set()
         self._message_id = 100  # Below it lie the ids of the registration.
 
     @property
@@ -113,6 +121,8 @@ class Session:
 
     def _take_stream(self, event: StreamReceived, inbox: Inbox, now: float) -> None:
         stream, data = event.stream_id, event.data
+        if stream in self._refused:
+            return  # Sent before the peer learned of it.
         if stream not in (self._control_stream, self.path.data_stream):
             if not data:
                 return
@@ -123,6 +133,9 @@ class Session:
                 self.path.data_stream = stream
             else:
                 # Of a later version, one too many, or data of somebody who hasn't registered.
+                if len(self._refused) >= MAX_REFUSED_STREAMS:
+                    raise SessionError("too many streams of an unknown kind")
+                self._refused.add(stream)
                 self.link.reset_stream(stream, CloseCode.PROTOCOL)
                 return
         if stream == self._control_stream:
@@ -161,8 +174,11 @@ class Session:
         self.path.state = self.liveness.state
 
     def timer(self, now: float) -> float | None:
-        """When `poll` is due."""
-        return self.liveness.next_timer(now) if self.active else None
+        """When `poll` is due, or the share of the WAN allows sending again."""
+        if not self.active:
+            return None
+        allowed, due = self.path.next_allowance(now), self.liveness.next_timer(now)
+        return due if allowed is None else min(due, allowed)
 
     def retime(self, probe_interval: float, down_after: float) -> None:
         """Use other times from now on."""

@@ -502,19 +502,20 @@ class QuicLink:
 def connect(
     address: Address,
     *,
-    ca_file: str,
+    ca_data: bytes,
     server_name: str,
     options: LinkOptions,
     now: float,
 ) -> QuicLink:
     """Begin a connection to a server; `flush` gives its first packets.
 
-    The chain up to `ca_file`, the name (DNS or IP), the dates and the extended key usage of the server's certificate
-    are always verified. `address` is the form in which the socket shows the peer (UdpSocket.peer_address).
+    The chain up to a certificate of `ca_data` (PEM), the name (DNS or IP), the dates and the extended key usage of the
+    server's certificate are always verified. `address` is the form in which the socket shows the peer
+    (UdpSocket.peer_address).
     """
     configuration = quic_configuration(options, is_client=True)
     configuration.server_name = server_name
-    configuration.load_verify_locations(cafile=ca_file)
+    configuration.load_verify_locations(cadata=ca_data)
     link = QuicLink(lambda: QuicConnection(configuration=configuration), options, now=now)
     link._connection.connect(address, now)
     return link

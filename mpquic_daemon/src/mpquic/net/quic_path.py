@@ -63,6 +63,10 @@ class QuicPath:
             return 0
         return room if self._budget is None else self._budget.allowance(room, now)
 
+    def next_allowance(self, now: float) -> float | None:
+        """When the share of the WAN allows sending again; None when it allows it now."""
+        return None if self._budget is None else self._budget.next_allowance(now)
+
     def send(self, frames: Sequence[Frame], now: float) -> int:
         """Take frames in order while the budget lasts; gives how many."""
         budget = self.budget(now)
@@ -77,8 +81,9 @@ class QuicPath:
         sent = (
             self._send_stream(frames[:taken]) if self.data_stream is not None else self._send_datagrams(frames[:taken])
         )
-        if self._budget is not None and sent:
-            self._budget.spend(size)
+        if self._budget is not None and sent and self._budget.share is not None:
+            whole, capacity = self.data_stream is not None, self.link.datagram_capacity
+            self._budget.spend(sum(frame.size for frame in frames[:sent] if whole or frame.size <= capacity))
         self.frames_sent += sent
         return sent
 

@@ -97,6 +97,11 @@ def plain_host(address: Address) -> str:
     return address[0].removeprefix("::ffff:").partition("%")[0]
 
 
+def endpoint(host: str, port: int) -> str:
+    """Give address and port for people."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class UdpSocket:
     """A non-blocking UDP socket, optionally bound to a device and connected to one peer.
 

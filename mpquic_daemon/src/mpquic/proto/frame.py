@@ -362,6 +362,10 @@ class Reassembler:
         self.duplicates = 0
         self.oversized = 0
 
+    def snapshot(self) -> dict[str, int]:
+        """Return all counters by name."""
+        return {name: getattr(self, name) for name in ("completed", "expired", "evicted", "duplicates", "oversized")}
+
     @property
     def memory(self) -> int:
         """Bytes accounted to incomplete packets."""
