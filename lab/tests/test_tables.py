@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from mpqlab import cli, links, status, tunnels
 from mpqlab.emulator.model import DirectionConfig
+from mpqlab.lab import Lab
+from mpqlab.progress import Progress
+from mpqlab.state import State
 from mpqlab.table import columns, number
 from mpqlab.topology import WANS, Attachment
 
@@ -122,6 +125,21 @@ def test_a_failed_measurement_is_the_exit_status(
     assert cli.main(["table", "--measure"]) == int(failing)
     assert ("carried 0 Mbit/s down" in capsys.readouterr().err) == failing
     assert cli.main(["table"]) == 0
+
+
+@pytest.mark.parametrize(("patience", "state"), [(60.0, "up"), (0.0, "connecting")])
+def test_a_measurement_waits_for_a_tunnel_that_is_connecting(
+    monkeypatch: pytest.MonkeyPatch, patience: float, state: str
+) -> None:
+    answers = [[{"name": "mpq5", "state": "connecting"}], [{"name": "mpq5", "state": "up"}]]
+    monkeypatch.setattr(tunnels, "instances", lambda _lab: answers.pop(0))
+    monkeypatch.setattr(tunnels, "SETTLE_SECONDS", patience)
+    # `time.monotonic() > deadline` has to be seen at once where there is no patience.
+    clock = iter(range(100))
+    monkeypatch.setattr(tunnels.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(tunnels.time, "sleep", lambda _seconds: None)
+    lab = Lab(Progress(quiet=True), State(Path("/nonexistent")))
+    assert [status["state"] for status in tunnels._settled(lab)] == [state]
 
 
 def readme_rows(title: str) -> list[tuple[str, str]]:
