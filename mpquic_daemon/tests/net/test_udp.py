@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import socket
 
 import pytest
-from mpquic.net import offload
+from mpquic.net import offload, udp
 from mpquic.net.udp import SendStatus, UdpSocket, plain_host, split_segments
 
 from .namespace import ip, set_checksum_offload, wait_for
@@ -169,3 +170,60 @@ def test_batches_cross_a_veth_with_and_without_checksum_offload(far_side, offloa
     datagrams = [bytes([index]) * size for index, size in enumerate([1200] * 40 + [1452] * 30 + [33])]
     assert sender.send_batch(datagrams) is SendStatus.OK
     assert collect(receiver, len(datagrams)) == datagrams
+
+
+@pytest.mark.usefixtures("namespace")
+@pytest.mark.parametrize("gso", ["auto", "off"])
+@pytest.mark.parametrize(
+    ("bound", "own", "others"),
+    [
+        ("0.0.0.0", "127.0.0.1", ["127.0.0.2", "127.0.0.3"]),
+        ("::", "127.0.0.1", ["127.0.0.2", "127.0.0.3"]),
+        ("::", "fd00::1", ["fd00::2", "fd00::3"]),
+    ],
+)
+def test_a_wildcard_socket_answers_from_the_address_that_was_asked(gso, bound, own, others):
+    for address in ("fd00::1", "fd00::2", "fd00::3"):
+        ip(f"addr add {address}/128 dev lo nodad")
+    server = UdpSocket((bound, 0), gso=gso)
+    port = server.local_address[1]
+    # Connected: what comes from another address than the one that was asked isn't theirs.
+    clients = [UdpSocket((own, 0), peer=(other, port), gso=gso, dual_stack=False) for other in others]
+    for client in clients:
+        client.send_batch([b"who is there"])
+    senders = []
+    wait_for(lambda: senders.extend(address for _, _, address in server.recv_batch()) or len(senders) == 2)
+    expected = [bytes([number]) * 1200 for number in range(5)] + [b"end"]
+    for sender in senders:
+        assert server.send_batch(expected, sender) is SendStatus.OK
+    for client in clients:
+        assert collect(client, len(expected)) == expected
+    assert server.counters.segmentation_fallbacks == 0
+    for end in (server, *clients):
+        end.close()
+
+
+@pytest.mark.usefixtures("namespace")
+def test_an_address_that_has_gone_is_forgotten():
+    ip("addr add fd00::2/128 dev lo nodad")
+    ip("addr add fd00::1/128 dev lo nodad")
+    server = UdpSocket(("::", 0))
+    client = UdpSocket(("fd00::1", 0), dual_stack=False)
+    client.send_batch([b"hello"], ("fd00::2", server.local_address[1]))
+    senders = []
+    wait_for(lambda: senders.extend(address for _, _, address in server.recv_batch()) or senders)
+    (sender,) = senders
+    ip("addr del fd00::2/128 dev lo")
+    assert server.send_batch([b"answer"], sender) is SendStatus.UNREACHABLE
+    assert server.send_batch([b"answer"], sender) is SendStatus.OK
+    server.close()
+    client.close()
+
+
+def test_what_is_kept_of_peers_is_bounded(monkeypatch):
+    monkeypatch.setattr(udp, "_MAX_LOCAL", 3)
+    server = UdpSocket(("0.0.0.0", 0))
+    for number in range(10):
+        server._remember_local(("192.0.2.1", number), socket.IPPROTO_IP, 8, bytes(12))
+    assert [port for _, port in server._local] == [7, 8, 9]
+    server.close()

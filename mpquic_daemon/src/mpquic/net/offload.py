@@ -19,6 +19,10 @@ IP_MTU_DISCOVER = 10
 IPV6_MTU_DISCOVER = 23
 IP_PMTUDISC_DO = 2
 """Set DF on each packet and answer EMSGSIZE rather than fragment."""
+IP_PKTINFO = 8
+IPV6_RECVPKTINFO = 49
+IPV6_PKTINFO = 50
+"""Which local address a datagram came to or shall leave from; the second switches it on, the others are messages."""
 IP_MTU = 14
 IPV6_MTU = 24
 

@@ -26,6 +26,8 @@ OffloadMode = Literal["auto", "on", "off"]
 BUFFER_BYTES = 4 << 20
 _READ_BYTES = 65536
 _MAX_BACKLOG = 1024
+_MAX_LOCAL = 16384
+_PKTINFO_BYTES = 20
 _pack_size = struct.Struct("H").pack
 _unpack_int = struct.Struct("i").unpack_from
 
@@ -106,8 +108,10 @@ class UdpSocket:
     """A non-blocking UDP socket, optionally bound to a device and connected to one peer.
 
     `local` is (host, port); host "::" with `dual_stack` takes IPv4 too. With `peer` the socket is connected: the kernel
-    fixes route and source address then, so that a change of either asks for a new socket. Raises OSError when the
-    socket can't be made now (no such device, address or route).
+    fixes route and source address then, so that a change of either asks for a new socket. A socket that is bound to no
+    address answers each peer from the address to which that peer has sent last: the kernel would take one by the route,
+    and a NAT or a connected socket on the other side would refuse it. Raises OSError when the socket can't be made now
+    (no such device, address or route).
     """
 
     def __init__(
@@ -125,6 +129,8 @@ class UdpSocket:
         self.device = device
         self._buffers = [memoryview(bytearray(_READ_BYTES)) for _ in range(reads)]
         self._control_bytes = socket.CMSG_SPACE(4)
+        self._local: dict[Address, tuple[int, int, bytes]] = {}
+        """Control message that has the kernel send from the address to which this peer has sent."""
         self._backlog: list[tuple[bytes, Address | None]] = []
         self._gso = gso == "on" or (gso == "auto" and offload.segmentation_works() is not False)
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -134,6 +140,8 @@ class UdpSocket:
             if peer is not None:
                 self._socket.connect(peer)
             self._connected = peer is not None
+            if peer is None and local[0] in ("::", "0.0.0.0"):
+                self._tell_local_addresses(family)
         except BaseException:
             self._socket.close()
             raise
@@ -157,6 +165,25 @@ class UdpSocket:
             except OSError as error:
                 if error.errno != errno.ENOPROTOOPT:  # before Linux 5.0: datagrams come one by one
                     raise
+
+    def _tell_local_addresses(self, family: socket.AddressFamily) -> None:
+        if family == socket.AF_INET6:  # which tells those of IPv4 too, mapped
+            self._socket.setsockopt(socket.IPPROTO_IPV6, offload.IPV6_RECVPKTINFO, 1)
+        else:
+            self._socket.setsockopt(socket.IPPROTO_IP, offload.IP_PKTINFO, 1)
+        self._control_bytes += socket.CMSG_SPACE(_PKTINFO_BYTES)
+
+    def _remember_local(self, address: Address, level: int, kind: int, value: bytes) -> None:
+        # The interface is left to the route (0); ip(7) has struct in_pktinfo, ipv6(7) and RFC 3542 struct in6_pktinfo.
+        if level == socket.IPPROTO_IPV6 and kind == offload.IPV6_PKTINFO:
+            value = value[:16] + bytes(4)
+        elif level == socket.IPPROTO_IP and kind == offload.IP_PKTINFO:
+            value = bytes(4) + value[4:8] + bytes(4)
+        else:
+            return
+        if len(self._local) >= _MAX_LOCAL and address not in self._local:
+            del self._local[next(iter(self._local))]
+        self._local[address] = (level, kind, value)
 
     def fileno(self) -> int:
         """File descriptor for a selector."""
@@ -208,6 +235,8 @@ class UdpSocket:
             for level, kind, value in control:
                 if level == SOL_UDP and kind == UDP_GRO:
                     segment = _unpack_int(value)[0]
+                else:
+                    self._remember_local(address, level, kind, value)
             counters.rx_calls += 1
             counters.rx_bytes += size
             counters.rx_datagrams += -(-size // segment) if segment else 1
@@ -274,15 +303,15 @@ class UdpSocket:
 
     def _send_group(self, group: Sequence[bytes], address: Address | None) -> SendStatus:
         if len(group) == 1:
-            return self._status(self._call(group, [], address), 1)
+            return self._status(self._call(group, [], address), 1, address)
         error = self._call(group, [(SOL_UDP, UDP_SEGMENT, _pack_size(len(group[0])))], address)
         if error not in (errno.EIO, errno.EINVAL):
-            return self._status(error, len(group))
+            return self._status(error, len(group), address)
         # This egress can't segment (no checksum offload), or the segment exceeds the MTU on kernels that answer so.
         # Only when the single datagrams pass was it segmentation.
         worst = SendStatus.OK
         for index, datagram in enumerate(group):
-            status = self._status(self._call([datagram], [], address), 1)
+            status = self._status(self._call([datagram], [], address), 1, address)
             if status is SendStatus.BLOCKED:
                 self._keep((rest, address) for rest in group[index:])
                 return SendStatus.OK
@@ -295,6 +324,8 @@ class UdpSocket:
 
     def _call(self, buffers: Sequence[bytes], control: list[tuple[int, int, bytes]], address: Address | None) -> int:
         """Make one send; 0 or the errno."""
+        if address is not None and (local := self._local.get(address)) is not None:
+            control = [*control, local]
         try:
             size = self._socket.sendmsg(buffers, control, 0, address)
         except OSError as error:
@@ -305,7 +336,7 @@ class UdpSocket:
         counters.tx_bytes += size
         return 0
 
-    def _status(self, error: int, datagrams: int) -> SendStatus:
+    def _status(self, error: int, datagrams: int, address: Address | None) -> SendStatus:
         if not error:
             return SendStatus.OK
         if error in (errno.EAGAIN, errno.EWOULDBLOCK):
@@ -315,6 +346,8 @@ class UdpSocket:
             self.counters.tx_too_large += datagrams
         elif status in (SendStatus.UNREACHABLE, SendStatus.NO_DEVICE):
             self.counters.tx_unreachable += datagrams
+            if address is not None:
+                self._local.pop(address, None)  # maybe that address is ours no more
         else:
             self.counters.tx_dropped += datagrams
         return status
