@@ -18,7 +18,6 @@ def test_arbitrary_bytes_are_a_packet_or_malformed_and_every_reader_copes(data: 
         return
     assert len(ip.source(data)) == len(ip.destination(data)) == (4 if version == 4 else 16)
     assert ip.transport(data)[1] <= len(data)
-    assert ip.flow_key(data)
 
 
 @given(st.sampled_from([0, 43, 44, 60, 6]), st.binary(min_size=0, max_size=200))
@@ -36,14 +35,6 @@ def test_addresses_class_and_ports_are_read_where_they_lie() -> None:
     assert [(ip.dscp(p), ip.ecn(p), ip.version(p)) for p in (four, six)] == [(46, Ecn.ECT_1, 4), (46, Ecn.ECT_1, 6)]
     assert ip.transport(four) == (17, 20, True)
     assert ip.transport(six) == (17, 40, True)
-
-
-def test_packets_of_one_flow_have_one_key_and_others_another() -> None:
-    key = ip.flow_key(make.tcp(4, 1, b"a"))
-    assert key == ip.flow_key(make.tcp(4, 99, b"other", ttl=3))
-    others = [make.tcp(4, 1, b"a", ports=(1, 2)), make.udp(4, b"a", ports=(40000, 443)), make.tcp(6, 1, b"a")]
-    assert key not in [ip.flow_key(packet) for packet in others]
-    assert len({ip.flow_key(packet) for packet in others}) == 3
 
 
 @pytest.mark.parametrize("packet", [make.udp(4, b"abc", tos=2), make.udp(6, b"abc", traffic_class=1)])

@@ -96,11 +96,6 @@ def ecn(packet: Buffer) -> Ecn:
     return Ecn(traffic_class_octet(packet) & 3)
 
 
-def is_fragment(packet: Buffer) -> bool:
-    """True for any fragment of an IPv4 datagram; IPv6 fragments are seen by `transport`."""
-    return packet[0] >> 4 == 4 and bool(packet[6] & 0x3F or packet[7])
-
-
 def is_multicast_or_link_local(address: bytes) -> bool:
     """True for destinations that have no place in a routed point-to-point tunnel (multicast, broadcast, link-local)."""
     if len(address) == 4:
@@ -129,17 +124,6 @@ def transport(packet: Buffer) -> tuple[int, int, bool]:
     if protocol == _FRAGMENT or offset > size:
         return -1, min(offset, size), False
     return protocol, offset, direct
-
-
-def flow_key(packet: Buffer) -> bytes:
-    """Return bytes equal for all packets of a flow: addresses, protocol, and ports of unfragmented TCP or UDP."""
-    addresses = bytes(packet[12:20]) if packet[0] >> 4 == 4 else bytes(packet[8:40])
-    protocol, offset, _ = transport(packet)
-    if protocol in (TCP, UDP) and offset + 4 <= len(packet):
-        return addresses + bytes((protocol,)) + bytes(packet[offset : offset + 4])
-    if protocol == -1:
-        protocol = packet[9] if packet[0] >> 4 == 4 else _FRAGMENT
-    return addresses + bytes((protocol,))
 
 
 def ones_complement_sum(data: Buffer) -> int:
