@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from mpqlab.testing import PROJECT, changed_tasks
+from mpqlab.testing import INTERNET, PROJECT, VPS_ADDRESS, VPS_ADDRESS6, changed_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,10 +38,13 @@ def edited(lab: Lab, tmp_path: Path) -> Iterator[Callable[[Callable[[dict[str, A
     lab.wait_state("mpq4", "up", within=10)
 
 
-def without_lan4(site: dict[str, Any]) -> None:
-    """LAN4 and its tunnel go."""
+def changed(site: dict[str, Any]) -> None:
+    """LAN4 and its tunnel go; mpq5 goes over IPv6 and mpq6 over a reliable transport."""
     site["lans"] = [lan for lan in site["lans"] if lan["name"] != "lan4"]
     site["tunnels"] = [tunnel for tunnel in site["tunnels"] if tunnel["name"] != "mpq4"]
+    tunnels = {tunnel["name"]: tunnel for tunnel in site["tunnels"]}
+    tunnels["mpq5"]["outer"] = "ipv6"
+    tunnels["mpq6"]["transport_mode"] = "reliable"
 
 
 def traces(lab: Lab, node: str) -> str:
@@ -53,10 +56,10 @@ def traces(lab: Lab, node: str) -> str:
     )
 
 
-def test_removed_lan_and_tunnel_leave_no_trace(
+def test_an_edited_site_is_what_its_variables_say(
     lab: Lab, edited: Callable[[Callable[[dict[str, Any]], None]], Path]
 ) -> None:
-    inventory = edited(without_lan4)
+    inventory = edited(changed)
     assert "mpq4" in traces(lab, "client")
     assert "172.16.4." in traces(lab, "client")
     announced = changed_tasks(lab.playbook("--check", "--diff", inventory=inventory))
@@ -72,4 +75,8 @@ def test_removed_lan_and_tunnel_leave_no_trace(
     assert "mpq4" not in traces(lab, "client")
     assert "172.16.4." not in traces(lab, "client")
     assert changed_tasks(lab.playbook(inventory=inventory)) == []
-    assert lab.state("mpq5") == "up"
+    for tunnel, peer in (("mpq5", f"[{VPS_ADDRESS6}]:45005"), ("mpq6", f"{VPS_ADDRESS}:45006")):
+        lab.wait_state(tunnel, "up", within=10)
+        assert lab.status()[tunnel]["peer"] == peer
+        host = tunnel.replace("mpq", "host")
+        assert lab.run(host, f"curl -sS --fail http://{INTERNET}/ip").strip() == VPS_ADDRESS
