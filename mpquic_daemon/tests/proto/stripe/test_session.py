@@ -52,7 +52,7 @@ def test_a_clean_link_carries_no_redundancy() -> None:
     duplex = Duplex()
     goodput_share(duplex, 1.0)
     sender = duplex.client.session.sender
-    assert (sender.parity_shards, sender.arq.retransmitted, sender.inflight.spurious) == (0, 0, 0)
+    assert (sender.parity_shards, sender.recovery.arq.retransmitted, sender.recovery.inflight.spurious) == (0, 0, 0)
     assert settle(duplex) == 0
     assert duplex.server.session.receiver.refused == {}
 
@@ -103,10 +103,10 @@ def test_reordering_is_learned_and_not_taken_for_loss() -> None:
     duplex = Duplex(up=Weather(reorder=0.02, jitter=0.002))
     assert goodput_share(duplex) > 0.85
     sender = duplex.client.session.sender
-    spurious, sent = sender.inflight.spurious, duplex.up.sent
-    assert sender.inflight.reordering > 3
+    spurious, sent = sender.recovery.inflight.spurious, duplex.up.sent
+    assert sender.recovery.inflight.reordering > 3
     duplex.run(1.0)
-    assert sender.inflight.spurious - spurious < (duplex.up.sent - sent) * 0.01
+    assert sender.recovery.inflight.spurious - spurious < (duplex.up.sent - sent) * 0.01
     assert settle(duplex) == 0
 
 
@@ -129,8 +129,8 @@ def test_repaired_loss_is_still_loss_for_the_controller() -> None:
     duplex = Duplex(config=StripeConfig(fec=FecMode.ALWAYS, parity_shards=5), up=Weather(loss=0.05))
     goodput_share(duplex)
     sender = duplex.client.session.sender
-    assert sender.loss.loss == pytest.approx(0.05, abs=0.02)
-    assert sender.arq.retransmitted < sender.inflight.lost_shards * 0.05
+    assert sender.recovery.loss.loss == pytest.approx(0.05, abs=0.02)
+    assert sender.recovery.arq.retransmitted < sender.recovery.inflight.lost_shards * 0.05
 
 
 def test_redundancy_stays_within_its_share() -> None:
@@ -138,7 +138,7 @@ def test_redundancy_stays_within_its_share() -> None:
     duplex = Duplex(config=config, up=Weather(loss=0.3))
     goodput_share(duplex)
     sender = duplex.client.session.sender
-    extra = sender.parity_shards + sender.arq.retransmitted
+    extra = sender.parity_shards + sender.recovery.arq.retransmitted
     assert 0 < extra <= 0.1 * sender.data_shards + 65536 / config.datagram_size + 1
 
 
@@ -188,8 +188,8 @@ def test_whatever_the_weather_nothing_is_forged_lost_or_kept(
     assert settle(duplex) <= 1
     sender, receiver = duplex.client.session.sender, duplex.server.session.receiver
     duplex.run(3.0)
-    assert sender.inflight.bytes == 0
-    assert len(sender.arq) == 0
+    assert sender.recovery.inflight.bytes == 0
+    assert len(sender.recovery.arq) == 0
     assert len(receiver.decoder) == 0
     assert set(receiver.refused) <= {"replayed", "late"}
 
@@ -244,7 +244,7 @@ def test_dead_pipes_are_left_and_used_again_when_they_return() -> None:
     duplex.client.offer(500)
     duplex.run(1.0)
     assert len(duplex.server.received) == 500
-    assert duplex.client.session.sender.arq.retransmitted == 0
+    assert duplex.client.session.sender.recovery.arq.retransmitted == 0
     duplex.up.weather.dead_pipes.clear()
     duplex.run(1.0)
     assert len(duplex.server.session.pipes.alive(duplex.now)) == 4
@@ -276,3 +276,16 @@ def test_an_outage_is_survived_and_no_stale_bulk_follows() -> None:
     duplex.run(0.2)
     assert duplex.up.sent - sent < 50
     assert goodput_share(duplex, 1.0) > 0.9
+
+
+def test_a_trickle_teaches_nothing_about_the_link() -> None:
+    duplex = Duplex()
+    duplex.run_until_ready()
+    for _ in range(100):
+        duplex.client.offer(1)
+        duplex.run(0.02)
+    duplex.client.offer(10**9)
+    duplex.run(0.5)
+    before = duplex.server.received_bytes
+    duplex.run(0.5)
+    assert (duplex.server.received_bytes - before) / 0.5 > 0.85 * duplex.up.weather.rate

@@ -81,33 +81,27 @@ class Retransmitter:
         """How many shards are ready to be sent again, or a few more."""
         return len(self._ready)
 
-    def on_lost(
-        self,
-        number: int,
-        body: bytes,
-        index: int,
-        data_shards: int,
-        group: SentGroup | None,
-        traffic_class: int,
-        sent_at: float,
-        now: float,
-        rtt: float,
-    ) -> None:
+    @staticmethod
+    def lifetime(traffic_class: int, rtt: float) -> float:
+        """Seconds for which a shard of a class is worth repeating after it was first sent."""
+        return CRITICAL_ROUND_TRIPS * rtt if traffic_class == _CRITICAL else LIFETIME
+
+    def on_lost(self, repair: Repair, now: float, rtt: float) -> None:
         """A DATA shard was lost."""
-        lifetime = CRITICAL_ROUND_TRIPS * rtt if traffic_class == _CRITICAL else LIFETIME
-        if sent_at + lifetime <= now:
+        if repair.deadline <= now:
             self.expired += 1
             return
         if len(self._lost) >= self._max_shards:
             self.overflowed += 1
             return
-        self._lost[number] = Repair(number, body, index, data_shards, group, sent_at, sent_at + lifetime)
+        self._lost[repair.number] = repair
+        group = repair.group
         if group is None or group.deficient:
-            self._ready.append(number)
+            self._ready.append(repair.number)
         else:
             # The decoder has what it needs. Should it have forgotten the group, the copy comes after a round trip.
-            heappush(self._waiting, (now + rtt, number))
-            group.held.append(number)
+            heappush(self._waiting, (now + rtt, repair.number))
+            group.held.append(repair.number)
 
     def on_group_loss(self, group: SentGroup) -> None:
         """A shard of a group was lost that has no copy itself: one that was held back may be needed now."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpquic.proto.liveness import RttEstimator
-from mpquic.proto.stripe.adaptive import LossMeter, OverheadBudget, ParityPolicy
-from mpquic.proto.stripe.arq import Repair, Retransmitter, SentGroup
-from mpquic.proto.stripe.controller import AckSample
+from mpquic.proto.stripe.adaptive import OverheadBudget, ParityPolicy
+from mpquic.proto.stripe.arq import SentGroup
 from mpquic.proto.stripe.fec import parity
-from mpquic.proto.stripe.inflight import InFlight, SentBatch
+from mpquic.proto.stripe.inflight import SentBatch
 from mpquic.proto.stripe.pacer import Pacer
+from mpquic.proto.stripe.recovery import Recovery
 from mpquic.proto.stripe.shard import bundle
 from mpquic.proto.stripe.wire import OVERHEAD, REPAIR_PREFIX, PacketType
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mpquic.proto.frame import Frame
+    from mpquic.proto.stripe.arq import Repair
     from mpquic.proto.stripe.config import StripeConfig
     from mpquic.proto.stripe.controller import Controller
     from mpquic.proto.stripe.keys import Sealer
@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 
 RUN = 32
 """Shards that leave on one pipe before the next is chosen: long enough for GSO, short enough to spread."""
-MAX_TIMEOUTS = 3
 PARITY_RESERVE = 1 << 15
 """Bytes of the overhead budget that parity leaves: a copy is sent for what is known to be lost, parity on suspicion."""
-_MAX_RECOVERED = 8192
 
 
 class _OpenGroup:
@@ -55,27 +53,13 @@ class StripeSender:
         self.pacer = Pacer(controller.pacing_rate, now)
         self.policy = ParityPolicy(config.fec, config.data_shards, config.parity_shards, config.max_overhead)
         self.overhead = OverheadBudget(config.max_overhead)
-        self.loss = LossMeter()
-        self.rtt = RttEstimator()
-        self.inflight = InFlight(self._on_lost, self._on_arrived, self._on_arrived_late)
-        self.arq = Retransmitter()
+        self.recovery = Recovery(controller, now)
         self._group: _OpenGroup | None = None
         self._outgoing: list[tuple[Pipe, list[bytes]]] = []
-        # Shards that FEC or a copy delivered, perhaps before their loss was noticed.
-        self._recovered: dict[int, None] = {}
-        self._progress_at = now
-        self._timeouts = 0
-        self._now = now
         self.data_shards = 0
         self.parity_shards = 0
         self.oversized = 0
-        self.bad_reports = 0
         self.probes = 0
-
-    @property
-    def smoothed_rtt(self) -> float:
-        """Seconds; a guess before the first sample."""
-        return self.rtt.smoothed if self.rtt.smoothed is not None else 0.1
 
     def budget(self, now: float) -> int:
         """Bytes of encoded frames that may be sent now; copies that wait go first."""
@@ -85,20 +69,19 @@ class StripeSender:
         if room <= 0:
             return 0
         shards = self._config.data_shards
-        spare = self.policy.parity(shards, self.loss.loss, 1)
-        if self.arq.ready:
-            room -= min(self.arq.ready * self._config.datagram_size, int(self.overhead.credit))
+        spare = self.policy.parity(shards, self.recovery.loss.loss, 1)
+        if self.recovery.arq.ready:
+            room -= min(self.recovery.arq.ready * self._config.datagram_size, int(self.overhead.credit))
         return max(0, room * shards // (shards + spare))
 
     def send(self, frames: Sequence[Frame], now: float) -> int:
         """Take frames in order while the budget lasts; returns how many."""
-        self._now = now
         self._send_repairs(now)
         room = self.budget(now)
         if room <= 0 or not frames:
             return 0
-        if self.pacer.idle(now) and self.inflight.bytes < self.controller.congestion_window // 2:
-            self.inflight.mark_app_limited()
+        if self.pacer.idle(now) and self.recovery.inflight.bytes < self.controller.congestion_window // 2:
+            self.recovery.inflight.mark_app_limited()
         runs, taken, oversized = bundle(frames, self._config.shard_capacity, room)
         self.oversized += oversized
         for label, bodies in runs:
@@ -112,53 +95,46 @@ class StripeSender:
 
     def on_rtt(self, rtt: float) -> None:
         """A round trip that a keepalive measured; it serves until reports do."""
-        if self.rtt.smoothed is None:
-            self.rtt.add(rtt)
+        if self.recovery.rtt.smoothed is None:
+            self.recovery.rtt.add(rtt)
 
     def on_report(self, report: Report, now: float) -> bool:
         """Take a receiver report; False when it speaks of what was never sent."""
         if report.highest >= self._sealer.next_shard:
-            self.bad_reports += 1
             return False
-        self._now = now
-        for first, last in report.repaired:
-            # Bounded, because a peer may name more than can be on its way.
-            for number in range(first, min(last, first + _MAX_RECOVERED) + 1):
-                self._recover(number)
-        sample = self.inflight.on_report(report, now, self.rtt.smoothed)
-        if sample.newly_delivered:
-            self._progress_at = now
-            self._timeouts = 0
+        if self.recovery.on_report(report, now) and report.received:
             self._sealer.confirm(report.received[0][1])
-        if sample.rtt is not None:
-            self.rtt.add(sample.rtt)
-        self._detect(sample, now)
+        self.pacer.set_rate(self.controller.pacing_rate, now)
         self._send_repairs(now)
         return True
 
     def poll(self, now: float) -> None:
         """Do what time asks for: close the group, find losses, probe, send copies, rekey."""
-        self._now = now
+        recovery = self.recovery
         self._sealer.rekey_if_due(now)
         if self._group is not None and now >= self._group.deadline:
             self._close_group(now)
-        if self.inflight.loss_time is not None and now >= self.inflight.loss_time:
-            self._detect(AckSample(now), now)
-        if self.inflight.bytes and now >= self._timeout_at():
-            self._on_timeout(now)
+        recovery.detect(now)
+        if recovery.inflight.bytes and now >= recovery.timeout_at:
+            probe = recovery.on_timeout(now)
+            if probe is not None and self._pipes.alive(now):
+                self._close_group(now)
+                self.probes += 1
+                self._transmit_repairs([probe], now)
+        self.pacer.set_rate(self.controller.pacing_rate, now)
         self._send_repairs(now)
-        self.arq.expire(now)
+        recovery.arq.expire(now)
 
     def next_time(self, now: float) -> float | None:
         """When `poll` is due; None while nothing is on its way."""
         times: list[float] = []
         if self._group is not None:
             times.append(self._group.deadline)
-        if self.inflight.bytes:
-            times.append(self._timeout_at())
-            if self.inflight.loss_time is not None:
-                times.append(self.inflight.loss_time)
-        due = self.arq.next_time()
+        if self.recovery.inflight.bytes:
+            times.append(self.recovery.timeout_at)
+            if self.recovery.inflight.loss_time is not None:
+                times.append(self.recovery.inflight.loss_time)
+        due = self.recovery.arq.next_time()
         if due is not None and self._group is None and self._can_repair(now):
             times.append(max(due, self.pacer.next_time(now)))
         return min(times) if times else None
@@ -170,7 +146,7 @@ class StripeSender:
         return self.pacer.next_time(now)
 
     def _window(self) -> int:
-        return self.controller.congestion_window - self.inflight.bytes
+        return self.controller.congestion_window - self.recovery.inflight.bytes
 
     def _room(self, now: float) -> int:
         return min(self._window(), self.pacer.available(now))
@@ -180,10 +156,6 @@ class StripeSender:
             self._window() > 0 and self.overhead.credit >= self._config.datagram_size and bool(self._pipes.alive(now))
         )
 
-    def _timeout_at(self) -> float:
-        timeout = self.smoothed_rtt + max(4 * self.rtt.variation, 0.01) + 0.01
-        return self._progress_at + timeout * (1 << self._timeouts)
-
     def _send_bodies(self, label: int, bodies: list[bytes], now: float) -> None:
         shards = self._config.data_shards
         position = 0
@@ -191,7 +163,7 @@ class StripeSender:
             if self._group is not None and self._group.label != label:
                 self._close_group(now)
             if self._group is None:
-                spare = self.policy.parity(shards, self.loss.loss, label >> 8)
+                spare = self.policy.parity(shards, self.recovery.loss.loss, label >> 8)
                 if not spare:
                     self._transmit(PacketType.DATA, 0, 0, bodies[position:], now, label >> 8, None)
                     return
@@ -209,7 +181,7 @@ class StripeSender:
         group, self._group = self._group, None
         if group is None:
             return
-        count = self.policy.parity(len(group.bodies), self.loss.loss, group.label >> 8)
+        count = self.policy.parity(len(group.bodies), self.recovery.loss.loss, group.label >> 8)
         size = max(map(len, group.bodies)) + OVERHEAD
         while count and not self.overhead.spend(count * size, reserve=PARITY_RESERVE):
             count -= 1
@@ -246,10 +218,7 @@ class StripeSender:
         self._record(batch)
 
     def _record(self, batch: SentBatch) -> None:
-        if not self.inflight.bytes:
-            self._progress_at = batch.sent_at
-        batch.probing_down = self.controller.probing_down
-        self.inflight.add(batch)
+        self.recovery.on_sent(batch)
         self.pacer.spend(batch.bytes)
 
     def _emit(self, pipe: Pipe, datagrams: list[bytes]) -> None:
@@ -260,15 +229,15 @@ class StripeSender:
 
     def _send_repairs(self, now: float) -> None:
         # The numbers of a group are consecutive: copies wait the milliseconds until it is closed.
-        if self._group is not None or not len(self.arq) or not self._can_repair(now):
+        if self._group is not None or not len(self.recovery.arq) or not self._can_repair(now):
             return
         room = self._room(now)
         if room <= 0:
             return
-        repairs = self.arq.take(room, now)
+        repairs = self.recovery.arq.take(room, now)
         for place, repair in enumerate(repairs):
             if not self.overhead.spend(len(repair.body) + REPAIR_PREFIX.size + OVERHEAD):
-                self.arq.put_back(repairs[place:])
+                self.recovery.arq.put_back(repairs[place:])
                 repairs = repairs[:place]
                 break
         if repairs:
@@ -287,77 +256,3 @@ class StripeSender:
                 self._sealer.seal_shards(PacketType.REPAIR, pipe.number, repair.index, repair.data_shards, [body]),
             )
         self._record(batch)
-
-    def _detect(self, sample: AckSample, now: float) -> None:
-        self.inflight.detect(sample, now, max(self.smoothed_rtt, self.rtt.latest or 0.0))
-        self.loss.add(sample.delivered_shards, sample.lost_shards)
-        sample.in_flight = self.inflight.bytes
-        self.controller.on_ack(sample)
-        self.pacer.set_rate(self.controller.pacing_rate, now)
-
-    def _on_timeout(self, now: float) -> None:
-        """Probe the tail (RFC 8985 section 7), or after some probes take everything for lost."""
-        self._timeouts += 1
-        target = self.inflight.newest_repeatable
-        if self._timeouts >= MAX_TIMEOUTS or target is None:
-            lost = self.inflight.declare_all_lost()
-            self.loss.add(0, lost)
-            if target is not None:
-                self.controller.on_timeout(now)
-                self.pacer.set_rate(self.controller.pacing_rate, now)
-            self._timeouts = 0
-            self._progress_at = now
-            return
-        if self._group is not None:
-            self._close_group(now)
-        if not self._pipes.alive(now):
-            return
-        batch, place = target
-        if batch.repairs is not None:
-            probe = batch.repairs[place]
-        else:
-            assert batch.bodies is not None
-            index = batch.index + place if batch.data_shards else 0
-            probe = Repair(batch.first + place, batch.bodies[place], index, batch.data_shards, None, now, now)
-        self.probes += 1
-        self._transmit_repairs([probe], now)
-
-    def _on_lost(self, batch: SentBatch, place: int) -> None:
-        now, rtt = self._now, self.smoothed_rtt
-        if batch.group is not None:
-            batch.group.lost += 1
-        if batch.repairs is not None:
-            self.arq.on_copy_lost(batch.repairs[place], now, rtt)
-            return
-        number = batch.first + place
-        if batch.bodies is not None and number not in self._recovered:
-            index = batch.index + place if batch.data_shards else 0
-            self.arq.on_lost(
-                number,
-                batch.bodies[place],
-                index,
-                batch.data_shards,
-                batch.group,
-                batch.traffic_class,
-                batch.sent_at,
-                now,
-                rtt,
-            )
-        elif batch.bodies is None and batch.group is not None:
-            self.arq.on_group_loss(batch.group)
-
-    def _on_arrived(self, batch: SentBatch, place: int) -> None:
-        if batch.repairs is not None:
-            self._recover(batch.repairs[place].number)
-
-    def _on_arrived_late(self, batch: SentBatch, place: int) -> None:
-        if batch.repairs is not None:
-            self._recover(batch.repairs[place].number)
-        else:
-            self.arq.on_settled(batch.first + place)
-
-    def _recover(self, number: int) -> None:
-        self.arq.on_settled(number)
-        self._recovered[number] = None
-        if len(self._recovered) > _MAX_RECOVERED:
-            del self._recovered[next(iter(self._recovered))]

@@ -1,0 +1,141 @@
+"""From reports to what they mean: round trips, losses, samples for the controller, timeouts (RFC 8985, RFC 9002)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpquic.proto.liveness import RttEstimator
+from mpquic.proto.stripe.adaptive import LossMeter
+from mpquic.proto.stripe.arq import Repair, Retransmitter
+from mpquic.proto.stripe.controller import AckSample
+from mpquic.proto.stripe.inflight import InFlight, SentBatch
+
+if TYPE_CHECKING:
+    from mpquic.proto.stripe.controller import Controller
+    from mpquic.proto.stripe.reports import Report
+
+MAX_TIMEOUTS = 3
+_MAX_RECOVERED = 8192
+_INITIAL_RTT = 0.1
+
+
+class Recovery:
+    """The sender's knowledge of what became of its shards. What has to be sent again waits in `arq`."""
+
+    def __init__(self, controller: Controller, now: float) -> None:
+        self._controller = controller
+        self.loss = LossMeter()
+        self.rtt = RttEstimator()
+        self.inflight = InFlight(self._on_lost, self._on_arrived, self._on_arrived_late)
+        self.arq = Retransmitter()
+        # Shards that FEC or a copy delivered, perhaps before their loss was noticed.
+        self._recovered: dict[int, None] = {}
+        self._progress_at = now
+        self._timeouts = 0
+        self._now = now
+
+    @property
+    def smoothed_rtt(self) -> float:
+        """Seconds; a guess before the first sample."""
+        return self.rtt.smoothed if self.rtt.smoothed is not None else _INITIAL_RTT
+
+    @property
+    def timeout_at(self) -> float:
+        """When a report is overdue: probe timeout of RFC 9002 section 6.2, doubled each time."""
+        timeout = self.smoothed_rtt + max(4 * self.rtt.variation, 0.01) + 0.01
+        return self._progress_at + timeout * (1 << self._timeouts)
+
+    def on_sent(self, batch: SentBatch) -> None:
+        """Shards left."""
+        if not self.inflight.bytes:
+            self._progress_at = batch.sent_at
+        batch.probing_down = self._controller.probing_down
+        self.inflight.add(batch)
+
+    def on_report(self, report: Report, now: float) -> bool:
+        """Take a receiver report; True when it names shards that were still on their way."""
+        self._now = now
+        for first, last in report.repaired:
+            # Bounded, because a peer may name more than can be on its way.
+            for number in range(max(first, last - _MAX_RECOVERED), last + 1):
+                self._recover(number)
+        sample = self.inflight.on_report(report, now, self.rtt.smoothed)
+        if sample.newly_delivered:
+            self._progress_at = now
+            self._timeouts = 0
+        if sample.rtt is not None:
+            self.rtt.add(sample.rtt)
+        self._detect(sample, now)
+        return sample.newly_delivered > 0
+
+    def detect(self, now: float) -> None:
+        """Find what is lost by time, when `inflight.loss_time` has come."""
+        self._now = now
+        if self.inflight.loss_time is not None and now >= self.inflight.loss_time:
+            self._detect(AckSample(now), now)
+
+    def on_timeout(self, now: float) -> Repair | None:
+        """Call at `timeout_at`: return a shard to probe the tail with (RFC 8985 section 7).
+
+        After some probes, or when only parity is on its way, everything counts as lost and None is returned.
+        """
+        self._now = now
+        self._timeouts += 1
+        target = self.inflight.newest_repeatable
+        if self._timeouts >= MAX_TIMEOUTS or target is None:
+            self.loss.add(0, self.inflight.declare_all_lost())
+            if target is not None:
+                self._controller.on_timeout(now)
+            self._timeouts = 0
+            self._progress_at = now
+            return None
+        batch, place = target
+        if batch.repairs is not None:
+            return batch.repairs[place]
+        assert batch.bodies is not None
+        index = batch.index + place if batch.data_shards else 0
+        return Repair(batch.first + place, batch.bodies[place], index, batch.data_shards, None, now, now)
+
+    def _detect(self, sample: AckSample, now: float) -> None:
+        self.inflight.detect(sample, now, max(self.smoothed_rtt, self.rtt.latest or 0.0))
+        self.loss.add(sample.delivered_shards, sample.lost_shards)
+        sample.in_flight = self.inflight.bytes
+        self._controller.on_ack(sample)
+
+    def _on_lost(self, batch: SentBatch, place: int) -> None:
+        now, rtt, group = self._now, self.smoothed_rtt, batch.group
+        if group is not None:
+            group.lost += 1
+        if batch.repairs is not None:
+            self.arq.on_copy_lost(batch.repairs[place], now, rtt)
+        elif batch.bodies is None:
+            if group is not None:
+                self.arq.on_group_loss(group)
+        elif batch.first + place not in self._recovered:
+            index = batch.index + place if batch.data_shards else 0
+            lost = Repair(
+                batch.first + place,
+                batch.bodies[place],
+                index,
+                batch.data_shards,
+                group,
+                batch.sent_at,
+                batch.sent_at + self.arq.lifetime(batch.traffic_class, rtt),
+            )
+            self.arq.on_lost(lost, now, rtt)
+
+    def _on_arrived(self, batch: SentBatch, place: int) -> None:
+        if batch.repairs is not None:
+            self._recover(batch.repairs[place].number)
+
+    def _on_arrived_late(self, batch: SentBatch, place: int) -> None:
+        if batch.repairs is not None:
+            self._recover(batch.repairs[place].number)
+        else:
+            self.arq.on_settled(batch.first + place)
+
+    def _recover(self, number: int) -> None:
+        self.arq.on_settled(number)
+        self._recovered[number] = None
+        if len(self._recovered) > _MAX_RECOVERED:
+            del self._recovered[next(iter(self._recovered))]
