@@ -74,7 +74,7 @@ def test_the_plan_is_made_of_templated_variables_of_all_hosts(tmp_path: Path) ->
     assert (tmp_path / "plan-vps1").read_text() == (tmp_path / "plan-site1-client").read_text()
     plan = json.loads((tmp_path / "plan-vps1").read_text())
     assert sorted(plan) == ["site1-client", "vps1"]
-    assert plan["site1-client"]["site"]["id"] == 1
+    assert plan["site1-client"]["tuns"][0]["addresses"][0] == "10.200.5.1/32"
     assert [wan["device"] for wan in plan["site1-client"]["wans"]] == ["enp7s7"]
 
 

@@ -55,7 +55,7 @@ def test_more_vlans_than_rule_priorities_are_refused(changed: Callable[..., dict
     ]
     hosts["site1-client"]["site"]["lans"][0]["vlans"].pop()
     lans = build(hosts)["site1-client"]["lans"]
-    assert max(lan["rule_priority"] for lan in lans) < 2500
+    assert max(lan["rules"][0]["priority"] for lan in lans) < 2500
 
 
 def test_every_check_has_a_row(inventory: Callable[[str], dict[str, Any]], put: Callable[..., None]) -> None:

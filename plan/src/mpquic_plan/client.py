@@ -22,17 +22,14 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
     egress = egress_name(site)
     return {
         "role": "client",
-        "site": {"name": site.name, "id": site.site_id, "lan_mode": site.lan_mode, "vps": vps.host},
-        "egress": egress,
         "management": [_management(item, egress) for item in sorted(site.management, key=lambda item: item.number)],
         "resolvers": _resolvers(site, egress),
-        "wans": [_wan(wan, site, egress) for wan in sorted(site.wans, key=lambda wan: wan.number)],
+        "wans": [_wan(wan, egress) for wan in sorted(site.wans, key=lambda wan: wan.number)],
         "lans": [_lan(lan, site, wans) for lan in lans],
         "tuns": [_tun(tunnel, site, wans[tunnel.wan], listeners[tunnel.listener]) for tunnel in tunnels],
         "instances": [
             {
                 "name": tunnel.name,
-                "devices": [wans[tunnel.wan].device],
                 "config": _config(tunnel, site, vps, wans[tunnel.wan], listeners[tunnel.listener]),
             }
             for tunnel in tunnels
@@ -43,7 +40,6 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
         "forwarding": hosts.forwarding(),
         "ranges": hosts.ranges(),
         "pki": hosts.client_pki(site),
-        "daemon": dict(hosts.DAEMON),
     }
 
 
@@ -110,7 +106,6 @@ def _management(item: Management, egress: str | None) -> dict[str, Any]:
         "device": item.device,
         "dhcp": item.address is None,
         "addresses": [str(address) for address in (item.address, item.address6) if address is not None],
-        "gateway": None if item.gateway is None else str(item.gateway),
         "dns": list(item.dns),
         "egress": egress == item.name,
         "routes": routes,
@@ -139,7 +134,7 @@ def _rule(
     }
 
 
-def _wan(wan: Wan, site: Site, egress: str | None) -> dict[str, Any]:
+def _wan(wan: Wan, egress: str | None) -> dict[str, Any]:
     table = tables.wan_table(wan)
     rules = [_rule(tables.wan_priority(wan), table, outgoing=wan.device)]
     if egress == wan.name:
@@ -150,30 +145,21 @@ def _wan(wan: Wan, site: Site, egress: str | None) -> dict[str, Any]:
         ]
     return {
         "name": wan.name,
-        "number": wan.number,
         "device": wan.device,
         "table": table,
-        "rule_priority": tables.wan_priority(wan),
-        "mtu": wan.mtu,
         "ipv6": wan.ipv6,
         "dhcp": wan.static is None,
-        "static": _static(wan),
+        "addresses": _static_addresses(wan),
         "egress": egress == wan.name,
         "rules": rules,
         "routes": [*_static_routes(wan, table), *_last_routes("blackhole", table)],
-        "instances": sorted(tunnel.name for tunnel in site.tunnels if tunnel.wan == wan.name),
     }
 
 
-def _static(wan: Wan) -> dict[str, Any] | None:
+def _static_addresses(wan: Wan) -> list[str]:
     if wan.static is None:
-        return None
-    static = wan.static
-    return {
-        "addresses": [str(address) for address in (static.address, static.address6) if address is not None],
-        "gateway": str(static.gateway),
-        "gateway6": None if static.gateway6 is None else str(static.gateway6),
-    }
+        return []
+    return [str(address) for address in (wan.static.address, wan.static.address6) if address is not None]
 
 
 def _static_routes(wan: Wan, table: int) -> list[dict[str, Any]]:
@@ -253,19 +239,14 @@ def _lan(lan: Lan, site: Site, wans: dict[str, Wan]) -> dict[str, Any]:
     )
     return {
         "name": lan.name,
-        "number": lan.number,
         "device": lan.device,
         "parent": lan.parent,
         "vlan_id": lan.vlan_id,
         "vlan_devices": [child.device for child in children],
         "addresses": [str(address) for address in (lan.address, lan.address6) if address is not None],
         "table": table,
-        "rule_priority": priority,
         "rules": rules,
         "routes": routes,
-        "tunnel": lan.tunnel,
-        "behind": [str(prefix) for prefix in lan.behind],
-        "fallback": lan.fallback,
     }
 
 
@@ -294,7 +275,6 @@ def _tun(tunnel: Tunnel, site: Site, wan: Wan, listener: Listener) -> dict[str, 
         "name": tunnel.name,
         "mtu": derived.tun_mtu,
         "addresses": own.host_routes,
-        "peer_addresses": [str(far.ipv4), str(far.ipv6)],
         "routes": routes,
     }
 

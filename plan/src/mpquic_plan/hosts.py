@@ -1,4 +1,4 @@
-"""Accounts, folders and file names on both kinds of host, and the identities in their certificates."""
+"""File names on both kinds of host, and the identities in their certificates."""
 
 from __future__ import annotations
 
@@ -11,16 +11,6 @@ if TYPE_CHECKING:
 
 PKI_DIR: Final = "/etc/mpquic/pki"
 REVOKED_FILE: Final = f"{PKI_DIR}/revoked"
-
-DAEMON: Final = {
-    "user": "mpquic",
-    "group": "mpquic",
-    "instance_dir": "/etc/mpquic/instances",
-    "pki_dir": PKI_DIR,
-    "runtime_dir": "/run/mpquic",
-    "install_dir": "/opt/mpquic",
-}
-"""The daemon's account and folders."""
 
 
 def identity(site_name: str) -> str:
@@ -43,11 +33,9 @@ def client_pki(site: Site) -> dict[str, Any]:
     """Return what the certificate of a site's client holds: no name that a server could have."""
     return {
         "name": site.name,
-        "kind": "client",
         "common_name": site.name,
         "subject_alt_names": [f"URI:{identity(site.name)}"],
         "usage": "clientAuth",
-        **_files(site.name),
     }
 
 
@@ -56,11 +44,9 @@ def server_pki(vps: Vps) -> dict[str, Any]:
     addresses = [str(address) for address in (vps.address, vps.address6) if address is not None]
     return {
         "name": vps.host,
-        "kind": "server",
         "common_name": vps.hostnames[0],
         "subject_alt_names": [f"DNS:{name}" for name in vps.hostnames] + [f"IP:{address}" for address in addresses],
         "usage": "serverAuth",
-        **_files(vps.host),
         "revoked_file": REVOKED_FILE,
         "revoked": list(vps.revoked_certificates),
     }

@@ -27,16 +27,10 @@ def vps_slice(vps: Vps, sites: Sequence[Site]) -> dict[str, Any]:
     masquerade = [prefix for prefix in prefixes if is_private(prefix)]
     return {
         "role": "vps",
-        "sites": [{"name": site.name, "id": site.site_id} for site in sites],
-        "public": {
-            "device": vps.device or "auto",
-            "address": str(vps.address),
-            "address6": None if vps.address6 is None else str(vps.address6),
-        },
+        "public": {"device": vps.device or "auto"},
         "tuns": [_tun(listener, pairs[listener.name]) for listener in listeners],
         "instances": [
-            {"name": listener.name, "devices": [], "config": _config(listener, vps, pairs[listener.name])}
-            for listener in listeners
+            {"name": listener.name, "config": _config(listener, vps, pairs[listener.name])} for listener in listeners
         ],
         "firewall": firewall.server(
             vps,
@@ -56,7 +50,6 @@ def vps_slice(vps: Vps, sites: Sequence[Site]) -> dict[str, Any]:
         "forwarding": hosts.forwarding(),
         "ranges": hosts.ranges(),
         "pki": hosts.server_pki(vps),
-        "daemon": dict(hosts.DAEMON),
     }
 
 

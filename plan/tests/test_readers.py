@@ -1,0 +1,34 @@
+"""What the plan says, a role reads: a key that nobody reads is a promise that nobody keeps."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpquic_plan import build
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+FREE = ("config", "sysctl", "forwarding")
+"""Passed on as they are, whatever keys they have."""
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield key
+            if key not in FREE:
+                yield from _keys(below)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _keys(item)
+
+
+def test_every_key_of_the_plan_is_read(reference: dict[str, dict[str, Any]]) -> None:
+    files = [path for path in ROOT.glob("roles/*/*/*") if path.parent.name in ("defaults", "tasks", "templates")]
+    text = "\n".join(path.read_text() for path in [*files, *ROOT.glob("plugins/filter/*.py")])
+    words = set(re.findall(r"""(?:\.|\['|\["|attribute='|selectattr\(')(\w+)""", text))
+    assert sorted({*_keys(build(reference))} - words - {"site1-client", "vps1"}) == []
