@@ -97,11 +97,17 @@ class Host:
         self.backlog = 0
         self.traffic_class = 1
         self.frame_size = 1380
+        self.tcp = False
+        self.out_of_order = 0
+        self.last_new = -1
         self.received: dict[int, float] = {}
         self.received_bytes = 0
         self.repeats = 0
         self.sent_at: list[float] = []
         self.latencies: list[float] = []
+
+    def _payload(self, sequence: int) -> bytes:
+        return (_segment if self.tcp else _datagram)(sequence, self.frame_size)
 
     def offer(self, count: int) -> None:
         """Put frames into the queue in front of the session."""
@@ -115,7 +121,7 @@ class Host:
             count = min(self.backlog, max(1, budget // self.frame_size), 64)
             frames = [
                 Frame(
-                    _payload(self.next_sequence + place, self.frame_size),
+                    self._payload(self.next_sequence + place),
                     self.traffic_class,
                     self.next_sequence + place,
                 )
@@ -137,19 +143,32 @@ class Host:
     def hear(self, now: float, peer: Host) -> None:
         for pipe, datagram in self.incoming.receive(now):
             address = ("192.0.2.1", 40000 + pipe) if not self.session.client else None
-            for frame in self.session.receive(datagram, len(datagram), address, now):
-                assert frame.payload == _payload(frame.sequence, len(frame.payload))
-                if frame.sequence in self.received:
-                    self.repeats += 1
-                else:
-                    self.received[frame.sequence] = now
-                    self.received_bytes += len(frame.payload)
-                    if frame.sequence < len(peer.sent_at):
-                        self.latencies.append(now - peer.sent_at[frame.sequence])
+            self.take(self.session.receive(datagram, len(datagram), address, now), now, peer)
+
+    def take(self, frames: list[Frame], now: float, peer: Host) -> None:
+        for frame in frames:
+            assert frame.payload == peer._payload(frame.sequence)
+            if frame.sequence in self.received:
+                self.repeats += 1
+            else:
+                self.out_of_order += bool(self.received) and frame.sequence != self.last_new + 1
+                self.last_new = frame.sequence
+                self.received[frame.sequence] = now
+                self.received_bytes += len(frame.payload)
+                if frame.sequence < len(peer.sent_at):
+                    self.latencies.append(now - peer.sent_at[frame.sequence])
 
 
-def _payload(sequence: int, size: int) -> bytes:
+def _datagram(sequence: int, size: int) -> bytes:
     return (b"\x45\0" + size.to_bytes(2, "big") + sequence.to_bytes(8, "big")).ljust(size, b"\x5a")
+
+
+def _segment(sequence: int, size: int) -> bytes:
+    """A segment of one TCP connection that sends equal pieces."""
+    head = b"\x45\0" + size.to_bytes(2, "big") + bytes((0, 0, 0, 0, 64, 6)) + bytes(10) + b"\x14\x51\x14\x51"
+    return (head + (sequence * (size - 40) % 2**32).to_bytes(4, "big") + bytes((0, 0, 0, 0, 0x50, 0x10))).ljust(
+        size, b"\0"
+    )
 
 
 class Duplex:
@@ -202,7 +221,7 @@ class Duplex:
             self.client.hear(self.now, self.server)
             self.server.hear(self.now, self.client)
             for host in hosts:
-                host.session.poll(self.now)
+                host.take(host.session.poll(self.now), self.now, self.server if host is self.client else self.client)
                 host.pump(self.now)
 
     def run_until_ready(self, limit: float = 10.0) -> None:

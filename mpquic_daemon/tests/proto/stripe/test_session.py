@@ -289,3 +289,17 @@ def test_a_trickle_teaches_nothing_about_the_link() -> None:
     before = duplex.server.received_bytes
     duplex.run(0.5)
     assert (duplex.server.received_bytes - before) / 0.5 > 0.85 * duplex.up.weather.rate
+
+
+@pytest.mark.parametrize("loss", [0.02, 0.1, 0.3])
+def test_a_connection_inside_sees_its_segments_in_order(loss: float) -> None:
+    duplex = Duplex(seed=11, up=Weather(loss=loss))
+    duplex.client.tcp = True
+    goodput_share(duplex)
+    session = duplex.server.session
+    assert session.hold is not None
+    assert session.hold.held > 100
+    assert duplex.server.out_of_order <= len(duplex.server.received) * 1e-3
+    assert settle(duplex) <= duplex.client.next_sequence * 1e-3
+    assert session.hold.bytes == 0
+    assert max(duplex.server.latencies) < 1.3

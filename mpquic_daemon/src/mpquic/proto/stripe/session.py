@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpquic.proto.stripe.bbr import Bbr
+from mpquic.proto.stripe.hold import FlowHold, hold_time
 from mpquic.proto.stripe.keys import KeyLimitError, Opener, Sealer, direction_secret
 from mpquic.proto.stripe.pipes import Keepalive, Pipes, decode_keepalive, encode_keepalive
 from mpquic.proto.stripe.receiver import ControlPacket, StripeReceiver
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.controller import Controller
     from mpquic.proto.stripe.pipes import Address
 
+_INITIAL_RTT = 0.1
+
 
 class Outgoing(NamedTuple):
     """Datagrams to send on one pipe, in order. `address` is None for a client, whose sockets are connected."""
@@ -34,7 +37,7 @@ class Outgoing(NamedTuple):
 
 
 class StripeSession:
-    """One end. `client` asks on its pipes and the server learns their addresses.
+    """One end. `client` asks on its pipes and the server learns their addresses. `in_order` holds for TCP (hold.py).
 
     Usage: `receive` what arrives, `poll` when `next_time` says, `send` while `budget` is positive; after any of them
     send what `take_outgoing` returns.
@@ -48,6 +51,7 @@ class StripeSession:
         now: float,
         *,
         client: bool,
+        in_order: bool = True,
         controller: Callable[[int, float], Controller] = Bbr,
     ) -> None:
         self.config = config
@@ -58,6 +62,7 @@ class StripeSession:
         self._opener = Opener(config.suite, direction_secret(secret, from_client=not client))
         self.sender = StripeSender(config, self._sealer, self.pipes, controller(config.datagram_size, now), now)
         self.receiver = StripeReceiver(session, self._opener, self.pipes)
+        self.hold = FlowHold() if in_order else None
         self._outgoing: list[Outgoing] = []
         self.heard_at = now
         self.round_trip_at: float | None = None
@@ -66,6 +71,13 @@ class StripeSession:
         """True when an epoch is used up and unconfirmed: the control connection has to hand out a new session."""
         self.reports_sent = 0
         self.reports_received = 0
+
+    @property
+    def rtt(self) -> float | None:
+        """Smoothed round-trip time in seconds: by reports, or by keepalives of the pipes; None before the first."""
+        if self.sender.recovery.rtt.smoothed is not None:
+            return self.sender.recovery.rtt.smoothed
+        return min((pipe.rtt.smoothed for pipe in self.pipes.all if pipe.rtt.smoothed is not None), default=None)
 
     @property
     def epochs(self) -> tuple[int, int]:
@@ -97,7 +109,7 @@ class StripeSession:
     def receive(
         self, data: bytes | bytearray | memoryview, segment: int, address: Address | None, now: float
     ) -> list[Frame]:
-        """Take datagrams of `segment` bytes back to back from one address; return frames in order of arrival.
+        """Take datagrams of `segment` bytes back to back from one address; return frames for the tunnel.
 
         Frames have the low 32 bits of their sequence number, and may repeat: the tunnel's window tells.
         """
@@ -106,12 +118,19 @@ class StripeSession:
             self.heard_at = now
         for packet in control:
             self._on_control(packet, now)
-        return frames
+        if self.hold is None or not frames:
+            return frames
+        return self.hold.add(frames, now, hold_time(frames[0].traffic_class, self.rtt or _INITIAL_RTT))
 
-    def poll(self, now: float) -> None:
-        """Do what time asks for."""
-        if self.exhausted:
-            return
+    def poll(self, now: float) -> list[Frame]:
+        """Do what time asks for; return the frames that have waited in vain for others of their connection."""
+        waited = [] if self.hold is None else self.hold.expire(now)
+        self.receiver.decoder.expire(now)
+        if not self.exhausted:
+            self._poll(now)
+        return waited
+
+    def _poll(self, now: float) -> None:
         try:
             self.sender.poll(now)
             for pipe in self.pipes.due(now):
@@ -126,7 +145,6 @@ class StripeSession:
                 self._send_control(PacketType.REPORT, pipe.number, self.receiver.reporter.build(now))
         except KeyLimitError:
             self.exhausted = True
-        self.receiver.decoder.expire(now)
 
     def next_time(self, now: float) -> float | None:
         """When `poll` is due; None when only a datagram can change anything."""
@@ -135,6 +153,7 @@ class StripeSession:
             for time in (
                 self.sender.next_time(now),
                 self.pipes.next_time(),
+                self.hold.next_time() if self.hold is not None else None,
                 self.receiver.reporter.next_time() if self.pipes.alive(now) else None,
             )
             if time is not None

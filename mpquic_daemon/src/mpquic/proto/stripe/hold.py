@@ -1,0 +1,230 @@
+"""A bounded in-order hold for TCP, so that a repair that comes late isn't taken for loss by the connection inside.
+
+Only what follows a gap of its own connection waits. A gap in tunnel sequence numbers says that the path lost something;
+a gap in TCP sequence numbers says whose it was (what was dropped before it was numbered leaves no gap of the first
+kind, and nobody waits for it). Everything that isn't TCP passes at once. While nothing is missing, no packet is looked
+into.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, NamedTuple
+
+from mpquic.proto.frame import Frame, FrameFlag, TrafficClass, expand_sequence
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FRAGMENT = int(FrameFlag.FRAGMENT)
+_CRITICAL = int(TrafficClass.CRITICAL)
+_TCP = 6
+_SYN = 0x02
+_SYN_FIN = 0x03
+_MAX_FLOWS = 1024
+_MAX_JUMP = 4096
+"""A jump of more tunnel sequence numbers is an outage, which nobody waits for."""
+
+
+def hold_time(traffic_class: int, rtt: float) -> float:
+    """Seconds to wait for a missing shard: as long as the peer is likely to repeat it."""
+    return 3 * rtt + 0.01 if traffic_class == _CRITICAL else min(1.0, 8 * rtt + 0.05)
+
+
+class TcpSpan(NamedTuple):
+    """What a segment says: its connection as octets, sequence number, length in sequence space, whether it opens."""
+
+    connection: bytes
+    sequence: int
+    length: int
+    opens: bool
+
+
+def tcp_span(packet: bytes | memoryview) -> TcpSpan | None:
+    """Look into a packet; None if it isn't plain TCP."""
+    if len(packet) < 40:
+        return None
+    if packet[0] >> 4 == 4:
+        start = (packet[0] & 15) * 4
+        if packet[9] != _TCP or packet[6] & 0x3F or packet[7] or start < 20:
+            return None
+        end, addresses = packet[2] << 8 | packet[3], bytes(packet[12:20])
+    else:
+        start = 40
+        if packet[0] >> 4 != 6 or packet[6] != _TCP:
+            return None
+        end, addresses = 40 + (packet[4] << 8 | packet[5]), bytes(packet[8:40])
+    if len(packet) < max(start + 20, end):
+        return None
+    flags = packet[start + 13]
+    length = end - start - (packet[start + 12] >> 4) * 4 + (flags & _SYN_FIN).bit_count()
+    sequence = int.from_bytes(packet[start + 4 : start + 8], "big")
+    return TcpSpan(addresses + bytes(packet[start : start + 4]), sequence, max(0, length), bool(flags & _SYN))
+
+
+def _ahead(sequence: int, expected: int) -> int:
+    """By how much a TCP sequence number is ahead of the expected one; negative when it is behind (RFC 9293 3.4)."""
+    return (sequence - expected + 0x80000000 & 0xFFFFFFFF) - 0x80000000
+
+
+class _Flow:
+    """One connection: what comes next, the tunnel sequence number up to which that is known, and what waits."""
+
+    __slots__ = ("expected", "held", "known")
+
+    def __init__(self, expected: int, known: int) -> None:
+        self.expected = expected
+        self.known = known
+        self.held: list[tuple[int, int, TcpSpan, Frame]] = []
+
+
+class FlowHold:
+    """Puts the frames of one path in order for each TCP connection, bounded in octets and time."""
+
+    def __init__(self, *, max_bytes: int = 4 << 20, history: int = 16) -> None:
+        self._max_bytes = max_bytes
+        self._highest = -1
+        # Tunnel sequence numbers that are missing, ascending, and until when each is waited for.
+        self._missing: list[int] = []
+        self._deadlines: list[float] = []
+        self._flows: dict[bytes, _Flow] = {}
+        self._holding: dict[bytes, _Flow] = {}
+        self._recent: deque[tuple[int, Sequence[Frame]]] = deque(maxlen=history)
+        self._order = 0
+        self.bytes = 0
+        self.held = 0
+        self.given_up = 0
+
+    def next_time(self) -> float | None:
+        """When `expire` has something to do."""
+        return self._deadlines[0] if self._deadlines else None
+
+    def add(self, frames: list[Frame], now: float, wait: float) -> list[Frame]:
+        """Take frames as they arrived; return those that may go on, in order. A gap is waited for `wait` seconds."""
+        if not frames:
+            return frames
+        if not self._missing:
+            due = self._highest + 1
+            if self._contiguous(frames, due):
+                self._recent.append((due, tuple(frames)))
+                self._highest += len(frames)
+                return frames
+            if self._highest < 0:
+                # The first of a session, wherever it begins.
+                self._highest = frames[0].sequence - 1
+        passing: list[Frame] = []
+        for frame in frames:
+            self._take(frame, expand_sequence(frame.sequence, self._highest), now, wait, passing)
+        self._release(passing)
+        return passing
+
+    def expire(self, now: float) -> list[Frame]:
+        """Give up what has been missing for too long; return what waited for it."""
+        passing: list[Frame] = []
+        gone = bisect_right(self._deadlines, now)
+        if gone:
+            self._give_up(gone)
+            self._release(passing)
+        return passing
+
+    def _contiguous(self, frames: list[Frame], due: int) -> bool:
+        for frame in frames:
+            if frame.sequence != due & 0xFFFFFFFF:
+                return False
+            due += 1
+        return True
+
+    def _take(self, frame: Frame, number: int, now: float, wait: float, passing: list[Frame]) -> None:
+        if number > self._highest:
+            if number > self._highest + 1:
+                self._open_gap(number, now, wait)
+            self._highest = number
+        else:
+            place = bisect_left(self._missing, number)
+            if place < len(self._missing) and self._missing[place] == number:
+                del self._missing[place], self._deadlines[place]
+        span = None if frame.flags & _FRAGMENT else tcp_span(frame.payload)
+        if span is None or not span.length:
+            passing.append(frame)
+            return
+        flow = self._flow(span, number)
+        if _ahead(span.sequence, flow.expected) <= 0 or not (flow.held or self._lost_between(flow.known, number)):
+            self._pass(flow, frame, number, span, passing)
+            self._drain(flow, passing)
+            return
+        self._order += 1
+        heappush(flow.held, (number, self._order, span, frame))
+        self._holding[span.connection] = flow
+        self.held += 1
+        self.bytes += len(frame.payload)
+        while self.bytes > self._max_bytes and self._missing:
+            self._give_up(1)
+            self._release(passing)
+
+    def _flow(self, span: TcpSpan, number: int) -> _Flow:
+        flow = self._flows.get(span.connection)
+        if flow is None:
+            if len(self._flows) >= _MAX_FLOWS:
+                self._flows = dict(self._holding)
+            # Nothing is known of it from before: perhaps a gap is its own, unless it begins here.
+            mine = not span.opens and self._lost_between(-1, number)
+            flow = _Flow(span.sequence - 1 & 0xFFFFFFFF if mine else span.sequence, -1)
+            self._flows[span.connection] = flow
+        return flow
+
+    def _pass(self, flow: _Flow, frame: Frame, number: int, span: TcpSpan, passing: list[Frame]) -> None:
+        passing.append(frame)
+        end = span.sequence + span.length & 0xFFFFFFFF
+        if _ahead(end, flow.expected) > 0:
+            # Nothing of this connection is missing up to here, or nobody waits for it any more.
+            flow.expected = end
+            flow.known = max(flow.known, number)
+
+    def _drain(self, flow: _Flow, passing: list[Frame]) -> None:
+        held = flow.held
+        while held:
+            number, _, span, frame = held[0]
+            if _ahead(span.sequence, flow.expected) > 0 and self._lost_between(flow.known, number):
+                return
+            heappop(held)
+            self.bytes -= len(frame.payload)
+            self._pass(flow, frame, number, span, passing)
+
+    def _lost_between(self, low: int, high: int) -> bool:
+        missing = self._missing
+        place = bisect_right(missing, low)
+        return place < len(missing) and missing[place] < high
+
+    def _open_gap(self, number: int, now: float, wait: float) -> None:
+        if not self._missing:
+            self._learn()
+        first = self._highest + 1
+        if number - first > _MAX_JUMP:
+            self.given_up += number - first
+            return
+        deadline = max(now + wait, self._deadlines[-1] if self._deadlines else 0.0)
+        self._missing += range(first, number)
+        self._deadlines += [deadline] * (number - first)
+
+    def _learn(self) -> None:
+        """Look into what has passed of late, so that it is known whose gap a gap is."""
+        for first, frames in self._recent:
+            for number, frame in enumerate(frames, first):
+                span = None if frame.flags & _FRAGMENT else tcp_span(frame.payload)
+                if span is not None and span.length:
+                    flow = self._flow(span, number)
+                    flow.expected = span.sequence + span.length & 0xFFFFFFFF
+                    flow.known = number
+        self._recent.clear()
+
+    def _give_up(self, count: int) -> None:
+        self.given_up += count
+        del self._missing[:count], self._deadlines[:count]
+
+    def _release(self, passing: list[Frame]) -> None:
+        for connection, flow in list(self._holding.items()):
+            self._drain(flow, passing)
+            if not flow.held:
+                del self._holding[connection]

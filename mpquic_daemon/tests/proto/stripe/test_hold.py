@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mpquic.proto.frame import Frame
+from mpquic.proto.stripe.hold import FlowHold, hold_time, tcp_span
+
+
+def tcp(connection: int, sequence: int, size: int = 100, flags: int = 0x10, version: int = 4) -> bytes:
+    segment = (connection.to_bytes(2, "big") + b"\x01\xbb" + (sequence % 2**32).to_bytes(4, "big") + bytes(4)) + bytes(
+        (0x50, flags, 0, 0, 0, 0, 0, 0)
+    )
+    segment += bytes(size)
+    if version == 6:
+        return b"\x60\0\0\0" + len(segment).to_bytes(2, "big") + bytes((6, 64)) + bytes(32) + segment
+    return b"\x45\0" + (20 + len(segment)).to_bytes(2, "big") + bytes((0, 0, 0, 0, 64, 6, 0, 0)) + bytes(8) + segment
+
+
+def udp(size: int = 100) -> bytes:
+    return b"\x45\0" + (28 + size).to_bytes(2, "big") + bytes((0, 0, 0, 0, 64, 17)) + bytes(18 + size)
+
+
+def sequences(frames: list[Frame]) -> list[int]:
+    return [frame.sequence for frame in frames]
+
+
+def connection_frames(count: int, connection: int = 1, first: int = 0) -> list[Frame]:
+    return [Frame(tcp(connection, 2**32 - 250 + 100 * place), 1, first + place) for place in range(count)]
+
+
+def test_spans_are_read_for_both_versions_and_nothing_else() -> None:
+    for version in (4, 6):
+        span = tcp_span(tcp(7, 1000, 55, version=version))
+        assert span is not None
+        assert (span.sequence, span.length, span.opens) == (1000, 55, False)
+    opening = tcp_span(tcp(7, 5, 0, flags=0x02))
+    assert opening is not None
+    assert (opening.length, opening.opens) == (1, True)
+    fragment = bytearray(tcp(7, 5))
+    fragment[6] = 0x20
+    assert tcp_span(bytes(fragment)) is None
+    assert tcp_span(udp()) is None
+    assert tcp_span(tcp(7, 5)[:60]) is None
+
+
+@given(st.binary(max_size=80), st.sampled_from([b"", b"\x45", b"\x60", b"\x4f"]))
+def test_arbitrary_octets_have_a_span_or_none(tail: bytes, start: bytes) -> None:
+    span = tcp_span(start + tail)
+    assert span is None or (span.length >= 0 and 0 <= span.sequence < 2**32)
+
+
+def test_in_order_frames_pass_in_one_piece() -> None:
+    hold = FlowHold()
+    frames = connection_frames(10)
+    assert hold.add(frames, 0.0, 0.1) is frames
+    assert hold.next_time() is None
+
+
+def test_what_follows_a_gap_of_its_own_connection_waits_for_the_repair() -> None:
+    hold = FlowHold()
+    frames = connection_frames(8)
+    hold.add(frames[:3], 0.0, 0.1)
+    assert hold.add(frames[4:7], 0.01, 0.1) == []
+    assert hold.bytes == 3 * 140
+    assert hold.add([frames[3]], 0.05, 0.1) == frames[3:7]
+    assert hold.bytes == 0
+    assert hold.add([frames[7]], 0.06, 0.1) == [frames[7]]
+
+
+def test_what_never_comes_is_waited_for_no_longer_than_said() -> None:
+    hold = FlowHold()
+    frames = connection_frames(6)
+    hold.add(frames[:2], 0.0, 0.1)
+    assert hold.add(frames[3:], 0.01, 0.1) == []
+    assert hold.next_time() == 0.11
+    assert hold.expire(0.1) == []
+    assert hold.expire(0.111) == frames[3:]
+    assert hold.given_up == 1
+    assert hold.add([frames[2]], 0.2, 0.1) == [frames[2]]
+
+
+def test_others_do_not_wait() -> None:
+    hold = FlowHold()
+    mine, theirs = connection_frames(4, 1), connection_frames(4, 2)
+    mixed = [frame for pair in zip(mine, theirs, strict=True) for frame in pair]
+    for number, frame in enumerate(mixed):
+        frame.sequence = number
+    hold.add(mixed[:4], 0.0, 0.1)
+    ping = Frame(udp(), 1, 8)
+    opening = Frame(tcp(3, 9, 0, flags=0x02), 1, 9)
+    # Number 4, of the first connection, is lost.
+    assert hold.add([*mixed[5:], ping, opening], 0.0, 0.1) == [mixed[5], mixed[7], ping, opening]
+    assert hold.add([mixed[4]], 0.0, 0.1) == [mixed[4], mixed[6]]
+
+
+def test_a_packet_that_was_dropped_before_the_tunnel_is_not_waited_for() -> None:
+    hold = FlowHold()
+    frames = connection_frames(6)
+    del frames[3]
+    for number, frame in enumerate(frames):
+        frame.sequence = number
+    assert hold.add(frames, 0.0, 0.1) == frames
+
+
+def test_memory_is_bounded() -> None:
+    hold = FlowHold(max_bytes=2000)
+    frames = connection_frames(100)
+    passed = hold.add(frames[:2], 0.0, 1.0)
+    for frame in frames[3:]:
+        passed = passed + hold.add([frame], 0.0, 1.0)
+        assert hold.bytes <= 2000
+    assert sequences(passed)[2:] == list(range(3, 100))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.floats(0, 0.4), st.integers(1, 4), st.booleans())
+def test_every_frame_passes_once_and_repaired_connections_are_in_order(
+    seed: int, loss: float, connections: int, repaired: bool
+) -> None:
+    rng = random.Random(seed)
+    hold = FlowHold()
+    counters = [0] * connections
+    arrivals: list[tuple[float, int, Frame]] = []
+    for number in range(150):
+        mine = rng.randrange(connections + 1)
+        if mine == connections:
+            frame = Frame(udp(), 1, number)
+        else:
+            frame = Frame(tcp(mine, counters[mine]), 1, number)
+            counters[mine] += 100
+        lost = number >= 20 and rng.random() < loss
+        if not lost:
+            arrivals.append((number * 0.001, number, frame))
+        elif repaired:
+            arrivals.append((number * 0.001 + 0.03 + rng.random() * 0.05, number, frame))
+    passed: list[Frame] = []
+    waited = 0.0
+    for at, _, frame in sorted(arrivals, key=lambda one: one[:2]):
+        passed += hold.expire(at)
+        passed += hold.add([frame], at, 0.1)
+        waited = at
+    passed += hold.expire(waited + 0.2)
+    assert sorted(sequences(passed)) == sorted(number for _, number, _ in arrivals)
+    assert hold.bytes == 0
+    if repaired:
+        assert hold.given_up == 0
+        for connection in range(connections):
+            seen = [
+                span.sequence
+                for frame in passed
+                if (span := tcp_span(frame.payload)) is not None
+                and span.connection[8:10] == connection.to_bytes(2, "big")
+            ]
+            assert seen == sorted(seen)
+
+
+def test_an_outage_is_not_waited_for() -> None:
+    hold = FlowHold()
+    hold.add(connection_frames(3), 0.0, 0.1)
+    late = connection_frames(2, 1, first=100_000)
+    assert hold.add(late, 1.0, 0.1) == late
+
+
+def test_waiting_lasts_some_round_trips() -> None:
+    assert hold_time(0, 0.03) < hold_time(1, 0.03) < 0.3
+    assert hold_time(2, 0.6) == 1.0
