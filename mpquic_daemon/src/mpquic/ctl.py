@@ -21,6 +21,7 @@ import mpquic
 from mpquic import cli, control_client
 from mpquic.config import ClientConfig, InstanceConfig, load
 from mpquic.net.netlink import LinkMonitor
+from mpquic.net.udp import endpoint
 from mpquic.schema import ConfigError
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _row_of_file(path: Path) -> Row:
 
 def _row_of_config(config: InstanceConfig) -> Row:
     if isinstance(config, ClientConfig):
-        peer = _endpoint(config.remote_addr, config.remote_port)
+        peer = endpoint(config.remote_addr, config.remote_port)
         return {"role": "client", "peer": peer, "wan": config.paths[0].name}
     return {"role": "server", "peer": "0 connected"}
 
@@ -200,10 +201,6 @@ def _amount(count: int) -> str:
             return f"{size:.0f}{unit}" if unit == "B" else f"{size:.1f}{unit}"
         size /= 1000
     return f"{size:.1f}TB"
-
-
-def _endpoint(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _reason(error: Exception) -> str:
