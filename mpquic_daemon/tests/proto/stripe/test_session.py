@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpquic.proto.frame import TrafficClass
-from mpquic.proto.stripe import keys
+from mpquic.proto.stripe import keys, pipes
 from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.bbr import BbrState
 from mpquic.proto.stripe.config import StripeConfig
@@ -196,6 +196,7 @@ def test_whatever_the_weather_nothing_is_forged_lost_or_kept(
 
 def test_keys_move_in_both_directions_under_loss_and_reordering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "REKEY_INTERVAL", 0.3)
+    monkeypatch.setattr(pipes, "KEEPALIVE_INTERVAL", 0.1)
     bad = Weather(loss=0.05, reorder=0.1, jitter=0.005, rate=1.25e6)
     duplex = Duplex(up=bad, down=Weather(loss=0.05, reorder=0.1, rate=1.25e6))
     duplex.run_until_ready()
@@ -209,6 +210,14 @@ def test_keys_move_in_both_directions_under_loss_and_reordering(monkeypatch: pyt
         assert min(session.epochs) >= 7
         assert "forged" not in session.receiver.refused
         assert "epoch" not in session.receiver.refused
+
+
+def test_keys_move_though_nothing_but_keepalives_is_sent() -> None:
+    duplex = Duplex()
+    duplex.run_until_ready()
+    duplex.run(250.0)
+    assert duplex.client.session.epochs == duplex.server.session.epochs == (2, 2)
+    assert duplex.server.session.ready(duplex.now)
 
 
 def test_a_restart_leaves_nothing_behind() -> None:

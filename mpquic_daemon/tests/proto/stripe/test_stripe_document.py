@@ -45,8 +45,8 @@ def test_packets_are_sealed_and_opened_as_written(
     secret = direction_secret(SECRET, from_client=True)
     sealer, opener = Sealer(Suite[suite], secret, SESSION, 0.0), Opener(Suite[suite], secret)
     now = 0.0
-    for _ in range(int(epoch)):
-        sealer.confirm(0)
+    for step in range(int(epoch)):
+        sealer.confirm(step)
         now += keys.REKEY_INTERVAL
         assert sealer.rekey_if_due(now)
     sealer.next_shard = sealer.next_control = int(number)

@@ -136,8 +136,11 @@ class Retransmitter:
             return 0.0
         return self._waiting[0][0] if self._waiting else None
 
-    def take(self, max_bytes: int, now: float) -> list[Repair]:
-        """Return shards to send again now, worth about `max_bytes` of bodies. They count as sent."""
+    def take(self, max_bytes: int, max_body: int, now: float) -> list[Repair]:
+        """Return shards to send again now, worth about `max_bytes` of bodies. They count as sent.
+
+        One larger than `max_body` was made for a larger datagram and is given up.
+        """
         waiting, lost, ready = self._waiting, self._lost, self._ready
         while waiting and waiting[0][0] <= now:
             ready.append(heappop(waiting)[1])
@@ -147,7 +150,7 @@ class Retransmitter:
             repair = lost.get(number)
             if repair is None or repair.flying:
                 continue
-            if repair.deadline <= now:
+            if repair.deadline <= now or len(repair.body) > max_body:
                 del lost[number]
                 self.expired += 1
                 continue

@@ -6,7 +6,20 @@ from dataclasses import dataclass
 
 from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.keys import Suite
-from mpquic.proto.stripe.wire import MAX_GROUP, MAX_PIPES, OVERHEAD, REPAIR_PREFIX
+from mpquic.proto.stripe.wire import MAX_GROUP, MAX_PIPES
+
+MIN_DATAGRAM = 1200
+MAX_DATAGRAM = 65000
+
+
+def check_datagram_size(size: int) -> None:
+    """Refuse a UDP payload that no path has to carry, or that none can.
+
+    Raises:
+        ValueError: it is out of range.
+    """
+    if not MIN_DATAGRAM <= size <= MAX_DATAGRAM:
+        raise ValueError(f"datagram_size: {MIN_DATAGRAM} to {MAX_DATAGRAM} bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +32,7 @@ class StripeConfig:
 
     pipes: int = 4
     datagram_size: int = 1452
-    """UDP payload of a full datagram."""
+    """UDP payload of a full datagram, until path MTU discovery knows better (`StripeSession.resize`)."""
     data_shards: int = 10
     parity_shards: int = 2
     fec: FecMode = FecMode.ADAPTIVE
@@ -34,16 +47,10 @@ class StripeConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.pipes <= MAX_PIPES:
             raise ValueError(f"pipes: 1 to {MAX_PIPES}")
-        if not 1200 <= self.datagram_size <= 65000:
-            raise ValueError("datagram_size: 1200 to 65000 bytes")
+        check_datagram_size(self.datagram_size)
         if self.data_shards < 1 or self.parity_shards < 0 or self.data_shards + self.parity_shards > MAX_GROUP:
             raise ValueError(f"data_shards and parity_shards: at least 1 and 0, at most {MAX_GROUP} together")
         if self.data_shards > MAX_GROUP // 2:
             raise ValueError(f"data_shards: at most {MAX_GROUP // 2}")
         if not 0 <= self.max_overhead <= 1:
             raise ValueError("max_overhead: 0 to 1")
-
-    @property
-    def shard_capacity(self) -> int:
-        """Bytes of frames that one shard takes; a copy needs room for its prefix."""
-        return self.datagram_size - OVERHEAD - REPAIR_PREFIX.size

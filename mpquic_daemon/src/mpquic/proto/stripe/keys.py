@@ -97,7 +97,7 @@ class EpochKey:
 class Sealer:
     """Numbers and seals the packets of one direction.
 
-    The epoch moves on by itself, by time and by volume, once the peer has confirmed a packet of the one in use: a
+    The epoch moves on by itself, by time and by volume, once the peer has opened a packet of the one in use: a
     receiver can follow one step, not two (RFC 9001 section 6.1).
     """
 
@@ -106,7 +106,6 @@ class Sealer:
         self._key = EpochKey(suite, secret)
         self._epoch_started = now
         self._epoch_packets = 0
-        self._first_shard = 0
         self._confirmed = False
         self.next_shard = 0
         self.next_control = 0
@@ -116,21 +115,19 @@ class Sealer:
         """Number of the epoch in use, from 0."""
         return self._key.epoch
 
-    def confirm(self, number: int) -> None:
-        """The peer says that it received shard `number`."""
-        if number >= self._first_shard:
+    def confirm(self, epoch_low8: int) -> None:
+        """The peer has opened a packet of this epoch (low 8 bits)."""
+        if epoch_low8 == self._key.epoch & 0xFF:
             self._confirmed = True
 
     def rekey_if_due(self, now: float) -> bool:
         """Move to the next epoch when it is time and the peer can follow."""
         due = now - self._epoch_started >= REKEY_INTERVAL or self._epoch_packets >= REKEY_PACKETS
-        # An epoch without shards is not worn out, and nothing would confirm the next one.
         if not due or not self._confirmed:
             return False
         self._key = self._key.next()
         self._epoch_started = now
         self._epoch_packets = 0
-        self._first_shard = self.next_shard
         self._confirmed = False
         return True
 

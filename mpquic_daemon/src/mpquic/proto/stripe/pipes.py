@@ -19,28 +19,28 @@ Address = tuple[Any, ...]
 KEEPALIVE_INTERVAL = 1.0
 REGISTER_INTERVAL = 0.2
 DEAD_AFTER = 3.5
-_BODY = Struct("!BQ")
+_BODY = Struct("!BBQ")
 KEEPALIVE_SIZE = _BODY.size
 
 
 class Keepalive(IntEnum):
-    """First octet of the body of REGISTER and KEEPALIVE; a time of the asker in microseconds follows."""
+    """First octet of the body of REGISTER and KEEPALIVE; an epoch and the asker's time in microseconds follow."""
 
     ASK = 0
     ANSWER = 1
 
 
-def encode_keepalive(kind: Keepalive, stamp: float) -> bytes:
-    """Return the body; `stamp` is the asker's time in seconds, which an answer repeats."""
-    return _BODY.pack(kind, int(stamp * 1e6) & 0xFFFFFFFFFFFFFFFF)
+def encode_keepalive(kind: Keepalive, epoch: int, stamp: float) -> bytes:
+    """Return the body: the newest epoch opened here, and the asker's time in seconds, which an answer repeats."""
+    return _BODY.pack(kind, epoch & 0xFF, int(stamp * 1e6) & 0xFFFFFFFFFFFFFFFF)
 
 
-def decode_keepalive(body: bytes) -> tuple[Keepalive, float] | None:
-    """Return kind and stamp, None when the body is malformed."""
+def decode_keepalive(body: bytes) -> tuple[Keepalive, int, float] | None:
+    """Return kind, low 8 bits of the epoch, and stamp; None when the body is malformed."""
     if len(body) != KEEPALIVE_SIZE or body[0] > 1:
         return None
-    kind, stamp = _BODY.unpack(body)
-    return Keepalive(kind), stamp / 1e6
+    kind, epoch, stamp = _BODY.unpack(body)
+    return Keepalive(kind), epoch, stamp / 1e6
 
 
 class Pipe:

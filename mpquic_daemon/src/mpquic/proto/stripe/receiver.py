@@ -84,8 +84,8 @@ class StripeReceiver:
         usual, pipe, newest = -1, 0, -1
         current = key = self._opener.current
         decrypt, iv = key.aead.decrypt, key.iv
-        for start in range(0, end, max(segment, 1)):
-            packet = view[start : start + segment]
+        for start in range(0, end, segment if segment > 0 else end or 1):
+            packet = view[start : start + segment] if segment > 0 else view
             size = len(packet)
             if size < OVERHEAD:
                 self.refuse("truncated")

@@ -52,8 +52,8 @@ class Recovery:
         batch.probing_down = self._controller.probing_down
         self.inflight.add(batch)
 
-    def on_report(self, report: Report, now: float) -> bool:
-        """Take a receiver report; True when it names shards that were still on their way."""
+    def on_report(self, report: Report, now: float) -> None:
+        """Take a receiver report."""
         self._now = now
         for first, last in report.repaired:
             # Bounded, because a peer may name more than can be on its way.
@@ -66,7 +66,6 @@ class Recovery:
         if sample.rtt is not None:
             self.rtt.add(sample.rtt)
         self._detect(sample, now)
-        return sample.newly_delivered > 0
 
     def detect(self, now: float) -> None:
         """Find what is lost by time, when `inflight.loss_time` has come."""

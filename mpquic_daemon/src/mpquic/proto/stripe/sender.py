@@ -54,12 +54,18 @@ class StripeSender:
         self.policy = ParityPolicy(config.fec, config.data_shards, config.parity_shards, config.max_overhead)
         self.overhead = OverheadBudget(config.max_overhead)
         self.recovery = Recovery(controller, now)
+        self.datagram_size = config.datagram_size
         self._group: _OpenGroup | None = None
         self._outgoing: list[tuple[Pipe, list[bytes]]] = []
         self.data_shards = 0
         self.parity_shards = 0
         self.oversized = 0
         self.probes = 0
+
+    @property
+    def shard_capacity(self) -> int:
+        """Bytes of frames that one shard takes; a copy needs room for its prefix."""
+        return self.datagram_size - OVERHEAD - REPAIR_PREFIX.size
 
     def budget(self, now: float) -> int:
         """Bytes of encoded frames that may be sent now; copies that wait go first."""
@@ -71,7 +77,7 @@ class StripeSender:
         shards = self._config.data_shards
         spare = self.policy.parity(shards, self.recovery.loss.loss, 1)
         if self.recovery.arq.ready:
-            room -= min(self.recovery.arq.ready * self._config.datagram_size, int(self.overhead.credit))
+            room -= min(self.recovery.arq.ready * self.datagram_size, int(self.overhead.credit))
         return max(0, room * shards // (shards + spare))
 
     def send(self, frames: Sequence[Frame], now: float) -> int:
@@ -82,7 +88,7 @@ class StripeSender:
             return 0
         if self.pacer.idle(now) and self.recovery.inflight.bytes < self.controller.congestion_window // 2:
             self.recovery.inflight.mark_app_limited()
-        runs, taken, oversized = bundle(frames, self._config.shard_capacity, room)
+        runs, taken, oversized = bundle(frames, self.shard_capacity, room)
         self.oversized += oversized
         for label, bodies in runs:
             self._send_bodies(label, bodies, now)
@@ -102,8 +108,7 @@ class StripeSender:
         """Take a receiver report; False when it speaks of what was never sent."""
         if report.highest >= self._sealer.next_shard:
             return False
-        if self.recovery.on_report(report, now) and report.received:
-            self._sealer.confirm(report.received[0][1])
+        self.recovery.on_report(report, now)
         self.pacer.set_rate(self.controller.pacing_rate, now)
         self._send_repairs(now)
         return True
@@ -152,9 +157,7 @@ class StripeSender:
         return min(self._window(), self.pacer.available(now))
 
     def _can_repair(self, now: float) -> bool:
-        return (
-            self._window() > 0 and self.overhead.credit >= self._config.datagram_size and bool(self._pipes.alive(now))
-        )
+        return self._window() > 0 and self.overhead.credit >= self.datagram_size and bool(self._pipes.alive(now))
 
     def _send_bodies(self, label: int, bodies: list[bytes], now: float) -> None:
         shards = self._config.data_shards
@@ -234,7 +237,7 @@ class StripeSender:
         room = self._room(now)
         if room <= 0:
             return
-        repairs = self.recovery.arq.take(room, now)
+        repairs = self.recovery.arq.take(room, self.shard_capacity, now)
         for place, repair in enumerate(repairs):
             if not self.overhead.spend(len(repair.body) + REPAIR_PREFIX.size + OVERHEAD):
                 self.recovery.arq.put_back(repairs[place:])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpquic.proto.stripe.bbr import Bbr
+from mpquic.proto.stripe.config import check_datagram_size
 from mpquic.proto.stripe.hold import FlowHold, hold_time
 from mpquic.proto.stripe.keys import KeyLimitError, Opener, Sealer, direction_secret
 from mpquic.proto.stripe.pipes import Keepalive, Pipes, decode_keepalive, encode_keepalive
@@ -84,6 +85,20 @@ class StripeSession:
         """Key epochs of sending and receiving."""
         return self._sealer.epoch, self._opener.epoch
 
+    @property
+    def shard_capacity(self) -> int:
+        """Largest encoded frame in bytes that one datagram takes now."""
+        return self.sender.shard_capacity
+
+    def resize(self, datagram_size: int) -> None:
+        """The path carries UDP payloads of another size from now on. Copies of larger shards are not made any more.
+
+        Raises:
+            ValueError: it is out of range.
+        """
+        check_datagram_size(datagram_size)
+        self.sender.datagram_size = datagram_size
+
     def ready(self, now: float) -> bool:
         """True when at least one pipe carries."""
         return bool(self.pipes.alive(now)) and not self.exhausted
@@ -135,7 +150,7 @@ class StripeSession:
             self.sender.poll(now)
             for pipe in self.pipes.due(now):
                 kind = PacketType.KEEPALIVE if pipe.alive(now) else PacketType.REGISTER
-                self._send_control(kind, pipe.number, encode_keepalive(Keepalive.ASK, now))
+                self._send_control(kind, pipe.number, encode_keepalive(Keepalive.ASK, self._opener.epoch, now))
             report_at = self.receiver.reporter.next_time()
             alive = self.pipes.alive(now)
             if report_at is not None and now >= report_at and alive:
@@ -179,7 +194,8 @@ class StripeSession:
         if decoded is None or (decoded[0] is Keepalive.ANSWER) is not self.client:
             self.receiver.refuse("keepalive")
             return
-        kind, stamp = decoded
+        kind, epoch, stamp = decoded
+        self._sealer.confirm(epoch)
         if kind is Keepalive.ANSWER:
             rtt = self.pipes.on_answer(packet.pipe, stamp, now)
             if rtt is not None:
@@ -189,7 +205,9 @@ class StripeSession:
         registering = packet.kind == PacketType.REGISTER
         self.pipes.on_asked(packet.pipe, packet.number, now, registering=registering)
         try:
-            self._send_control(PacketType.KEEPALIVE, packet.pipe, encode_keepalive(Keepalive.ANSWER, stamp))
+            self._send_control(
+                PacketType.KEEPALIVE, packet.pipe, encode_keepalive(Keepalive.ANSWER, self._opener.epoch, stamp)
+            )
         except KeyLimitError:
             self.exhausted = True
 
