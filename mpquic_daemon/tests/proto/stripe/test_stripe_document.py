@@ -108,6 +108,6 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         f"received ranges (at most {reports.MAX_RANGES})",
         f"REGISTER every {pipes.REGISTER_INTERVAL} s",
         f"came within {pipes.DEAD_AFTER} s",
-        f"with a probability of {adaptive.ParityPolicy.USEFUL}",
+        f"as costs {adaptive.ParityPolicy.WASTE} of goodput",
     ):
         assert phrase in text, phrase

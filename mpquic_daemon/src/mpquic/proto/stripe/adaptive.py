@@ -95,11 +95,11 @@ class ParityPolicy:
     """Chooses M for a group.
 
     Adaptive, critical class: the smallest M that leaves a group broken at most once in a thousand. Other classes:
-    parity as long as each shard of it is used with a probability of `USEFUL`; retransmission, which costs no more than
-    was lost, does the rest. So M is 0 at no loss, and at rare loss where time is no matter.
+    as much parity as costs at most the share `WASTE` of goodput against retransmission alone, which sends no more than
+    was lost but takes a round trip; it does the rest. So M is 0 at no loss, and at rare loss where time is no matter.
     """
 
-    USEFUL = 0.4
+    WASTE = 0.06
     RESIDUAL = 0.001
     # What parity and the copies that are expected beside it may take of the cap together; the rest is for bad luck.
     PLANNED = 0.9
@@ -127,11 +127,9 @@ class ParityPolicy:
                 if _at_least(count + 1, data_shards + count, permille) <= self.RESIDUAL:
                     return count
             return most
-        affordable = self._max_overhead * self.PLANNED * data_shards
+        copies = _redundancy(data_shards, 0, permille)
+        affordable = min(self._max_overhead * self.PLANNED * data_shards, copies + self.WASTE * (data_shards + copies))
         count = 0
-        while (
-            _at_least(count + 1, data_shards + count + 1, permille) >= self.USEFUL
-            and _redundancy(data_shards, count + 1, permille) <= affordable
-        ):
+        while _redundancy(data_shards, count + 1, permille) <= affordable:
             count += 1
         return count

@@ -28,7 +28,7 @@ QUEUED_ROUNDS = 2
 MIN_RTT_LIFETIME = 10.0
 PROBE_RTT_TIME = 0.1
 INITIAL_SHARDS = 32
-MIN_SHARDS = 8
+MIN_SHARDS = 4
 MAX_LOSS = 0.5
 _INITIAL_RTT = 0.1
 _REPORT_INTERVAL = 0.005
@@ -90,9 +90,9 @@ class Bbr:
 
     @property
     def pacing_rate(self) -> float:
-        """Bytes per second; never less than the smallest window a round trip."""
+        """Bytes per second; never less than a shard a round trip."""
         rtt = self.min_rtt or _INITIAL_RTT
-        floor = MIN_SHARDS * self._datagram / max(rtt, 0.001) / 2
+        floor = self._datagram / max(rtt, 0.02)
         if not self._rates:
             return max(floor, STARTUP_GAIN * INITIAL_SHARDS * self._datagram / max(rtt, 0.001))
         if not self._full:
@@ -188,7 +188,9 @@ class Bbr:
         if self.bandwidth >= self._full_rate * _GROWN:
             self._full_rate, self._full_rounds = self.bandwidth, 0
             return
-        self._full_rounds += 1
+        # A queue that stands says at once what a plateau says after three rounds (as HyStart, RFC 9406, does).
+        queued = self._round_rtt is not None and self._round_rtt > 1.25 * (self.min_rtt or 0.0) + 0.005
+        self._full_rounds += 3 if queued else 1
         self._full = self._full_rounds >= 3
 
     def _update_rtt(self, sample: AckSample, now: float) -> None:
