@@ -216,7 +216,9 @@ def _first_files(machine: str) -> dict[str, str]:
         files["etc/resolv.conf"] = f"nameserver {VPS_GATEWAY.ip}\n"
         files["etc/systemd/network/50-provider.network"] = (
             f"[Match]\nName={VPS_DEVICE}\n\n[Network]\nAddress={VPS_ADDRESS}\nGateway={VPS_GATEWAY.ip}\n"
-            f"Address={VPS_ADDRESS6}\nGateway={VPS_GATEWAY6.partition('/')[0]}\nIPv6AcceptRA=no\n"
+            f"Gateway={VPS_GATEWAY6.partition('/')[0]}\nIPv6AcceptRA=no\n\n"
+            # The address is usable at once: a machine that has just booted must not answer from its link-local one.
+            f"[Address]\nAddress={VPS_ADDRESS6}\nDuplicateAddressDetection=none\n"
         )
         return files
     first, second = MANAGEMENT
