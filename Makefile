@@ -54,6 +54,11 @@ format: bootstrap ## rewrite the sources in the project's format
 docs: bootstrap ## regenerate the documents that are made from code
 	python -m mpquic_plan.docs docs/site-variables.md
 
+.PHONY: golden
+golden: bootstrap ## render the reference site anew into molecule/render/golden
+	ansible-playbook playbooks/render.yml -i inventories/prod -i molecule/render/inventory/unusual.yml \
+		-e mpquic_render_dir=$(CURDIR)/molecule/render/golden
+
 .PHONY: lock
 lock: bootstrap ## renew the locked versions in requirements/
 	scripts/lock
