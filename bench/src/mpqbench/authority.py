@@ -1,0 +1,78 @@
+"""A throw-away X.509 authority for the systems that authenticate by certificates."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IDENTITY = "urn:mpquic:site:bench"
+SERVER_NAME = "server.example.net"
+DAY = dt.timedelta(days=1)
+
+
+class Authority:
+    """Writes ca.crt, client.crt, client.key, server.crt and server.key (PEM, P-256) into `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench")])
+        self.ca = directory / "ca.crt"
+        self.ca.write_bytes(self._root().public_bytes(serialization.Encoding.PEM))
+        self.client = self._issue("client", x509.UniformResourceIdentifier(IDENTITY), ExtendedKeyUsageOID.CLIENT_AUTH)
+        self.server = self._issue("server", x509.DNSName(SERVER_NAME), ExtendedKeyUsageOID.SERVER_AUTH)
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+        now = dt.datetime.now(dt.UTC)
+        return (
+            x509.CertificateBuilder(self._subject, subject, key, x509.random_serial_number())
+            .not_valid_before(now - DAY)
+            .not_valid_after(now + 7 * DAY)
+        )
+
+    @staticmethod
+    def _usage(*, authority: bool) -> x509.KeyUsage:
+        return x509.KeyUsage(
+            digital_signature=not authority, content_commitment=False, key_encipherment=False,
+            data_encipherment=False, key_agreement=False, key_cert_sign=authority, crl_sign=authority,
+            encipher_only=False, decipher_only=False,
+        )  # fmt: skip
+
+    def _root(self) -> x509.Certificate:
+        public = self._key.public_key()
+        return (
+            self._builder(self._subject, public)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(self._usage(authority=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    def _issue(self, name: str, who: x509.GeneralName, usage: x509.ObjectIdentifier) -> tuple[Path, Path]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key())
+            .add_extension(x509.SubjectAlternativeName([who]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(self._usage(authority=False), critical=True)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        files = self.directory / f"{name}.crt", self.directory / f"{name}.key"
+        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files[1].write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return files

@@ -1,0 +1,95 @@
+"""iperf3 between two nodes: TCP transfers, and UDP flows of a given rate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mpqbench.errors import BenchError
+from mpqbench.processes import wait_for
+
+if TYPE_CHECKING:
+    from mpqbench.processes import Process
+    from mpqbench.topology import Node
+
+PORT = 5201
+BUFFER = "4M"
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Bytes that arrived, and the seconds that it took."""
+
+    size: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Goodput in Mbit/s."""
+        return self.size * 8 / self.seconds / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A UDP flow: packets sent and lost, and the seconds that it lasted."""
+
+    sent: int
+    lost: int
+    seconds: float
+
+    @property
+    def loss(self) -> float:
+        """Share of the packets that were lost."""
+        return self.lost / self.sent if self.sent else 1.0
+
+    @property
+    def sent_rate(self) -> float:
+        """Packets sent in a second."""
+        return self.sent / self.seconds
+
+    @property
+    def received_rate(self) -> float:
+        """Packets received in a second."""
+        return (self.sent - self.lost) / self.seconds
+
+
+def serve(node: Node) -> Process:
+    """Start an iperf3 server at `node` and wait until it listens; the caller stops it."""
+    process = node.spawn("iperf3", "iperf3", "-s", "-p", str(PORT))
+
+    def listens() -> bool:
+        process.check()
+        return f":{PORT}" in node.run("ss", "-Hltn", f"sport = :{PORT}")
+
+    try:
+        wait_for(listens, 5, "iperf3 server")
+    except BenchError:
+        process.stop()
+        raise
+    return process
+
+
+def tcp(source: Node, target: Node, address: str, seconds: float, streams: int) -> Transfer:
+    """Send from `source` to `address` at `target` over `streams` TCP connections; return what was received."""
+    end = _client(source, target, address, seconds, "-C", "cubic", "-P", str(streams))["sum_received"]
+    return Transfer(int(end["bytes"]), float(end["seconds"]))
+
+
+def udp(source: Node, target: Node, address: str, seconds: float, payload: int, rate: float) -> Flow:
+    """Send UDP packets of `payload` bytes, `rate` of them a second."""
+    bits = str(int(rate * payload * 8))
+    end = _client(source, target, address, seconds, "-u", "-l", str(payload), "-b", bits, "-w", BUFFER)["sum"]
+    return Flow(int(end["packets"]), int(end["lost_packets"]), float(end["seconds"]))
+
+
+def _client(source: Node, target: Node, address: str, seconds: float, *options: str) -> Any:
+    server = serve(target)
+    try:
+        command = ["iperf3", "-J", "-c", address, "-p", str(PORT), "-t", f"{seconds:.0f}", *options]
+        answer = json.loads(source.run(*command, timeout=seconds + 20))
+    finally:
+        server.stop()
+    if "error" in answer:
+        raise BenchError(f"iperf3: {answer['error']}")
+    return answer["end"]

@@ -1,0 +1,30 @@
+"""The systems under test, by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpqbench.systems.aioquic_stock import AioquicStock
+from mpqbench.systems.fastd import Fastd
+from mpqbench.systems.mpquic import MpquicQuic
+from mpqbench.systems.openvpn import OpenVpn
+from mpqbench.systems.tinc import Tinc
+from mpqbench.systems.veth import Veth
+from mpqbench.systems.wireguard import WireGuardGo, WireGuardGoDebian13
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpqbench.systems.base import System
+
+SYSTEMS: dict[str, Callable[[], System]] = {
+    "veth": Veth,
+    "openvpn": OpenVpn,
+    "wireguard-go-deb12": WireGuardGo,
+    "wireguard-go-deb13": WireGuardGoDebian13,
+    "fastd": Fastd,
+    "tinc": Tinc,
+    "aioquic-stock": AioquicStock,
+    "quic-datagram": lambda: MpquicQuic("datagram"),
+    "quic-reliable": lambda: MpquicQuic("reliable"),
+}

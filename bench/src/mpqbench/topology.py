@@ -1,0 +1,100 @@
+"""Two namespaces joined by a veth pair:
+
+    bench-a  wan0 10.78.0.1/24 ---- 10.78.0.2/24 wan0  bench-b
+
+`a` is the client's side, `b` the server's.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from mpqbench.errors import BenchError
+from mpqbench.processes import Process, run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+DEVICE = "wan0"
+SETTINGS = ("net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
+
+
+class Node:
+    """One end: a namespace, and what runs in it."""
+
+    def __init__(self, role: str, directory: Path) -> None:
+        self.role = role
+        self.namespace = f"bench-{role}"
+        self.number = {"a": 1, "b": 2}[role]
+        self.outer = f"10.78.0.{self.number}"
+        self.inner = f"10.201.0.{self.number}"
+        self.directory = directory / role
+        self.directory.mkdir(parents=True, exist_ok=True)
+
+    def ip(self, *arguments: str) -> None:
+        """Run `ip` for this namespace."""
+        run(["ip", "-n", self.namespace, *arguments])
+
+    def run(self, *command: str, timeout: float = 60) -> str:
+        """Run a command in this namespace; return its output."""
+        return run(["ip", "netns", "exec", self.namespace, *command], timeout=timeout)
+
+    def spawn(self, name: str, *command: str, environment: Mapping[str, str] | None = None) -> Process:
+        """Start a program in this namespace; `ip netns exec` becomes it, so its process id is the program's."""
+        full = ["ip", "netns", "exec", self.namespace, *command]
+        return Process(f"{name} ({self.role})", full, self.directory / f"{name}.log", environment)
+
+    def has_device(self, device: str) -> bool:
+        """Whether a network device of that name exists here."""
+        command = ["ip", "-n", self.namespace, "link", "show", "dev", device]
+        return subprocess.run(command, check=False, capture_output=True, timeout=10).returncode == 0
+
+    def answers(self, address: str) -> bool:
+        """Whether `address` answers a ping from here within a second."""
+        command = ["ip", "netns", "exec", self.namespace, "ping", "-n", "-c", "1", "-W", "1", address]
+        return subprocess.run(command, check=False, capture_output=True, timeout=10).returncode == 0
+
+
+class Topology:
+    """Context manager: makes both namespaces and removes them, also those that a killed run has left."""
+
+    def __init__(self, directory: Path) -> None:
+        self.a = Node("a", directory)
+        self.b = Node("b", directory)
+
+    def __enter__(self) -> Self:
+        try:
+            self._build()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._remove()
+
+    def _build(self) -> None:
+        self._remove()
+        for node in (self.a, self.b):
+            run(["ip", "netns", "add", node.namespace])
+            node.ip("link", "set", "lo", "up")
+            node.run("sysctl", "-qw", *SETTINGS)
+        self.a.ip("link", "add", DEVICE, "mtu", "1500", "type", "veth", "peer", DEVICE, "netns", self.b.namespace)
+        for node, other in ((self.a, self.b), (self.b, self.a)):
+            node.ip("addr", "add", f"{node.outer}/24", "dev", DEVICE)
+            node.ip("link", "set", DEVICE, "mtu", "1500", "up")
+            node.ip("route", "add", "default", "via", other.outer, "dev", DEVICE)
+
+    def _remove(self) -> None:
+        for node in (self.a, self.b):
+            if (Path("/run/netns") / node.namespace).exists():
+                try:
+                    run(["ip", "netns", "del", node.namespace])
+                except BenchError as error:
+                    print(f"bench: {error}", file=sys.stderr)

@@ -1,0 +1,104 @@
+"""Tables and the document that is made of them."""
+
+from pathlib import Path
+
+import pytest
+from mpqbench.__main__ import main
+from mpqbench.conditions import Conditions, observe
+from mpqbench.document import NOTES, SYSTEMS, TITLES, compose
+from mpqbench.results import BENCHES, Result, save
+from mpqbench.systems import SYSTEMS as RUNNABLE
+from mpqbench.table import markdown, number, screen, tables
+
+CONDITIONS = Conditions(
+    "2030-01-02", "Debian", "6.1", "Some CPU", 2, "3.11.2", {"openvpn": "2.6.3-1", "tinc": "1.0.36-2"}, 2, 4.0
+)
+RESULTS = [
+    Result("tcp1", "up", "veth", "goodput", 12000.0, "Mbit/s", (11000.0, 13000.0)),
+    Result("tcp1", "down", "veth", "goodput", 11.26, "Mbit/s", (11.26,)),
+    Result("tcp1", "up", "tinc", "goodput", 0.5, "Mbit/s", (0.4, 0.6)),
+    Result("ping", "idle", "tinc", "p50", 0.25, "ms", (0.25,)),
+]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.1234, "0.123"), (4.567, "4.57"), (78.91, "78.9"), (1234.4, "1,234"), (0, "0.000")]
+)
+def test_numbers_have_three_digits(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_table_has_a_row_for_each_system_and_a_dash_for_what_was_not_measured() -> None:
+    assert tables(RESULTS) == {
+        "tcp1": [
+            ["system", "up: goodput, Mbit/s", "down: goodput, Mbit/s"],
+            ["veth", "12,000 (11,000 - 13,000)", "11.3"],
+            ["tinc", "0.500 (0.400 - 0.600)", "-"],
+        ],
+        "ping": [["system", "idle: p50, ms"], ["tinc", "0.250"]],
+    }
+
+
+def test_screen_aligns_names_left_and_values_right() -> None:
+    assert screen([["system", "x"], ["a", "1,234"]]) == "system      x\na       1,234"
+
+
+def test_markdown_has_a_separator_for_each_column() -> None:
+    assert markdown([["system", "x", "y"], ["a", "1", "2"]]).splitlines() == [
+        "| system | x | y |",
+        "|---|---:|---:|",
+        "| a | 1 | 2 |",
+    ]
+
+
+def test_document_tells_conditions_results_and_only_the_systems_measured() -> None:
+    text = compose(RESULTS, CONDITIONS)
+    assert "Measured 2030-01-02, 2 runs of 4 s each" in text
+    assert "2 x Some CPU" in text
+    assert "openvpn 2.6.3-1, tinc 1.0.36-2" in text
+    assert "## One TCP connection (`tcp1`)" in text
+    assert "| veth | 12,000 (11,000 - 13,000) | 11.3 |" in text
+    assert "* **tinc**" in text
+    assert "**openvpn**" not in text
+    assert "(`cpu`)" not in text
+
+
+def test_every_bench_and_every_system_is_explained() -> None:
+    assert set(TITLES) == set(BENCHES)
+    assert set(NOTES) <= set(BENCHES)
+    assert set(RUNNABLE) == set(SYSTEMS)
+
+
+def test_document_is_made_from_kept_results_without_measuring(tmp_path: Path) -> None:
+    results, document = tmp_path / "latest.json", tmp_path / "performance.md"
+    save(RESULTS, results)
+    CONDITIONS.save(tmp_path / "conditions.json")
+    status = main(["--only-document", "--results", str(results), "--document", str(document)])
+    assert status == 0
+    assert document.read_text() == compose(RESULTS, CONDITIONS)
+
+
+def test_committed_document_belongs_to_the_committed_results() -> None:
+    root = Path(__file__).parents[2]
+    kept = root / "bench/results"
+    if not (kept / "latest.json").exists():
+        pytest.skip("nothing measured yet")
+    from mpqbench.results import load
+
+    expected = compose(load(kept / "latest.json"), Conditions.load(kept / "conditions.json"))
+    assert (root / "docs/performance.md").read_text() == expected
+
+
+def test_conditions_are_kept_as_observed(tmp_path: Path) -> None:
+    seen = observe(3, 5.0)
+    seen.save(tmp_path / "conditions.json")
+    assert Conditions.load(tmp_path / "conditions.json") == seen
+    assert seen.processors >= 1
+
+
+@pytest.mark.parametrize("arguments", [["--systems", "veth,carrier-pigeon"], ["--benches", "x"], ["--runs", "0"]])
+def test_wrong_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 2
+    assert "unknown: carrier-pigeon; there are veth" in capsys.readouterr().err or arguments[0] != "--systems"
