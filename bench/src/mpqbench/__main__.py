@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if os.geteuid() != 0:
         parser.error("root is needed for namespaces and packages")
+    # As with Ctrl-C: leave by way of everything that ends processes and removes namespaces.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     runner = Runner(options.cache.resolve(), options.seconds, lambda text: print(text, file=sys.stderr, flush=True))
     measured = runner.run(options.systems, options.benches, options.runs)
     for bench, rows in tables(measured).items():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from mpqbench import iperf
 from mpqbench.errors import BenchError
+from mpqbench.processes import wait_for
 from mpqbench.results import Sample, percentile
 from mpqbench.search import highest_rate
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 SMALL_PAYLOAD = 200
 PING_INTERVAL = 0.01
 PROBE_SECONDS = 1.0
+STARTED = 5_000_000
+"""Bytes on the link after which a TCP connection counts as under way."""
+MARGIN = 3.0
+"""Seconds by which a load outlasts the pings that it is to hinder."""
 ROUND_TRIP = re.compile(r"time=([0-9.]+) ms")
 
 
@@ -51,11 +57,26 @@ def round_trips(node: Node, address: str, seconds: float) -> list[float]:
     return times
 
 
-def _ping(system: System, topology: Topology, seconds: float) -> list[Sample]:
-    times = round_trips(topology.a, system.address(topology.b), seconds)
-    return [
-        Sample("ping", "idle", name, percentile(times, share), "ms") for name, share in (("p50", 0.50), ("p99", 0.99))
-    ]
+def _latency(case: str, times: list[float]) -> list[Sample]:
+    return [Sample("ping", case, name, percentile(times, share), "ms") for name, share in (("p50", 0.5), ("p99", 0.99))]
+
+
+def _idle(system: System, topology: Topology, seconds: float) -> list[Sample]:
+    return _latency("idle", round_trips(topology.a, system.address(topology.b), seconds))
+
+
+def _loaded(system: System, topology: Topology, seconds: float) -> list[Sample]:
+    """Ping while one TCP connection saturates the tunnel."""
+    a, b = topology.a, topology.b
+    with ThreadPoolExecutor(1) as pool:
+        transfer = pool.submit(system.transfer, a, b, seconds + MARGIN, 1)
+        before = b.received()
+        wait_for(lambda: b.received() - before > STARTED, 10, f"{system.name}: load")
+        times = round_trips(a, system.address(b), seconds)
+        if transfer.done():
+            raise BenchError(f"{system.name}: the load ended before the last ping")
+        transfer.result()
+    return _latency("loaded", times)
 
 
 def _cpu(system: System, topology: Topology, seconds: float) -> list[Sample]:
@@ -76,6 +97,7 @@ CASES: dict[str, Callable[[System, Topology, float], list[Sample]]] = {
     "tcp1": _tcp("tcp1", 1),
     "tcp8": _tcp("tcp8", 8),
     "small": _small,
-    "ping": _ping,
+    "ping": _idle,
+    "loaded": _loaded,
     "cpu": _cpu,
 }

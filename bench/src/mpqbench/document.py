@@ -16,7 +16,7 @@ TITLES = {
     "tcp1": "One TCP connection",
     "tcp8": "Eight TCP connections",
     "small": "Small packets",
-    "ping": "Latency of an idle tunnel",
+    "ping": "Latency",
     "cpu": "CPU time and memory",
     "lossy": "Lossy link",
     "flowcap": "Link that caps each flow",
@@ -26,7 +26,8 @@ NOTES = {
     "tcp1": "iperf3, CUBIC, goodput at the receiver; *up* is from the client to the server.",
     "tcp8": "As above, with eight connections at once.",
     "small": "UDP packets with 200 bytes of payload: the highest rate received with at most 1 % loss.",
-    "ping": "Round trips of a ping every 10 ms through the tunnel, while nothing else is sent.",
+    "ping": "Round trips of a ping every 10 ms through the tunnel: *idle* while nothing else is sent, *loaded* while one "
+    "TCP connection saturates it.",
     "cpu": "One TCP connection up: CPU seconds of both ends together for each gigabyte carried, and the peak resident "
     "memory of the larger end.",
 }

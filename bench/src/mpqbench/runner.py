@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mpqbench.cases import CASES
 from mpqbench.errors import BenchError
-from mpqbench.results import Result, Sample, summarise
+from mpqbench.results import BENCHES, Result, Sample, summarise
 from mpqbench.systems import SYSTEMS
 from mpqbench.topology import Topology
 
@@ -28,15 +28,14 @@ class Runner:
         self.failures: list[str] = []
 
     def run(self, systems: Sequence[str], benches: Sequence[str], runs: int) -> list[Result]:
-        """Measure each system `runs` times in each bench; the results keep the order of `benches`."""
+        """Measure each system `runs` times in each bench; the results come in the order of `BENCHES`."""
         ready = [system for system in map(self._installed, systems) if system is not None]
         samples: list[tuple[str, Sample]] = []
         for number in range(1, runs + 1):
             for system in ready:
                 self.report(f"run {number} of {runs}: {system.name}")
                 samples += [(system.name, sample) for sample in self._measure(system, benches)]
-        order = {bench: index for index, bench in enumerate(benches)}
-        return sorted(summarise(samples), key=lambda result: order[result.bench])
+        return sorted(summarise(samples), key=lambda result: BENCHES.index(result.bench))
 
     def _installed(self, name: str) -> System | None:
         system = SYSTEMS[name]()

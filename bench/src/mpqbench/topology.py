@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,11 @@ class Node:
         """Whether a network device of that name exists here."""
         command = ["ip", "-n", self.namespace, "link", "show", "dev", device]
         return subprocess.run(command, check=False, capture_output=True, timeout=10).returncode == 0
+
+    def received(self) -> int:
+        """Return the bytes that have arrived from the other node so far, whatever carried them."""
+        (link,) = json.loads(run(["ip", "-n", self.namespace, "-s", "-j", "link", "show", "dev", DEVICE]))
+        return int(link["stats64"]["rx"]["bytes"])
 
     def answers(self, address: str) -> bool:
         """Whether `address` answers a ping from here within a second."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MTU = 1400
 """Of every TUN device, so that the systems differ by their work and not by their packet size."""
 
-ALL_BENCHES = frozenset({"tcp1", "tcp8", "small", "ping", "cpu"})
+ALL_BENCHES = frozenset({"tcp1", "tcp8", "small", "ping", "loaded", "cpu"})
 
 
 class System(ABC):
