@@ -26,8 +26,8 @@ NOTES = {
     "tcp1": "iperf3, CUBIC, goodput at the receiver; *up* is from the client to the server.",
     "tcp8": "As above, with eight connections at once.",
     "small": "UDP packets with 200 bytes of payload: the highest rate received with at most 1 % loss.",
-    "ping": "Round trips of a ping every 10 ms through the tunnel: *idle* while nothing else is sent, *loaded* while one "
-    "TCP connection saturates it.",
+    "ping": "Round trips of a ping every 10 ms through the tunnel: *idle* while nothing else is sent, *loaded* while "
+    "one TCP connection saturates it.",
     "cpu": "One TCP connection up: CPU seconds of both ends together for each gigabyte carried, and the peak resident "
     "memory of the larger end.",
 }
