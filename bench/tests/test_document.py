@@ -53,7 +53,7 @@ def test_markdown_has_a_separator_for_each_column() -> None:
 
 def test_document_tells_conditions_results_and_only_the_systems_measured() -> None:
     text = compose(RESULTS, CONDITIONS)
-    assert "Measured 2030-01-02, 2 runs of 4 s each" in text
+    assert "Measured 2030-01-02, runs: 2, of 4 s for each measurement" in text
     assert "2 x Some CPU" in text
     assert "openvpn 2.6.3-1, tinc 1.0.36-2" in text
     assert "## One TCP connection (`tcp1`)" in text

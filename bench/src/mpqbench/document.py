@@ -57,7 +57,7 @@ def compose(results: Sequence[Result], conditions: Conditions) -> str:
             "measured in alternation; a figure is the median of the runs, with the lowest and highest in parentheses."
         ),
         (
-            f"* Measured {conditions.date}, {conditions.runs} runs of {conditions.seconds:g} s each\n"
+            f"* Measured {conditions.date}, runs: {conditions.runs}, of {conditions.seconds:g} s for each measurement\n"
             f"* {conditions.system}, kernel {conditions.kernel}, {conditions.processors} x {conditions.processor}\n"
             f"* Python {conditions.python}; {packages}"
         ),

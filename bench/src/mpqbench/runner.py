@@ -10,6 +10,7 @@ from mpqbench.cases import CASES
 from mpqbench.errors import BenchError
 from mpqbench.results import BENCHES, Result, Sample, summarise
 from mpqbench.systems import SYSTEMS
+from mpqbench.table import number
 from mpqbench.topology import Topology
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ class Runner:
         """Measure each system `runs` times in each bench; the results come in the order of `BENCHES`."""
         ready = [system for system in map(self._installed, systems) if system is not None]
         samples: list[tuple[str, Sample]] = []
-        for number in range(1, runs + 1):
+        for turn in range(1, runs + 1):
             for system in ready:
-                self.report(f"run {number} of {runs}: {system.name}")
+                self.report(f"run {turn} of {runs}: {system.name}")
                 samples += [(system.name, sample) for sample in self._measure(system, benches)]
         return sorted(summarise(samples), key=lambda result: BENCHES.index(result.bench))
 
@@ -57,14 +58,21 @@ class Runner:
                     for bench in benches:
                         if bench in system.benches:
                             try:
-                                samples += CASES[bench](system, topology, self.seconds)
+                                measured = CASES[bench](system, topology, self.seconds)
                             except BenchError as error:
                                 self._fail(f"{system.name}, {bench}: {error}")
+                            else:
+                                samples += measured
+                                self._tell(measured)
                 except BenchError as error:
                     self._fail(f"{system.name}: {error}")
                 finally:
                     system.stop()
         return samples
+
+    def _tell(self, samples: Sequence[Sample]) -> None:
+        for sample in samples:
+            self.report(f"  {sample.bench} {sample.case} {sample.metric}: {number(sample.value)} {sample.unit}")
 
     def _fail(self, text: str) -> None:
         self.failures.append(text)
