@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-PACKAGES = ("openvpn", "wireguard-go", "fastd", "tinc", "iperf3")
+PACKAGES = ("openvpn", "fastd", "tinc", "iperf3")
 
 
 @dataclass(frozen=True, slots=True)

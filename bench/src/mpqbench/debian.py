@@ -1,4 +1,4 @@
-"""Debian packages: of this release by apt, and single ones of another release, unpacked without installing them."""
+"""Debian packages: of this release by apt, and single ones of a given release, unpacked without installing them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main_archive(text: str) -> str | None:
 
 
 def unpack(package: str, suite: str, cache: Path) -> Path:
-    """Download `package` of another `suite` and unpack it; return the folder that stands for its root.
+    """Download `package` of the release `suite` and unpack it; return the folder that stands for its root.
 
     The packages of `suite` are looked up with a private apt configuration below `cache`: the machine's own package
     lists and sources stay as they are, and nothing is installed.

@@ -34,8 +34,8 @@ NOTES = {
 SYSTEMS = {
     "veth": "the bare link, without a tunnel",
     "openvpn": "OpenVPN 2.6, UDP, AES-128-GCM",
-    "wireguard-go-deb12": "wireguard-go of Debian 12",
-    "wireguard-go-deb13": "wireguard-go of Debian 13",
+    "wireguard-go-deb12": "wireguard-go as in Debian 12",
+    "wireguard-go-deb13": "wireguard-go as in Debian 13, which uses segmentation offloads itself",
     "fastd": "fastd, salsa2012+umac",
     "tinc": "tinc 1.0, default cipher",
     "aioquic-stock": "aioquic with its own asyncio transport, one stream, no TUN device: its tcp1 is that stream",

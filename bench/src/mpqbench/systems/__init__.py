@@ -10,7 +10,7 @@ from mpqbench.systems.mpquic import MpquicQuic
 from mpqbench.systems.openvpn import OpenVpn
 from mpqbench.systems.tinc import Tinc
 from mpqbench.systems.veth import Veth
-from mpqbench.systems.wireguard import WireGuardGo, WireGuardGoDebian13
+from mpqbench.systems.wireguard import WireGuardGo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 SYSTEMS: dict[str, Callable[[], System]] = {
     "veth": Veth,
     "openvpn": OpenVpn,
-    "wireguard-go-deb12": WireGuardGo,
-    "wireguard-go-deb13": WireGuardGoDebian13,
+    "wireguard-go-deb12": lambda: WireGuardGo("wireguard-go-deb12", "bookworm"),
+    "wireguard-go-deb13": lambda: WireGuardGo("wireguard-go-deb13", "trixie"),
     "fastd": Fastd,
     "tinc": Tinc,
     "aioquic-stock": AioquicStock,

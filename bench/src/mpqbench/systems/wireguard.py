@@ -27,15 +27,18 @@ def _listens(process: Process, device: str) -> bool:
 
 
 class WireGuardGo(System):
-    """The package of the running release."""
+    """The program of one Debian release, unpacked beside the system, so that it is the same one on every machine."""
 
-    name = "wireguard-go-deb12"
-    program = "wireguard-go"
+    def __init__(self, name: str, suite: str) -> None:
+        super().__init__()
+        self.name = name
+        self.suite = suite
+        self.program = "wireguard-go"
 
     def install(self, cache: Path) -> None:
-        """Install the program, and `wg` to configure it."""
-        del cache
-        debian.install("wireguard-go", "wireguard-tools")
+        """Fetch and unpack the program; `wg`, which only configures it, is the machine's."""
+        debian.install("wireguard-tools")
+        self.program = str(debian.unpack("wireguard-go", self.suite, cache) / "usr/bin/wireguard-go")
 
     def start(self, a: Node, b: Node) -> None:
         """Start both ends; each has a device name of its own, since their control sockets share a folder."""
@@ -59,14 +62,3 @@ class WireGuardGo(System):
             node.run("wg", "setconf", device, str(configuration))
             self.configure(node, device, peer)
         self.wait_ready(a, b)
-
-
-class WireGuardGoDebian13(WireGuardGo):
-    """The package of Debian 13, unpacked beside the system: this version uses segmentation offloads itself."""
-
-    name = "wireguard-go-deb13"
-
-    def install(self, cache: Path) -> None:
-        """Fetch and unpack the newer program; `wg` comes from the running release."""
-        debian.install("wireguard-tools")
-        self.program = str(debian.unpack("wireguard-go", "trixie", cache) / "usr/bin/wireguard-go")
