@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 PYTHONS := 3.12 3.13
-SOURCES := mpquic_daemon plan lab plugins library molecule
+SOURCES := mpquic_daemon plan lab bench plugins library molecule
 
 .PHONY: help
 help: ## this list
@@ -31,7 +31,7 @@ test: lint unit scenarios ## everything: format, lint, types, unit tests, scenar
 lint: bootstrap
 	ruff format --check $(SOURCES)
 	ruff check $(SOURCES)
-	mypy mpquic_daemon/src plan/src lab/src
+	mypy mpquic_daemon/src plan/src lab/src bench/src
 	yamllint --strict .
 	shellcheck scripts/* .ci/run
 	ansible-lint --offline --strict --profile production
@@ -44,6 +44,10 @@ unit: bootstrap ## unit and property tests, on every Python that is installed
 .PHONY: scenarios
 scenarios: bootstrap ## molecule, all scenarios
 	molecule test --all
+
+.PHONY: bench
+bench: bootstrap ## tunnels side by side, in namespaces: a table and bench/results/latest.json
+	python -m mpqbench
 
 .PHONY: format
 format: bootstrap ## rewrite the sources in the project's format
