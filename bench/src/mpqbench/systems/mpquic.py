@@ -2,78 +2,96 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import stat
 import sys
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from mpqbench.authority import IDENTITY, SERVER_NAME, Authority
+from mpqbench.processes import run
 from mpqbench.systems.base import MTU, System
 from mpqbench.topology import DEVICE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from mpqbench.processes import Process
     from mpqbench.topology import Node
+
+Fec = Literal["adaptive", "off", "always"]
+Keys = dict[str, Any]
 
 TUN = "mpq9"
 PORT = 45009
 USER_ID = GROUP_ID = 65534
 DATAGRAM_SIZE = 1452
 """What an interface of MTU 1500 leaves for a UDP payload over IPv6, as the plan derives it."""
+SHARED: Keys = {"tun_name": TUN, "tun_mtu": MTU, "max_datagram_size": DATAGRAM_SIZE}
 
 
-class MpquicQuic(System):
-    """Packets in QUIC datagram frames, or on a QUIC stream."""
+def peer(tunnel: str, inner: str) -> Keys:
+    """Return the server's entry for one tunnel."""
+    return {"identity": IDENTITY, "tunnel": tunnel, "allowed": [f"{inner}/32"]}
 
-    def __init__(self, mode: Literal["datagram", "reliable"]) -> None:
-        super().__init__()
-        self.mode = mode
-        self.name = f"quic-{mode}"
 
-    def start(self, a: Node, b: Node) -> None:
-        """Start the server at `b`, the client at `a`."""
-        folder = b.directory.parent / self.name
-        authority = Authority(folder)
-        tun = folder / "tun"
-        if not tun.exists():
-            os.mknod(tun, stat.S_IFCHR | 0o600, os.makedev(10, 200))
-            tun.chmod(0o666)
+class Deployment:
+    """Instances of the daemon that share an authority: their files are in `folder`, which the daemon's user owns."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = Authority(folder)
+        self._tun = folder / "tun"
+        if not self._tun.exists():
+            os.mknod(self._tun, stat.S_IFCHR | 0o600, os.makedev(10, 200))
+            self._tun.chmod(0o666)
         for path in (folder, *folder.iterdir()):
-            if path != tun:
+            if path != self._tun:
                 os.chown(path, USER_ID, GROUP_ID)
-        for node, peer in ((b, a), (a, b)):
-            node.ip("tuntap", "add", "dev", TUN, "mode", "tun", "vnet_hdr", "user", str(USER_ID))
-            self.configure(node, TUN, peer)
-        client, server = authority.client, authority.server
-        shared = {"tun_name": TUN, "tun_mtu": MTU, "transport_mode": self.mode, "max_datagram_size": DATAGRAM_SIZE}
-        self._spawn(
-            b, folder, tun,
-            {
-                "name": "server", "role": "server", "bind_ip": b.outer, "bind_port": PORT, **shared,
-                "tls": {"ca_file": str(authority.ca), "cert_file": str(server[0]), "key_file": str(server[1])},
-                "peers": [{"identity": IDENTITY, "tunnel": TUN, "allowed": [f"{a.inner}/32"]}],
-            },
-        )  # fmt: skip
-        self._spawn(
-            a, folder, tun,
-            {
-                "name": "client", "role": "client", "site": "bench", "tunnel": TUN, "wan": "wan", **shared,
-                "inner_addresses": [f"{a.inner}/32"], "bind_ip": f"iface:{DEVICE}",
-                "remote_addr": b.outer, "remote_port": PORT,
-                "tls": {
-                    "ca_file": str(authority.ca), "cert_file": str(client[0]), "key_file": str(client[1]),
-                    "server_name": SERVER_NAME,
-                },
-            },
-        )  # fmt: skip
-        self.wait_ready(a, b)
 
-    def _spawn(self, node: Node, folder: Path, tun: Path, config: dict[str, object]) -> None:
-        file = folder / f"{config['name']}.yml"
+    def server(self, node: Node, peers: Sequence[Keys], keys: Mapping[str, Any]) -> Process:
+        """Start a server at `node`, whose TUN device is configured."""
+        certificate, key = self.authority.server
+        tls = {"ca_file": str(self.authority.ca), "cert_file": str(certificate), "key_file": str(key)}
+        config = {
+            "name": "server", "role": "server", "bind_ip": node.outer, "bind_port": PORT, "tls": tls,
+            "peers": list(peers), **SHARED, **keys,
+        }  # fmt: skip
+        return self._spawn(node, config)
+
+    def client_keys(self, server: Node, tunnel: str, inner: str, keys: Mapping[str, Any]) -> Keys:
+        """Return the configuration of a client of `server`."""
+        certificate, key = self.authority.client
+        tls = {
+            "ca_file": str(self.authority.ca), "cert_file": str(certificate), "key_file": str(key),
+            "server_name": SERVER_NAME,
+        }  # fmt: skip
+        return {
+            "name": f"client-{tunnel}", "role": "client", "site": "bench", "tunnel": tunnel, "wan": "wan",
+            "inner_addresses": [f"{inner}/32"], "bind_ip": f"iface:{DEVICE}", "remote_addr": server.outer,
+            "remote_port": PORT, "tls": tls, **SHARED, **keys,
+        }  # fmt: skip
+
+    def client(self, node: Node, server: Node, tunnel: str, keys: Mapping[str, Any]) -> Process:
+        """Start a client at `node`, whose TUN device is configured."""
+        return self._spawn(node, self.client_keys(server, tunnel, node.inner, keys))
+
+    def registered(self) -> int:
+        """Return how many clients the server says are registered."""
+        control = ["env", f"MPQUIC_RUNTIME_DIR={self.folder}", sys.executable, "-m", "mpquic.ctl"]
+        return int(json.loads(run([*control, "counters", "server"], timeout=20))["tables"]["registered"])
+
+    @staticmethod
+    def add_tun(node: Node) -> None:
+        """Make the TUN device that an instance at `node` attaches to."""
+        node.ip("tuntap", "add", "dev", TUN, "mode", "tun", "vnet_hdr", "user", str(USER_ID))
+
+    def _spawn(self, node: Node, config: Keys) -> Process:
+        file = self.folder / f"{config['name']}.yml"
         file.write_text(yaml.safe_dump(config))
         drop = [
             "setpriv", f"--reuid={USER_ID}", f"--regid={GROUP_ID}", "--clear-groups", "--bounding-set=-all",
@@ -81,6 +99,59 @@ class MpquicQuic(System):
         ]  # fmt: skip
         # Some machines keep /dev/net/tun for root, against Debian's default; `ip netns exec` has given this process
         # a mount namespace of its own, so that the open device node is seen by the daemon alone.
-        script = f"mount --bind {shlex.quote(str(tun))} /dev/net/tun && exec {shlex.join(drop)}"
-        environment = {"MPQUIC_RUNTIME_DIR": str(folder), "MPQUIC_LINKD_SOCKET": str(folder / "linkd")}
-        self.processes.append(node.spawn(self.name, "sh", "-c", script, environment=environment))
+        script = f"mount --bind {shlex.quote(str(self._tun))} /dev/net/tun && exec {shlex.join(drop)}"
+        environment = {"MPQUIC_RUNTIME_DIR": str(self.folder), "MPQUIC_LINKD_SOCKET": str(self.folder / "linkd")}
+        return node.spawn(str(config["name"]), "sh", "-c", script, environment=environment)
+
+
+class Mpquic(System):
+    """A client at `a`, a server at `b`; `shared` and `client` are what the instances' files say besides the usual."""
+
+    def __init__(self, name: str, shared: Keys, client: Keys) -> None:
+        super().__init__()
+        self.name = name
+        self.shared = shared
+        self.client = client
+
+    def start(self, a: Node, b: Node) -> None:
+        """Start the server at `b`, the client at `a`."""
+        deployment = Deployment(b.directory.parent / self.name)
+        for node, other in ((b, a), (a, b)):
+            deployment.add_tun(node)
+            self.configure(node, TUN, other)
+        self.processes.append(deployment.server(b, [peer(TUN, a.inner)], self.shared))
+        self.processes.append(deployment.client(a, b, TUN, {**self.shared, **self.client}))
+        self.wait_ready(a, b)
+
+
+class Quic(Mpquic):
+    """Packets in QUIC datagram frames, or on a QUIC stream."""
+
+    def __init__(self, mode: Literal["datagram", "reliable"]) -> None:
+        super().__init__(f"quic-{mode}", {"transport_mode": mode}, {})
+        if mode == "reliable":
+            self.benches |= {"lossy"}
+
+
+class Stripe(Mpquic):
+    """The striped data plane."""
+
+    def __init__(self, fec: Fec = "adaptive", pipes: int = 4) -> None:
+        name = "stripe" if fec == "adaptive" else f"stripe-fec-{fec}"
+        client = {"transport": "stripe", "pipes": pipes, "stripe_fec": fec}
+        if fec == "always":
+            client |= {"stripe_data_shards": 10, "stripe_parity_shards": 2}
+        super().__init__(name, {}, client)
+        if fec == "adaptive":
+            self.benches |= {"lossy", "flowcap", "sessions"}
+        else:
+            self.benches = frozenset({"tcp1", "tcp8", "cpu"})
+
+    @property
+    def pipes(self) -> int:
+        """How many sockets carry the packets."""
+        return int(self.client["pipes"])
+
+    @pipes.setter
+    def pipes(self, count: int) -> None:
+        self.client["pipes"] = count
