@@ -34,6 +34,8 @@ class MpquicQuic(System):
         self.mode = mode
         self.name = f"quic-{mode}"
 
+    extra: dict[str, object] = {}
+
     def start(self, a: Node, b: Node) -> None:
         """Start the server at `b`, the client at `a`."""
         folder = b.directory.parent / self.name
@@ -62,7 +64,7 @@ class MpquicQuic(System):
             a, folder, tun,
             {
                 "name": "client", "role": "client", "site": "bench", "tunnel": TUN, "wan": "wan", **shared,
-                "inner_addresses": [f"{a.inner}/32"], "bind_ip": f"iface:{DEVICE}",
+                "inner_addresses": [f"{a.inner}/32"], "bind_ip": f"iface:{DEVICE}", **self.extra,
                 "remote_addr": b.outer, "remote_port": PORT,
                 "tls": {
                     "ca_file": str(authority.ca), "cert_file": str(client[0]), "key_file": str(client[1]),
@@ -84,3 +86,10 @@ class MpquicQuic(System):
         script = f"mount --bind {shlex.quote(str(tun))} /dev/net/tun && exec {shlex.join(drop)}"
         environment = {"MPQUIC_RUNTIME_DIR": str(folder), "MPQUIC_LINKD_SOCKET": str(folder / "linkd")}
         self.processes.append(node.spawn(self.name, "sh", "-c", script, environment=environment))
+
+
+class MpquicStripe(MpquicQuic):
+    def __init__(self, name: str, **extra: object) -> None:
+        super().__init__("datagram")
+        self.name = name
+        self.extra = {"transport": "stripe", **extra}
