@@ -1,11 +1,14 @@
 """An instance file that is wrong is refused with a sentence for each wrong key."""
 
+from pathlib import Path
+
 import pytest
 import yaml
-from mpquic.config import ClientConfig, ClientPath, ServerConfig, parse
+from mpquic.config import ClientConfig, ClientPath, ServerConfig, load, parse
 from mpquic.config_reload import compare, hot_keys, take_hot
 from mpquic.schema import ConfigError
 
+GOLDEN = Path(__file__).parents[3] / "molecule/render/golden"
 TLS = {"ca_file": "/pki/ca.crt", "cert_file": "/pki/mpq5.crt", "key_file": "/pki/mpq5.key"}
 CLIENT = {
     "name": "mpq5",
@@ -59,6 +62,16 @@ def test_a_server_has_no_devices_and_takes_many_peers() -> None:
     assert config.devices == ()
     assert config.bind_address == "::"
     assert [peer.allowed for peer in config.peers] == [("10.200.5.1/32",), ("10.200.5.5/32",)]
+
+
+def test_what_the_suite_renders_is_accepted() -> None:
+    rendered = sorted(GOLDEN.glob("*/etc/mpquic/instances/*.yml"))
+    configs = [load(path) for path in rendered]
+    servers = [config for config in configs if isinstance(config, ServerConfig)]
+    paths = [path for config in configs if isinstance(config, ClientConfig) for path in config.paths]
+    ports = {server.bind_port: server.stripe_bind_port for server in servers if server.stripe_enabled}
+    assert {path.transport for path in paths} == {"quic", "stripe"}
+    assert all(path.stripe_port == ports[path.remote_port] for path in paths if path.transport == "stripe")
 
 
 def client_path(**keys: object) -> ClientPath:
