@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpquic_plan import addressing, build, validate
 from mpquic_plan.formats import checker
-from mpquic_plan.model import Listener
 from mpquic_plan.parse import read_fleet
 from mpquic_plan.schema import check
 
@@ -37,9 +37,15 @@ def sites(draw: st.DrawFn, number: int, modes: dict[int, str]) -> dict[str, Any]
         "wans": [{"name": f"wan{n}", "mtu": draw(st.integers(1280, 1500))} for n in wans],
         "lans": lans,
         "tunnels": [
-            {"name": f"mpq{n}", "wan": draw(st.sampled_from([f"wan{w}" for w in wans])), "transport_mode": modes[n]}
+            {
+                "name": f"mpq{n}",
+                "wan": draw(st.sampled_from([f"wan{w}" for w in wans])),
+                "transport_mode": modes[n],
+                "transport": draw(st.sampled_from(["quic", "stripe"])) if modes[n] == "datagram" else "quic",
+            }
             for n in draw(st.permutations(wans))
         ],
+        "stripe_enabled": draw(st.booleans()),
     }
 
 
@@ -101,8 +107,10 @@ def test_inner_addresses_are_unique_and_inside_their_subnets(hosts: Hosts) -> No
 @given(fleets())
 def test_no_two_share_a_port_a_table_or_a_priority(hosts: Hosts) -> None:
     plan = build(hosts)
-    ports = [instance["config"]["bind_port"] for instance in plan["vps1"]["instances"]]
+    servers = [instance["config"] for instance in plan["vps1"]["instances"]]
+    ports = [server[key] for server in servers for key in ("bind_port", "stripe_port")]
     assert len(set(ports)) == len(ports)
+    assert plan["vps1"]["firewall"]["udp_ports"] == sorted(ports)
     for host, piece in plan.items():
         if host == "vps1":
             continue
@@ -135,6 +143,8 @@ def test_both_ends_of_a_tunnel_agree(hosts: Hosts) -> None:
             assert server["transport_mode"] == config["transport_mode"]
             assert server["max_datagram_size"] >= config["max_datagram_size"] >= 1200
             assert config["tun_mtu"] >= 1280
+            assert config.get("stripe_port") in (None, server["stripe_port"])
+            assert ("stripe_port" in config) == (config["transport"] == "stripe")
 
 
 @settings(max_examples=30, deadline=None)
@@ -187,7 +197,7 @@ def test_the_subnet_that_is_asked_for_is_the_smallest_that_fits(
     assert check("vps1", "vps", value).problems == []
     fleet, _ = read_fleet({"vps1": {"vps": value}})
     base = fleet.vpses["vps1"].listeners[0]
-    listener = Listener(base.path, base.name, base.port, base.tun, base.subnet, base.subnet6, per_site, base.tun_mtu)
+    listener = replace(base, tunnels_per_site=per_site)
     offset = addressing.client_offset(listener, site_id, slot)
     needed = addressing.longest_prefix(offset)
     assert offset < 2 ** (32 - needed) - 2

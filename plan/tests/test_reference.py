@@ -102,7 +102,7 @@ def test_the_firewalls_open_what_is_needed(client: dict[str, Any], server: dict[
     assert client["firewall"]["forward"] == [{"from": devices[n - 1], "to": f"mpq{n}"} for n in NUMBERS]
     assert client["firewall"]["masquerade_devices"] == [f"mpq{n}" for n in NUMBERS]
     assert client["firewall"]["ssh"] == {"ports": "auto", "devices": ["enp6s18", "enp6s19"]}
-    assert server["firewall"]["udp_ports"] == [45000 + n for n in NUMBERS]
+    assert server["firewall"]["udp_ports"] == [*(45000 + n for n in NUMBERS), *(46000 + n for n in NUMBERS)]
     assert server["firewall"]["masquerade4"] == [f"10.200.{n}.0/30" for n in NUMBERS]
     assert server["firewall"]["site_to_site"] is False
 
@@ -260,20 +260,26 @@ def test_a_short_site_gets_the_lans_and_tunnels_of_its_wans() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mtu", "outer", "mode", "expected"),
+    ("mtu", "outer", "transport", "mode", "expected"),
     [
-        (1500, "ipv4", "datagram", (1472, 1400, 1360, 1340)),
-        (1500, "ipv6", "datagram", (1452, 1400, 1360, 1340)),
-        (1420, "ipv4", "datagram", (1392, 1348, 1308, 1288)),
+        (1500, "ipv4", "quic", "datagram", (1472, 1400, 1360, 1340)),
+        (1500, "ipv6", "quic", "datagram", (1452, 1400, 1360, 1340)),
+        (1420, "ipv4", "quic", "datagram", (1392, 1348, 1308, 1288)),
         # The TUN never falls below 1280, but TCP is kept to what one datagram holds.
-        (1280, "ipv4", "datagram", (1252, 1280, 1168, 1148)),
-        (1280, "ipv6", "datagram", (1232, 1280, 1148, 1128)),
-        (1280, "ipv4", "reliable", (1252, 1280, 1240, 1220)),
-        (9000, "ipv4", "datagram", (8972, 1400, 1360, 1340)),
+        (1280, "ipv4", "quic", "datagram", (1252, 1280, 1168, 1148)),
+        (1280, "ipv6", "quic", "datagram", (1232, 1280, 1148, 1128)),
+        (1280, "ipv4", "quic", "reliable", (1252, 1280, 1240, 1220)),
+        (9000, "ipv4", "quic", "datagram", (8972, 1400, 1360, 1340)),
+        # A striped tunnel has 50 bytes around a packet, 6 more than QUIC.
+        (1500, "ipv4", "stripe", "datagram", (1472, 1400, 1360, 1340)),
+        (1420, "ipv4", "stripe", "datagram", (1392, 1342, 1302, 1282)),
+        (1280, "ipv6", "stripe", "datagram", (1232, 1280, 1142, 1122)),
     ],
 )
-def test_sizes_follow_the_mtu_of_the_wan(mtu: int, outer: str, mode: str, expected: tuple[int, ...]) -> None:
-    got = sizes(mtu, outer, mode)
+def test_sizes_follow_the_mtu_of_the_wan(
+    mtu: int, outer: str, transport: str, mode: str, expected: tuple[int, ...]
+) -> None:
+    got = sizes(mtu, outer, transport, mode)
     assert (got.max_datagram_size, got.tun_mtu, got.mss4, got.mss6) == expected
 
 

@@ -39,12 +39,12 @@ def edited(lab: Lab, tmp_path: Path) -> Iterator[Callable[[Callable[[dict[str, A
 
 
 def changed(site: dict[str, Any]) -> None:
-    """LAN4 and its tunnel go; mpq5 goes over IPv6 and mpq6 over a reliable transport."""
+    """LAN4 and its tunnel go; mpq5 goes over IPv6 and mpq6 over reliable QUIC."""
     site["lans"] = [lan for lan in site["lans"] if lan["name"] != "lan4"]
     site["tunnels"] = [tunnel for tunnel in site["tunnels"] if tunnel["name"] != "mpq4"]
     tunnels = {tunnel["name"]: tunnel for tunnel in site["tunnels"]}
     tunnels["mpq5"]["outer"] = "ipv6"
-    tunnels["mpq6"]["transport_mode"] = "reliable"
+    tunnels["mpq6"] |= {"transport": "quic", "transport_mode": "reliable"}
 
 
 def traces(lab: Lab, node: str) -> str:

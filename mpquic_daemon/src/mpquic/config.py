@@ -27,7 +27,8 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 TrafficClass = Annotated[Literal["critical", "default", "bulk"], msgspec.Meta(description="critical, default or bulk")]
 Weight = Annotated[int, msgspec.Meta(ge=1, le=1000, description="a whole number from 1 to 1000")]
 Priority = Annotated[int, msgspec.Meta(ge=0, le=1000, description="a whole number from 0 to 1000")]
-Port = Annotated[int, msgspec.Meta(ge=1, le=65535, description="a UDP port from 1 to 65535")]
+LARGEST_PORT = 65535
+Port = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_PORT, description=f"a UDP port from 1 to {LARGEST_PORT}")]
 InstanceName = Annotated[
     str,
     msgspec.Meta(
@@ -64,6 +65,10 @@ LogLevel = Annotated[
 ]
 Milliseconds = Annotated[int, msgspec.Meta(ge=50, le=60000, description="milliseconds from 50 to 60000")]
 Seconds = Annotated[float, msgspec.Meta(ge=1, le=300, description="seconds from 1 to 300")]
+Transport: TypeAlias = Literal["quic", "stripe"]
+
+STRIPE_PORT_OFFSET = 1000
+"""The stripe port lies so far above the QUIC port, where nobody states it."""
 
 
 class ClientTls(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +114,8 @@ class _Instance(msgspec.Struct, frozen=True, kw_only=True):
         int, msgspec.Meta(ge=1200, le=9000, description="bytes of a UDP payload from 1200 to 9000")
     ] = 1200
     udp_gso: Annotated[Literal["auto", "on", "off"], msgspec.Meta(description="auto, on or off")] = "auto"
+    stripe_enabled: Annotated[bool, msgspec.Meta(description="true or false")] = True
+    stripe_port: Port | None = None
     probe_interval_ms: Annotated[Milliseconds, HOT] = 500
     down_after_ms: Annotated[Milliseconds, HOT] = 3000
     log_level: Annotated[LogLevel, HOT] = "info"
@@ -144,6 +151,9 @@ class ClientPath(NamedTuple):
     remote_port: int
     weight: int
     priority: int
+    transport: Transport
+    stripe_port: int
+    pipes: int
 
     @property
     def family(self) -> int:
@@ -168,6 +178,14 @@ class ClientConfig(_Instance, frozen=True, kw_only=True):
     weight: Weight = 1
     priority: Priority = 100
     reconnect_max_s: Annotated[Seconds, HOT] = 8.0
+    transport: Annotated[Transport, msgspec.Meta(description="quic or stripe")] = "quic"
+    pipes: Annotated[int, msgspec.Meta(ge=1, le=16, description="a whole number from 1 to 16")] = 4
+    stripe_data_shards: Annotated[int, msgspec.Meta(ge=1, le=64, description="a whole number from 1 to 64")] = 10
+    stripe_parity_shards: Annotated[int, msgspec.Meta(ge=0, le=64, description="a whole number from 0 to 64")] = 2
+    stripe_fec: Annotated[Literal["adaptive", "always", "off"], msgspec.Meta(description="adaptive, always or off")] = (
+        "adaptive"
+    )
+    stripe_fec_max_overhead: Annotated[float, msgspec.Meta(ge=0, le=1, description="a number from 0 to 1")] = 0.5
 
     @property
     def tunnel_name(self) -> str:
@@ -177,11 +195,24 @@ class ClientConfig(_Instance, frozen=True, kw_only=True):
     @property
     def paths(self) -> tuple[ClientPath, ...]:
         """The paths of the tunnel, in order of preference; one so far."""
-        name = self.wan or self.bind_device or "default"
         path = ClientPath(
-            name, self.bind_device, self.bind_address, self.remote_addr, self.remote_port, self.weight, self.priority
+            name=self.wan or self.bind_device or "default",
+            bind_device=self.bind_device,
+            bind_address=self.bind_address,
+            remote_addr=self.remote_addr,
+            remote_port=self.remote_port,
+            weight=self.weight,
+            priority=self.priority,
+            transport=self.transport if self.stripe_enabled else "quic",
+            stripe_port=self.stripe_remote_port,
+            pipes=self.pipes,
         )
         return (path,)
+
+    @property
+    def stripe_remote_port(self) -> int:
+        """The server's UDP port of striped paths: `stripe_port`, or what follows from `remote_port`."""
+        return self.stripe_port if self.stripe_port is not None else self.remote_port + STRIPE_PORT_OFFSET
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -196,6 +227,11 @@ class ServerConfig(_Instance, frozen=True, kw_only=True):
     bind_port: Port
     tls: ServerTls
     peers: Annotated[tuple[Peer, ...], HOT] = ()
+
+    @property
+    def stripe_bind_port(self) -> int:
+        """The UDP port of striped paths, bound if `stripe_enabled`: `stripe_port`, or what follows from `bind_port`."""
+        return self.stripe_port if self.stripe_port is not None else self.bind_port + STRIPE_PORT_OFFSET
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -282,7 +318,16 @@ def _check_meaning(config: InstanceConfig) -> Iterator[Problem]:
             local, remote = ipaddress.ip_address(config.bind_address), ipaddress.ip_address(config.remote_addr)
             if local.version != remote.version:
                 yield Problem("bind_ip", f"expected an IPv{remote.version} address as remote_addr is, not '{local}'")
+        if any(path.transport == "stripe" for path in config.paths):
+            yield from _check_stripe_port(config.stripe_port, config.remote_port, "remote_port")
+            if config.transport_mode == "reliable":
+                yield Problem(
+                    "transport_mode",
+                    "expected datagram with transport: stripe, which sends again by itself, not reliable",
+                )
         return
+    if config.stripe_enabled:
+        yield from _check_stripe_port(config.stripe_port, config.bind_port, "bind_port")
     names: dict[tuple[str, str], int] = {}
     owned: list[tuple[Network, int]] = []
     for index, peer in enumerate(config.peers):
@@ -298,6 +343,16 @@ def _check_meaning(config: InstanceConfig) -> Iterator[Problem]:
     for (outer, owner), (inner, index) in itertools.pairwise(owned):
         if owner != index and outer.version == inner.version and outer.overlaps(inner):
             yield Problem(f"peers[{index}].allowed", f"{inner} overlaps {outer} of peers[{owner}]")
+
+
+def _check_stripe_port(stated: int | None, quic_port: int, quic_key: str) -> Iterator[Problem]:
+    if stated == quic_port:
+        yield Problem("stripe_port", f"expected another port than {quic_key}, not {stated}")
+    elif stated is None and quic_port + STRIPE_PORT_OFFSET > LARGEST_PORT:
+        yield Problem(
+            "stripe_port",
+            f"{quic_key} + {STRIPE_PORT_OFFSET} is {quic_port + STRIPE_PORT_OFFSET}, no UDP port; state stripe_port",
+        )
 
 
 def _check_unique(prefixes: tuple[str, ...], key: str) -> Iterator[Problem]:

@@ -1,11 +1,14 @@
 """An instance file that is wrong is refused with a sentence for each wrong key."""
 
+from pathlib import Path
+
 import pytest
 import yaml
-from mpquic.config import ClientConfig, ServerConfig, parse
+from mpquic.config import ClientConfig, ClientPath, ServerConfig, load, parse
 from mpquic.config_reload import compare, hot_keys, take_hot
 from mpquic.schema import ConfigError
 
+GOLDEN = Path(__file__).parents[3] / "molecule/render/golden"
 TLS = {"ca_file": "/pki/ca.crt", "cert_file": "/pki/mpq5.crt", "key_file": "/pki/mpq5.key"}
 CLIENT = {
     "name": "mpq5",
@@ -59,6 +62,57 @@ def test_a_server_has_no_devices_and_takes_many_peers() -> None:
     assert config.devices == ()
     assert config.bind_address == "::"
     assert [peer.allowed for peer in config.peers] == [("10.200.5.1/32",), ("10.200.5.5/32",)]
+
+
+def test_what_the_suite_renders_is_accepted() -> None:
+    rendered = sorted(GOLDEN.glob("*/etc/mpquic/instances/*.yml"))
+    configs = [load(path) for path in rendered]
+    servers = [config for config in configs if isinstance(config, ServerConfig)]
+    paths = [path for config in configs if isinstance(config, ClientConfig) for path in config.paths]
+    ports = {server.bind_port: server.stripe_bind_port for server in servers if server.stripe_enabled}
+    assert {path.transport for path in paths} == {"quic", "stripe"}
+    assert all(path.stripe_port == ports[path.remote_port] for path in paths if path.transport == "stripe")
+
+
+def client_path(**keys: object) -> ClientPath:
+    config = parse(yaml.safe_dump({**CLIENT, **keys}))
+    assert isinstance(config, ClientConfig)
+    (path,) = config.paths
+    return path
+
+
+def test_a_path_is_striped_where_it_says_so_and_no_kill_switch_is_set() -> None:
+    assert client_path().transport == "quic"
+    assert client_path(transport="stripe").transport == "stripe"
+    assert client_path(transport="stripe", stripe_enabled=False).transport == "quic"
+
+
+def test_striping_has_the_documented_defaults() -> None:
+    config = parse(yaml.safe_dump({**CLIENT, "transport": "stripe"}))
+    assert isinstance(config, ClientConfig)
+    (path,) = config.paths
+    assert (path.pipes, path.stripe_port, config.stripe_remote_port) == (4, 46005, 46005)
+    assert (config.stripe_data_shards, config.stripe_parity_shards) == (10, 2)
+    assert (config.stripe_fec, config.stripe_fec_max_overhead) == ("adaptive", 0.5)
+    server = parse(yaml.safe_dump(SERVER))
+    assert isinstance(server, ServerConfig)
+    assert (server.stripe_enabled, server.stripe_bind_port) == (True, 46005)
+
+
+def test_a_stated_stripe_port_wins_at_both_ends() -> None:
+    path = client_path(transport="stripe", stripe_port=50001, pipes=16)
+    assert (path.stripe_port, path.pipes) == (50001, 16)
+    server = parse(yaml.safe_dump({**SERVER, "stripe_port": 50001}))
+    assert isinstance(server, ServerConfig)
+    assert server.stripe_bind_port == 50001
+
+
+def test_a_stripe_port_matters_only_to_those_who_use_it() -> None:
+    assert client_path(remote_port=65000).transport == "quic"
+    assert client_path(remote_port=65000, transport="stripe", stripe_enabled=False).transport == "quic"
+    assert client_path(transport="stripe", stripe_enabled=False, transport_mode="reliable").transport == "quic"
+    server = parse(yaml.safe_dump({**SERVER, "bind_port": 65000, "stripe_enabled": False}))
+    assert isinstance(server, ServerConfig)
 
 
 PREFIX = "an address or prefix like 10.200.5.1/32 without host bits"
@@ -162,6 +216,53 @@ WRONG = {
     "empty value": ({**CLIENT, "name": None}, [
         "name: expected a name of at most 32 letters, digits, '.', '_' or '-', not an empty value"
     ]),
+    "unknown transport": (
+        {**CLIENT, "transport": "strip"},
+        ["transport: expected quic or stripe, not 'strip'; did you mean stripe?"],
+    ),
+    "transport of a server": ({**SERVER, "transport": "stripe"}, ["transport: unknown key; it belongs to role client"]),
+    "ranges of striping": (
+        {
+            **CLIENT,
+            "pipes": 17,
+            "stripe_data_shards": 0,
+            "stripe_parity_shards": 65,
+            "stripe_fec": False,
+            "stripe_fec_max_overhead": 1.5,
+        },
+        [
+            "pipes: expected a whole number from 1 to 16, not 17",
+            "stripe_data_shards: expected a whole number from 1 to 64, not 0",
+            "stripe_parity_shards: expected a whole number from 0 to 64, not 65",
+            "stripe_fec: expected adaptive, always or off, not False",
+            "stripe_fec_max_overhead: expected a number from 0 to 1, not 1.5",
+        ],
+    ),
+    "stripe port as text": (
+        {**CLIENT, "stripe_port": "46005"},
+        ["stripe_port: expected a UDP port from 1 to 65535, not '46005'"],
+    ),
+    "switch as text": ({**CLIENT, "stripe_enabled": "no"}, ["stripe_enabled: expected true or false, not 'no'"]),
+    "no room for the client's stripe port": (
+        {**CLIENT, "transport": "stripe", "remote_port": 64536},
+        ["stripe_port: remote_port + 1000 is 65536, no UDP port; state stripe_port"],
+    ),
+    "no room for the server's stripe port": (
+        {**SERVER, "bind_port": 65000},
+        ["stripe_port: bind_port + 1000 is 66000, no UDP port; state stripe_port"],
+    ),
+    "stripe port of the client is the QUIC port": (
+        {**CLIENT, "transport": "stripe", "stripe_port": 45005},
+        ["stripe_port: expected another port than remote_port, not 45005"],
+    ),
+    "stripe port of the server is the QUIC port": (
+        {**SERVER, "stripe_port": 45005},
+        ["stripe_port: expected another port than bind_port, not 45005"],
+    ),
+    "reliable stripe": (
+        {**CLIENT, "transport": "stripe", "transport_mode": "reliable"},
+        ["transport_mode: expected datagram with transport: stripe, which sends again by itself, not reliable"],
+    ),
     "two at once": (
         {**CLIENT, "weight": 0, "log_level": "loud"},
         [

@@ -34,7 +34,9 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
             }
             for tunnel in tunnels
         ],
-        "firewall": firewall.client(site, wans, {tunnel.name: tunnel_sizes(tunnel, wans) for tunnel in tunnels}),
+        "firewall": firewall.client(
+            site, wans, {tunnel.name: tunnel_sizes(tunnel, wans[tunnel.wan]) for tunnel in tunnels}
+        ),
         "routing_tables": _table_names(site),
         "sysctl": hosts.sysctl(),
         "forwarding": hosts.forwarding(),
@@ -57,9 +59,10 @@ def _resolvers(site: Site, egress: str | None) -> list[str]:
     return list(dict.fromkeys(server for item in items for server in item.dns))
 
 
-def tunnel_sizes(tunnel: Tunnel, wans: dict[str, Wan]) -> sizes.Sizes:
+def tunnel_sizes(tunnel: Tunnel, wan: Wan) -> sizes.Sizes:
     """Return the sizes of a tunnel over its WAN."""
-    return sizes.sizes(wans[tunnel.wan].mtu, tunnel.outer, tunnel.transport_mode, tunnel.tun_mtu)
+    transport = "stripe" if tunnel.striped else "quic"
+    return sizes.sizes(wan.mtu, tunnel.outer, transport, tunnel.transport_mode, tunnel.tun_mtu)
 
 
 def routed_prefixes(site: Site, tunnel: Tunnel) -> list[Network]:
@@ -270,17 +273,16 @@ def _tun(tunnel: Tunnel, site: Site, wan: Wan, listener: Listener) -> dict[str, 
                 }
                 for destination in DEFAULT_ROUTES
             ]
-    derived = sizes.sizes(wan.mtu, tunnel.outer, tunnel.transport_mode, tunnel.tun_mtu)
     return {
         "name": tunnel.name,
-        "mtu": derived.tun_mtu,
+        "mtu": tunnel_sizes(tunnel, wan).tun_mtu,
         "addresses": own.host_routes,
         "routes": routes,
     }
 
 
 def _config(tunnel: Tunnel, site: Site, vps: Vps, wan: Wan, listener: Listener) -> dict[str, Any]:
-    derived = sizes.sizes(wan.mtu, tunnel.outer, tunnel.transport_mode, tunnel.tun_mtu)
+    derived = tunnel_sizes(tunnel, wan)
     return {
         "name": tunnel.name,
         "role": "client",
@@ -296,6 +298,8 @@ def _config(tunnel: Tunnel, site: Site, vps: Vps, wan: Wan, listener: Listener) 
         "traffic_class": tunnel.traffic_class,
         "weight": tunnel.weight,
         "priority": tunnel.priority,
+        "transport": tunnel.transport,
+        **(_striping(tunnel, listener) if tunnel.transport == "stripe" else {}),
         "transport_mode": tunnel.transport_mode,
         "congestion_algorithm": tunnel.congestion_algorithm,
         "max_datagram_size": derived.max_datagram_size,
@@ -305,6 +309,19 @@ def _config(tunnel: Tunnel, site: Site, vps: Vps, wan: Wan, listener: Listener) 
         "down_after_ms": tunnel.down_after_ms,
         "reconnect_max_s": tunnel.reconnect_max_s,
         "log_level": site.log_level,
+    }
+
+
+def _striping(tunnel: Tunnel, listener: Listener) -> dict[str, Any]:
+    striping = tunnel.striping
+    return {
+        "stripe_enabled": striping.enabled,
+        "stripe_port": listener.stripe_port,
+        "pipes": striping.pipes,
+        "stripe_data_shards": striping.data_shards,
+        "stripe_parity_shards": striping.parity_shards,
+        "stripe_fec": striping.fec,
+        "stripe_fec_max_overhead": striping.fec_max_overhead,
     }
 
 

@@ -53,6 +53,7 @@ NUMBERS: Final = (
     ),
     ("rule priorities of links", "WAN N: 1000 + N; management N: 1800 + N; egress: 1900 to 1906; LAN N: 2000 + N"),
     ("rule priorities of VLANs and fallbacks", "VLANs: from 2100; fallbacks: from 2500"),
+    ("stripe port", "the listener's port + 1000"),
     ("TUN MTU", "what one datagram holds of the WAN's `mtu`, at most 1400, at least 1280"),
     ("identity of a client", "`urn:mpquic:site:<name>`"),
     (

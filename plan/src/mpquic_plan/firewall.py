@@ -69,7 +69,9 @@ def server(
     routes to it, of either family.
     """
     return {
-        "udp_ports": sorted(listener.port for listener in vps.listeners),
+        "udp_ports": sorted(
+            port for listener in vps.listeners for port in (listener.port, listener.stripe_port) if port is not None
+        ),
         "tun_devices": sorted(listener.tun for listener in vps.listeners),
         "masquerade4": masquerade4,
         "masquerade6": masquerade6,

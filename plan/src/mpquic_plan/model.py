@@ -78,6 +78,18 @@ class Lan:
 
 
 @dataclass(frozen=True, slots=True)
+class Striping:
+    """How a tunnel with `transport: stripe` is striped; not `enabled`: it uses QUIC all the same."""
+
+    enabled: bool
+    pipes: int
+    data_shards: int
+    parity_shards: int
+    fec: str
+    fec_max_overhead: float
+
+
+@dataclass(frozen=True, slots=True)
 class Tunnel:
     """A tunnel of a site; times as their names say."""
 
@@ -87,6 +99,8 @@ class Tunnel:
     listener: str
     slot: int
     outer: str
+    transport: str
+    striping: Striping
     transport_mode: str
     congestion_algorithm: str
     traffic_class: str
@@ -96,6 +110,11 @@ class Tunnel:
     probe_interval_ms: int
     down_after_ms: int
     reconnect_max_s: int
+
+    @property
+    def striped(self) -> bool:
+        """Whether it is striped in fact."""
+        return self.transport == "stripe" and self.striping.enabled
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +150,12 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A UDP port of a VPS with its TUN and inner subnets."""
+    """A UDP port of a VPS with its TUN and inner subnets; `stripe_port` is None where it serves no striped tunnels."""
 
     path: str
     name: str
     port: int
+    stripe_port: int | None
     tun: str
     subnet: IPv4Network
     subnet6: IPv6Network

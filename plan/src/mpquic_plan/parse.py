@@ -14,7 +14,19 @@ from ipaddress import (
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpquic_plan import addressing, reference
-from mpquic_plan.model import Fleet, Lan, Listener, Management, Opening, Site, StaticAddress, Tunnel, Vps, Wan
+from mpquic_plan.model import (
+    Fleet,
+    Lan,
+    Listener,
+    Management,
+    Opening,
+    Site,
+    StaticAddress,
+    Striping,
+    Tunnel,
+    Vps,
+    Wan,
+)
 from mpquic_plan.problem import Problem
 from mpquic_plan.schema import ROOTS, Checked, check
 
@@ -237,6 +249,8 @@ class _Reader:
                 listener=item.get("listener", name),
                 slot=item["slot"],
                 outer=item["outer"],
+                transport=item["transport"],
+                striping=self._striping(item),
                 transport_mode=item["transport_mode"],
                 congestion_algorithm=item["congestion_algorithm"],
                 traffic_class=item["traffic_class"],
@@ -247,6 +261,18 @@ class _Reader:
                 down_after_ms=item["down_after_ms"],
                 reconnect_max_s=item["reconnect_max_s"],
             )
+
+    def _striping(self, item: Mapping[str, Any]) -> Striping:
+        """What a tunnel doesn't state is the site's."""
+        stated = {**self.value, **item}
+        return Striping(
+            enabled=stated["stripe_enabled"],
+            pipes=stated["pipes"],
+            data_shards=stated["stripe_data_shards"],
+            parity_shards=stated["stripe_parity_shards"],
+            fec=stated["stripe_fec"],
+            fec_max_overhead=stated["stripe_fec_max_overhead"],
+        )
 
     def vps(self) -> Vps:
         value = self.value
@@ -289,6 +315,7 @@ class _Reader:
                 path=path,
                 name=name,
                 port=port,
+                stripe_port=item.get("stripe_port", reference.stripe_port(port)) if item["stripe_enabled"] else None,
                 tun=item.get("tun", name),
                 subnet=subnet,
                 subnet6=IPv6Network(subnet6) if subnet6 else addressing.embedded(ula, subnet),

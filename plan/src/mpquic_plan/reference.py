@@ -20,8 +20,14 @@ TUNNEL_WANS: Final = {f"mpq{n}": f"wan{n}" for n in SITE_LINKS}
 LAN_TUNNELS: Final = {f"lan{n}": f"mpq{n}" for n in SITE_LINKS}
 LISTENER_PORTS: Final = {f"mpq{n}": 45000 + n for n in SITE_LINKS}
 LISTENER_SUBNETS: Final = {f"mpq{n}": f"10.200.{n}.0/30" for n in SITE_LINKS}
+STRIPE_PORT_OFFSET: Final = 1000
 LARGEST_VLAN_WITH_ADDRESS: Final = 255
 """172.16.<id>.1/30 exists only for ids that fit into an octet."""
+
+
+def stripe_port(port: int) -> int:
+    """Return the default stripe port of a listener; beyond 65535 where the listener must state one."""
+    return port + STRIPE_PORT_OFFSET
 
 
 def vlan_address(vlan_id: int) -> str | None:

@@ -159,9 +159,12 @@ def _shown(value: Any) -> str:
 
 
 def _hint(error: ValidationError) -> str:
-    if error.validator != "enum" or not isinstance(error.instance, str):
-        return ""
-    close = nearest(error.instance, _schema_of(error)["enum"])
+    choices = _schema_of(error).get("enum", ())
+    if isinstance(error.instance, bool):
+        word = "on" if error.instance else "off"
+        taken = f"; YAML takes {word} without quotes for {_shown(error.instance)}, write '{word}'"
+        return taken if word in choices else ""
+    close = nearest(error.instance, choices) if isinstance(error.instance, str) else None
     return f"; did you mean '{close}'?" if close else ""
 
 

@@ -81,14 +81,19 @@ def _config(listener: Listener, vps: Vps, pairs: Sequence[Pair]) -> dict[str, An
     """The instance of a listener. What both ends must agree on comes from the tunnels, which agree with each other."""
     first = pairs[0][1] if pairs else None
     largest = max(
-        (tunnel_sizes(tunnel, {wan.name: wan for wan in site.wans}).max_datagram_size for site, tunnel in pairs),
-        default=sizes.sizes(ETHERNET_MTU, "ipv4", "datagram").max_datagram_size,
+        (
+            tunnel_sizes(tunnel, {wan.name: wan for wan in site.wans}[tunnel.wan]).max_datagram_size
+            for site, tunnel in pairs
+        ),
+        default=sizes.sizes(ETHERNET_MTU, "ipv4", "quic", "datagram").max_datagram_size,
     )
     return {
         "name": listener.name,
         "role": "server",
         "bind_ip": "0.0.0.0" if vps.address6 is None else "::",
         "bind_port": listener.port,
+        "stripe_enabled": listener.stripe_port is not None,
+        "stripe_port": listener.stripe_port,
         "tun_name": listener.tun,
         "tun_mtu": listener.tun_mtu,
         "transport_mode": first.transport_mode if first else "datagram",

@@ -22,13 +22,14 @@ from mpquic.net.udp import endpoint, plain_host
 from mpquic.proto.frame import FrameError, TrafficClass
 from mpquic.proto.path import PathState
 from mpquic.proto.scheduler import FailoverScheduler
-from mpquic.proto.tunnel import Counters, TunnelReceiver, TunnelSender
+from mpquic.proto.tunnel import RECEIVE_WINDOW, Counters, TunnelReceiver, TunnelSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpquic.config import ClientConfig
     from mpquic.daemon.journal import Journal
+    from mpquic.proto.path import Carried
 
 RENEW_AFTER = 6.0
 LOOK_AGAIN = 1.0
@@ -70,7 +71,7 @@ class Client:
         self._scheduler = FailoverScheduler()
         traffic_class = TrafficClass[config.traffic_class.upper()]
         self._sender = TunnelSender(self._scheduler, traffic_class=traffic_class, counters=self._counters)
-        self._receiver = TunnelReceiver(counters=self._counters)
+        self._receiver = TunnelReceiver(counters=self._counters, window=RECEIVE_WINDOW)
         self._lease = LeaseRequest(journal)
         self._timer: asyncio.TimerHandle | None = None
         self._more: asyncio.Handle | None = None
@@ -141,8 +142,10 @@ class Client:
         if self._tun.gone:
             self._on_fatal(f"the TUN device {self._tun.name} was deleted or made anew")
             return
-        self._sender.enqueue(buffers, self._loop.time())
-        self._turn()
+        now = self._loop.time()
+        self._sender.enqueue(buffers, now)
+        if not self._run_plane(now):
+            self._turn()
 
     def _on_netlink(self) -> None:
         self._look_at_wan(self._monitor.read)
@@ -188,6 +191,7 @@ class Client:
             self._consider_attempt(now)
             self._settle_state(now)
             self._send(now)
+            self._run_plane(now)
         finally:
             # A fault costs one turn: without a timer it could be the last.
             self._schedule(now)
@@ -212,6 +216,19 @@ class Client:
     def _send(self, now: float) -> None:
         if turn.send(lambda: self._flush(now), lambda: self._sender.flush(now)):
             self._more = self._loop.call_soon(self._turn)
+
+    def _run_plane(self, now: float) -> bool:
+        """Let the striped data plane take what waits; False when there is none that carries."""
+        plane = self._current.plane if self._current is not None else None
+        if plane is None or self._stopping:
+            return False
+        plane.run(now)
+        return plane.path.state is PathState.UP
+
+    def _deliver(self, frames: list[Carried], now: float) -> None:
+        write = self._tun.write
+        for buffers in self._receiver.receive(frames, now):
+            write(buffers)
 
     def _flush(self, now: float) -> None:
         for connection in (self._current, self._candidate):
@@ -290,10 +307,25 @@ class Client:
             self._sender.restart()
             self._receiver.restart()
         self._scheduler.add(connection.session.path, priority=self._path.priority, weight=self._path.weight)
+        self._open_plane(connection)
         if old is not None:
             self._release(old, "replaced by a newer connection")
         self._registrations += 1
         self._retry.registered(connection.max_datagram_size, now)
+
+    def _open_plane(self, connection: ClientConnection) -> None:
+        """Prefer the striped data plane as soon as a pipe answers; until then, and without one, QUIC carries."""
+        try:
+            plane = connection.open_plane(self._sender, self._deliver)
+        except (OSError, ValueError) as error:
+            self._journal.limited("stripe", self._loop.time(), "path.no_stripe", path=self._path.name, error=error)
+            return
+        if plane is not None:
+            self._scheduler.add(plane.path, priority=self._path.priority - 1, weight=self._path.weight)
+        elif self._path.transport == "stripe":
+            self._journal.limited(
+                "stripe", self._loop.time(), "path.no_stripe", path=self._path.name, error="the server grants none"
+            )
 
     def _ended(self, connection: ClientConnection, ending: Ending, now: float) -> None:
         """A connection or attempt has come to its end: drop it and decide when to try again."""
@@ -348,6 +380,8 @@ class Client:
             self._writing.discard(fd)
             self._loop.remove_writer(fd)
         self._scheduler.remove(connection.session.path)
+        if connection.plane is not None:
+            self._scheduler.remove(connection.plane.path)
         connection.release()
 
     # State
@@ -482,6 +516,8 @@ class Client:
             found["path"] = {name: getattr(path, name) for name in ("frames_sent", "datagrams_sent", "oversized")}
             found["udp"] = snapshot(self._current.socket.counters)
             found["quic"] = snapshot(self._current.link.meter)
+            if self._current.plane is not None:
+                found["stripe"] = self._current.plane.session.counters()
         return found
 
     def _peer(self) -> str:

@@ -17,17 +17,21 @@ from cryptography import x509
 
 import mpquic
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode, Inbox, Session, SessionError
+from mpquic.daemon.stripe_plane import ClientStripe
 from mpquic.net import quic
+from mpquic.net.aead import preferred_suites
 from mpquic.net.quic import Established, LinkOptions, Terminated
 from mpquic.net.udp import SendStatus, UdpSocket, split_segments
 from mpquic.proto.budget import BudgetMember
-from mpquic.proto.control import Bye, ControlError
+from mpquic.proto.control import Bye, ControlError, StripeRequest
 from mpquic.proto.handshake import ClientRegistration, Output, RegistrationRequest, Rejected, Send, Welcomed
 
 if TYPE_CHECKING:
     from mpquic.config import ClientConfig, ClientPath
     from mpquic.daemon.credentials import ClientIdentity
+    from mpquic.daemon.stripe_plane import Deliver
     from mpquic.proto.control import Welcome
+    from mpquic.proto.tunnel import TunnelSender
 
 SILENCE = 1.8
 """Seconds after which an attempt that the peer hasn't answered at all is given up for a new one. aioquic sends its
@@ -64,6 +68,21 @@ class Ending:
     retry_after: float | None = None
 
 
+def stripe_request(config: ClientConfig, path: ClientPath) -> StripeRequest | None:
+    """Return what is asked for with `transport: stripe`, None for another transport."""
+    if path.transport != "stripe":
+        return None
+    return StripeRequest(
+        pipes=path.pipes,
+        datagram_size=config.max_datagram_size,
+        suites=[int(suite) for suite in preferred_suites()],
+        data_shards=config.stripe_data_shards,
+        parity_shards=config.stripe_parity_shards,
+        fec=config.stripe_fec,
+        max_overhead=config.stripe_fec_max_overhead,
+    )
+
+
 class ClientConnection:
     """A connection to the server. Raises OSError when the socket can't be made now."""
 
@@ -87,6 +106,8 @@ class ClientConnection:
         """Whether a kernel, ours or the server's, refused a packet as larger than the path takes."""
         self.doubtful = False
         """Whether an ICMP error came back: nothing to rely on, but a reason to try another connection at once."""
+        self.plane: ClientStripe | None = None
+        """The striped data plane, once the server has granted one."""
         self.epoch = epoch
         self.max_datagram_size = max_datagram_size
         self._config = config
@@ -104,6 +125,7 @@ class ClientConnection:
             weight=float(path.weight),
             priority=path.priority,
             transport_mode=config.transport_mode,
+            stripe=stripe_request(config, path),
         )
         any_address = "::" if path.family == socket.AF_INET6 else "0.0.0.0"
         self.socket = UdpSocket(
@@ -220,9 +242,18 @@ class ClientConnection:
         self.link.close(code, reason)
         self.flush(now)
 
+    def open_plane(self, sender: TunnelSender, deliver: Deliver) -> ClientStripe | None:
+        """Open the striped data plane that the server has granted; None where there is none. OSError, ValueError."""
+        grant = self.welcome.stripe if self.welcome is not None else None
+        if grant is not None and self._request.stripe is not None:
+            self.plane = ClientStripe(self._config, self._path, self._request.stripe, grant, sender, deliver)
+        return self.plane
+
     def release(self) -> None:
-        """Close the socket without a word."""
+        """Close the sockets without a word."""
         self.phase = Phase.OVER
+        if self.plane is not None:
+            self.plane.close()
         self.socket.close()
 
     def _register(self, now: float) -> None:

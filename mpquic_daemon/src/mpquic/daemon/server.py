@@ -14,12 +14,13 @@ from mpquic.daemon.control_socket import RequestError
 from mpquic.daemon.server_connection import ServerConnection
 from mpquic.daemon.server_tunnel import ServerTunnel
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
+from mpquic.daemon.stripe_listener import StripeListener
 from mpquic.daemon.telemetry import add, snapshot
 from mpquic.net.quic import MIN_DATAGRAM_SIZE, LinkOptions, LinkState, QuicLink
 from mpquic.net.quic_listener import QuicListener
 from mpquic.net.tun import TunDevice
 from mpquic.net.udp import SendStatus, UdpSocket, split_segments
-from mpquic.proto.control import RefuseCode, Register, Welcome
+from mpquic.proto.control import RefuseCode, Register, StripeGrant, Welcome
 from mpquic.proto.dispatch import dispatch
 from mpquic.proto.frame import FrameError
 from mpquic.proto.groups import Group, GroupTable, Registration, RegistrationRefusedError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from mpquic.daemon.session import Inbox
     from mpquic.net.udp import Address
     from mpquic.proto.identity import Identity
+    from mpquic.proto.path import Carried
 
 TICK = 0.1
 """Seconds between two looks at all connections: probes, silence, deadlines."""
@@ -90,6 +92,7 @@ class Server:
             self._listener = QuicListener(cert_file=config.tls.cert_file, key_file=config.tls.key_file, options=options)
         host = config.bind_address or "::"
         self._socket = UdpSocket((host, config.bind_port), device=config.bind_device, gso=config.udp_gso)
+        self._stripe = StripeListener(config) if config.stripe_enabled else None
         self._loop.add_reader(self._tun.fileno(), self._on_tun)
         self._loop.add_reader(self._socket.fileno(), self._on_socket)
         self._turn()
@@ -110,6 +113,10 @@ class Server:
         self._loop.remove_reader(self._tun.fileno())
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
+        for connection in self._connections.values():
+            self._drop_plane(connection)
+        if self._stripe is not None:
+            self._stripe.close()
         self._tun.set_carrier(False)
         self._tun.close()
         self._socket.close()
@@ -158,8 +165,10 @@ class Server:
             tunnel = self._tunnels.get(group)
             if tunnel is not None:
                 tunnel.sender.enqueue_packets(packets, now)
-                self._waiting[tunnel] = None
-        self._turn()
+                if not tunnel.run_planes(now):
+                    self._waiting[tunnel] = None
+        if self._waiting:
+            self._turn()
 
     def _on_socket(self) -> None:
         now = self._loop.time()
@@ -272,6 +281,7 @@ class Server:
         moved = 0
         for tunnel in list(self._waiting):
             moved += tunnel.sender.flush(now)
+            tunnel.run_planes(now)
             if not tunnel.sender.backlog:
                 del self._waiting[tunnel]
         return moved
@@ -344,7 +354,34 @@ class Server:
             self._tunnels[group] = tunnel
         connection.tunnel = tunnel
         inner = [str(prefix) for prefix in prefixes]
-        return Welcome(session=group.session, inner=inner, tun_mtu=self._config.tun_mtu)
+        grant = self._grant_plane(connection, tunnel, register, registration)
+        return Welcome(session=group.session, inner=inner, tun_mtu=self._config.tun_mtu, stripe=grant)
+
+    def _grant_plane(
+        self, connection: ServerConnection, tunnel: ServerTunnel, register: Register, registration: Registration
+    ) -> StripeGrant | None:
+        """Begin the striped data plane that a client asks for, if there is one here."""
+        if register.stripe is None or self._stripe is None:
+            return None
+
+        def deliver(frames: list[Carried], now: float) -> None:
+            for buffers in tunnel.receiver.receive(frames, now):
+                self._tun.write(buffers)
+
+        granted = self._stripe.grant(registration.path, register.stripe, tunnel.sender, deliver)
+        if granted is None:
+            return None
+        grant, connection.plane = granted
+        tunnel.add_plane(connection.plane, registration.priority, registration.weight)
+        return grant
+
+    def _drop_plane(self, connection: ServerConnection) -> None:
+        plane, connection.plane = connection.plane, None
+        if plane is None or self._stripe is None:
+            return
+        self._stripe.remove(plane)
+        if connection.tunnel is not None:
+            connection.tunnel.remove_plane(plane)
 
     def _welcome(self, connection: ServerConnection) -> None:
         self._registrations += 1
@@ -392,6 +429,7 @@ class Server:
         if self._connections.pop(connection.link, None) is None:
             return
         self._table.remove(connection)
+        self._drop_plane(connection)
         if connection.tunnel is not None:
             connection.tunnel.remove(connection.session)
         if connection.admitted is not None:

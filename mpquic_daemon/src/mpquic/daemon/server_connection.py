@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpquic.daemon.server_tunnel import ServerTunnel
+    from mpquic.daemon.stripe_listener import ServerStripe
     from mpquic.net.quic import QuicLink
     from mpquic.proto.control import Register, Welcome
     from mpquic.proto.identity import ChainVerifier, Identity
@@ -42,6 +43,8 @@ class ServerConnection:
         self.session = Session(BudgetMember("", ""), link, now, probe_interval=probe_interval, down_after=down_after)
         self.admitted: Admitted | None = None
         self.tunnel: ServerTunnel | None = None
+        self.plane: ServerStripe | None = None
+        """The striped data plane of the path, if one was granted."""
         self.ending: tuple[CloseCode, str] | None = None
         """Why the connection is to be closed, with what the peer is told."""
         self.refusal: str | None = None

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from mpquic.proto.frame import TrafficClass
 from mpquic.proto.path import PathState
 from mpquic.proto.scheduler import FailoverScheduler
-from mpquic.proto.tunnel import Counters, TunnelReceiver, TunnelSender
+from mpquic.proto.tunnel import RECEIVE_WINDOW, Counters, TunnelReceiver, TunnelSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpquic.daemon.session import Session
+    from mpquic.daemon.stripe_listener import ServerStripe
 
 
 class ServerTunnel:
@@ -24,7 +25,9 @@ class ServerTunnel:
         self.scheduler = FailoverScheduler()
         name = TrafficClass[traffic_class.upper()]
         self.sender = TunnelSender(self.scheduler, traffic_class=name, counters=self.counters)
-        self.receiver = TunnelReceiver(permits=permits, counters=self.counters)
+        self.receiver = TunnelReceiver(permits=permits, counters=self.counters, window=RECEIVE_WINDOW)
+        self.planes: list[ServerStripe] = []
+        """Striped data planes of its paths."""
 
     @property
     def is_carrying(self) -> bool:
@@ -40,6 +43,22 @@ class ServerTunnel:
         """Use a path for what goes to the client."""
         self._sessions.append(session)
         self.scheduler.add(session.path, priority=priority, weight=weight)
+
+    def add_plane(self, plane: ServerStripe, priority: int, weight: float) -> None:
+        """Use a striped data plane of a path, rather than its QUIC connection, while a pipe carries."""
+        self.planes.append(plane)
+        self.scheduler.add(plane.path, priority=priority - 1, weight=weight)
+
+    def remove_plane(self, plane: ServerStripe) -> None:
+        """Don't use it any more."""
+        self.planes.remove(plane)
+        self.scheduler.remove(plane.path)
+
+    def run_planes(self, now: float) -> bool:
+        """Let striped data planes take what waits; False when none carries."""
+        for plane in self.planes:
+            plane.run(now)
+        return any(plane.path.state is PathState.UP for plane in self.planes)
 
     def remove(self, session: Session) -> None:
         """Don't use it any more."""

@@ -1,11 +1,12 @@
 """A path over a QUIC connection: frames in DATAGRAM frames, or one after the other on a stream."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from mpquic.net.quic import LinkState, QuicLink
 from mpquic.proto.budget import PathBudget
 from mpquic.proto.frame import Frame
-from mpquic.proto.path import PathState
+from mpquic.proto.path import Carried, PathState
 
 
 class QuicPath:
@@ -32,6 +33,11 @@ class QuicPath:
     def reliable(self) -> bool:
         """True when frames travel on a stream."""
         return self.data_stream is not None
+
+    @property
+    def takes_runs(self) -> bool:
+        """False: each frame is encoded by itself."""
+        return False
 
     @property
     def frame_capacity(self) -> int:
@@ -67,11 +73,12 @@ class QuicPath:
         """When the share of the WAN allows sending again; None when it allows it now."""
         return None if self._budget is None else self._budget.next_allowance(now)
 
-    def send(self, frames: Sequence[Frame], now: float) -> int:
+    def send(self, frames: Sequence[Carried], now: float) -> int:
         """Take frames in order while the budget lasts; gives how many."""
         budget = self.budget(now)
         if budget <= 0 or not frames:
             return 0
+        frames = cast("Sequence[Frame]", frames)  # as `takes_runs` says
         taken, size = 0, 0
         for frame in frames:
             if size >= budget:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from mpquic.proto import ip, vnet
 from mpquic.proto.frame import FrameFlag
+from mpquic.proto.run import SegmentRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mpquic.proto.frame import Frame
+    from mpquic.proto.path import Carried
 
 MAX_TOTAL = 65535
 # One writev takes 1024 buffers, and no real MSS is below the 48 bytes that Linux sends at least (TCP_MIN_SND_MSS).
@@ -35,7 +36,7 @@ _unpack4 = Struct("!H2xHI2x12sI8s2x2s").unpack_from
 # version, class, flow label | next header, hop limit | addresses and ports | sequence | ack..window | urgent
 _unpack6 = Struct("!I2xH36sI8s2x2s").unpack_from
 
-Write = list[bytes]
+Write = list[bytes | memoryview]
 
 
 class _Run:
@@ -115,7 +116,7 @@ class Coalescer:
         self.refused: dict[str, int] = {} if refused is None else refused
         self.coalesced = 0
 
-    def rebuild(self, frames: Iterable[Frame]) -> list[Write]:
+    def rebuild(self, frames: Iterable[Carried]) -> list[Write]:
         """Return the TUN writes of a batch, each a list of buffers of which the first begins with a virtio header.
 
         The order of packets within a flow is kept.
@@ -124,6 +125,12 @@ class Coalescer:
         runs: dict[bytes, _Run] = {}
         joined = 0
         for frame in frames:
+            if isinstance(frame, SegmentRun):
+                if runs:
+                    _close_flow(runs, frame.head)
+                joined += frame.count - 1
+                writes.append(frame.write())
+                continue
             flags = frame.flags
             packet: bytes = frame.payload  # type: ignore[assignment]
             if flags != _CHECKSUM:

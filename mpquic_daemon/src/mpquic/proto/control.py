@@ -94,6 +94,30 @@ class Challenge(Message, frozen=True, kw_only=True):
     software: Word = ""
 
 
+class StripeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A client's wish for a striped data plane: its pipes, the UDP payload that its WAN takes, and how it wants FEC.
+
+    Both ends use these settings of FEC for what they send. `suites` are AEADs, the preferred one first.
+    """
+
+    pipes: Annotated[int, msgspec.Meta(ge=1, le=16)]
+    datagram_size: Annotated[int, msgspec.Meta(ge=1200, le=65000)]
+    suites: Annotated[list[int], msgspec.Meta(min_length=1, max_length=16)]
+    data_shards: Annotated[int, msgspec.Meta(ge=1, le=64)] = 10
+    parity_shards: Annotated[int, msgspec.Meta(ge=0, le=64)] = 2
+    fec: Word = "adaptive"
+    max_overhead: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
+
+
+class StripeGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """The session that a server hands out for a striped data plane; see docs/stripe.md."""
+
+    session: Annotated[int, msgspec.Meta(ge=1, le=0xFFFFFFFF)]
+    secret: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    suite: int
+
+
 class Register(Message, frozen=True, kw_only=True):
     """Client to server: who it is, what it wants, and the proof that it holds its certificate's key.
 
@@ -118,16 +142,21 @@ class Register(Message, frozen=True, kw_only=True):
     weight: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
     priority: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 100
     transport_mode: Word = "datagram"
+    stripe: StripeRequest | None = None
 
 
 class Welcome(Message, frozen=True, kw_only=True):
-    """Server to client: registered. `session` names the group's life; when it changes, sequence numbers start anew."""
+    """Server to client: registered. `session` names the group's life; when it changes, sequence numbers start anew.
+
+    Without `stripe` a client that asked for it uses the QUIC connection: the server has none, or none left.
+    """
 
     TYPE: ClassVar[str] = "welcome"
     session: Annotated[bytes, msgspec.Meta(min_length=SESSION_SIZE, max_length=SESSION_SIZE)]
     inner: Annotated[list[Prefix], msgspec.Meta(max_length=64)]
     tun_mtu: Counter = 0
     policy: dict[Word, str | int | float | bool | None] = {}
+    stripe: StripeGrant | None = None
 
 
 class Refuse(Message, frozen=True, kw_only=True):

@@ -69,6 +69,29 @@ class SequenceWindow:
             return Arrival.NEW
         return self.add(expand_sequence(low32, self.highest))
 
+    def add_low_run(self, low32: int, count: int) -> bool:
+        """Enter `count` numbers, the first by its low 32 bits, if that one is due; False, and none entered, otherwise."""
+        due = self.highest + 1
+        if due & 0xFFFFFFFF != low32:
+            return False
+        self.extend(self.highest + count)
+        return True
+
+    def extend(self, highest: int) -> None:
+        """Enter all numbers up to `highest`, which is above the highest so far."""
+        first, count, size = self.highest + 1, highest - self.highest, self._size
+        self.highest = highest
+        if count >= size:
+            self._seen[:] = b"\1" * size
+            return
+        start = first & self._mask
+        end = start + count
+        if end <= size:
+            self._seen[start:end] = b"\1" * count
+        else:
+            self._seen[start:] = b"\1" * (size - start)
+            self._seen[: end - size] = b"\1" * (end - size)
+
     def _clear(self, first: int, count: int) -> None:
         size = self._size
         if count >= size:

@@ -6,9 +6,11 @@ Layout (big endian)::
     | version|flags |     class     |            length             |
     |              tunnel sequence number, low 32 bits              |
     [ gso_size, with SUPERFRAME     ] [ index | count, with FRAGMENT ]
+    [ offset | gso_size, with SEGMENT                                ]
     payload of `length` bytes
 
-A sequence number names one packet: its fragments share it, and so do copies of it on several paths.
+A sequence number names one packet: its fragments share it, and so do copies of it on several paths. A SEGMENT carries
+the headers of a superframe and one slice of its payload (`mpquic.proto.segment`); decoding gives the packet.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import TYPE_CHECKING
+
+from mpquic.proto import segment
+from mpquic.proto.ip import MalformedPacketError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,6 +40,7 @@ _BASE = Struct("!BBHI")
 _BASE_GSO = Struct("!BBHIH")
 _BASE_FRAGMENT = Struct("!BBHIBB")
 _BASE_GSO_FRAGMENT = Struct("!BBHIHBB")
+_PLACE = Struct("!HH")
 _GSO = Struct("!H")
 _unpack_base = _BASE.unpack_from
 _VERSION_BITS = FRAME_VERSION << 4
@@ -52,19 +58,24 @@ class FrameFlag(IntFlag):
     """Flags of a frame.
 
     CHECKSUM means that the transport checksum of the packet is partial, as the sending kernel left it: the receiver
-    writes the sum of the pseudo-header and lets its own kernel complete it.
+    writes the sum of the pseudo-header and lets its own kernel complete it. SEGMENT comes
+    with CHECKSUM and no other.
     """
 
     FRAGMENT = 1
     SUPERFRAME = 2
     CHECKSUM = 4
+    SEGMENT = 8
 
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
 _SUPERFRAME = int(FrameFlag.SUPERFRAME)
 _CHECKSUM = int(FrameFlag.CHECKSUM)
+SEGMENT_FLAGS = int(FrameFlag.SEGMENT | FrameFlag.CHECKSUM)
+"""Flags of a segment: no others go with it, and its checksum is always partial."""
 _KNOWN_FLAGS = _FRAGMENT | _SUPERFRAME | _CHECKSUM
-_HEADER_SIZES = (8, 10, 10, 12) * 2
+HEADER_SIZES = ((8, 10, 10, 12) * 2) + (12,) * 8
+"""Bytes of an encoded header by its flags."""
 
 
 class FrameError(ValueError):
@@ -101,12 +112,12 @@ class Frame:
     @property
     def header_size(self) -> int:
         """Bytes of the encoded header."""
-        return _HEADER_SIZES[self.flags & _KNOWN_FLAGS]
+        return HEADER_SIZES[self.flags & _KNOWN_FLAGS]
 
     @property
     def size(self) -> int:
         """Bytes of the encoded frame, header included."""
-        return _HEADER_SIZES[self.flags & _KNOWN_FLAGS] + len(self.payload)
+        return HEADER_SIZES[self.flags & _KNOWN_FLAGS] + len(self.payload)
 
     def encode_header(self) -> bytes:
         """Return the header; the payload follows it on the wire."""
@@ -171,19 +182,28 @@ def _decode_one(data: bytes | bytearray, offset: int, available: int) -> tuple[F
     if first & 0xF0 != _VERSION_BITS:
         raise FrameError("version")
     flags = first & 0x0F
-    if flags > _KNOWN_FLAGS:
+    if flags > _KNOWN_FLAGS and flags != SEGMENT_FLAGS:
         raise FrameError("flags")
     if length == 0:
         raise FrameError("empty")
-    start = offset + _HEADER_SIZES[flags]
+    start = offset + HEADER_SIZES[flags]
     end = start + length
-    if flags & 3 == 0:
+    if flags & 11 == 0:
         if end > available:
             return None, offset
         return Frame(bytes(data[start:end]), traffic_class, sequence, flags), end
     if start > available:
         return None, offset
     gso_size, index, count = 0, 0, 1
+    if flags == SEGMENT_FLAGS:
+        if end > available:
+            return None, offset
+        place, gso_size = _PLACE.unpack_from(data, offset + BASE_HEADER_SIZE)
+        try:
+            packet = segment.restore(bytes(data[start:end]), place, gso_size)
+        except MalformedPacketError as error:
+            raise FrameError(error.reason) from error
+        return Frame(packet, traffic_class, sequence, _CHECKSUM), end
     if flags & _SUPERFRAME:
         gso_size = _GSO.unpack_from(data, offset + BASE_HEADER_SIZE)[0]
         if gso_size == 0:
@@ -267,7 +287,7 @@ class FrameStreamDecoder:
         if len(self._buffer) < BASE_HEADER_SIZE:
             return BASE_HEADER_SIZE
         first, _, length, _ = _unpack_base(self._buffer)
-        return int(_HEADER_SIZES[first & _KNOWN_FLAGS] + length)
+        return int(HEADER_SIZES[first & 15] + length)
 
 
 class SequenceCounter:

@@ -20,6 +20,7 @@ from mpquic.proto.control import (
     Refuse,
     RefuseCode,
     Register,
+    StripeRequest,
     Unknown,
     Welcome,
 )
@@ -118,6 +119,7 @@ class RegistrationRequest:
     weight: float = 1.0
     priority: int = 100
     transport_mode: str = "datagram"
+    stripe: StripeRequest | None = None
 
 
 class ClientRegistration:
@@ -226,6 +228,7 @@ class ClientRegistration:
             weight=request.weight,
             priority=request.priority,
             transport_mode=request.transport_mode,
+            stripe=request.stripe,
         )
         self.state = HandshakeState.AWAIT_WELCOME
         return [Send(register, _REGISTER_ID)]

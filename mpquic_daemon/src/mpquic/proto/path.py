@@ -5,10 +5,14 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from mpquic.proto.frame import Frame
+from mpquic.proto.run import SegmentRun
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mpquic.proto.frame import Frame
+Carried = Frame | SegmentRun
+"""What a path carries."""
 
 
 class PathState(Enum):
@@ -47,6 +51,11 @@ class Path(Protocol):
         ...
 
     @property
+    def takes_runs(self) -> bool:
+        """True when `send` takes runs of segments beside frames."""
+        ...
+
+    @property
     def frame_capacity(self) -> int:
         """Largest encoded frame in bytes, header included, that one datagram takes now. Not used when `reliable`."""
         ...
@@ -70,9 +79,9 @@ class Path(Protocol):
         """Bytes of encoded frames that may be handed over now (congestion window, pacing, share of the WAN)."""
         ...
 
-    def send(self, frames: Sequence[Frame], now: float) -> int:
+    def send(self, frames: Sequence[Carried], now: float) -> int:
         """Take frames in order and return how many were taken; the rest is offered again later.
 
-        A frame is taken whole while `budget` is positive, so the last one may overshoot it.
+        A frame, or a run, is taken whole while `budget` is positive, so the last one may overshoot it.
         """
         ...

@@ -12,6 +12,7 @@ from mpquic.proto.coalescer import MAX_SEGMENTS, MIN_GSO_SIZE, SUPERFRAME_FLAGS,
 from mpquic.proto.vnet import VNET_HDR_SIZE
 
 __all__ = [
+    "MIN_GSO_SIZE",
     "VNET_HDR_SIZE",
     "Coalescer",
     "Packet",

@@ -22,12 +22,14 @@ from mpquic.proto.frame import (
     split,
 )
 from mpquic.proto.queue import ClassQueue
-from mpquic.proto.superframe import Packet, SuperframeError, carried_whole, cut, parse_vnet
+from mpquic.proto.run import SegmentRun
+from mpquic.proto.segment import layout
+from mpquic.proto.superframe import MIN_GSO_SIZE, Packet, SuperframeError, carried_whole, cut, parse_vnet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from mpquic.proto.path import Path
+    from mpquic.proto.path import Carried, Path
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
 _SUPERFRAME = int(FrameFlag.SUPERFRAME)
@@ -35,6 +37,9 @@ _CHECKSUM = int(FrameFlag.CHECKSUM)
 _NEW, _DUPLICATE = Arrival.NEW, Arrival.DUPLICATE
 
 Buffer = bytes | bytearray | memoryview
+
+RECEIVE_WINDOW = 1 << 16
+"""Sequence numbers that a receiver remembers: pipes and paths may be as far apart as this, at their highest rate."""
 
 # What waited longer than this (seconds) while no path carried is not sent any more.
 MAX_AGE_WITHOUT_PATH = 1.0
@@ -123,7 +128,7 @@ class TunnelSender:
         self._traffic_class = traffic_class
         self._sequence = SequenceCounter()
         # Frames that a path did not take, by class, with the path and its time.
-        self._pending: dict[int, tuple[Path, float, list[Frame]]] = {}
+        self._pending: dict[int, tuple[Path, float, list[Carried]]] = {}
 
     @property
     def backlog(self) -> int:
@@ -169,19 +174,21 @@ class TunnelSender:
                 self._pending[traffic_class] = (path, now, frames[taken:])
                 return total
 
-    def _frames(self, traffic_class: int, queue: ClassQueue, path: Path, budget: int, now: float) -> list[Frame]:
+    def _frames(self, traffic_class: int, queue: ClassQueue, path: Path, budget: int, now: float) -> list[Carried]:
         """Return frames worth `budget` bytes, or a little more: first those that were handed back."""
         pending = self._pending.pop(traffic_class, None)
         if pending is not None:
             return pending[2] if pending[0] is path else self._refit(pending[2], path)
-        frames: list[Frame] = []
-        whole = path.reliable
+        frames: list[Carried] = []
+        whole, runs = path.reliable, path.takes_runs
         capacity = path.frame_capacity
         while budget > 0:
             packet = queue.pop(now)
             if packet is None:
                 break
-            if packet.gso_size and not (whole and carried_whole(packet)):
+            if runs and packet.gso_size and (run := self._run(packet, traffic_class, capacity)) is not None:
+                frames.append(run)
+            elif packet.gso_size and not (whole and carried_whole(packet)):
                 flags = _CHECKSUM if packet.direct else 0
                 sequence = self._sequence.take(packet.segments)
                 for segment in cut(packet):
@@ -201,25 +208,48 @@ class TunnelSender:
             budget -= len(packet.payload)
         return frames
 
-    def _fragment(self, frame: Frame, capacity: int, frames: list[Frame]) -> None:
+    def _run(self, packet: Packet, traffic_class: int, capacity: int) -> SegmentRun | None:
+        """Return a superframe as a run, None when its headers are unusual or its segments exceed a datagram."""
+        size, step = packet.header_size, packet.gso_size
+        if size + step + 12 > capacity or step < MIN_GSO_SIZE or not packet.direct:
+            return None
+        payload = packet.payload
+        head = bytes(payload[:size])
+        try:
+            plan = layout(head)
+        except ip.MalformedPacketError:
+            return None
+        count = packet.segments
+        parts: list[bytes | memoryview] = [payload[size:]]
+        return SegmentRun(head, plan, parts, 0, step, 0, self._sequence.take(count), count, traffic_class)
+
+    def _fragment(self, frame: Frame, capacity: int, frames: list[Carried]) -> None:
         try:
             frames.extend(split(frame, capacity))
         except FrameError as error:
             self.counters.refuse(error.reason)
 
-    def _refit(self, frames: list[Frame], path: Path) -> list[Frame]:
+    def _refit(self, frames: list[Carried], path: Path) -> list[Carried]:
         """Make frames that were built for another path fit this one."""
+        singles = [single for frame in frames for single in _singles(frame)]
         if path.reliable:
-            return frames
-        fitting: list[Frame] = []
-        for frame in frames:
+            return [*singles]
+        fitting: list[Carried] = []
+        for frame in singles:
             self._fragment(frame, path.frame_capacity, fitting)
         return fitting
 
-    def _count_sent(self, frames: Sequence[Frame], taken: int) -> int:
+    def _count_sent(self, frames: Sequence[Carried], taken: int) -> int:
         counters = self.counters
         size = payload = 0
         for frame in frames if taken == len(frames) else frames[:taken]:
+            if isinstance(frame, SegmentRun):
+                size += frame.size
+                payload += frame.payload_size + frame.count * frame.layout.header
+                counters.tx_superframes += 1
+                counters.tx_packets += frame.count - 1
+                counters.tx_frames += frame.count - 1
+                continue
             length = len(frame.payload)
             payload += length
             size += length + 8
@@ -283,13 +313,35 @@ class TunnelReceiver:
                 self.counters.refuse(f"frame {error.reason}")
         return self.receive(frames, now)
 
-    def receive(self, frames: Iterable[Frame], now: float) -> list[Write]:
+    def receive(self, frames: Iterable[Carried], now: float) -> list[Write]:
         """Take decoded frames (low 32 bits of sequence numbers); return TUN writes, each a list of buffers."""
+        writes = self.coalescer.rebuild(self._accept(frames, now))
+        self.counters.rx_writes += len(writes)
+        return writes
+
+    def _accept(self, frames: Iterable[Carried], now: float) -> list[Carried]:
+        """Return what is new, well formed and allowed."""
         counters, window, permits = self.counters, self._window, self._permits
-        accepted: list[Frame] = []
+        accepted: list[Carried] = []
         allowed_source: bytes | None = None
         received = packets = size = 0
         for frame in frames:
+            if isinstance(frame, SegmentRun):
+                if not window.add_low_run(frame.sequence, frame.count):
+                    accepted += self._accept(frame.frames(), now)
+                    continue
+                received += frame.count
+                if permits is not None:
+                    source = ip.source(frame.head)
+                    if source != allowed_source:
+                        if not permits(source):
+                            counters.refuse("source", frame.count)
+                            continue
+                        allowed_source = source
+                accepted.append(frame)
+                packets += frame.count
+                size += frame.payload_size + frame.count * frame.layout.header
+                continue
             received += 1
             if frame.flags & _FRAGMENT:
                 sequence = window.expand(frame.sequence)
@@ -328,12 +380,10 @@ class TunnelReceiver:
             size += len(packet)
             if frame.flags & _SUPERFRAME:
                 packets += _segments(frame) - 1
-        writes = self.coalescer.rebuild(accepted)
         counters.rx_frames += received
         counters.rx_packets += packets
         counters.rx_bytes += size
-        counters.rx_writes += len(writes)
-        return writes
+        return accepted
 
     def report(self) -> Report:
         """Return the receiver report for the peer."""
@@ -344,6 +394,10 @@ class TunnelReceiver:
             duplicates=counters.rx_duplicates,
             received_bytes=counters.rx_bytes,
         )
+
+
+def _singles(frame: Carried) -> list[Frame]:
+    return frame.frames() if isinstance(frame, SegmentRun) else [frame]
 
 
 def _segments(frame: Frame) -> int:

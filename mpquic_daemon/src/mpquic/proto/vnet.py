@@ -35,3 +35,8 @@ def tcp_superframe_header(version: int, header_size: int, gso_size: int, csum_st
     """Return the header of a TCP superframe; `header_size` covers IP and TCP header."""
     gso_type = GSO_TCPV4 if version == 4 else GSO_TCPV6
     return VNET_HDR.pack(F_NEEDS_CSUM, gso_type, header_size, gso_size, csum_start, 16)
+
+
+def udp_superframe_header(header_size: int, gso_size: int, csum_start: int) -> bytes:
+    """Return the header of a UDP superframe (Linux 6.2); `header_size` covers IP and UDP header."""
+    return VNET_HDR.pack(F_NEEDS_CSUM, GSO_UDP_L4, header_size, gso_size, csum_start, 6)

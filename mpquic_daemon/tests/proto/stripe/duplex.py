@@ -143,7 +143,7 @@ class Host:
     def hear(self, now: float, peer: Host) -> None:
         for pipe, datagram in self.incoming.receive(now):
             address = ("192.0.2.1", 40000 + pipe) if not self.session.client else None
-            self.take(self.session.receive(datagram, len(datagram), address, now), now, peer)
+            self.take(self.session.receive([(datagram, len(datagram), address)], now), now, peer)
 
     def take(self, frames: list[Frame], now: float, peer: Host) -> None:
         for frame in frames:

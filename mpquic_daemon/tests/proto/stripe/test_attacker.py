@@ -52,7 +52,7 @@ def test_a_replay_of_all_that_was_sent_changes_nothing(duplex: Duplex) -> None:
     before = state(server)
     captured = list(duplex.up.captured) * (10_000 // len(duplex.up.captured) + 1)
     for _, datagram in captured:
-        assert server.receive(datagram, len(datagram), ATTACKER, duplex.now) == []
+        assert server.receive([(datagram, len(datagram), ATTACKER)], duplex.now) == []
     assert state(server) == before
     assert sum(server.receiver.refused.values()) == len(captured)
     assert set(server.receiver.refused) == {"replayed"}
@@ -64,9 +64,9 @@ def test_reflected_packets_are_no_packets_of_the_peer(duplex: Duplex) -> None:
     duplex.client.session.send([Frame(b"\x45" + bytes(99), 1, 1)], duplex.now)
     [(_, _, [fresh])] = duplex.client.session.take_outgoing()
     before = state(duplex.client.session)
-    assert duplex.client.session.receive(fresh, len(fresh), None, duplex.now) == []
+    assert duplex.client.session.receive([(fresh, len(fresh), None)], duplex.now) == []
     assert state(duplex.client.session) == before
-    assert server.receive(fresh, len(fresh), ("192.0.2.1", 40000), duplex.now) != []
+    assert server.receive([(fresh, len(fresh), ("192.0.2.1", 40000))], duplex.now) != []
 
 
 def test_a_forged_register_moves_no_return_path(duplex: Duplex) -> None:
@@ -76,7 +76,7 @@ def test_a_forged_register_moves_no_return_path(duplex: Duplex) -> None:
     guess.next_control = 1000
     for pipe in range(4):
         forged = guess.seal_control(PacketType.REGISTER, pipe, encode_keepalive(Keepalive.ASK, 0, duplex.now))
-        assert server.receive(forged, len(forged), ATTACKER, duplex.now) == []
+        assert server.receive([(forged, len(forged), ATTACKER)], duplex.now) == []
     assert state(server) == before
     assert server.receiver.refused == {"forged": 4}
     assert server.take_outgoing() == []
@@ -94,7 +94,7 @@ def test_changed_and_truncated_packets_are_refused(data: st.DataObject) -> None:
     else:
         del packet[data.draw(st.integers(1, len(packet) - 1)) :]
     before = state(server)
-    assert server.receive(packet, len(packet), ATTACKER, 0.0) == []
+    assert server.receive([(packet, len(packet), ATTACKER)], 0.0) == []
     assert state(server) == before
     assert sum(server.receiver.refused.values()) == 1
 
@@ -108,7 +108,7 @@ def test_arbitrary_octets_never_raise(tails: list[bytes], segment: int, session:
     for tail in tails:
         head = Header(rng.randrange(32), rng.choice((SESSION, session)), rng.randrange(2**32), 0, 0, 0, 0, len(tail))
         data = (head.encode() + tail) * 3
-        assert server.receive(data, rng.choice((segment, len(tail) + 16)), ATTACKER, 0.0) == []
+        assert server.receive([(data, rng.choice((segment, len(tail) + 16)), ATTACKER)], 0.0) == []
     assert state(server) == before
 
 
@@ -125,14 +125,14 @@ def test_a_peer_that_reports_what_was_never_sent_is_not_believed(duplex: Duplex)
     ]
     for body in bodies:
         packet = evil.seal_control(PacketType.REPORT, 0, body)
-        client.receive(packet, len(packet), None, duplex.now)
+        client.receive([(packet, len(packet), None)], duplex.now)
     assert client.sender.recovery.inflight.delivered == in_flight
     assert client.receiver.refused == {"report of what was not sent": 1, "report ranges": 1, "report truncated": 1}
     for packet in (
         evil.seal_control(PacketType.KEEPALIVE, 0, b"short"),
         evil.seal_control(PacketType.KEEPALIVE, 0, encode_keepalive(Keepalive.ASK, 0, 1.0)),
     ):
-        client.receive(packet, len(packet), None, duplex.now)
+        client.receive([(packet, len(packet), None)], duplex.now)
     assert client.receiver.refused["keepalive"] == 2
 
 
@@ -147,9 +147,9 @@ def test_the_return_path_follows_the_newest_authentic_packet_of_its_pipe(duplex:
     [(again, _, [second])] = client.take_outgoing()
     assert pipe == again
     assert spread > 0
-    server.receive(second, len(second), moved, duplex.now)
+    server.receive([(second, len(second), moved)], duplex.now)
     assert server.pipes.all[pipe].address == moved
-    server.receive(first, len(first), ("192.0.2.1", 40000 + pipe), duplex.now)
+    server.receive([(first, len(first), ("192.0.2.1", 40000 + pipe))], duplex.now)
     assert server.pipes.all[pipe].address == moved
     assert server.pipes.moved == 1
 

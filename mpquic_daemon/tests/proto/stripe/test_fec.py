@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpquic.proto.frame import Frame, FrameError
 from mpquic.proto.stripe.fec import GroupDecoder, parity
-from mpquic.proto.stripe.shard import bundle, flow_label, trim
+from mpquic.proto.stripe.shard import bundle, trim
 
 
 def shard(rng: random.Random, sequence: int, longest: int = 300) -> bytes:
@@ -120,17 +120,17 @@ def test_shards_never_mix_classes_or_dscp() -> None:
         return Frame(first + bytes(30), traffic_class, 0)
 
     frames = [frame(1, 0), frame(1, 3), frame(1, 0xB8), frame(0, 0xB8), frame(0, 0xB8, version=6), frame(0, 0)]
-    runs = bundle(frames, 1000, 10**6).runs
+    runs = bundle(frames, 1000, 10**6).stretches
     assert [label for label, _ in runs] == [256, 256 + 46, 46, 0]
     assert [len(bodies) for _, bodies in runs] == [1, 1, 1, 1]
     assert b"".join(body for _, bodies in runs for body in bodies) == b"".join(one.encode() for one in frames)
-    assert flow_label(Frame(b"\x45\xb8", 1, 0, 1, fragment_index=1, fragment_count=2)) == 256
+    assert bundle([Frame(b"\x45\xb8", 1, 0, 1, fragment_index=1, fragment_count=2)], 1000, 1)[0][0][0] == 256
 
 
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=40))
 def test_a_shard_holds_as_many_small_frames_as_fit(sizes: list[int]) -> None:
     frames = [Frame(b"\x45\0".ljust(size, b"x")[:size], 1, place) for place, size in enumerate(sizes)]
-    [(_, bodies)] = bundle(frames, 100, 10**6).runs
+    [(_, bodies)] = bundle(frames, 100, 10**6).stretches
     assert all(len(body) <= 100 for body in bodies)
     assert b"".join(bodies) == b"".join(frame.encode() for frame in frames)
 

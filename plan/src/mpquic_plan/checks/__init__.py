@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mpquic_plan.checks import addresses, fleet, inner, interfaces, references
+from mpquic_plan.checks import addresses, fleet, inner, interfaces, references, striping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,6 +33,9 @@ CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     inner.listener_subnets_are_disjoint,
     inner.slots_exist,
     inner.clients_fit_their_subnets,
+    striping.stripe_ports_exist,
+    striping.striped_tunnels_are_served,
+    striping.striped_tunnels_send_datagrams,
     fleet.sites_are_distinct,
     fleet.vpses_are_distinct,
     fleet.udp_ports_are_unique,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from mpquic_plan import tables
+from mpquic_plan import reference, tables
 from mpquic_plan.checks.addresses import overlap
 from mpquic_plan.problem import Problem
 from mpquic_plan.vps import tunnels_on
@@ -46,14 +46,29 @@ def vpses_are_distinct(fleet: Fleet) -> Iterator[Problem]:
 
 
 def udp_ports_are_unique(fleet: Fleet) -> Iterator[Problem]:
-    """No two listeners of a VPS have the same port, nor has another UDP service that is open."""
+    """No port of a VPS serves two things: a listener, the striped tunnels of one, another UDP service that is open."""
     for vps in fleet.vpses.values():
         ports: dict[int, tuple[str, str]] = {}
+        shared: set[str] = set()
         for listener in vps.listeners:
             path, name = ports.setdefault(listener.port, (listener.path, listener.name))
             if name != listener.name:
+                shared.add(listener.path)
                 yield Problem(
                     vps.host, f"{listener.path}.port", f"port {listener.port} is already used by {name} ({path})"
+                )
+        for listener in vps.listeners:
+            port = listener.stripe_port
+            # The default that follows from a port which was told of is no second error.
+            if port is None or (listener.path in shared and port == reference.stripe_port(listener.port)):
+                continue
+            own = f"striped tunnels of {listener.name}"
+            path, name = ports.setdefault(port, (listener.path, own))
+            if name != own:
+                yield Problem(
+                    vps.host,
+                    f"{listener.path}.stripe_port",
+                    f"port {port} is already used by {name} ({path}); state another one",
                 )
         for opening in vps.openings:
             for port in opening.ports if opening.protocol == "udp" else ():

@@ -14,9 +14,12 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpquic.proto.frame import Frame, FrameFlag, TrafficClass, expand_sequence
+from mpquic.proto.run import SegmentRun
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mpquic.proto.path import Carried
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
 _CRITICAL = int(TrafficClass.CRITICAL)
@@ -91,7 +94,7 @@ class FlowHold:
         self._deadlines: list[float] = []
         self._flows: dict[bytes, _Flow] = {}
         self._holding: dict[bytes, _Flow] = {}
-        self._recent: deque[tuple[int, Sequence[Frame]]] = deque(maxlen=history)
+        self._recent: deque[tuple[int, Sequence[Carried]]] = deque(maxlen=history)
         self._order = 0
         self.bytes = 0
         self.held = 0
@@ -101,42 +104,36 @@ class FlowHold:
         """When `expire` has something to do."""
         return self._deadlines[0] if self._deadlines else None
 
-    def add(self, frames: list[Frame], now: float, wait: float) -> list[Frame]:
+    def add(self, frames: list[Carried], now: float, wait: float) -> list[Carried]:
         """Take frames as they arrived; return those that may go on, in order. A gap is waited for `wait` seconds."""
         if not frames:
             return frames
         if not self._missing:
             due = self._highest + 1
-            if self._contiguous(frames, due):
+            after = _contiguous(frames, due)
+            if after:
                 self._recent.append((due, tuple(frames)))
-                self._highest += len(frames)
+                self._highest = after - 1
                 return frames
             if self._highest < 0:
                 # The first of a session, wherever it begins.
                 self._highest = frames[0].sequence - 1
-        passing: list[Frame] = []
-        for frame in frames:
+        passing: list[Carried] = []
+        for frame in _singles(frames):
             self._take(frame, expand_sequence(frame.sequence, self._highest), now, wait, passing)
         self._release(passing)
         return passing
 
-    def expire(self, now: float) -> list[Frame]:
+    def expire(self, now: float) -> list[Carried]:
         """Give up what has been missing for too long; return what waited for it."""
-        passing: list[Frame] = []
+        passing: list[Carried] = []
         gone = bisect_right(self._deadlines, now)
         if gone:
             self._give_up(gone)
             self._release(passing)
         return passing
 
-    def _contiguous(self, frames: list[Frame], due: int) -> bool:
-        for frame in frames:
-            if frame.sequence != due & 0xFFFFFFFF:
-                return False
-            due += 1
-        return True
-
-    def _take(self, frame: Frame, number: int, now: float, wait: float, passing: list[Frame]) -> None:
+    def _take(self, frame: Frame, number: int, now: float, wait: float, passing: list[Carried]) -> None:
         if number > self._highest:
             if number > self._highest + 1:
                 self._open_gap(number, now, wait)
@@ -174,7 +171,7 @@ class FlowHold:
             self._flows[span.connection] = flow
         return flow
 
-    def _pass(self, flow: _Flow, frame: Frame, number: int, span: TcpSpan, passing: list[Frame]) -> None:
+    def _pass(self, flow: _Flow, frame: Frame, number: int, span: TcpSpan, passing: list[Carried]) -> None:
         passing.append(frame)
         end = span.sequence + span.length & 0xFFFFFFFF
         if _ahead(end, flow.expected) > 0:
@@ -182,7 +179,7 @@ class FlowHold:
             flow.expected = end
             flow.known = max(flow.known, number)
 
-    def _drain(self, flow: _Flow, passing: list[Frame]) -> None:
+    def _drain(self, flow: _Flow, passing: list[Carried]) -> None:
         held = flow.held
         while held:
             number, _, span, frame = held[0]
@@ -211,7 +208,7 @@ class FlowHold:
     def _learn(self) -> None:
         """Look into what has passed of late, so that it is known whose gap a gap is."""
         for first, frames in self._recent:
-            for number, frame in enumerate(frames, first):
+            for number, frame in enumerate(_singles(frames), first):
                 span = None if frame.flags & _FRAGMENT else tcp_span(frame.payload)
                 if span is not None and span.length:
                     flow = self._flow(span, number)
@@ -223,8 +220,28 @@ class FlowHold:
         self.given_up += count
         del self._missing[:count], self._deadlines[:count]
 
-    def _release(self, passing: list[Frame]) -> None:
+    def _release(self, passing: list[Carried]) -> None:
         for connection, flow in list(self._holding.items()):
             self._drain(flow, passing)
             if not flow.held:
                 del self._holding[connection]
+
+
+def _contiguous(frames: Sequence[Carried], due: int) -> int:
+    """Return the number after the last frame when they come one after the other from `due` on, else 0."""
+    for frame in frames:
+        if frame.sequence != due & 0xFFFFFFFF:
+            return 0
+        due += frame.count if isinstance(frame, SegmentRun) else 1
+    return due
+
+
+def _singles(frames: Sequence[Carried]) -> list[Frame]:
+    """Return frames one by one, with the low 32 bits of their numbers."""
+    singles: list[Frame] = []
+    for frame in frames:
+        if isinstance(frame, SegmentRun):
+            singles += frame.frames()
+        else:
+            singles.append(frame)
+    return singles

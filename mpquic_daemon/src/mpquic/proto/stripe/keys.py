@@ -20,6 +20,7 @@ from mpquic.proto.stripe.wire import (
     EPOCH_SHIFT,
     EPOCHS,
     MAGIC,
+    QUICK_HEADER,
     TAG_SIZE,
     VERSION,
     pack_header,
@@ -142,18 +143,19 @@ class Sealer:
         number = self.next_shard
         self.next_shard = number + count
         key = self._key
-        encrypt, iv, session = key.aead.encrypt, key.iv, self._session
+        encrypt, iv, pack = key.aead.encrypt, key.iv, QUICK_HEADER.pack
         first = VERSION << 4 | pipe
         second = (key.epoch % EPOCHS) << EPOCH_SHIFT | kind
-        step = 1 if data_shards else 0
+        common = MAGIC << 48 | first << 40 | second << 32 | self._session
+        place = index << 24 | data_shards << 16 | TAG_SIZE
+        step = 1 << 24 if data_shards else 0
         datagrams: list[bytes] = []
+        append = datagrams.append
         for body in bodies:
-            header = pack_header(
-                MAGIC, first, second, session, number & 0xFFFFFFFF, index, data_shards, len(body) + TAG_SIZE
-            )
-            datagrams.append(header + encrypt((iv ^ number).to_bytes(12, "big"), body, header))
+            header = pack(common, number & 0xFFFFFFFF, place + len(body))
+            append(header + encrypt((iv ^ number).to_bytes(12, "big"), body, header))
             number += 1
-            index += step
+            place += step
         return datagrams
 
     def seal_control(self, kind: int, pipe: int, body: bytes) -> bytes:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mpquic.proto.budget import PathBudget
-    from mpquic.proto.frame import Frame
+    from mpquic.proto.path import Carried
     from mpquic.proto.stripe.session import StripeSession
 
 
@@ -21,6 +21,7 @@ class StripePath:
     """
 
     reliable = False
+    takes_runs = True
 
     def __init__(self, name: str, session: StripeSession, *, budget: PathBudget | None = None) -> None:
         self.name = name
@@ -56,7 +57,7 @@ class StripePath:
             return room
         return self._budget.allowance(room, now)
 
-    def send(self, frames: Sequence[Frame], now: float) -> int:
+    def send(self, frames: Sequence[Carried], now: float) -> int:
         """Take frames in order while the budget lasts; returns how many."""
         if self._budget is None:
             sent = self.session.send(frames, now)

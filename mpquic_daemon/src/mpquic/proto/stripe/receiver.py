@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 
+from mpquic.proto.assembler import FrameAssembler
 from mpquic.proto.dedup import Arrival
-from mpquic.proto.frame import FRAME_VERSION, Frame, FrameError, decode_frames
 from mpquic.proto.stripe.fec import GroupDecoder
 from mpquic.proto.stripe.keys import CONTROL_SPACE
 from mpquic.proto.stripe.replay import CONTROL_WINDOW, SHARD_WINDOW, ReplayWindow
@@ -18,8 +17,9 @@ from mpquic.proto.stripe.wire import (
     EPOCH_SHIFT,
     HEADER_SIZE,
     MAGIC,
-    OVERHEAD,
+    QUICK_HEADER,
     REPAIR_PREFIX,
+    TAG_SIZE,
     TYPE_MASK,
     VERSION,
     PacketType,
@@ -27,17 +27,22 @@ from mpquic.proto.stripe.wire import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mpquic.proto.path import Carried
     from mpquic.proto.stripe.keys import EpochKey, Opener
     from mpquic.proto.stripe.pipes import Address, Pipes
 
-# The first eight octets as one number: what neighbours have in common is compared in one step.
-_QUICK = Struct("!QIBBH")
-_BASE = Struct("!BBHI")
-_PLAIN = FRAME_VERSION << 4
-_NO_NUMBER = 1 << 64
+_unpack_header = QUICK_HEADER.unpack_from
 _DATA = int(PacketType.DATA)
 _PARITY = int(PacketType.PARITY)
 _NEW, _DUPLICATE = Arrival.NEW, Arrival.DUPLICATE
+_LOW32 = 0xFFFFFFFF
+_LENGTH_MASK = 0xFFFF
+
+Datagrams = tuple["bytes | bytearray | memoryview", int, "Address | None"]
+"""What one read gave: datagrams back to back, the size of each (the last may be shorter: UDP GRO), and where they came
+from; None where there is no choice."""
 
 
 class ControlPacket(NamedTuple):
@@ -62,94 +67,111 @@ class StripeReceiver:
         self.reporter = Reporter(self.window)
         self.refused: dict[str, int] = {}
         self.shards = 0
+        """Shards opened: each number counts once."""
+        self._assembler = FrameAssembler(self.refuse)
+        self._lowest = 0
         self.copies_in_vain = 0
 
     def refuse(self, reason: str) -> None:
         """Count something that was not taken."""
         self.refused[reason] = self.refused.get(reason, 0) + 1
 
-    def receive(
-        self, data: bytes | bytearray | memoryview, segment: int, address: Address | None, now: float
-    ) -> tuple[list[Frame], list[ControlPacket]]:
-        """Take what one read gave: datagrams of `segment` bytes back to back, the last perhaps shorter (UDP GRO).
-
-        `address` is where they came from; None where there is no choice.
-        """
-        frames: list[Frame] = []
+    def receive(self, batch: Iterable[Datagrams], now: float) -> tuple[list[Carried], list[ControlPacket]]:
+        """Take what some reads gave, in the order of the packet numbers as far as that is known."""
         control: list[ControlPacket] = []
-        window, unpack, make = self.window, _QUICK.unpack_from, _BASE.unpack_from
-        view = memoryview(data)
-        end, highest_before = len(view), window.highest
-        fresh, lowest = 0, _NO_NUMBER
-        usual, pipe, newest = -1, 0, -1
-        current = key = self._opener.current
-        decrypt, iv = key.aead.decrypt, key.iv
-        for start in range(0, end, segment if segment > 0 else end or 1):
-            packet = view[start : start + segment] if segment > 0 else view
-            size = len(packet)
-            if size < OVERHEAD:
-                self.refuse("truncated")
-                continue
-            head, low, index, data_shards, length = unpack(packet)
-            if head == usual and length == size - HEADER_SIZE:
-                # As the packet before: a DATA shard of the same pipe and epoch.
-                if index >= data_shards and (index or data_shards):
-                    self.refuse("shard")
+        window, add = self.window, self._assembler.add
+        shards_before, highest_before = self.shards, window.highest
+        self._lowest = highest_before + 1
+        current = self._opener.current
+        for data, segment, address in batch:
+            view = memoryview(data)
+            start, end = 0, len(view)
+            if segment <= 0:
+                segment = end
+            due = first_due = window.highest + 1
+            common = -1
+            pipe, iv, decrypt = 0, current.iv, current.aead.decrypt
+            while start < end:
+                stop = start + segment
+                if stop > end:
+                    stop = end
+                size = stop - start - HEADER_SIZE
+                if size < TAG_SIZE:
+                    self.refuse("truncated")
+                    break
+                head, low, place = _unpack_header(view, start)
+                if head == common and low == due & _LOW32 and place == size:
+                    # The usual packet: the DATA shard that is due, outside of groups, of the same pipe and epoch.
+                    header = view[start : start + HEADER_SIZE]
+                    try:
+                        body = decrypt((iv ^ due).to_bytes(12, "big"), view[start + HEADER_SIZE : stop], header)
+                    except InvalidTag:
+                        self.refuse("forged")
+                    else:
+                        add(body)
+                        due += 1
+                    start = stop
                     continue
-                kind, is_control = _DATA, 0
-            else:
-                checked = self._check(head, index, data_shards, length, size, now)
-                if checked is None:
+                if due > first_due:
+                    self._arrived(due - 1, due - first_due, pipe, address)
+                opened = self._open(view[start:stop], head, low, place, address, now)
+                start = stop
+                due = first_due = window.highest + 1
+                if opened is None:
                     continue
-                if newest >= 0:
-                    self._pipes.on_packet(pipe, newest, address)
-                    newest = -1
-                kind, pipe, key = checked
-                decrypt, iv = key.aead.decrypt, key.iv
-                is_control = kind & CONTROL_BIT
-                usual = head if kind == _DATA else -1
-            space = self.control_window if is_control else window
-            number = space.highest + 1
-            if number & 0xFFFFFFFF != low:
-                number = space.expand(low)
-                arrival = space.check(number)
-                if arrival is not _NEW:
-                    self.refuse("replayed" if arrival is _DUPLICATE else "late")
+                kind, number, pipe, key, body = opened
+                if kind & CONTROL_BIT:
+                    control.append(ControlPacket(kind, number, pipe, body))
                     continue
-            nonce = iv ^ (number | CONTROL_SPACE if is_control else number)
-            try:
-                body = decrypt(nonce.to_bytes(12, "big"), packet[HEADER_SIZE:], packet[:HEADER_SIZE])
-            except InvalidTag:
-                self.refuse("forged")
-                continue
-            if key is not current:
-                current = self._opener.opened(key, now)
-            space.add(number)
-            if is_control:
-                control.append(ControlPacket(kind, number, pipe, body))
-                self._pipes.on_control(pipe, number, address)
-                continue
-            fresh += 1
-            if number > newest:
-                newest = number
-            if number < lowest:
-                lowest = number
-            if kind != _DATA or data_shards:
-                self._grouped(kind, number, index, data_shards, body, now, frames)
-                continue
-            # One whole packet, the usual content; anything else takes the long way.
-            if len(body) > _BASE.size:
-                first, traffic_class, length, sequence = make(body)
-                if first & 0xFB == _PLAIN and length == len(body) - _BASE.size:
-                    frames.append(Frame(body[8:], traffic_class, sequence, first & 15))
-                    continue
-            self._decode(body, frames)
-        if newest >= 0:
-            self._pipes.on_packet(pipe, newest, address)
+                if kind == _DATA:
+                    common, decrypt, iv = head, key.aead.decrypt, key.iv
+                if kind == _DATA and place <= _LENGTH_MASK:
+                    add(body)
+                else:
+                    self._grouped(kind, number, place >> 24, place >> 16 & 0xFF, body, now)
+            if due > first_due:
+                self._arrived(due - 1, due - first_due, pipe, address)
+        fresh = self.shards - shards_before
         if fresh:
-            self.shards += fresh
-            self.reporter.on_shards(fresh, lowest, highest_rose=window.highest > highest_before, now=now)
-        return frames, control
+            self.reporter.on_shards(fresh, self._lowest, highest_rose=window.highest > highest_before, now=now)
+        return self._assembler.take(), control
+
+    def _arrived(self, highest: int, count: int, pipe: int, address: Address | None) -> None:
+        """Shards with the numbers up to `highest` have come in order."""
+        self.window.extend(highest)
+        self.shards += count
+        self._pipes.on_packet(pipe, highest, address)
+
+    def _open(
+        self, packet: memoryview, head: int, low: int, place: int, address: Address | None, now: float
+    ) -> tuple[int, int, int, EpochKey, bytes] | None:
+        """Check and open any packet; return type, number, pipe, key and body, None when it has been refused."""
+        checked = self._check(head, place >> 24, place >> 16 & 0xFF, place & _LENGTH_MASK, len(packet), now)
+        if checked is None:
+            return None
+        kind, pipe, key = checked
+        is_control = kind & CONTROL_BIT
+        space = self.control_window if is_control else self.window
+        number = space.expand(low)
+        arrival = space.check(number)
+        if arrival is not _NEW:
+            self.refuse("replayed" if arrival is _DUPLICATE else "late")
+            return None
+        nonce = key.iv ^ (number | CONTROL_SPACE if is_control else number)
+        try:
+            body = key.aead.decrypt(nonce.to_bytes(12, "big"), packet[HEADER_SIZE:], packet[:HEADER_SIZE])
+        except InvalidTag:
+            self.refuse("forged")
+            return None
+        self._opener.opened(key, now)
+        space.add(number)
+        if is_control:
+            self._pipes.on_control(pipe, number, address)
+        else:
+            self.shards += 1
+            self._lowest = min(self._lowest, number)
+            self._pipes.on_packet(pipe, number, address)
+        return kind, number, pipe, key, body
 
     def _check(
         self, head: int, index: int, data_shards: int, length: int, size: int, now: float
@@ -177,16 +199,9 @@ class StripeReceiver:
             return None
         return kind, pipe, key
 
-    def _decode(self, body: bytes, frames: list[Frame]) -> None:
-        try:
-            frames += decode_frames(body)
-        except FrameError as error:
-            self.refuse(f"frame {error.reason}")
-
-    def _grouped(
-        self, kind: int, number: int, index: int, data_shards: int, body: bytes, now: float, frames: list[Frame]
-    ) -> None:
+    def _grouped(self, kind: int, number: int, index: int, data_shards: int, body: bytes, now: float) -> None:
         """Take a shard of a group, or a copy."""
+        add = self._assembler.add
         if kind == _PARITY:
             base = number - index
             repaired = self.decoder.add_parity(base, index, data_shards, body, now) if base >= 0 else []
@@ -202,14 +217,14 @@ class StripeReceiver:
                     return
             base = number - index
             if not data_shards:
-                self._decode(body, frames)
+                add(body)
                 return
             if base < 0:
                 self.refuse("shard")
                 return
             new, repaired = self.decoder.add_data(base, index, body, now)
             if new:
-                self._decode(body, frames)
+                add(body)
         for place, block in repaired:
             self.reporter.on_repaired(base + place)
-            self._decode(block, frames)
+            add(block)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from mpquic.proto.run import SegmentRun
 from mpquic.proto.stripe.adaptive import OverheadBudget, ParityPolicy
 from mpquic.proto.stripe.arq import SentGroup
 from mpquic.proto.stripe.fec import parity
 from mpquic.proto.stripe.inflight import SentBatch
 from mpquic.proto.stripe.pacer import Pacer
 from mpquic.proto.stripe.recovery import Recovery
-from mpquic.proto.stripe.shard import bundle
+from mpquic.proto.stripe.shard import bundle, flow_label
 from mpquic.proto.stripe.wire import OVERHEAD, REPAIR_PREFIX, PacketType
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from mpquic.proto.frame import Frame
+    from mpquic.proto.path import Carried
     from mpquic.proto.stripe.arq import Repair
     from mpquic.proto.stripe.config import StripeConfig
     from mpquic.proto.stripe.controller import Controller
@@ -28,6 +31,16 @@ RUN = 32
 """Shards that leave on one pipe before the next is chosen: long enough for GSO, short enough to spread."""
 PARITY_RESERVE = 1 << 15
 """Bytes of the overhead budget that parity leaves: a copy is sent for what is known to be lost, parity on suspicion."""
+
+
+def _singles(frames: Iterable[Carried]) -> list[Frame]:
+    """Return the frames before the next run."""
+    singles: list[Frame] = []
+    for frame in frames:
+        if isinstance(frame, SegmentRun):
+            break
+        singles.append(frame)
+    return singles
 
 
 class _OpenGroup:
@@ -80,7 +93,7 @@ class StripeSender:
             room -= min(self.recovery.arq.ready * self.datagram_size, int(self.overhead.credit))
         return max(0, room * shards // (shards + spare))
 
-    def send(self, frames: Sequence[Frame], now: float) -> int:
+    def send(self, frames: Sequence[Carried], now: float) -> int:
         """Take frames in order while the budget lasts; returns how many."""
         self._send_repairs(now)
         room = self.budget(now)
@@ -88,10 +101,24 @@ class StripeSender:
             return 0
         if self.pacer.idle(now) and self.recovery.inflight.bytes < self.controller.congestion_window // 2:
             self.recovery.inflight.mark_app_limited()
-        runs, taken, oversized = bundle(frames, self.shard_capacity, room)
-        self.oversized += oversized
-        for label, bodies in runs:
-            self._send_bodies(label, bodies, now)
+        taken, end = 0, len(frames)
+        while taken < end and room > 0:
+            frame = frames[taken]
+            if isinstance(frame, SegmentRun):
+                taken += 1
+                room -= frame.size
+                if frame.largest_frame > self.shard_capacity:
+                    self.oversized += frame.count
+                else:
+                    self._send_bodies(flow_label(frame.head, frame.traffic_class), frame.encode(), now)
+                continue
+            singles = _singles(islice(frames, taken, None))
+            stretches, used, oversized = bundle(singles, self.shard_capacity, room)
+            taken += used
+            self.oversized += oversized
+            for label, bodies in stretches:
+                room -= sum(map(len, bodies))
+                self._send_bodies(label, bodies, now)
         return taken
 
     def take_outgoing(self) -> list[tuple[Pipe, list[bytes]]]:

@@ -19,12 +19,13 @@ from mpquic.proto.stripe.sender import StripeSender
 from mpquic.proto.stripe.wire import PacketType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from mpquic.proto.frame import Frame
+    from mpquic.proto.path import Carried
     from mpquic.proto.stripe.config import StripeConfig
     from mpquic.proto.stripe.controller import Controller
     from mpquic.proto.stripe.pipes import Address
+    from mpquic.proto.stripe.receiver import Datagrams
 
 _INITIAL_RTT = 0.1
 
@@ -90,6 +91,38 @@ class StripeSession:
         """Largest encoded frame in bytes that one datagram takes now."""
         return self.sender.shard_capacity
 
+    def counters(self) -> dict[str, object]:
+        """Return the session's numbers for people and metrics."""
+        sender, receiver = self.sender, self.receiver
+        recovery, inflight = sender.recovery, sender.recovery.inflight
+        found: dict[str, object] = {
+            "state": str(getattr(getattr(sender.controller, "state", None), "value", "")),
+            "pacing_bytes_per_s": round(sender.controller.pacing_rate),
+            "bandwidth_bytes_per_s": round(sender.controller.bandwidth),
+            "congestion_window": sender.controller.congestion_window,
+            "bytes_in_flight": inflight.bytes,
+            "loss": round(recovery.loss.loss, 5),
+            "data_shards": sender.data_shards,
+            "parity_shards": sender.parity_shards,
+            "copies": recovery.arq.retransmitted,
+            "lost": inflight.lost_shards,
+            "spurious": inflight.spurious,
+            "reordering": inflight.reordering,
+            "probes": sender.probes,
+            "oversized": sender.oversized,
+            "received_shards": receiver.shards,
+            "repaired": receiver.decoder.repaired,
+            "copies_in_vain": receiver.copies_in_vain,
+            "reports_sent": self.reports_sent,
+            "reports_received": self.reports_received,
+            "epochs": list(self.epochs),
+            "pipes_moved": self.pipes.moved,
+            "refused": dict(receiver.refused),
+        }
+        if self.hold is not None:
+            found |= {"held": self.hold.held, "given_up": self.hold.given_up}
+        return found
+
     def resize(self, datagram_size: int) -> None:
         """The path carries UDP payloads of another size from now on. Copies of larger shards are not made any more.
 
@@ -111,7 +144,11 @@ class StripeSession:
         """Bytes of encoded frames that may be handed over now."""
         return 0 if self.exhausted else self.sender.budget(now)
 
-    def send(self, frames: Sequence[Frame], now: float) -> int:
+    def send_time(self, now: float) -> float | None:
+        """When `budget` is positive again as far as pacing knows; None when only a report can make it so."""
+        return None if self.exhausted else self.sender.send_time(now)
+
+    def send(self, frames: Sequence[Carried], now: float) -> int:
         """Take frames in order while the budget lasts; returns how many. Frames above `shard_capacity` are dropped."""
         if self.exhausted:
             return 0
@@ -121,14 +158,12 @@ class StripeSession:
             self.exhausted = True
             return 0
 
-    def receive(
-        self, data: bytes | bytearray | memoryview, segment: int, address: Address | None, now: float
-    ) -> list[Frame]:
-        """Take datagrams of `segment` bytes back to back from one address; return frames for the tunnel.
+    def receive(self, batch: Iterable[Datagrams], now: float) -> list[Carried]:
+        """Take what some reads gave; return frames for the tunnel.
 
         Frames have the low 32 bits of their sequence number, and may repeat: the tunnel's window tells.
         """
-        frames, control = self.receiver.receive(data, segment, address, now)
+        frames, control = self.receiver.receive(batch, now)
         if frames or control:
             self.heard_at = now
         for packet in control:
@@ -137,7 +172,7 @@ class StripeSession:
             return frames
         return self.hold.add(frames, now, hold_time(frames[0].traffic_class, self.rtt or _INITIAL_RTT))
 
-    def poll(self, now: float) -> list[Frame]:
+    def poll(self, now: float) -> list[Carried]:
         """Do what time asks for; return the frames that have waited in vain for others of their connection."""
         waited = [] if self.hold is None else self.hold.expire(now)
         self.receiver.decoder.expire(now)

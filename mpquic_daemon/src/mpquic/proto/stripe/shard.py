@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpquic.proto.frame import BASE_HEADER_SIZE, FRAME_VERSION, Frame, FrameError, FrameFlag
+from mpquic.proto.frame import BASE_HEADER_SIZE, FRAME_VERSION, HEADER_SIZES, Frame, FrameError, FrameFlag
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,28 +17,29 @@ if TYPE_CHECKING:
 _FRAGMENT = int(FrameFlag.FRAGMENT)
 _BASE = Struct("!BBHI")
 _VERSION_BITS = FRAME_VERSION << 4
-_HEADER_SIZES = (8, 10, 10, 12) * 2
 
 
-def flow_label(frame: Frame) -> int:
-    """Return what frames must share to share a group: class and DSCP, as one number.
-
-    Of a fragment only the first has the IP header; the others count as DSCP 0.
-    """
-    payload = frame.payload
-    label = frame.traffic_class << 8
-    if len(payload) < 2 or (frame.flags & _FRAGMENT and frame.fragment_index):
+def flow_label(packet: bytes | memoryview, traffic_class: int) -> int:
+    """Return what frames must share to share a group, class and DSCP, as one number. `packet` has its header."""
+    label = traffic_class << 8
+    if len(packet) < 2:
         return label
-    first = payload[0]
+    first = packet[0]
     if first >> 4 == 4:
-        return label | payload[1] >> 2
-    return label | (first & 0x0F) << 2 | payload[1] >> 6
+        return label | packet[1] >> 2
+    return label | (first & 0x0F) << 2 | packet[1] >> 6
+
+
+def _frame_label(frame: Frame) -> int:
+    # Of a fragment only the first has the IP header; the others count as DSCP 0.
+    hidden = frame.flags & _FRAGMENT and frame.fragment_index
+    return flow_label(b"" if hidden else frame.payload, frame.traffic_class)
 
 
 class Bundles(NamedTuple):
-    """Frames laid into shards. `runs` are (label, bodies) in order; `taken` frames went in, or were `oversized`."""
+    """Frames laid into shards: (label, bodies) in order; `taken` frames went in, or were `oversized`."""
 
-    runs: list[tuple[int, list[bytes]]]
+    stretches: list[tuple[int, list[bytes]]]
     taken: int
     oversized: int
 
@@ -48,7 +49,7 @@ def bundle(frames: Sequence[Frame], capacity: int, room: int) -> Bundles:
 
     The last frame may overshoot `room`. Frames that no shard takes are left out and counted.
     """
-    runs: list[tuple[int, list[bytes]]] = []
+    stretches: list[tuple[int, list[bytes]]] = []
     bodies: list[bytes] = []
     parts: list[bytes | memoryview] = []
     left = 0
@@ -72,13 +73,13 @@ def bundle(frames: Sequence[Frame], capacity: int, room: int) -> Bundles:
         # Neighbours mostly begin alike; only when they don't, the label is looked up.
         if payload[:2] != start or frame.traffic_class != current_class or flags & _FRAGMENT:
             start, current_class = bytes(payload[:2]), frame.traffic_class
-            new = flow_label(frame)
+            new = _frame_label(frame)
             if new != label:
                 if parts:
                     bodies.append(join(parts))
                     parts = []
                 bodies, label = [], new
-                runs.append((label, bodies))
+                stretches.append((label, bodies))
         if parts and size > left:
             bodies.append(join(parts))
             parts = []
@@ -90,7 +91,7 @@ def bundle(frames: Sequence[Frame], capacity: int, room: int) -> Bundles:
             left = capacity - size
     if parts:
         bodies.append(join(parts))
-    return Bundles(runs, taken, oversized)
+    return Bundles(stretches, taken, oversized)
 
 
 def trim(block: bytes) -> bytes:
@@ -104,7 +105,7 @@ def trim(block: bytes) -> bytes:
         if block[offset] >> 4 != FRAME_VERSION or size - offset < BASE_HEADER_SIZE:
             raise FrameError("repaired shard")
         length = int.from_bytes(block[offset + 2 : offset + 4], "big")
-        offset += _HEADER_SIZES[block[offset] & 7] + length
+        offset += HEADER_SIZES[block[offset] & 15] + length
     if offset == 0 or offset > size or block.count(0, offset) != size - offset:
         raise FrameError("repaired shard")
     return block[:offset]

@@ -28,6 +28,9 @@ MAX_GROUP = 128
 REPAIR_PREFIX = Struct("!I")
 """What the body of a REPAIR begins with: the number of the shard that it copies, low 32 bits."""
 
+QUICK_HEADER = Struct("!QII")
+"""The header in three numbers: what a session's packets of one type and pipe have in common; the packet number; place
+and length."""
 HEADER = Struct("!HBBIIBBH")
 pack_header = HEADER.pack
 unpack_header = HEADER.unpack_from

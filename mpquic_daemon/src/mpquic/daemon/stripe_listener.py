@@ -1,0 +1,119 @@
+"""The server's socket for all striped sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from mpquic.daemon.stripe_plane import StripePlane, stripe_config
+from mpquic.net.aead import preferred_suites
+from mpquic.net.udp import SendStatus, UdpSocket
+from mpquic.proto.control import StripeGrant
+from mpquic.proto.stripe.keys import Suite
+from mpquic.proto.stripe.session import StripeSession
+from mpquic.proto.stripe.table import SessionTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpquic.config import ServerConfig
+    from mpquic.daemon.stripe_plane import Deliver
+    from mpquic.proto.control import StripeRequest
+    from mpquic.proto.stripe.receiver import Datagrams
+    from mpquic.proto.stripe.session import Outgoing
+    from mpquic.proto.tunnel import TunnelSender
+
+
+class ServerStripe(StripePlane):
+    """The server's end of one session."""
+
+    def __init__(
+        self,
+        name: str,
+        session: StripeSession,
+        sender: TunnelSender,
+        deliver: Deliver,
+        send: Callable[[list[Outgoing]], None],
+    ) -> None:
+        self._send = send
+        super().__init__(name, session, sender, deliver)
+
+    def transmit(self, outgoing: list[Outgoing]) -> None:
+        """Send each run to where its pipe was heard from."""
+        self._send(outgoing)
+
+
+class StripeListener:
+    """One UDP port for all sessions of a server. Raises OSError."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.port = config.stripe_bind_port
+        self.socket = UdpSocket(
+            (config.bind_address or "::", self.port), device=config.bind_device, gso=config.udp_gso, reads=8
+        )
+        self.table: SessionTable[ServerStripe] = SessionTable(os.urandom)
+        self._writing = False
+        self._loop.add_reader(self.socket.fileno(), self._on_readable)
+
+    def grant(
+        self, name: str, request: StripeRequest, sender: TunnelSender, deliver: Deliver
+    ) -> tuple[StripeGrant, ServerStripe] | None:
+        """Begin a session; None when the table is full, or the client asks for what doesn't exist."""
+        room = self.table.allocate()
+        suite = _common_suite(request.suites)
+        if room is None or suite is None:
+            return None
+        number, secret = room
+        try:
+            settings = stripe_config(request, suite)
+        except ValueError:
+            return None
+        session = StripeSession(settings, number, secret, self._loop.time(), client=False)
+        plane = ServerStripe(name, session, sender, deliver, self._transmit)
+        self.table.add(session, plane)
+        return StripeGrant(session=number, secret=secret, port=self.port, suite=suite), plane
+
+    def remove(self, plane: ServerStripe) -> None:
+        """Forget a session."""
+        self.table.remove(plane.session)
+        plane.close()
+
+    def close(self) -> None:
+        """Release the socket."""
+        self._loop.remove_reader(self.socket.fileno())
+        self._loop.remove_writer(self.socket.fileno())
+        self.socket.close()
+
+    def _on_readable(self) -> None:
+        now = self._loop.time()
+        batches: dict[ServerStripe, list[Datagrams]] = {}
+        for entry in self.socket.recv_batch():
+            found = self.table.find(entry[0])
+            if found is not None:
+                batches.setdefault(found[1], []).append(entry)
+        for plane, batch in batches.items():
+            plane.receive(batch, now)
+
+    def _transmit(self, outgoing: list[Outgoing]) -> None:
+        for _, address, datagrams in outgoing:
+            if address is not None:
+                self.socket.send_batch(datagrams, address)
+        if self.socket.wants_write and not self._writing:
+            self._writing = True
+            self._loop.add_writer(self.socket.fileno(), self._on_writable)
+
+    def _on_writable(self) -> None:
+        if self.socket.resume() is not SendStatus.BLOCKED:
+            self._writing = False
+            self._loop.remove_writer(self.socket.fileno())
+
+
+def _common_suite(offered: list[int]) -> Suite | None:
+    """Return the AEAD of a session: AES where both ends prefer it, else what both know, ChaCha20 first."""
+    own = preferred_suites()
+    if offered and offered[0] == own[0]:
+        return own[0]
+    known = [suite for suite in own if suite in offered]
+    return max(known, key=lambda suite: suite is Suite.CHACHA20_POLY1305, default=None)

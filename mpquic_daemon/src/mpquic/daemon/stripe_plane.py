@@ -1,0 +1,185 @@
+"""The striped data plane of one connection in the event loop: its sockets, its clock, its way to and from the tunnel.
+
+It bypasses the turns of the QUIC connection: at high rates these would cost more than the packets. The client owns a
+socket for each pipe; all sessions of a server share one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mpquic.net.udp import SendStatus, UdpSocket
+from mpquic.proto.path import PathState
+from mpquic.proto.stripe.adaptive import FecMode
+from mpquic.proto.stripe.config import StripeConfig
+from mpquic.proto.stripe.keys import Suite
+from mpquic.proto.stripe.path import StripePath
+from mpquic.proto.stripe.session import StripeSession
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mpquic.config import ClientConfig, ClientPath
+    from mpquic.proto.control import StripeGrant, StripeRequest
+    from mpquic.proto.path import Carried
+    from mpquic.proto.stripe.receiver import Datagrams
+    from mpquic.proto.stripe.session import Outgoing
+    from mpquic.proto.tunnel import TunnelSender
+
+LATEST = 0.0002
+"""Seconds by which a timer may be later than it should: it isn't set anew for less."""
+
+
+Deliver = Callable[["list[Carried]", float], None]
+"""Takes frames that came from the peer, and the time."""
+
+
+def stripe_config(request: StripeRequest, suite: int) -> StripeConfig:
+    """Return the settings of a session; ValueError when a peer asks for what doesn't exist."""
+    return StripeConfig(
+        pipes=request.pipes,
+        datagram_size=request.datagram_size,
+        data_shards=request.data_shards,
+        parity_shards=request.parity_shards,
+        fec=FecMode(request.fec),
+        max_overhead=request.max_overhead,
+        suite=Suite(suite),
+    )
+
+
+class StripePlane:
+    """One session in the loop. `transmit` sends what the session has made; subclasses have the sockets."""
+
+    def __init__(self, name: str, session: StripeSession, sender: TunnelSender, deliver: Deliver) -> None:
+        self.session = session
+        self.path = StripePath(f"{name}/stripe", session)
+        self._sender = sender
+        self._deliver = deliver
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = float("inf")
+
+    def receive(self, batch: Iterable[Datagrams], now: float) -> None:
+        """Take what was read, answer, and use the room that it made."""
+        frames = self.session.receive(batch, now)
+        if frames:
+            self._deliver(frames, now)
+        self.run(now)
+
+    def run(self, now: float) -> None:
+        """Do what is due, send what may leave, and set the timer."""
+        session = self.session
+        due = session.next_time(now)
+        if due is not None and due <= now:
+            waited = session.poll(now)
+            if waited:
+                self._deliver(waited, now)
+        self.path.state = PathState.UP if session.ready(now) else PathState.DOWN
+        self._sender.flush(now)
+        outgoing = session.take_outgoing()
+        if outgoing:
+            self.transmit(outgoing)
+        again = session.send_time(now) if self._sender.backlog else None
+        self._schedule(session.next_time(now), again, now)
+
+    def transmit(self, outgoing: list[Outgoing]) -> None:
+        """Send datagrams."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stop the clock."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.path.state = PathState.DOWN
+
+    def _schedule(self, first: float | None, second: float | None, now: float) -> None:
+        due = min(first if first is not None else float("inf"), second if second is not None else float("inf"))
+        if self._timer is not None:
+            if due >= self._due - LATEST:
+                return  # It fires early enough, and looks again.
+            self._timer.cancel()
+        self._due = due
+        self._timer = None if due == float("inf") else self._loop.call_at(max(due, now + LATEST), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._due = float("inf")
+        self.run(self._loop.time())
+
+
+class ClientStripe(StripePlane):
+    """The client's end: a socket for each pipe, bound to the WAN's device. Raises OSError, ValueError."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        path: ClientPath,
+        request: StripeRequest,
+        grant: StripeGrant,
+        sender: TunnelSender,
+        deliver: Deliver,
+    ) -> None:
+        now = asyncio.get_running_loop().time()
+        settings = stripe_config(request, grant.suite)
+        session = StripeSession(settings, grant.session, grant.secret, now, client=True)
+        super().__init__(path.name, session, sender, deliver)
+        any_address = "::" if path.family == socket.AF_INET6 else "0.0.0.0"
+        self.sockets: list[UdpSocket] = []
+        self._ready = select.epoll()
+        try:
+            for _ in range(path.pipes):
+                pipe = UdpSocket(
+                    (path.bind_address or any_address, 0),
+                    device=path.bind_device,
+                    peer=(path.remote_addr, grant.port),
+                    gso=config.udp_gso,
+                    dual_stack=False,
+                )
+                self.sockets.append(pipe)
+                self._ready.register(pipe.fileno(), select.EPOLLIN)
+        except BaseException:
+            self._close_sockets()
+            raise
+        self._pipe_of = {pipe.fileno(): number for number, pipe in enumerate(self.sockets)}
+        self._blocked: set[int] = set()
+        self._loop.add_reader(self._ready.fileno(), self._on_readable)
+        self.run(now)
+
+    def _on_readable(self) -> None:
+        batch: list[Datagrams] = []
+        for fd, _ in self._ready.poll(0):
+            batch += [(data, segment, None) for data, segment, _ in self.sockets[self._pipe_of[fd]].recv_batch()]
+        self.receive(batch, self._loop.time())
+
+    def transmit(self, outgoing: list[Outgoing]) -> None:
+        """Send each run on the socket of its pipe."""
+        for number, _, datagrams in outgoing:
+            pipe = self.sockets[number]
+            if pipe.send_batch(datagrams) is SendStatus.BLOCKED and number not in self._blocked:
+                self._blocked.add(number)
+                self._loop.add_writer(pipe.fileno(), self._on_writable, number)
+
+    def _on_writable(self, number: int) -> None:
+        pipe = self.sockets[number]
+        if pipe.resume() is not SendStatus.BLOCKED:
+            self._blocked.discard(number)
+            self._loop.remove_writer(pipe.fileno())
+
+    def close(self) -> None:
+        """Stop the clock and close the sockets."""
+        super().close()
+        self._loop.remove_reader(self._ready.fileno())
+        for number in self._blocked:
+            self._loop.remove_writer(self.sockets[number].fileno())
+        self._blocked.clear()
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        self._ready.close()
+        for pipe in self.sockets:
+            pipe.close()
