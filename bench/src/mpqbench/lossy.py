@@ -51,7 +51,7 @@ FEW = (CLEAN, *(Loss(f"{percent} %", {"loss_percent": float(percent)}) for perce
 ALL = (CLEAN, *(Loss(f"{percent} %", {"loss_percent": float(percent)}) for percent in (1, 2, 5, 10, 30)), BURSTS)
 POINTS = {"veth": (CLEAN,), "stripe": ALL}
 """Systems that are measured at other points than `FEW`."""
-RESET = {"loss_percent": 0.0, "burst_enter_percent": 0.0, "burst_leave_percent": 0.0, "seed": SEED}
+RESET = {"loss_percent": 0.0, "burst_enter_percent": 0.0, "burst_leave_percent": 0.0}
 
 
 def share_of_limit(rate: float, loss: float, clean_rate: float) -> float:
@@ -71,22 +71,27 @@ class Lossy:
         samples: list[Sample] = []
         with EmulatedTopology(directory, LINK) as topology:
             clean = self._plain(topology, length, turn)
-            try:
-                system.start(topology.a, topology.b)
-                for loss in POINTS.get(system.name, FEW):
-                    topology.set_forward({**RESET, **loss.keys})
-                    rate = clean if system.name == "veth" else _goodput(topology, system.address(topology.b), length)
-                    samples.append(Sample("lossy", loss.case, "goodput", rate, "Mbit/s"))
-                    share = share_of_limit(rate, loss.mean, clean)
-                    samples.append(Sample("lossy", loss.case, "share", share, "share"))
-            finally:
-                system.stop()
+            for loss in POINTS.get(system.name, FEW):
+                rate = clean if system.name == "veth" else _measure(system, topology, loss, length)
+                samples.append(Sample("lossy", loss.case, "goodput", rate, "Mbit/s"))
+                samples.append(Sample("lossy", loss.case, "share", share_of_limit(rate, loss.mean, clean), "share"))
         return samples
 
     def _plain(self, topology: EmulatedTopology, length: float, turn: int) -> float:
         if self._clean is None or self._clean[0] != turn:
             self._clean = (turn, _goodput(topology, topology.b.outer, length))
         return self._clean[1]
+
+
+def _measure(system: System, topology: EmulatedTopology, loss: Loss, length: float) -> float:
+    """Start the system anew, so that no point depends on those before it; the link loses nothing until it is up."""
+    topology.set_forward(RESET)
+    try:
+        system.start(topology.a, topology.b)
+        topology.set_forward({**loss.keys, "seed": SEED})
+        return _goodput(topology, system.address(topology.b), length)
+    finally:
+        system.stop()
 
 
 def _goodput(topology: Topology, address: str, length: float) -> float:

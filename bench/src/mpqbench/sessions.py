@@ -111,6 +111,8 @@ def _start(system: Mpquic, star: Star, deployment: Deployment) -> None:
         return all(node.answers(b.inner) for node in star.clients)
 
     wait_for(answered, START, f"{system.name}: first ping of each client")
+    for node in star.clients:
+        system.wait_carrying(node, b, deployment, node.role)
 
 
 def _start_swarm(system: Mpquic, star: Star, deployment: Deployment) -> Process:
@@ -132,7 +134,7 @@ def _start_swarm(system: Mpquic, star: Star, deployment: Deployment) -> Process:
 
 
 def _expect_registered(deployment: Deployment, wanted: int) -> None:
-    found = deployment.registered()
+    found = deployment.counters("server")["tables"]["registered"]
     if found != wanted:
         raise BenchError(f"the server has {found} registered clients, not {wanted}")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from mpqbench.authority import IDENTITY, SERVER_NAME, Authority
-from mpqbench.processes import run
+from mpqbench.processes import run, wait_for
 from mpqbench.systems.base import MTU, System
 from mpqbench.topology import DEVICE
 
@@ -37,6 +37,11 @@ SHARED: Keys = {"tun_name": TUN, "tun_mtu": MTU, "max_datagram_size": DATAGRAM_S
 def peer(tunnel: str, inner: str) -> Keys:
     """Return the server's entry for one tunnel."""
     return {"identity": IDENTITY, "tunnel": tunnel, "allowed": [f"{inner}/32"]}
+
+
+def client_name(tunnel: str) -> str:
+    """Return the name of the instance that is the client of a tunnel."""
+    return f"client-{tunnel}"
 
 
 class Deployment:
@@ -71,7 +76,7 @@ class Deployment:
             "server_name": SERVER_NAME,
         }  # fmt: skip
         return {
-            "name": f"client-{tunnel}", "role": "client", "site": "bench", "tunnel": tunnel, "wan": "wan",
+            "name": client_name(tunnel), "role": "client", "site": "bench", "tunnel": tunnel, "wan": "wan",
             "inner_addresses": [f"{inner}/32"], "bind_ip": f"iface:{DEVICE}", "remote_addr": server.outer,
             "remote_port": PORT, "tls": tls, **SHARED, **keys,
         }  # fmt: skip
@@ -80,15 +85,21 @@ class Deployment:
         """Start a client at `node`, whose TUN device is configured."""
         return self._spawn(node, self.client_keys(server, tunnel, node.inner, keys))
 
-    def registered(self) -> int:
-        """Return how many clients the server says are registered."""
-        control = ["env", f"MPQUIC_RUNTIME_DIR={self.folder}", sys.executable, "-m", "mpquic.ctl"]
-        return int(json.loads(run([*control, "counters", "server"], timeout=20))["tables"]["registered"])
+    def counters(self, name: str) -> Keys:
+        """Return what the instance `name` counts."""
+        command = ["env", f"MPQUIC_RUNTIME_DIR={self.folder}", sys.executable, "-m", "mpquic.ctl", "counters", name]
+        found: Keys = json.loads(run(command, timeout=20))
+        return found
+
+    def uses_pipes(self, tunnel: str) -> bool:
+        """Whether packets have come in on the pipes of the client of `tunnel`: until they do, QUIC carries."""
+        return int(self.counters(client_name(tunnel)).get("stripe", {}).get("received_shards", 0)) > 0
 
     @staticmethod
     def add_tun(node: Node) -> None:
-        """Make the TUN device that an instance at `node` attaches to."""
-        node.ip("tuntap", "add", "dev", TUN, "mode", "tun", "vnet_hdr", "user", str(USER_ID))
+        """Make the TUN device that an instance at `node` attaches to, unless an earlier one has left it."""
+        if not node.has_device(TUN):
+            node.ip("tuntap", "add", "dev", TUN, "mode", "tun", "vnet_hdr", "user", str(USER_ID))
 
     def _spawn(self, node: Node, config: Keys) -> Process:
         file = self.folder / f"{config['name']}.yml"
@@ -122,6 +133,10 @@ class Mpquic(System):
         self.processes.append(deployment.server(b, [peer(TUN, a.inner)], self.shared))
         self.processes.append(deployment.client(a, b, TUN, {**self.shared, **self.client}))
         self.wait_ready(a, b)
+        self.wait_carrying(a, b, deployment, TUN)
+
+    def wait_carrying(self, client: Node, server: Node, deployment: Deployment, tunnel: str) -> None:
+        """Wait until the client of `tunnel` carries packets in the way that is to be measured."""
 
 
 class Quic(Mpquic):
@@ -146,6 +161,14 @@ class Stripe(Mpquic):
             self.benches |= {"lossy", "flowcap", "sessions"}
         else:
             self.benches = frozenset({"tcp1", "tcp8", "cpu"})
+
+    def wait_carrying(self, client: Node, server: Node, deployment: Deployment, tunnel: str) -> None:
+        """Ping until the answers come through the pipes."""
+        wait_for(
+            lambda: client.answers(server.inner) and deployment.uses_pipes(tunnel),
+            10,
+            f"{self.name}: pipes of {tunnel}",
+        )
 
     @property
     def pipes(self) -> int:
