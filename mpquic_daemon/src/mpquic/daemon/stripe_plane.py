@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.session import Outgoing
     from mpquic.proto.tunnel import TunnelSender
 
-LATEST = 0.0002
-"""Seconds by which a timer may be later than it should: it isn't set anew for less."""
+SOON = 0.001
+"""Seconds: a timer that fires so soon isn't set anew for something that is due earlier. The event loop's own clock has
+no finer steps."""
 
 
 Deliver = Callable[["list[Carried]", float], None]
@@ -68,23 +69,27 @@ class StripePlane:
         frames = self.session.receive(batch, now)
         if frames:
             self._deliver(frames, now)
-        self.run(now)
+        self.push(now)
 
-    def run(self, now: float) -> None:
-        """Do what is due, send what may leave, and set the timer."""
-        session = self.session
-        due = session.next_time(now)
-        if due is not None and due <= now:
-            waited = session.poll(now)
-            if waited:
-                self._deliver(waited, now)
-        self.path.state = PathState.UP if session.ready(now) else PathState.DOWN
-        self._sender.flush(now)
-        outgoing = session.take_outgoing()
+    def push(self, now: float) -> bool:
+        """Send what waits and may leave; False when no pipe carries, so that another path is wanted."""
+        if self._sender.waiting:
+            self._sender.flush(now)
+        outgoing = self.session.take_outgoing()
         if outgoing:
             self.transmit(outgoing)
-        again = session.send_time(now) if self._sender.backlog else None
-        self._schedule(session.next_time(now), again, now)
+        if self._due > now + SOON:
+            self._schedule(now)
+        return self.path.state is PathState.UP
+
+    def run(self, now: float) -> None:
+        """Do what time asks for, then `push`."""
+        session = self.session
+        waited = session.poll(now)
+        if waited:
+            self._deliver(waited, now)
+        self.path.state = PathState.UP if session.ready(now) else PathState.DOWN
+        self.push(now)
 
     def transmit(self, outgoing: list[Outgoing]) -> None:
         """Send datagrams."""
@@ -97,14 +102,18 @@ class StripePlane:
             self._timer = None
         self.path.state = PathState.DOWN
 
-    def _schedule(self, first: float | None, second: float | None, now: float) -> None:
-        due = min(first if first is not None else float("inf"), second if second is not None else float("inf"))
+    def _schedule(self, now: float) -> None:
+        """Set the timer to what is due first: the session's own business, or room for what waits."""
+        due = self.session.next_time(now)
+        again = self.session.send_time(now) if self._sender.waiting else None
+        if due is None or (again is not None and again < due):
+            due = again
+        if due is None or due >= self._due:
+            return
         if self._timer is not None:
-            if due >= self._due - LATEST:
-                return  # It fires early enough, and looks again.
             self._timer.cancel()
         self._due = due
-        self._timer = None if due == float("inf") else self._loop.call_at(max(due, now + LATEST), self._on_timer)
+        self._timer = self._loop.call_at(due, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -154,7 +163,9 @@ class ClientStripe(StripePlane):
         batch: list[Datagrams] = []
         for fd, _ in self._ready.poll(0):
             batch += [(data, segment, None) for data, segment, _ in self.sockets[self._pipe_of[fd]].recv_batch()]
-        self.receive(batch, self._loop.time())
+        # What two pipes have brought is in the order of the pipes, not in that of the sender.
+        ordered = self.session.receiver.in_order(batch) if len(batch) > 1 else batch
+        self.receive(ordered, self._loop.time())
 
     def transmit(self, outgoing: list[Outgoing]) -> None:
         """Send each run on the socket of its pipe."""

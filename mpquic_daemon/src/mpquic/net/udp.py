@@ -293,13 +293,13 @@ class UdpSocket:
         if not size:
             return start + 1
         limit = min(len(datagrams), start + min(offload.MAX_SEGMENTS, max(1, offload.MAX_SEGMENTED_BYTES // size)))
-        stop = start + 1
-        while stop < limit:
-            length = len(datagrams[stop])
-            if length != size:
-                return stop + 1 if 0 < length < size else stop
-            stop += 1
-        return stop
+        sizes = list(map(len, datagrams[start:limit]))
+        equal = sizes.count(size)
+        if equal == len(sizes):
+            return limit
+        if equal != len(sizes) - 1 or sizes[-1] == size:
+            equal = next(place for place, length in enumerate(sizes) if length != size)
+        return start + equal + (0 < sizes[equal] < size)
 
     def _send_group(self, group: Sequence[bytes], address: Address | None) -> SendStatus:
         if len(group) == 1:

@@ -231,7 +231,8 @@ class StripeSender:
         traffic_class: int,
         group: SentGroup | None,
     ) -> None:
-        batch = SentBatch(self._sealer.next_shard, [len(body) + OVERHEAD for body in bodies], now)
+        sizes = list(map(OVERHEAD.__add__, map(len, bodies)))
+        batch = SentBatch(self._sealer.next_shard, sizes, now)
         alive = self._pipes.alive(now)
         for start in range(0, len(bodies), RUN):
             run = bodies[start : start + RUN]

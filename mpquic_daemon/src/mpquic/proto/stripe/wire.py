@@ -129,6 +129,11 @@ def decode_header(datagram: bytes | bytearray | memoryview) -> Header:
     return Header(kind, session, number, version_pipe & 15, epoch_type >> EPOCH_SHIFT, index, data_shards, length)
 
 
+def number_of(datagram: bytes | bytearray | memoryview) -> int:
+    """Return the low 32 bits of the packet number that a datagram claims, 0 for one that is too short."""
+    return int.from_bytes(datagram[8:12], "big") if len(datagram) >= OVERHEAD else 0
+
+
 def session_of(datagram: bytes | bytearray | memoryview) -> int | None:
     """Return the session id that a datagram claims, None when it is too short or not ours: for the server's look-up."""
     if len(datagram) < OVERHEAD:
