@@ -45,11 +45,13 @@ class PacketType(IntEnum):
     REGISTER = 8
     KEEPALIVE = 9
     REPORT = 10
+    PROBE = 11
+    PROBE_ACK = 12
 
 
-SHARD_TYPES = frozenset((PacketType.DATA, PacketType.PARITY, PacketType.REPAIR))
-CONTROL_TYPES = frozenset((PacketType.REGISTER, PacketType.KEEPALIVE, PacketType.REPORT))
 CONTROL_BIT = 0x08
+SHARD_TYPES = frozenset(kind for kind in PacketType if not kind & CONTROL_BIT)
+CONTROL_TYPES = frozenset(PacketType) - SHARD_TYPES
 TYPE_MASK = 0x1F
 EPOCH_SHIFT = 5
 EPOCHS = 8
