@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mpquic.net.udp import SendStatus, UdpSocket
 from mpquic.proto.path import PathState
 from mpquic.proto.stripe.adaptive import FecMode
-from mpquic.proto.stripe.config import StripeConfig
+from mpquic.proto.stripe.config import MIN_DATAGRAM, StripeConfig
 from mpquic.proto.stripe.keys import Suite
 from mpquic.proto.stripe.path import StripePath
 from mpquic.proto.stripe.session import StripeSession
@@ -39,11 +39,15 @@ Deliver = Callable[["list[Carried]", float], None]
 """Takes frames that came from the peer, and the time."""
 
 
-def stripe_config(request: StripeRequest, suite: int) -> StripeConfig:
-    """Return the settings of a session; ValueError when a peer asks for what doesn't exist."""
+def stripe_config(request: StripeRequest, suite: int, largest: int) -> StripeConfig:
+    """Return the settings of a session of which this end sends UDP payloads of `largest` bytes at most.
+
+    Each end finds out by itself what the path takes. Raises ValueError when a peer asks for what doesn't exist.
+    """
     return StripeConfig(
         pipes=request.pipes,
-        datagram_size=request.datagram_size,
+        datagram_size=min(largest, request.datagram_size),
+        initial_datagram_size=MIN_DATAGRAM,
         data_shards=request.data_shards,
         parity_shards=request.parity_shards,
         fec=FecMode(request.fec),
@@ -134,7 +138,7 @@ class ClientStripe(StripePlane):
         deliver: Deliver,
     ) -> None:
         now = asyncio.get_running_loop().time()
-        settings = stripe_config(request, grant.suite)
+        settings = stripe_config(request, grant.suite, config.max_datagram_size)
         session = StripeSession(settings, grant.session, grant.secret, now, client=True)
         super().__init__(path.name, session, sender, deliver)
         any_address = "::" if path.family == socket.AF_INET6 else "0.0.0.0"
@@ -148,6 +152,7 @@ class ClientStripe(StripePlane):
                     peer=(path.remote_addr, grant.port),
                     gso=config.udp_gso,
                     dual_stack=False,
+                    probes_mtu=True,
                 )
                 self.sockets.append(pipe)
                 self._ready.register(pipe.fileno(), select.EPOLLIN)
@@ -171,7 +176,10 @@ class ClientStripe(StripePlane):
         """Send each run on the socket of its pipe."""
         for number, _, datagrams in outgoing:
             pipe = self.sockets[number]
-            if pipe.send_batch(datagrams) is SendStatus.BLOCKED and number not in self._blocked:
+            status = pipe.send_batch(datagrams)
+            if status is SendStatus.TOO_LARGE:
+                self.session.on_too_large(max(map(len, datagrams)), self._loop.time())
+            elif status is SendStatus.BLOCKED and number not in self._blocked:
                 self._blocked.add(number)
                 self._loop.add_writer(pipe.fileno(), self._on_writable, number)
 
