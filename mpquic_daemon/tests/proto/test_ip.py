@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mpquic.proto import ip
 from mpquic.proto.ip import Ecn, MalformedPacketError
@@ -21,6 +21,7 @@ def test_arbitrary_bytes_are_a_packet_or_malformed_and_every_reader_copes(data: 
 
 
 @given(st.sampled_from([0, 43, 44, 60, 6]), st.binary(min_size=0, max_size=200))
+@example(0, b"\0\1" + bytes(6))
 def test_chains_of_extension_headers_never_lead_outside(first: int, body: bytes) -> None:
     protocol, offset, direct = ip.transport(make.ipv6(first, body))
     assert 40 <= offset <= 40 + len(body)

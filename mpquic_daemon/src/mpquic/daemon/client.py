@@ -144,7 +144,7 @@ class Client:
             return
         now = self._loop.time()
         self._sender.enqueue(buffers, now)
-        if not self._run_plane(now):
+        if not self._push(now):
             self._turn()
 
     def _on_netlink(self) -> None:
@@ -191,7 +191,7 @@ class Client:
             self._consider_attempt(now)
             self._settle_state(now)
             self._send(now)
-            self._run_plane(now)
+            self._push(now)
         finally:
             # A fault costs one turn: without a timer it could be the last.
             self._schedule(now)
@@ -217,13 +217,10 @@ class Client:
         if turn.send(lambda: self._flush(now), lambda: self._sender.flush(now)):
             self._more = self._loop.call_soon(self._turn)
 
-    def _run_plane(self, now: float) -> bool:
+    def _push(self, now: float) -> bool:
         """Let the striped data plane take what waits; False when there is none that carries."""
         plane = self._current.plane if self._current is not None else None
-        if plane is None or self._stopping:
-            return False
-        plane.run(now)
-        return plane.path.state is PathState.UP
+        return plane is not None and plane.push(now)
 
     def _deliver(self, frames: list[Carried], now: float) -> None:
         write = self._tun.write

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpquic.daemon import server_report
 from mpquic.net.udp import endpoint
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def path(connection: ClientConnection) -> dict[str, object]:
         "frame_capacity": used.frame_capacity,
         "congestion_window": connection.link.congestion_window,
         "rate_bytes_per_s": round(connection.link.rate),
+        "stripe": server_report.stripe(connection.plane),
     }
 
 

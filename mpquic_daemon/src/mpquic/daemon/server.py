@@ -165,7 +165,7 @@ class Server:
             tunnel = self._tunnels.get(group)
             if tunnel is not None:
                 tunnel.sender.enqueue_packets(packets, now)
-                if not tunnel.run_planes(now):
+                if not tunnel.push(now):
                     self._waiting[tunnel] = None
         if self._waiting:
             self._turn()
@@ -281,7 +281,7 @@ class Server:
         moved = 0
         for tunnel in list(self._waiting):
             moved += tunnel.sender.flush(now)
-            tunnel.run_planes(now)
+            tunnel.push(now)
             if not tunnel.sender.backlog:
                 del self._waiting[tunnel]
         return moved

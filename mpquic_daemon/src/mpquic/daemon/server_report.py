@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpquic.proto.path import PathState
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mpquic.daemon.server_connection import ServerConnection
     from mpquic.daemon.server_tunnel import ServerTunnel
+    from mpquic.daemon.stripe_plane import StripePlane
     from mpquic.proto.groups import Group, GroupTable
 
 
@@ -40,9 +43,17 @@ def paths(
                     "rx_bytes": counters.rx_bytes,
                     "transport_mode": "reliable" if session.path.reliable else "datagram",
                     "max_datagram_size": member.connection.link.max_datagram_size,
+                    "stripe": stripe(member.connection.plane),
                 }
             )
     return rows
+
+
+def stripe(plane: StripePlane | None) -> dict[str, object] | None:
+    """Return the numbers of a striped data plane, None where there is none."""
+    if plane is None:
+        return None
+    return {"carries": plane.path.state is PathState.UP, **plane.session.counters()}
 
 
 def names(connection: ServerConnection) -> dict[str, object]:

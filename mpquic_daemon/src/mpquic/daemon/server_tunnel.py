@@ -54,11 +54,12 @@ class ServerTunnel:
         self.planes.remove(plane)
         self.scheduler.remove(plane.path)
 
-    def run_planes(self, now: float) -> bool:
+    def push(self, now: float) -> bool:
         """Let striped data planes take what waits; False when none carries."""
+        carried = False
         for plane in self.planes:
-            plane.run(now)
-        return any(plane.path.state is PathState.UP for plane in self.planes)
+            carried |= plane.push(now)
+        return carried
 
     def remove(self, session: Session) -> None:
         """Don't use it any more."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mpquic.config import ServerConfig
     from mpquic.daemon.stripe_plane import Deliver
+    from mpquic.net.udp import Address
     from mpquic.proto.control import StripeRequest
     from mpquic.proto.stripe.receiver import Datagrams
     from mpquic.proto.stripe.session import Outgoing
@@ -34,14 +35,16 @@ class ServerStripe(StripePlane):
         session: StripeSession,
         sender: TunnelSender,
         deliver: Deliver,
-        send: Callable[[list[Outgoing]], None],
+        send: Callable[[list[bytes], Address], SendStatus],
     ) -> None:
         self._send = send
         super().__init__(name, session, sender, deliver)
 
     def transmit(self, outgoing: list[Outgoing]) -> None:
         """Send each run to where its pipe was heard from."""
-        self._send(outgoing)
+        for _, address, datagrams in outgoing:
+            if address is not None and self._send(datagrams, address) is SendStatus.TOO_LARGE:
+                self.session.on_too_large(max(map(len, datagrams)), self._loop.time())
 
 
 class StripeListener:
@@ -51,8 +54,13 @@ class StripeListener:
         self._loop = asyncio.get_running_loop()
         self.port = config.stripe_bind_port
         self.socket = UdpSocket(
-            (config.bind_address or "::", self.port), device=config.bind_device, gso=config.udp_gso, reads=8
+            (config.bind_address or "::", self.port),
+            device=config.bind_device,
+            gso=config.udp_gso,
+            reads=8,
+            probes_mtu=True,
         )
+        self._largest = config.max_datagram_size
         self.table: SessionTable[ServerStripe] = SessionTable(os.urandom)
         self._writing = False
         self._loop.add_reader(self.socket.fileno(), self._on_readable)
@@ -67,7 +75,7 @@ class StripeListener:
             return None
         number, secret = room
         try:
-            settings = stripe_config(request, suite)
+            settings = stripe_config(request, suite, self._largest)
         except ValueError:
             return None
         session = StripeSession(settings, number, secret, self._loop.time(), client=False)
@@ -96,13 +104,12 @@ class StripeListener:
         for plane, batch in batches.items():
             plane.receive(batch, now)
 
-    def _transmit(self, outgoing: list[Outgoing]) -> None:
-        for _, address, datagrams in outgoing:
-            if address is not None:
-                self.socket.send_batch(datagrams, address)
-        if self.socket.wants_write and not self._writing:
+    def _transmit(self, datagrams: list[bytes], address: Address) -> SendStatus:
+        status = self.socket.send_batch(datagrams, address)
+        if status is SendStatus.BLOCKED and not self._writing:
             self._writing = True
             self._loop.add_writer(self.socket.fileno(), self._on_writable)
+        return status
 
     def _on_writable(self) -> None:
         if self.socket.resume() is not SendStatus.BLOCKED:

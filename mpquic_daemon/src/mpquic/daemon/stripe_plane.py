@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mpquic.net.udp import SendStatus, UdpSocket
 from mpquic.proto.path import PathState
 from mpquic.proto.stripe.adaptive import FecMode
-from mpquic.proto.stripe.config import StripeConfig
+from mpquic.proto.stripe.config import MIN_DATAGRAM, StripeConfig
 from mpquic.proto.stripe.keys import Suite
 from mpquic.proto.stripe.path import StripePath
 from mpquic.proto.stripe.session import StripeSession
@@ -30,19 +30,24 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.session import Outgoing
     from mpquic.proto.tunnel import TunnelSender
 
-LATEST = 0.0002
-"""Seconds by which a timer may be later than it should: it isn't set anew for less."""
+SOON = 0.001
+"""Seconds: a timer that fires so soon isn't set anew for something that is due earlier. The event loop's own clock has
+no finer steps."""
 
 
 Deliver = Callable[["list[Carried]", float], None]
 """Takes frames that came from the peer, and the time."""
 
 
-def stripe_config(request: StripeRequest, suite: int) -> StripeConfig:
-    """Return the settings of a session; ValueError when a peer asks for what doesn't exist."""
+def stripe_config(request: StripeRequest, suite: int, largest: int) -> StripeConfig:
+    """Return the settings of a session of which this end sends UDP payloads of `largest` bytes at most.
+
+    Each end finds out by itself what the path takes. Raises ValueError when a peer asks for what doesn't exist.
+    """
     return StripeConfig(
         pipes=request.pipes,
-        datagram_size=request.datagram_size,
+        datagram_size=min(largest, request.datagram_size),
+        initial_datagram_size=MIN_DATAGRAM,
         data_shards=request.data_shards,
         parity_shards=request.parity_shards,
         fec=FecMode(request.fec),
@@ -68,23 +73,27 @@ class StripePlane:
         frames = self.session.receive(batch, now)
         if frames:
             self._deliver(frames, now)
-        self.run(now)
+        self.push(now)
 
-    def run(self, now: float) -> None:
-        """Do what is due, send what may leave, and set the timer."""
-        session = self.session
-        due = session.next_time(now)
-        if due is not None and due <= now:
-            waited = session.poll(now)
-            if waited:
-                self._deliver(waited, now)
-        self.path.state = PathState.UP if session.ready(now) else PathState.DOWN
-        self._sender.flush(now)
-        outgoing = session.take_outgoing()
+    def push(self, now: float) -> bool:
+        """Send what waits and may leave; False when no pipe carries, so that another path is wanted."""
+        if self._sender.waiting:
+            self._sender.flush(now)
+        outgoing = self.session.take_outgoing()
         if outgoing:
             self.transmit(outgoing)
-        again = session.send_time(now) if self._sender.backlog else None
-        self._schedule(session.next_time(now), again, now)
+        if self._due > now + SOON:
+            self._schedule(now)
+        return self.path.state is PathState.UP
+
+    def run(self, now: float) -> None:
+        """Do what time asks for, then `push`."""
+        session = self.session
+        waited = session.poll(now)
+        if waited:
+            self._deliver(waited, now)
+        self.path.state = PathState.UP if session.ready(now) else PathState.DOWN
+        self.push(now)
 
     def transmit(self, outgoing: list[Outgoing]) -> None:
         """Send datagrams."""
@@ -97,14 +106,18 @@ class StripePlane:
             self._timer = None
         self.path.state = PathState.DOWN
 
-    def _schedule(self, first: float | None, second: float | None, now: float) -> None:
-        due = min(first if first is not None else float("inf"), second if second is not None else float("inf"))
+    def _schedule(self, now: float) -> None:
+        """Set the timer to what is due first: the session's own business, or room for what waits."""
+        due = self.session.next_time(now)
+        again = self.session.send_time(now) if self._sender.waiting else None
+        if due is None or (again is not None and again < due):
+            due = again
+        if due is None or due >= self._due:
+            return
         if self._timer is not None:
-            if due >= self._due - LATEST:
-                return  # It fires early enough, and looks again.
             self._timer.cancel()
         self._due = due
-        self._timer = None if due == float("inf") else self._loop.call_at(max(due, now + LATEST), self._on_timer)
+        self._timer = self._loop.call_at(due, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -125,7 +138,7 @@ class ClientStripe(StripePlane):
         deliver: Deliver,
     ) -> None:
         now = asyncio.get_running_loop().time()
-        settings = stripe_config(request, grant.suite)
+        settings = stripe_config(request, grant.suite, config.max_datagram_size)
         session = StripeSession(settings, grant.session, grant.secret, now, client=True)
         super().__init__(path.name, session, sender, deliver)
         any_address = "::" if path.family == socket.AF_INET6 else "0.0.0.0"
@@ -139,6 +152,7 @@ class ClientStripe(StripePlane):
                     peer=(path.remote_addr, grant.port),
                     gso=config.udp_gso,
                     dual_stack=False,
+                    probes_mtu=True,
                 )
                 self.sockets.append(pipe)
                 self._ready.register(pipe.fileno(), select.EPOLLIN)
@@ -154,13 +168,18 @@ class ClientStripe(StripePlane):
         batch: list[Datagrams] = []
         for fd, _ in self._ready.poll(0):
             batch += [(data, segment, None) for data, segment, _ in self.sockets[self._pipe_of[fd]].recv_batch()]
-        self.receive(batch, self._loop.time())
+        # What two pipes have brought is in the order of the pipes, not in that of the sender.
+        ordered = self.session.receiver.in_order(batch) if len(batch) > 1 else batch
+        self.receive(ordered, self._loop.time())
 
     def transmit(self, outgoing: list[Outgoing]) -> None:
         """Send each run on the socket of its pipe."""
         for number, _, datagrams in outgoing:
             pipe = self.sockets[number]
-            if pipe.send_batch(datagrams) is SendStatus.BLOCKED and number not in self._blocked:
+            status = pipe.send_batch(datagrams)
+            if status is SendStatus.TOO_LARGE:
+                self.session.on_too_large(max(map(len, datagrams)), self._loop.time())
+            elif status is SendStatus.BLOCKED and number not in self._blocked:
                 self._blocked.add(number)
                 self._loop.add_writer(pipe.fileno(), self._on_writable, number)
 

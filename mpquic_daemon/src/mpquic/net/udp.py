@@ -110,7 +110,8 @@ class UdpSocket:
     `local` is (host, port); host "::" with `dual_stack` takes IPv4 too. With `peer` the socket is connected: the kernel
     fixes route and source address then, so that a change of either asks for a new socket. A socket that is bound to no
     address answers each peer from the address to which that peer has sent last: the kernel would take one by the route,
-    and a NAT or a connected socket on the other side would refuse it. Raises OSError when the socket can't be made now
+    and a NAT or a connected socket on the other side would refuse it. With `probes_mtu` datagrams leave whatever path MTU
+    the kernel has been told: their sender finds it out by himself (RFC 8899). Raises OSError when the socket can't be made now
     (no such device, address or route).
     """
 
@@ -123,6 +124,7 @@ class UdpSocket:
         gso: OffloadMode = "auto",
         dual_stack: bool = True,
         reads: int = 4,
+        probes_mtu: bool = False,
     ) -> None:
         family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
         self.counters = UdpCounters()
@@ -135,7 +137,8 @@ class UdpSocket:
         self._gso = gso == "on" or (gso == "auto" and offload.segmentation_works() is not False)
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
-            self._configure(family, device, dual_stack=dual_stack, gro=gso != "off")
+            discovery = offload.IP_PMTUDISC_PROBE if probes_mtu else offload.IP_PMTUDISC_DO
+            self._configure(family, device, dual_stack=dual_stack, gro=gso != "off", discovery=discovery)
             self._socket.bind(local)
             if peer is not None:
                 self._socket.connect(peer)
@@ -146,7 +149,9 @@ class UdpSocket:
             self._socket.close()
             raise
 
-    def _configure(self, family: socket.AddressFamily, device: str | None, *, dual_stack: bool, gro: bool) -> None:
+    def _configure(
+        self, family: socket.AddressFamily, device: str | None, *, dual_stack: bool, gro: bool, discovery: int
+    ) -> None:
         sock = self._socket
         if device is not None:
             # Without privilege a socket may be bound to a device once (Linux 5.7).
@@ -156,9 +161,9 @@ class UdpSocket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not dual_stack))
-            sock.setsockopt(socket.IPPROTO_IPV6, offload.IPV6_MTU_DISCOVER, offload.IP_PMTUDISC_DO)
+            sock.setsockopt(socket.IPPROTO_IPV6, offload.IPV6_MTU_DISCOVER, discovery)
         if family == socket.AF_INET or dual_stack:
-            sock.setsockopt(socket.IPPROTO_IP, offload.IP_MTU_DISCOVER, offload.IP_PMTUDISC_DO)
+            sock.setsockopt(socket.IPPROTO_IP, offload.IP_MTU_DISCOVER, discovery)
         if gro:
             try:
                 sock.setsockopt(SOL_UDP, UDP_GRO, 1)
@@ -293,13 +298,13 @@ class UdpSocket:
         if not size:
             return start + 1
         limit = min(len(datagrams), start + min(offload.MAX_SEGMENTS, max(1, offload.MAX_SEGMENTED_BYTES // size)))
-        stop = start + 1
-        while stop < limit:
-            length = len(datagrams[stop])
-            if length != size:
-                return stop + 1 if 0 < length < size else stop
-            stop += 1
-        return stop
+        sizes = list(map(len, datagrams[start:limit]))
+        equal = sizes.count(size)
+        if equal == len(sizes):
+            return limit
+        if equal != len(sizes) - 1 or sizes[-1] == size:
+            equal = next(place for place, length in enumerate(sizes) if length != size)
+        return start + equal + (0 < sizes[equal] < size)
 
     def _send_group(self, group: Sequence[bytes], address: Address | None) -> SendStatus:
         if len(group) == 1:

@@ -70,7 +70,7 @@ class SequenceWindow:
         return self.add(expand_sequence(low32, self.highest))
 
     def add_low_run(self, low32: int, count: int) -> bool:
-        """Enter `count` numbers, the first by its low 32 bits, if that one is due; False, and none entered, otherwise."""
+        """Enter `count` numbers from the one with these low bits on, if it is due; False, and none entered, if not."""
         due = self.highest + 1
         if due & 0xFFFFFFFF != low32:
             return False

@@ -119,7 +119,7 @@ def transport(packet: Buffer) -> tuple[int, int, bool]:
         if protocol not in (_HOP_BY_HOP, _ROUTING, _DESTINATION_OPTIONS):
             break
         if offset + 8 > size:
-            return -1, offset, False
+            return -1, min(offset, size), False
         protocol, offset, direct = packet[offset], offset + 8 + 8 * packet[offset + 1], False
     if protocol == _FRAGMENT or offset > size:
         return -1, min(offset, size), False

@@ -22,7 +22,8 @@ class ClassQueue:
     MAX_PACKET = 1514
 
     def __init__(self, *, max_bytes: int = 1 << 20, target: float = 0.005, interval: float = 0.1) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
+        """Payload that fits; may be changed."""
         self._target = target
         self._interval = interval
         self._entries: deque[tuple[float, Packet]] = deque()
@@ -43,7 +44,7 @@ class ClassQueue:
     def push(self, packet: Packet, now: float) -> bool:
         """Append a packet; False when it does not fit and is lost."""
         size = len(packet.payload)
-        if self.bytes + size > self._max_bytes:
+        if self.bytes + size > self.max_bytes:
             self.overflow_drops += packet.segments
             return False
         self.bytes += size

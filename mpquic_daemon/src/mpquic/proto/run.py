@@ -29,7 +29,18 @@ class SegmentRun:
     payload: one part with all of it where it is sent, one for each segment where it has arrived.
     """
 
-    __slots__ = ("count", "gso_size", "head", "layout", "offset", "parts", "sequence", "skip", "traffic_class")
+    __slots__ = (
+        "_payload_size",
+        "count",
+        "gso_size",
+        "head",
+        "layout",
+        "offset",
+        "parts",
+        "sequence",
+        "skip",
+        "traffic_class",
+    )
 
     def __init__(
         self,
@@ -52,11 +63,14 @@ class SegmentRun:
         self.sequence = sequence
         self.count = count
         self.traffic_class = traffic_class
+        self._payload_size = 0
 
     @property
     def payload_size(self) -> int:
-        """Octets of payload in all segments together."""
-        return sum(map(len, self.parts)) - self.skip * len(self.parts)
+        """Octets of payload in all segments together; not to be asked for before the run is complete."""
+        if not self._payload_size:
+            self._payload_size = sum(map(len, self.parts)) - self.skip * len(self.parts)
+        return self._payload_size
 
     @property
     def size(self) -> int:

@@ -38,6 +38,10 @@ _NEW, _DUPLICATE = Arrival.NEW, Arrival.DUPLICATE
 
 Buffer = bytes | bytearray | memoryview
 
+QUEUE_BYTES = 1 << 20
+QUEUE_TIME = 0.03
+"""Seconds of a path's rate that a class queue holds at least: room for the bursts of a quick path. CoDel keeps the delay
+short, not this bound."""
 RECEIVE_WINDOW = 1 << 16
 """Sequence numbers that a receiver remembers: pipes and paths may be as far apart as this, at their highest rate."""
 
@@ -136,6 +140,11 @@ class TunnelSender:
         waiting = sum(queue.bytes for queue in self.queues.values())
         return waiting + sum(frame.size for _, _, frames in self._pending.values() for frame in frames)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether anything waits: cheaper than `backlog`."""
+        return bool(self._pending) or any(self.queues.values())
+
     def restart(self) -> None:
         """Begin a new session: sequence numbers start anew, what waits under old ones is dropped."""
         self._sequence = SequenceCounter()
@@ -158,6 +167,8 @@ class TunnelSender:
     def _flush_class(self, traffic_class: int, queue: ClassQueue, now: float) -> int:
         total = 0
         while True:
+            if not queue and traffic_class not in self._pending:
+                return total
             path = self._scheduler.select(traffic_class)
             if path is None:
                 self._age(traffic_class, queue, now)
@@ -165,6 +176,7 @@ class TunnelSender:
             budget = path.budget(now)
             if budget <= 0:
                 return total
+            queue.max_bytes = max(QUEUE_BYTES, int(path.rate * QUEUE_TIME))
             frames = self._frames(traffic_class, queue, path, budget, now)
             if not frames:
                 return total

@@ -7,7 +7,7 @@ import random
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-from mpquic.proto.frame import Frame
+from mpquic.proto.frame import BASE_HEADER_SIZE, Frame
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.session import StripeSession
 
@@ -18,7 +18,10 @@ UDP_OVERHEAD = 28
 
 @dataclass
 class Weather:
-    """One direction. Rate in bytes per second on the wire, times in seconds, shares 0.0 to 1.0."""
+    """One direction. Rate in bytes per second on the wire, times in seconds, shares 0.0 to 1.0.
+
+    Packets above `mtu` bytes, IP header included, vanish beyond the bottleneck and nobody is told.
+    """
 
     rate: float = 2.5e6
     delay: float = 0.015
@@ -28,6 +31,7 @@ class Weather:
     duplicate: float = 0.0
     reorder: float = 0.0
     pipe_rate: float | None = None
+    mtu: int | None = None
     dead_pipes: set[int] = field(default_factory=set)
 
 
@@ -44,6 +48,7 @@ class Link:
         self.sent = 0
         self.sent_bytes = 0
         self.tail_drops = 0
+        self.too_large = 0
         self.captured: deque[tuple[int, bytes]] = deque(maxlen=10_000)
 
     def send(self, pipe: int, datagram: bytes, now: float) -> None:
@@ -64,6 +69,9 @@ class Link:
         if weather.pipe_rate is not None:
             done = self._pipe_busy[pipe] = start + size / weather.pipe_rate
         self.captured.append((pipe, datagram))
+        if weather.mtu is not None and size > weather.mtu:
+            self.too_large += 1
+            return
         copies = 2 if rng.random() < weather.duplicate else 1
         for _ in range(copies):
             if rng.random() < weather.loss:
@@ -87,7 +95,7 @@ class Link:
 
 
 class Host:
-    """One end with a source of frames and a memory of what arrived."""
+    """One end with a source of frames and a memory of what arrived. Frames have `frame_size` bytes, or what fits."""
 
     def __init__(self, session: StripeSession, out: Link, incoming: Link) -> None:
         self.session = session
@@ -97,6 +105,7 @@ class Host:
         self.backlog = 0
         self.traffic_class = 1
         self.frame_size = 1380
+        self.sizes: dict[int, int] = {}
         self.tcp = False
         self.out_of_order = 0
         self.last_new = -1
@@ -107,7 +116,7 @@ class Host:
         self.latencies: list[float] = []
 
     def _payload(self, sequence: int) -> bytes:
-        return (_segment if self.tcp else _datagram)(sequence, self.frame_size)
+        return (_segment if self.tcp else _datagram)(sequence, self.sizes.get(sequence, self.frame_size))
 
     def offer(self, count: int) -> None:
         """Put frames into the queue in front of the session."""
@@ -118,7 +127,9 @@ class Host:
             budget = self.session.budget(now)
             if budget <= 0:
                 break
-            count = min(self.backlog, max(1, budget // self.frame_size), 64)
+            size = min(self.frame_size, self.session.shard_capacity - BASE_HEADER_SIZE)
+            count = min(self.backlog, max(1, budget // size), 64)
+            self.sizes.update(dict.fromkeys(range(self.next_sequence, self.next_sequence + count), size))
             frames = [
                 Frame(
                     self._payload(self.next_sequence + place),

@@ -56,15 +56,15 @@ def test_a_report_comes_each_five_milliseconds_and_sooner_when_much_arrives() ->
     assert reporter.next_time() is None
     window.add(0)
     reporter.on_shards(1, 0, highest_rose=True, now=1.0)
-    assert reporter.next_time() == 1.0
-    assert decode_report(reporter.build(1.0)) == Report(0, 0.0, 1, [(0, 0)], [])
+    assert reporter.next_time() == pytest.approx(1.005)
+    assert decode_report(reporter.build(1.005)) == Report(0, 0.005, 1, [(0, 0)], [])
     assert reporter.next_time() is None
     for number in (1, 2):
         window.add(number)
-    reporter.on_shards(2, 1, highest_rose=True, now=1.0001)
-    assert reporter.next_time() == pytest.approx(1.005)
-    reporter.on_shards(62, 3, highest_rose=True, now=1.0002)
-    assert reporter.next_time() == pytest.approx(1.001)
+    reporter.on_shards(2, 1, highest_rose=True, now=1.006)
+    assert reporter.next_time() == pytest.approx(1.011)
+    reporter.on_shards(62, 3, highest_rose=True, now=1.0062)
+    assert reporter.next_time() == pytest.approx(1.007)
 
 
 def test_each_number_is_in_four_reports_and_its_delay_is_told() -> None:

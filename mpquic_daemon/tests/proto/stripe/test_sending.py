@@ -190,6 +190,8 @@ def test_a_path_that_carries_less_is_given_less() -> None:
         ({"pipes": 0}, "pipes"),
         ({"pipes": 17}, "pipes"),
         ({"datagram_size": 1199}, "datagram_size"),
+        ({"initial_datagram_size": 1199}, "initial_datagram_size"),
+        ({"initial_datagram_size": 1453}, "initial_datagram_size: at most"),
         ({"data_shards": 0}, "data_shards"),
         ({"data_shards": 65, "parity_shards": 1}, "data_shards"),
         ({"data_shards": 64, "parity_shards": 65}, "parity_shards"),

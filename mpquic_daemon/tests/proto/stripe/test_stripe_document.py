@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from mpquic.proto.stripe import adaptive, keys, pipes, replay, reports, wire
-from mpquic.proto.stripe.config import StripeConfig
+from mpquic.proto.stripe import adaptive, keys, pipes, pmtu, replay, reports, wire
+from mpquic.proto.stripe.config import MIN_DATAGRAM, StripeConfig
 from mpquic.proto.stripe.fec import parity
 from mpquic.proto.stripe.keys import EpochKey, Opener, Sealer, Suite, direction_secret, expand_label
 from mpquic.proto.stripe.reports import Report, decode_report, encode_report
@@ -109,5 +109,11 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         f"REGISTER every {pipes.REGISTER_INTERVAL} s",
         f"came within {pipes.DEAD_AFTER} s",
         f"as costs {adaptive.ParityPolicy.WASTE} of goodput",
+        f"at most {pmtu.MAX_ANSWERS} are given in a second",
+        f"between {MIN_DATAGRAM} octets and",
+        f"until less than {pmtu.STEP} octets are in doubt",
+        f"when {pmtu.MAX_PROBES} of the small ones, {pmtu.PROBE_INTERVAL} s apart at least",
+        f"{pmtu.LARGE_LOSSES} large shards lost in a row",
+        f"tried after {pmtu.FIRST_RAISE:.0f} s, then after twice that, up to {pmtu.RAISE_INTERVAL:.0f} s",
     ):
         assert phrase in text, phrase

@@ -12,14 +12,14 @@ MIN_DATAGRAM = 1200
 MAX_DATAGRAM = 65000
 
 
-def check_datagram_size(size: int) -> None:
+def check_datagram_size(size: int, name: str = "datagram_size") -> None:
     """Refuse a UDP payload that no path has to carry, or that none can.
 
     Raises:
         ValueError: it is out of range.
     """
     if not MIN_DATAGRAM <= size <= MAX_DATAGRAM:
-        raise ValueError(f"datagram_size: {MIN_DATAGRAM} to {MAX_DATAGRAM} bytes")
+        raise ValueError(f"{name}: {MIN_DATAGRAM} to {MAX_DATAGRAM} bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,9 @@ class StripeConfig:
 
     pipes: int = 4
     datagram_size: int = 1452
-    """UDP payload of a full datagram, until path MTU discovery knows better (`StripeSession.resize`)."""
+    """UDP payload of a full datagram. With path MTU discovery the most that it tries: what the local link takes."""
+    initial_datagram_size: int | None = None
+    """What discovery begins with and falls back to (pmtu.py). None: no discovery, `datagram_size` from the start."""
     data_shards: int = 10
     parity_shards: int = 2
     fec: FecMode = FecMode.ADAPTIVE
@@ -48,6 +50,10 @@ class StripeConfig:
         if not 1 <= self.pipes <= MAX_PIPES:
             raise ValueError(f"pipes: 1 to {MAX_PIPES}")
         check_datagram_size(self.datagram_size)
+        if self.initial_datagram_size is not None:
+            check_datagram_size(self.initial_datagram_size, "initial_datagram_size")
+            if self.initial_datagram_size > self.datagram_size:
+                raise ValueError("initial_datagram_size: at most datagram_size")
         if self.data_shards < 1 or self.parity_shards < 0 or self.data_shards + self.parity_shards > MAX_GROUP:
             raise ValueError(f"data_shards and parity_shards: at least 1 and 0, at most {MAX_GROUP} together")
         if self.data_shards > MAX_GROUP // 2:

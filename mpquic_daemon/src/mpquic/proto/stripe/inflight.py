@@ -109,6 +109,18 @@ class InFlight:
                 return batch, batch.state.rindex(FLYING)
         return None
 
+    def carried(self, size: int, after: int) -> bool:
+        """True when a shard of at least `size` bytes that left after shard `after` is known to have arrived.
+
+        What is settled is soon forgotten, so ask when a loss has just been found.
+        """
+        for batch in reversed(self._batches):
+            if batch.first + batch.count <= after:
+                return False
+            if any(state == ARRIVED and one >= size for state, one in zip(batch.state, batch.sizes, strict=True)):
+                return True
+        return False
+
     def mark_app_limited(self) -> None:
         """The sender had less to send than it might: samples until now's flight has landed say nothing of the link."""
         self._app_limited_until = max(self.delivered + self.bytes, 1)
@@ -250,11 +262,11 @@ class InFlight:
         self._trim(now, rtt)
         return found
 
-    def declare_all_lost(self) -> int:
-        """Nothing has been heard for so long that whatever is on its way has perished."""
+    def declare_all_lost(self, *, above: int = 0) -> int:
+        """Whatever is on its way has perished, of batches in which every shard is larger than `above` bytes."""
         found = 0
         for batch in self._batches:
-            if batch.flying:
+            if batch.flying and min(batch.sizes) > above:
                 found += self._mark_lost(batch, batch.first + batch.count - 1, None)
         self.loss_time = None
         return found

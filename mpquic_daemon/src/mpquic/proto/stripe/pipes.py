@@ -75,10 +75,17 @@ class Pipes:
         self._client = client
         self.all = [Pipe(number, now) for number in range(count)]
         self.moved = 0
+        self._alive: list[Pipe] = []
+        self._alive_until = now
+        self._next_ask = now
 
     def alive(self, now: float) -> list[Pipe]:
-        """The pipes that carry."""
-        return [pipe for pipe in self.all if pipe.alive(now)]
+        """The pipes that carry. Asked for with every packet, so it is found anew only when it may have changed."""
+        if now >= self._alive_until:
+            self._alive = [pipe for pipe in self.all if pipe.alive(now)]
+            ends = [pipe.confirmed_at + DEAD_AFTER for pipe in self._alive if pipe.confirmed_at is not None]
+            self._alive_until = min(ends, default=float("inf"))
+        return self._alive
 
     def on_packet(self, number: int, packet: int, address: Address | None) -> None:
         """An authenticated shard arrived on pipe `number`; its number `packet` orders those of the pipe."""
@@ -111,7 +118,7 @@ class Pipes:
             return None
         pipe = self.all[number]
         if not pipe.alive(now):
-            pipe.next_ask = now  # tell the server at once that it may use this pipe
+            pipe.next_ask = self._next_ask = now  # tell the server at once that it may use this pipe
         self._confirm(pipe, now)
         rtt = max(now - stamp, 1e-6)
         pipe.rtt.add(rtt)
@@ -122,6 +129,7 @@ class Pipes:
             # What it did not send while it was dead must not be made up for when it returns.
             pipe.sent_bytes = max(other.sent_bytes for other in self.all)
         pipe.confirmed_at = at
+        self._alive_until = float("-inf")
 
     def choose(self, alive: list[Pipe], size: int) -> Pipe:
         """Return the pipe that has sent least, and count `size` bytes to it."""
@@ -132,7 +140,9 @@ class Pipes:
     def due(self, now: float) -> list[Pipe]:
         """Pipes on which a client asks now; each is then due again after its interval."""
         asking: list[Pipe] = []
-        for pipe in self.all if self._client else ():
+        if not self._client or now < self._next_ask:
+            return asking
+        for pipe in self.all:
             if now < pipe.next_ask:
                 continue
             alive = pipe.alive(now)
@@ -140,11 +150,12 @@ class Pipes:
                 pipe.confirmed_at = None
             pipe.next_ask = now + (KEEPALIVE_INTERVAL if alive else REGISTER_INTERVAL)
             asking.append(pipe)
+        self._next_ask = min(pipe.next_ask for pipe in self.all)
         return asking
 
     def next_time(self) -> float | None:
         """When `due` has something; None on a server."""
-        return min(pipe.next_ask for pipe in self.all) if self._client else None
+        return self._next_ask if self._client else None
 
 
 def _sent_bytes(pipe: Pipe) -> int:

@@ -24,6 +24,7 @@ from mpquic.proto.stripe.wire import (
     VERSION,
     PacketType,
     check_shape,
+    number_of,
 )
 
 if TYPE_CHECKING:
@@ -135,6 +136,11 @@ class StripeReceiver:
         if fresh:
             self.reporter.on_shards(fresh, self._lowest, highest_rose=window.highest > highest_before, now=now)
         return self._assembler.take(), control
+
+    def in_order(self, batch: list[Datagrams]) -> list[Datagrams]:
+        """Return reads of several sockets in the order in which the peer sent them, as far as their headers tell."""
+        due = self.window.highest + 1
+        return sorted(batch, key=lambda read: (number_of(read[0]) - due) & _LOW32)
 
     def _arrived(self, highest: int, count: int, pipe: int, address: Address | None) -> None:
         """Shards with the numbers up to `highest` have come in order."""

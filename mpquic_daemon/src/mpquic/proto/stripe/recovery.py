@@ -12,6 +12,7 @@ from mpquic.proto.stripe.inflight import InFlight, SentBatch
 
 if TYPE_CHECKING:
     from mpquic.proto.stripe.controller import Controller
+    from mpquic.proto.stripe.pmtu import PathMtu
     from mpquic.proto.stripe.reports import Report
 
 MAX_TIMEOUTS = 3
@@ -22,8 +23,9 @@ _INITIAL_RTT = 0.1
 class Recovery:
     """The sender's knowledge of what became of its shards. What has to be sent again waits in `arq`."""
 
-    def __init__(self, controller: Controller, now: float) -> None:
+    def __init__(self, controller: Controller, pmtu: PathMtu, now: float) -> None:
         self._controller = controller
+        self._pmtu = pmtu
         self.loss = LossMeter()
         self.rtt = RttEstimator()
         self.inflight = InFlight(self._on_lost, self._on_arrived, self._on_arrived_late)
@@ -81,6 +83,8 @@ class Recovery:
         self._now = now
         self._timeouts += 1
         target = self.inflight.newest_repeatable
+        if target is not None:
+            self._pmtu.on_stall(target[0].sizes[target[1]])
         if self._timeouts >= MAX_TIMEOUTS or target is None:
             self.loss.add(0, self.inflight.declare_all_lost())
             if target is not None:
@@ -95,14 +99,23 @@ class Recovery:
         index = batch.index + place if batch.data_shards else 0
         return Repair(batch.first + place, batch.bodies[place], index, batch.data_shards, None, now, now)
 
+    def on_shrunk(self, size: int, now: float) -> None:
+        """The path carries no more than `size` bytes: larger shards on their way are lost, and not by congestion."""
+        self._now = now
+        self.inflight.declare_all_lost(above=size)
+        self._timeouts = 0
+        self._progress_at = now
+
     def _detect(self, sample: AckSample, now: float) -> None:
-        self.inflight.detect(sample, now, max(self.smoothed_rtt, self.rtt.latest or 0.0))
+        if self.inflight.detect(sample, now, max(self.smoothed_rtt, self.rtt.latest or 0.0)):
+            self._pmtu.weigh(self.inflight.carried)
         self.loss.add(sample.delivered_shards, sample.lost_shards)
         sample.in_flight = self.inflight.bytes
         self._controller.on_ack(sample)
 
     def _on_lost(self, batch: SentBatch, place: int) -> None:
         now, rtt, group = self._now, self.smoothed_rtt, batch.group
+        self._pmtu.on_lost(batch.first + place, batch.sizes[place], now)
         if group is not None:
             group.lost += 1
         if batch.repairs is not None:

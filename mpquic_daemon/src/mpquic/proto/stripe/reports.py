@@ -20,7 +20,7 @@ MIN_INTERVAL = 0.005
 """Seconds between reports, but see `EAGER_SHARDS`."""
 EAGER_SHARDS = 64
 """So many shards bring the report forward, to no less than `EAGER_INTERVAL` after the last."""
-EAGER_INTERVAL = 0.001
+EAGER_INTERVAL = 0.002
 OVERLAP = 4
 """Each number is reported by so many reports, since reports are lost too."""
 MAX_RANGES = 256
@@ -180,7 +180,8 @@ class Reporter:
             return None
         if self._unreported >= EAGER_SHARDS:
             return max(self._unreported_since, self._last_sent + EAGER_INTERVAL)
-        return max(self._unreported_since, self._last_sent + MIN_INTERVAL)
+        # Not at once even after a pause: what answers the packet that has come shall leave before its report.
+        return self._unreported_since + MIN_INTERVAL
 
     def build(self, now: float) -> bytes:
         """Return the body of the report that is due."""

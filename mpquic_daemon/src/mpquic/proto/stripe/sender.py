@@ -11,6 +11,7 @@ from mpquic.proto.stripe.arq import SentGroup
 from mpquic.proto.stripe.fec import parity
 from mpquic.proto.stripe.inflight import SentBatch
 from mpquic.proto.stripe.pacer import Pacer
+from mpquic.proto.stripe.pmtu import PathMtu
 from mpquic.proto.stripe.recovery import Recovery
 from mpquic.proto.stripe.shard import bundle, flow_label
 from mpquic.proto.stripe.wire import OVERHEAD, REPAIR_PREFIX, PacketType
@@ -66,8 +67,9 @@ class StripeSender:
         self.pacer = Pacer(controller.pacing_rate, now)
         self.policy = ParityPolicy(config.fec, config.data_shards, config.parity_shards, config.max_overhead)
         self.overhead = OverheadBudget(config.max_overhead)
-        self.recovery = Recovery(controller, now)
-        self.datagram_size = config.datagram_size
+        self.pmtu = PathMtu(config.initial_datagram_size or config.datagram_size, config.datagram_size, now)
+        self.recovery = Recovery(controller, self.pmtu, now)
+        self.datagram_size = self.pmtu.size
         self._group: _OpenGroup | None = None
         self._outgoing: list[tuple[Pipe, list[bytes]]] = []
         self.data_shards = 0
@@ -231,7 +233,8 @@ class StripeSender:
         traffic_class: int,
         group: SentGroup | None,
     ) -> None:
-        batch = SentBatch(self._sealer.next_shard, [len(body) + OVERHEAD for body in bodies], now)
+        sizes = list(map(OVERHEAD.__add__, map(len, bodies)))
+        batch = SentBatch(self._sealer.next_shard, sizes, now)
         alive = self._pipes.alive(now)
         for start in range(0, len(bodies), RUN):
             run = bodies[start : start + RUN]

@@ -13,6 +13,14 @@ from mpquic.proto.stripe.config import check_datagram_size
 from mpquic.proto.stripe.hold import FlowHold, hold_time
 from mpquic.proto.stripe.keys import KeyLimitError, Opener, Sealer, direction_secret
 from mpquic.proto.stripe.pipes import Keepalive, Pipes, decode_keepalive, encode_keepalive
+from mpquic.proto.stripe.pmtu import (
+    AnswerLimit,
+    PathMtuState,
+    decode_probe,
+    decode_probe_ack,
+    encode_probe,
+    encode_probe_ack,
+)
 from mpquic.proto.stripe.receiver import ControlPacket, StripeReceiver
 from mpquic.proto.stripe.reports import ReportError, decode_report
 from mpquic.proto.stripe.sender import StripeSender
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
     from mpquic.proto.path import Carried
     from mpquic.proto.stripe.config import StripeConfig
     from mpquic.proto.stripe.controller import Controller
-    from mpquic.proto.stripe.pipes import Address
+    from mpquic.proto.stripe.pipes import Address, Pipe
     from mpquic.proto.stripe.receiver import Datagrams
 
 _INITIAL_RTT = 0.1
@@ -43,6 +51,10 @@ class StripeSession:
 
     Usage: `receive` what arrives, `poll` when `next_time` says, `send` while `budget` is positive; after any of them
     send what `take_outgoing` returns.
+
+    With `config.initial_datagram_size` it finds out what the path carries (`pmtu`, with its state and size), and
+    `shard_capacity` follows. Datagrams must then leave unfragmented and unjudged by the kernel's own idea of the path
+    (IP_PMTUDISC_PROBE), and a refusal of the kernel goes to `on_too_large`.
     """
 
     def __init__(
@@ -63,8 +75,10 @@ class StripeSession:
         self._sealer = Sealer(config.suite, direction_secret(secret, from_client=client), session, now)
         self._opener = Opener(config.suite, direction_secret(secret, from_client=not client))
         self.sender = StripeSender(config, self._sealer, self.pipes, controller(config.datagram_size, now), now)
+        self.pmtu = self.sender.pmtu
         self.receiver = StripeReceiver(session, self._opener, self.pipes)
         self.hold = FlowHold() if in_order else None
+        self._answers = AnswerLimit()
         self._outgoing: list[Outgoing] = []
         self.heard_at = now
         self.round_trip_at: float | None = None
@@ -73,6 +87,7 @@ class StripeSession:
         """True when an epoch is used up and unconfirmed: the control connection has to hand out a new session."""
         self.reports_sent = 0
         self.reports_received = 0
+        self.probes_sent = 0
 
     @property
     def rtt(self) -> float | None:
@@ -109,6 +124,10 @@ class StripeSession:
             "spurious": inflight.spurious,
             "reordering": inflight.reordering,
             "probes": sender.probes,
+            "datagram_size": sender.datagram_size,
+            "path_mtu": self.pmtu.state.value,
+            "path_mtu_probes": self.probes_sent,
+            "black_holes": self.pmtu.black_holes,
             "oversized": sender.oversized,
             "received_shards": receiver.shards,
             "repaired": receiver.decoder.repaired,
@@ -126,11 +145,18 @@ class StripeSession:
     def resize(self, datagram_size: int) -> None:
         """The path carries UDP payloads of another size from now on. Copies of larger shards are not made any more.
 
+        Discovery calls this; without it, whoever knows the path does.
+
         Raises:
             ValueError: it is out of range.
         """
         check_datagram_size(datagram_size)
         self.sender.datagram_size = datagram_size
+
+    def on_too_large(self, size: int, now: float) -> None:
+        """The kernel refused a datagram of `size` bytes (EMSGSIZE; of a run with GSO its segment size)."""
+        self.pmtu.on_too_large(size, now)
+        self._follow_path(now)
 
     def ready(self, now: float) -> bool:
         """True when at least one pipe carries."""
@@ -193,6 +219,9 @@ class StripeSession:
                 pipe = alive[self.reports_sent % len(alive)]
                 self.reports_sent += 1
                 self._send_control(PacketType.REPORT, pipe.number, self.receiver.reporter.build(now))
+            probe_at = self.pmtu.due_at
+            if probe_at is not None and now >= probe_at and alive:
+                self._probe_path(alive, now)
         except KeyLimitError:
             self.exhausted = True
 
@@ -204,7 +233,7 @@ class StripeSession:
                 self.sender.next_time(now),
                 self.pipes.next_time(),
                 self.hold.next_time() if self.hold is not None else None,
-                self.receiver.reporter.next_time() if self.pipes.alive(now) else None,
+                *((self.receiver.reporter.next_time(), self.pmtu.due_at) if self.pipes.alive(now) else ()),
             )
             if time is not None
         ]
@@ -224,6 +253,12 @@ class StripeSession:
     def _on_control(self, packet: ControlPacket, now: float) -> None:
         if packet.kind == PacketType.REPORT:
             self._on_report(packet.body, now)
+            return
+        if packet.kind == PacketType.PROBE:
+            self._on_probe(packet, now)
+            return
+        if packet.kind == PacketType.PROBE_ACK:
+            self._on_probe_ack(packet.body, now)
             return
         decoded = decode_keepalive(packet.body)
         if decoded is None or (decoded[0] is Keepalive.ANSWER) is not self.client:
@@ -245,6 +280,39 @@ class StripeSession:
             )
         except KeyLimitError:
             self.exhausted = True
+
+    def _probe_path(self, alive: list[Pipe], now: float) -> None:
+        pipe = alive[self.probes_sent // 2 % len(alive)]
+        for probe in self.pmtu.poll(now, self.rtt or _INITIAL_RTT):
+            self.probes_sent += 1
+            self._send_control(PacketType.PROBE, pipe.number, encode_probe(probe))
+        self._follow_path(now)
+
+    def _follow_path(self, now: float) -> None:
+        before, size = self.sender.datagram_size, self.pmtu.size
+        if size == before or self.pmtu.state is PathMtuState.DISABLED:
+            return
+        self.resize(size)
+        if size < before:
+            self.sender.recovery.on_shrunk(size, now)
+
+    def _on_probe(self, packet: ControlPacket, now: float) -> None:
+        probe = decode_probe(packet.body)
+        if probe is None or not self._answers.take(now):
+            self.receiver.refuse("probe")
+            return
+        try:
+            self._send_control(PacketType.PROBE_ACK, packet.pipe, encode_probe_ack(probe))
+        except KeyLimitError:
+            self.exhausted = True
+
+    def _on_probe_ack(self, body: bytes, now: float) -> None:
+        probe = decode_probe_ack(body)
+        if probe is None or not self.pmtu.on_acknowledged(probe, now):
+            self.receiver.refuse("probe answer")
+            return
+        self.round_trip_at = now
+        self._follow_path(now)
 
     def _on_report(self, body: bytes, now: float) -> None:
         try:

@@ -45,11 +45,13 @@ class PacketType(IntEnum):
     REGISTER = 8
     KEEPALIVE = 9
     REPORT = 10
+    PROBE = 11
+    PROBE_ACK = 12
 
 
-SHARD_TYPES = frozenset((PacketType.DATA, PacketType.PARITY, PacketType.REPAIR))
-CONTROL_TYPES = frozenset((PacketType.REGISTER, PacketType.KEEPALIVE, PacketType.REPORT))
 CONTROL_BIT = 0x08
+SHARD_TYPES = frozenset(kind for kind in PacketType if not kind & CONTROL_BIT)
+CONTROL_TYPES = frozenset(PacketType) - SHARD_TYPES
 TYPE_MASK = 0x1F
 EPOCH_SHIFT = 5
 EPOCHS = 8
@@ -127,6 +129,11 @@ def decode_header(datagram: bytes | bytearray | memoryview) -> Header:
     if length != len(datagram) - HEADER_SIZE:
         raise WireError("length")
     return Header(kind, session, number, version_pipe & 15, epoch_type >> EPOCH_SHIFT, index, data_shards, length)
+
+
+def number_of(datagram: bytes | bytearray | memoryview) -> int:
+    """Return the low 32 bits of the packet number that a datagram claims, 0 for one that is too short."""
+    return int.from_bytes(datagram[8:12], "big") if len(datagram) >= OVERHEAD else 0
 
 
 def session_of(datagram: bytes | bytearray | memoryview) -> int | None:
