@@ -22,7 +22,7 @@ ROUND_TRIP = 30.0
 QUEUE = 30.0
 """ms: one bandwidth-delay product."""
 LINK = {"rate_mbit": RATE, "delay_ms": ROUND_TRIP / 2, "queue_ms": QUEUE}
-LONGER = 2.5
+LONGER = 2.0
 """How much longer than in other cases is measured: a congestion window of 30 ms grows slowly."""
 OMIT = 3.0
 """Seconds that don't count, so that the start of a connection is not what is measured."""
