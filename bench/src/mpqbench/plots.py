@@ -152,7 +152,7 @@ def _flowcap(members: list[Result]) -> Figure:
         rates = {each.case: each.value for each in members if each.metric == metric}
         places = [place - 0.2 + 0.4 * index for place in range(len(cases))]
         bars = axes.bar(places, [rates[case] for case in cases], 0.36, color=OURS[index], label=metric)
-        axes.bar_label(bars, fmt="%.0f", fontsize=7.5)
+        axes.bar_label(bars, fmt="%.0f", fontsize=7.5, padding=-12, color=("white", INK)[index])
     limits = [ceiling(int(case.split()[0])) for case in cases]
     axes.hlines(limits, [x - 0.42 for x in range(len(cases))], [x + 0.42 for x in range(len(cases))],
                 color=INK, linewidth=1.2, label="what the link lets through")  # fmt: skip
