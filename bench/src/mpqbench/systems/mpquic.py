@@ -6,11 +6,12 @@ import json
 import os
 import shlex
 import stat
-import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from mpqbench import interpreter
 from mpqbench.authority import IDENTITY, SERVER_NAME, Authority
 from mpqbench.processes import run, wait_for
 from mpqbench.systems.base import MTU, System
@@ -18,7 +19,6 @@ from mpqbench.topology import DEVICE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from mpqbench.processes import Process
     from mpqbench.topology import Node
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Fec = Literal["adaptive", "off", "always"]
 Keys = dict[str, Any]
 
+CHECKOUT = Path(__file__).parents[4]
+CACHE = CHECKOUT / ".cache" / "bench"
 TUN = "mpq9"
 PORT = 45009
 USER_ID = GROUP_ID = 65534
@@ -49,6 +51,7 @@ class Deployment:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._python = interpreter.install(CACHE, CHECKOUT)
         self.authority = Authority(folder)
         self._tun = folder / "tun"
         if not self._tun.exists():
@@ -87,7 +90,7 @@ class Deployment:
 
     def counters(self, name: str) -> Keys:
         """Return what the instance `name` counts."""
-        command = ["env", f"MPQUIC_RUNTIME_DIR={self.folder}", sys.executable, "-m", "mpquic.ctl", "counters", name]
+        command = ["env", f"MPQUIC_RUNTIME_DIR={self.folder}", str(self._python), "-m", "mpquic.ctl", "counters", name]
         found: Keys = json.loads(run(command, timeout=20))
         return found
 
@@ -106,7 +109,7 @@ class Deployment:
         file.write_text(yaml.safe_dump(config))
         drop = [
             "setpriv", f"--reuid={USER_ID}", f"--regid={GROUP_ID}", "--clear-groups", "--bounding-set=-all",
-            "--inh-caps=-all", "--no-new-privs", sys.executable, "-m", "mpquic.cli", "--config", str(file),
+            "--inh-caps=-all", "--no-new-privs", str(self._python), "-m", "mpquic.cli", "--config", str(file),
         ]  # fmt: skip
         # Some machines keep /dev/net/tun for root, against Debian's default; `ip netns exec` has given this process
         # a mount namespace of its own, so that the open device node is seen by the daemon alone.
