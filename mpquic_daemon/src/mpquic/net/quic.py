@@ -8,7 +8,7 @@ that packets wait in the tunnel's own queues, where something decides which are 
 import enum
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aioquic.quic import events as quic_events
@@ -21,13 +21,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mpquic.net import aioquic_internals as internals
 from mpquic.net import congestion
+from mpquic.net.aioquic_receive import CONNECTION_ID_BYTES, Inbound, take_plain
+from mpquic.net.aioquic_send import write_plain
 from mpquic.net.pacing import BurstPacer
 from mpquic.net.udp import Address
 from mpquic.proto.identity import IdentityError, certificate_sha256, check_server_certificate
 
 ALPN = "mpquic/1"
 MIN_DATAGRAM_SIZE = 1200
-CONNECTION_ID_BYTES = 8
 ACK_DELAY = 0.004
 WINDOW_BEFORE_ADMISSION = 256 << 10
 """Bytes that a peer may send on streams before it has proved who it is: enough for the registration."""
@@ -169,8 +170,7 @@ class QuicLink:
         self.established_at: float | None = None
         self._deadline: float | None = now + options.handshake_timeout
         self._events: list[LinkEvent] = []
-        self._payloads: list[bytes] = []
-        self._chunks: dict[int, list[bytes]] = {}
+        self._inbound = Inbound()
         self._ended: set[int] = set()
         self._pending: deque[int] = deque()
         self._pending_bytes = 0
@@ -182,7 +182,8 @@ class QuicLink:
         connection = self._connection
         size = connection.configuration.max_datagram_size
         internals.set_ack_delay(connection, ACK_DELAY)
-        internals.install_pacer(connection, BurstPacer(max_datagram_size=size))
+        self._pacer = BurstPacer(max_datagram_size=size)
+        internals.install_pacer(connection, self._pacer)
         # The client trusts the server from the handshake on; the server widens the window on admission.
         self._window = internals.ReceiveWindow(WINDOW if self._is_client else WINDOW_BEFORE_ADMISSION)
         internals.install_receive_window(connection, self._window)
@@ -248,16 +249,22 @@ class QuicLink:
 
     # In
 
-    def receive(self, datagrams: Iterable[bytes], address: Address, now: float) -> None:
+    def receive(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
         """Take datagrams from the network. Never raises: a datagram that can't be used is dropped."""
         if self.state is LinkState.CLOSED:
             return
         self._stirred = True
-        take = self._connection.receive_datagram
+        connection, inbound = self._connection, self._inbound
+        index = 0
         try:
-            for datagram in datagrams:
-                take(datagram, address, now)
-            self._drain(now)
+            while True:
+                index = take_plain(connection, datagrams, index, address, now, inbound)
+                if index >= len(datagrams):
+                    break
+                connection.receive_datagram(datagrams[index], address, now)
+                # At once: bytes of a stream that come in plain packets after this one must not overtake it.
+                self._drain(now)
+                index += 1
         except Exception:  # noqa: BLE001 - logged below
             # Bytes from the network run through the library's parsers, before anyone is authenticated. A defect there
             # costs this connection, not the process.
@@ -266,13 +273,14 @@ class QuicLink:
 
     def pop_events(self) -> list[LinkEvent]:
         """What happened since the last call, in order; stream bytes and datagrams gathered."""
-        for stream_id, chunks in self._chunks.items():
+        inbound = self._inbound
+        for stream_id, chunks in inbound.chunks.items():
             self._events.append(StreamReceived(stream_id, b"".join(chunks), stream_id in self._ended))
-        if self._payloads:
-            self._events.append(DatagramsReceived(self._payloads))
-            self._payloads = []
-        if self._chunks:
-            self._chunks = {}
+        if inbound.payloads:
+            self._events.append(DatagramsReceived(inbound.payloads))
+            inbound.payloads = []
+        if inbound.chunks:
+            inbound.chunks = {}
             self._ended = set()
         events, self._events = self._events, []
         # The end comes last, whatever came with it.
@@ -282,7 +290,7 @@ class QuicLink:
     @property
     def has_events(self) -> bool:
         """Whether `pop_events` would give something."""
-        return bool(self._events or self._payloads or self._chunks)
+        return bool(self._events or self._inbound.payloads or self._inbound.chunks)
 
     # Out
 
@@ -356,9 +364,15 @@ class QuicLink:
             return []
         self._stirred = False
         try:
-            out: list[tuple[bytes, Address]] = self._connection.datagrams_to_send(now)
+            address = self.peer_address
+            plain = write_plain(self._connection, self._control, self._pacer, now)
+            out: list[tuple[bytes, Address]]
+            if plain is None:
+                out = self._connection.datagrams_to_send(now)
+                self._drain(now)
+            else:
+                out = [(datagram, address) for datagram in plain]
             self._settle()
-            self._drain(now)
         except Exception:  # noqa: BLE001 - logged below
             # What is sent depends on what the peer sent: see `receive`.
             _faults.write(now, "sending", self.peer_address)
@@ -448,10 +462,10 @@ class QuicLink:
         next_event = self._connection.next_event
         while (event := next_event()) is not None:
             if isinstance(event, quic_events.DatagramFrameReceived):
-                self._payloads.append(event.data)
+                self._inbound.payloads.append(event.data)
             elif isinstance(event, quic_events.StreamDataReceived):
                 self._window.consumed += len(event.data)
-                self._chunks.setdefault(event.stream_id, []).append(event.data)
+                self._inbound.chunks.setdefault(event.stream_id, []).append(event.data)
                 if event.end_stream:
                     self._ended.add(event.stream_id)
             elif isinstance(event, quic_events.ConnectionIdIssued):

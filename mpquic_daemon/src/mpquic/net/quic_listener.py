@@ -26,7 +26,8 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
-from mpquic.net.quic import CONNECTION_ID_BYTES, MIN_DATAGRAM_SIZE, LinkOptions, LinkState, QuicLink, quic_configuration
+from mpquic.net.aioquic_receive import CONNECTION_ID_BYTES
+from mpquic.net.quic import MIN_DATAGRAM_SIZE, LinkOptions, LinkState, QuicLink, quic_configuration
 from mpquic.net.udp import Address, plain_host
 
 _MAX_REPLIES = 256
