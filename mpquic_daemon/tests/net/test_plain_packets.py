@@ -8,9 +8,8 @@ from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.tls import Epoch
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.net import quic
-from mpquic.net.aioquic_receive import Inbound, _varint, take_plain
-from mpquic.net.aioquic_send import PlainPacket, write_plain
+from mpquic.net.aioquic_receive import PlainTaker, _varint
+from mpquic.net.aioquic_send import PlainPacket, PlainWriter
 from mpquic.net.quic import LinkOptions, QuicLink, quic_configuration
 
 from .conftest import SERVER_ADDRESS, LinkModel, Pair
@@ -20,9 +19,9 @@ from .conftest import SERVER_ADDRESS, LinkModel, Pair
 def who(request, monkeypatch):
     """Each half alone must understand what aioquic writes, and write what aioquic understands."""
     if request.param == "aioquic writes":
-        monkeypatch.setattr(quic, "write_plain", lambda *_: None)
+        monkeypatch.setattr(PlainWriter, "write", lambda _self, _now: None)
     elif request.param == "aioquic takes":
-        monkeypatch.setattr(quic, "take_plain", lambda _connection, _datagrams, start, *_: start)
+        monkeypatch.setattr(PlainTaker, "take", lambda _self, _datagrams, start, *_: start)
 
 
 def settle(pair: Pair) -> None:
@@ -89,7 +88,7 @@ def test_once_settled_both_kinds_of_data_are_plain(make_pair, monkeypatch):
     settle(pair)
     for link in (pair.link, pair.peer):
         monkeypatch.setattr(link._connection, "datagrams_to_send", refuse)
-    monkeypatch.setattr(pair.peer._connection, "receive_datagram", refuse)
+        monkeypatch.setattr(link._connection, "receive_datagram", refuse)
     pair.link.send_datagrams([bytes(1000), b"short"])
     assert pair.run(lambda: pair.server.datagrams == [bytes(1000), b"short"], seconds=1)
     pair.link.send_stream(stream, bytes(20_000))
@@ -189,8 +188,8 @@ def test_flow_control_and_the_window_hold_plain_packets_back(make_pair):
 
 def test_before_the_handshake_is_complete_nothing_is_plain(make_client):
     link = make_client(1000.0)
-    assert write_plain(link._connection, link._control, link._pacer, 1000.0) is None
-    assert take_plain(link._connection, [bytes(1200)], 0, SERVER_ADDRESS, 1000.0, Inbound()) == 0
+    assert link._writer.write(1000.0) is None
+    assert link._taker.take([bytes(1200)], 0, SERVER_ADDRESS, 1000.0) == 0
 
 
 @given(st.integers(0, (1 << 62) - 1), st.binary(max_size=4), st.booleans())
@@ -210,7 +209,8 @@ def test_variable_length_integers(value, rest, widest):
         "_datagrams_pending", "_handshake_confirmed", "_handshake_done_pending", "_host_cids", "_idle_timeout",
         "_is_client", "_local_ack_delay_exponent", "_local_max_data", "_local_max_streams_bidi",
         "_local_max_streams_uni", "_loss", "_max_datagram_size", "_network_paths", "_on_ack_delivery", "_pacing_at",
-        "_packet_number", "_peer_cid", "_ping_pending", "_probe_pending", "_quic_logger", "_remote_max_data",
+        "_packet_number", "_peer_cid", "_ping_pending", "_probe_pending", "_quic_logger",
+        "_remote_ack_delay_exponent", "_remote_max_data",
         "_remote_max_data_used", "_remote_preferred_address", "_retire_connection_ids", "_spaces", "_spin_bit",
         "_spin_highest_pn", "_state", "_streams", "_streams_blocked_pending", "_streams_queue",
     ],
@@ -240,7 +240,10 @@ def test_what_aioquic_keeps_of_a_connection_is_as_expected(make_pair):
             },
         ),
         "the window of duplicates": (space.received_packets, {"_received"}),
-        "recovery": (connection._loss, {"_time_of_last_sent_ack_eliciting_packet"}),
+        "recovery": (
+            connection._loss,
+            {"peer_completed_address_validation", "_time_of_last_sent_ack_eliciting_packet"},
+        ),
         "a stream": (connection._streams[stream], {"is_blocked", "max_stream_data_local", "max_stream_data_remote"}),
         "a receiver": (
             connection._streams[stream].receiver,

@@ -73,6 +73,8 @@ class Client:
         self._receiver = TunnelReceiver(counters=self._counters)
         self._lease = LeaseRequest(journal)
         self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None
+        """When the next turn is due at the latest."""
         self._more: asyncio.Handle | None = None
         self._writing: set[int] = set()
         self._generation: int | None = None
@@ -141,8 +143,15 @@ class Client:
         if self._tun.gone:
             self._on_fatal(f"the TUN device {self._tun.name} was deleted or made anew")
             return
-        self._sender.enqueue(buffers, self._loop.time())
-        self._turn()
+        now = self._loop.time()
+        self._sender.enqueue(buffers, now)
+        # Packets don't wait for the rest of a turn, and don't ask for one: what a turn looks after comes by a socket or
+        # a timer.
+        self._send(now)
+        if self._due is None or self._due <= now or (self._current is not None and self._current.ending is not None):
+            self._turn()
+        else:
+            self._schedule(now)
 
     def _on_netlink(self) -> None:
         self._look_at_wan(self._monitor.read)
@@ -236,7 +245,7 @@ class Client:
                 timers.append(self._retry.next_attempt if self._is_wanted(now) else self._retry.upgrade_at)
             if not self._is_carrying():
                 timers.append(now + TICK)
-        due = min((timer for timer in timers if timer is not None), default=None)
+        self._due = due = min((timer for timer in timers if timer is not None), default=None)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

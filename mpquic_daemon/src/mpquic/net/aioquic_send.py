@@ -17,8 +17,10 @@ from typing import Any
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
+from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicFrameType, QuicPacketType, push_ack_frame
 from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 
@@ -55,47 +57,75 @@ class PlainPacket(QuicSentPacket):
         self.delivery_handlers = handlers
 
 
-def write_plain(
-    connection: QuicConnection, control: MeasuredControl, pacer: BurstPacer, now: float
-) -> list[bytes] | None:
-    """Make the packets that may leave now; None when that is for aioquic."""
-    if not _is_plain(connection):
-        return None
-    stream: QuicStream | None = None
-    for candidate in connection._streams_queue:
-        if candidate.receiver.stop_pending or candidate.sender.reset_pending or candidate.is_finished:
+class PlainWriter:
+    """Writes the plain packets of a connection."""
+
+    def __init__(self, connection: QuicConnection, control: MeasuredControl, pacer: BurstPacer) -> None:
+        self._connection = connection
+        self._control = control
+        self._pacer = pacer
+        # Both stay the same objects from the end of the handshake on; aioquic finds them by an Enum's slow hash.
+        self._pair: CryptoPair | None = None
+        self._space: QuicPacketSpace | None = None
+        self._acknowledged_at = 0.0
+
+    def write(self, now: float) -> list[bytes] | None:
+        """Make the packets that may leave now; None when that is for aioquic."""
+        connection, pair, space = self._connection, self._pair, self._space
+        if not _is_plain(connection):
             return None
-        if not candidate.sender.buffer_is_empty:
-            if stream is not None or candidate.is_blocked or (candidate.stream_id or 0) > 63:
+        if pair is None or space is None:
+            pair = self._pair = connection._cryptos[Epoch.ONE_RTT]
+            space = self._space = connection._spaces[Epoch.ONE_RTT]
+        send = pair.send
+        if pair._update_key_requested or send.aead is None or send.hp is None or not send.hp._is_chacha20:
+            return None
+        stream: QuicStream | None = None
+        for candidate in connection._streams_queue:
+            sender = candidate.sender
+            if candidate.receiver.stop_pending or sender.reset_pending or candidate.is_finished:
                 return None
-            stream = candidate
-    if stream is not None and (connection._datagrams_pending or stream.sender._buffer_fin is not None):
-        return None
-    connection._pacing_at = None
-    batch = _Batch(connection, now)
-    space = connection._spaces[Epoch.ONE_RTT]
-    if space.ack_at is not None and space.ack_at <= now:
-        batch.acknowledge()
-    if connection._datagrams_pending or stream is not None:
-        flight = control.congestion_window - control.bytes_in_flight
-        allowed = pacer.allowance(now)
-        if stream is None:
-            batch.add_datagrams(allowed, flight)
-        else:
-            batch.add_stream(stream, allowed, flight)
-        pacer.spend(batch.size)
-        if connection._datagrams_pending or (stream is not None and not stream.sender.buffer_is_empty):
-            connection._pacing_at = pacer.next_send_time(now)
-    return batch.finish(control)
+            if not sender.buffer_is_empty:
+                if stream is not None or candidate.is_blocked or (candidate.stream_id or 0) > 63:
+                    return None
+                stream = candidate
+        pending = connection._datagrams_pending
+        if stream is not None and (pending or stream.sender._buffer_fin is not None):
+            return None
+        connection._pacing_at = None
+        has_data = stream is not None or len(pending) > 0
+        ack_at = space.ack_at
+        is_due = ack_at is not None and ack_at <= now
+        if not has_data and not is_due:
+            return []
+        batch = _Batch(connection, pair, space, now)
+        # Along with data an acknowledgement may leave sooner, no more often: it saves a packet of its own.
+        if is_due or (ack_at is not None and now - self._acknowledged_at >= connection._ack_delay):
+            batch.acknowledge()
+        if has_data:
+            flight = self._control.congestion_window - self._control.bytes_in_flight
+            allowed = self._pacer.allowance(now)
+            if stream is None:
+                batch.add_datagrams(allowed, flight)
+            else:
+                batch.add_stream(stream, allowed, flight)
+            self._pacer.spend(batch.size)
+            if pending or (stream is not None and not stream.sender.buffer_is_empty):
+                connection._pacing_at = self._pacer.next_send_time(now)
+        if is_due:
+            batch.add_acknowledgement()
+        if space.ack_at is None and ack_at is not None:
+            self._acknowledged_at = now
+        return batch.finish(self._control)
 
 
 class _Batch:
     """Packets of one call, as they grow. `size` counts what is in flight, in bytes."""
 
-    def __init__(self, connection: QuicConnection, now: float) -> None:
+    def __init__(self, connection: QuicConnection, pair: CryptoPair, space: QuicPacketSpace, now: float) -> None:
         self._connection = connection
+        self._space = space
         self._now = now
-        pair = connection._cryptos[Epoch.ONE_RTT]
         assert pair.send.aead is not None
         assert pair.send.hp is not None
         self._encrypt, self._iv = pair.send.aead._aead.encrypt, pair.send.aead._iv
@@ -109,15 +139,13 @@ class _Batch:
         self._room = connection._max_datagram_size - self._overhead
         self._ack = b""
         self._ack_eliciting = False
-        self._ack_handlers: list[Any] = []
         self._datagrams: list[bytes] = []
         self._packets: list[QuicSentPacket] = []
         self.size = 0
 
     def acknowledge(self) -> None:
-        """Put an acknowledgement of everything received into a packet of this batch."""
-        connection = self._connection
-        space = connection._spaces[Epoch.ONE_RTT]
+        """Put an acknowledgement of everything received into the first packet that has room for it."""
+        connection, space = self._connection, self._space
         assert space.largest_received_time is not None
         delay = int((self._now - space.largest_received_time) * 1000000) >> connection._local_ack_delay_exponent
         buffer = Buffer(capacity=_ACK_BYTES)
@@ -128,8 +156,15 @@ class _Batch:
             # Once the peer has acknowledged this, old ranges need not be told any more.
             self._ack += _PING
             self._ack_eliciting = True
-        self._ack_handlers = [(connection._on_ack_delivery, (space, space.largest_received_packet))]
-        space.ack_at = None
+
+    def add_acknowledgement(self) -> None:
+        """Send the acknowledgement in a packet of its own if it has found no room."""
+        if self._ack:
+            packet = self._add([], 0, [])
+            # By itself an acknowledgement is not in flight (RFC 9002 section 2).
+            if not self._ack_eliciting:
+                packet.in_flight = packet.is_ack_eliciting = False
+                self.size -= packet.sent_bytes
 
     def add_datagrams(self, allowed: int, flight: int) -> None:
         """Send at most `allowed` packets of the datagrams that wait, within `flight` bytes."""
@@ -175,19 +210,12 @@ class _Batch:
 
     def finish(self, control: MeasuredControl) -> list[bytes]:
         """Record what was made and give it."""
-        if self._ack:
-            ack, handlers, eliciting = self._ack, self._ack_handlers, self._ack_eliciting
-            self._ack = b""
-            if eliciting:
-                self._add([ack], len(ack), handlers)
-            else:
-                self._add_silent(ack, handlers)
         if not self._datagrams:
             return []
         connection, now = self._connection, self._now
         connection._packet_number = self._number
         connection._network_paths[0].bytes_sent += sum(map(len, self._datagrams))
-        space, loss = connection._spaces[Epoch.ONE_RTT], connection._loss
+        space, loss = self._space, connection._loss
         for packet in self._packets:
             space.sent_packets[packet.packet_number] = packet
         eliciting_packets = [packet for packet in self._packets if packet.in_flight]
@@ -200,24 +228,20 @@ class _Batch:
                 connection._ack_eliciting_sent_since_receipt = True
         return self._datagrams
 
-    def _add(self, parts: list[bytes], used: int, handlers: list[Any]) -> None:
+    def _add(self, parts: list[bytes], used: int, handlers: list[Any]) -> PlainPacket:
         """Make a packet of frames, with the acknowledgement if there is room for it."""
         if self._ack and used + len(self._ack) <= self._room:
+            space = self._space
             parts.append(self._ack)
-            handlers += self._ack_handlers
+            handlers.append((self._connection._on_ack_delivery, (space, space.largest_received_packet)))
+            space.ack_at = None
             self._ack = b""
         number = self._number
         size = self._seal(b"".join(parts))
-        self._packets.append(PlainPacket(number, self._now, size, handlers))
-        self.size += size
-
-    def _add_silent(self, ack: bytes, handlers: list[Any]) -> None:
-        """Make a packet of an acknowledgement alone, which is not in flight (RFC 9002 section 2)."""
-        number = self._number
-        size = self._seal(ack)
         packet = PlainPacket(number, self._now, size, handlers)
-        packet.in_flight = packet.is_ack_eliciting = False
         self._packets.append(packet)
+        self.size += size
+        return packet
 
     def _seal(self, payload: bytes) -> int:
         """Encrypt payload and header (RFC 9001 sections 5.3 and 5.4); give the size of the datagram."""
@@ -250,12 +274,11 @@ def _is_plain(connection: QuicConnection) -> bool:
         or not paths[0].is_validated
         or paths[0].remote_challenges
         or not connection._crypto_streams[Epoch.ONE_RTT].sender.buffer_is_empty
-        or not all(connection_id.was_sent for connection_id in connection._host_cids)
     ):
         return False
-    pair = connection._cryptos[Epoch.ONE_RTT]
-    if pair._update_key_requested or pair.send.hp is None or not pair.send.hp._is_chacha20:
-        return False
+    for connection_id in connection._host_cids:
+        if not connection_id.was_sent:
+            return False
     window = connection._local_max_data
     if window.used * 2 > window.value:
         window.value *= 2  # as aioquic has it raised; a ReceiveWindow decides for itself
@@ -264,11 +287,13 @@ def _is_plain(connection: QuicConnection) -> bool:
     for limit in (connection._local_max_streams_bidi, connection._local_max_streams_uni):
         if limit.value != limit.sent and limit.sent - limit.used < limit.value - limit.sent:
             return False
-    return all(
-        stream.max_stream_data_local_sent == stream.max_stream_data_local
-        and stream.receiver.highest_offset * 2 <= stream.max_stream_data_local
-        for stream in connection._streams.values()
-    )
+    for stream in connection._streams.values():
+        if (
+            stream.max_stream_data_local_sent != stream.max_stream_data_local
+            or stream.receiver.highest_offset * 2 > stream.max_stream_data_local
+        ):
+            return False
+    return True
 
 
 @cache

@@ -74,6 +74,8 @@ class QuicListener:
         self._strangers: Counter[str] = Counter()
         self._ready: dict[QuicLink, None] = {}
         self._output: dict[QuicLink, None] = {}
+        self._flushed: dict[QuicLink, None] = {}
+        """Connections that have sent, and may want to be called at another time since."""
         self._replies: list[tuple[bytes, Address]] = []
         self._timers: list[tuple[float, int, _Entry]] = []
         self._order = count()
@@ -130,6 +132,8 @@ class QuicListener:
 
     def pop_ready(self) -> list[QuicLink]:
         """Connections with events since the last call. A closed one is forgotten by then; its last events remain."""
+        while self._flushed:
+            self._after(self._flushed.popitem()[0])
         ready = [link for link in self._ready if link.has_events]
         self._ready.clear()
         return ready
@@ -153,11 +157,17 @@ class QuicListener:
                     groups.append(([], address))
                     last = address
                 groups[-1][0].append(datagram)
-            self._after(link)
+            # What else follows can wait until the packets have left.
+            if link.state is LinkState.CLOSED:
+                self._after(link)
+            else:
+                self._flushed[link] = None
         return groups
 
     def timer(self) -> float | None:
         """When `handle_timer` wants to be called; None without connections."""
+        while self._flushed:
+            self._after(self._flushed.popitem()[0])
         timers = self._timers
         while timers:
             at, _, entry = timers[0]
