@@ -164,6 +164,38 @@ def test_an_acknowledgement_does_not_break_a_run_of_equal_sizes(make_pair):
     assert sizes[-1] < 100, "it is the last, and short"
 
 
+def test_an_acknowledgement_rides_along_with_an_answer(make_pair):
+    pair = make_pair()
+    settle(pair)
+    pair.link.send_datagrams([b"question"])
+    pair.peer.receive(flushed(pair, pair.link, 1), pair.client_address, pair.now)
+    pair.peer.send_datagrams([b"answer"])
+    pair.link.receive(flushed(pair, pair.peer, 1), SERVER_ADDRESS, pair.now)
+    (event,) = pair.link.pop_events()
+    assert event.payloads == [b"answer"]
+    assert pair.link.flush(pair.now) == []
+    assert pair.link.bytes_in_flight == 0
+    # The next one within its delay doesn't: there are no more of them than without answers.
+    pair.link.send_datagrams([b"again"])
+    pair.peer.receive(flushed(pair, pair.link, 1), pair.client_address, pair.now)
+    pair.peer.send_datagrams([b"answer"])
+    pair.link.receive(flushed(pair, pair.peer, 1), SERVER_ADDRESS, pair.now)
+    pair.link.flush(pair.now)
+    assert pair.link.bytes_in_flight > 0
+
+
+def test_a_link_tells_when_its_timer_is_due(make_pair):
+    pair = make_pair()
+    settle(pair)
+    assert not pair.link.is_due(pair.now)
+    pair.link.send_datagrams([b"x"])
+    pair.link.flush(pair.now)
+    probe = pair.link.timer()
+    assert pair.now < probe < pair.now + 1
+    assert not pair.link.is_due(probe - 0.001)
+    assert pair.link.is_due(probe)
+
+
 def test_flow_control_and_the_window_hold_plain_packets_back(make_pair):
     pair = make_pair()
     stream = pair.link.open_stream()
