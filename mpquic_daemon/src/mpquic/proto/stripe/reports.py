@@ -21,6 +21,8 @@ MIN_INTERVAL = 0.005
 EAGER_SHARDS = 64
 """So many shards bring the report forward, to no less than `EAGER_INTERVAL` after the last."""
 EAGER_INTERVAL = 0.002
+GAP_DELAY = 0.001
+"""Seconds from the first shard after a report to the next one when a number is missing: the few that prove a loss."""
 OVERLAP = 4
 """Each number is reported by so many reports, since reports are lost too."""
 MAX_RANGES = 256
@@ -152,6 +154,8 @@ class Reporter:
         self._unreported = 0
         self._unreported_since = 0.0
         self._lowest = 0
+        self._gap = False
+        self._highest = -1
         self._highest_at = 0.0
         self._last_sent = float("-inf")
         self._floors: deque[int] = deque(maxlen=OVERLAP)
@@ -167,6 +171,9 @@ class Reporter:
             self._lowest = lowest
         self._unreported += count
         self._total += count
+        highest = self._window.highest
+        self._gap = self._gap or highest - self._highest > count
+        self._highest = highest
         if highest_rose:
             self._highest_at = now
 
@@ -180,6 +187,8 @@ class Reporter:
             return None
         if self._unreported >= EAGER_SHARDS:
             return max(self._unreported_since, self._last_sent + EAGER_INTERVAL)
+        if self._gap:
+            return max(self._unreported_since + GAP_DELAY, self._last_sent + EAGER_INTERVAL)
         # Not at once even after a pause: what answers the packet that has come shall leave before its report.
         return self._unreported_since + MIN_INTERVAL
 
@@ -192,6 +201,7 @@ class Reporter:
         floor = min(self._floors)
         repaired = sorted({number for numbers in self._repaired for number in numbers if number <= highest})
         self._unreported = 0
+        self._gap = False
         self._last_sent = now
         return encode_report(
             Report(
