@@ -128,7 +128,7 @@ class StripeSender:
             for label, bodies in stretches:
                 room -= sum(map(len, bodies))
                 self._send_bodies(label, bodies, now)
-        if room > 0 and self.recovery.inflight.bytes < self.controller.congestion_window // 2:
+        if room >= self.datagram_size and self.recovery.inflight.bytes < self.controller.congestion_window // 2:
             # There would have been more if the application had it: what comes of this flight says nothing of the link.
             self.recovery.inflight.mark_app_limited()
         return taken
