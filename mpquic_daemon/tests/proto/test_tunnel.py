@@ -26,9 +26,15 @@ class RecordingPath:
     """A path that takes what its budget allows and keeps it."""
 
     def __init__(
-        self, name: str = "wan5", *, reliable: bool = False, capacity: int = 1420, budget: int = 1 << 20
+        self,
+        name: str = "wan5",
+        *,
+        reliable: bool = False,
+        runs: bool = False,
+        capacity: int = 1420,
+        budget: int = 1 << 20,
     ) -> None:
-        self.name, self.reliable, self.frame_capacity = name, reliable, capacity
+        self.name, self.reliable, self.takes_runs, self.frame_capacity = name, reliable, runs, capacity
         self.state = PathState.UP
         self.rtt: float | None = 0.03
         self.loss = self.rate = 0.0

@@ -110,9 +110,9 @@ class UdpSocket:
     `local` is (host, port); host "::" with `dual_stack` takes IPv4 too. With `peer` the socket is connected: the kernel
     fixes route and source address then, so that a change of either asks for a new socket. A socket that is bound to no
     address answers each peer from the address to which that peer has sent last: the kernel would take one by the route,
-    and a NAT or a connected socket on the other side would refuse it. With `probes_mtu` datagrams leave whatever path MTU
-    the kernel has been told: their sender finds it out by himself (RFC 8899). Raises OSError when the socket can't be made now
-    (no such device, address or route).
+    and a NAT or a connected socket on the other side would refuse it. With `probes_mtu` datagrams leave whatever path
+    MTU the kernel has been told: their sender finds it out by himself (RFC 8899). Raises OSError when the socket can't
+    be made now (no such device, address or route).
     """
 
     def __init__(

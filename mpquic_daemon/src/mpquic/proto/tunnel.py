@@ -40,8 +40,8 @@ Buffer = bytes | bytearray | memoryview
 
 QUEUE_BYTES = 1 << 20
 QUEUE_TIME = 0.03
-"""Seconds of a path's rate that a class queue holds at least: room for the bursts of a quick path. CoDel keeps the delay
-short, not this bound."""
+"""Seconds of a path's rate that a class queue holds at least: room for the bursts of a quick path. CoDel keeps the
+delay short, not this bound."""
 RECEIVE_WINDOW = 1 << 16
 """Sequence numbers that a receiver remembers: pipes and paths may be as far apart as this, at their highest rate."""
 
