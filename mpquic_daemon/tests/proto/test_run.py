@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mpquic.proto import vnet
 from mpquic.proto.assembler import FrameAssembler
 from mpquic.proto.run import SEGMENT_HEADER, SegmentRun
-from mpquic.proto.superframe import parse_vnet
+from mpquic.proto.superframe import Coalescer, parse_vnet
 
 from . import packets as make
 from .superframes import decoded, kernel_segments, run_of, singles, superframes
@@ -73,3 +73,28 @@ def test_a_run_that_is_cut_off_at_both_ends_is_a_write_of_what_is_left(read: byt
     gso_type = vnet.VNET_HDR.unpack_from(write)[1]
     assert (gso_type == vnet.GSO_NONE) is (run.count == 1)
     assert parse_vnet(write).segments == run.count
+
+
+def test_a_run_of_more_segments_than_one_write_has_buffers_is_one_write_all_the_same() -> None:
+    read = make.superframe(4, 1, bytes(range(256)) * 250, 48)
+    [write] = Coalescer().rebuild([assembled(run_of(read).encode())])
+    assert len(write) <= 1024  # IOV_MAX
+    assert b"".join(write) == read
+
+
+def test_a_udp_run_of_more_segments_than_a_kernel_takes_is_written_packet_by_packet() -> None:
+    reads = [make.udp_superframe(6, bytes(range(100)) * count, 100) for count in (64, 65)]
+    small, large = (Coalescer().rebuild([assembled(run_of(read).encode())]) for read in reads)
+    assert [b"".join(write) for write in small] == [reads[0]]
+    assert [b"".join(write)[10:] for write in large] == [bytes(frame.payload) for frame in run_of(reads[1]).frames()]
+    assert {vnet.VNET_HDR.unpack_from(write[0])[1] for write in large} == {vnet.GSO_NONE}
+
+
+def test_runs_keep_their_place_among_the_segments_of_their_connection() -> None:
+    coalescer = Coalescer()
+    before = run_of(make.superframe(4, 0, bytes(300), 100)).frames()
+    between = assembled(run_of(make.superframe(4, 300, bytes(300), 100)).encode())
+    after = run_of(make.superframe(4, 600, bytes(300), 100)).frames()
+    writes = [b"".join(write) for write in coalescer.rebuild([*before, between, *after])]
+    assert writes == [make.superframe(4, at, bytes(300), 100) for at in (0, 300, 600)]
+    assert coalescer.coalesced == 6
