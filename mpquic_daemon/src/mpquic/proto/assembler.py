@@ -104,9 +104,9 @@ class FrameAssembler:
         if run is None:
             return
         fitting = (run.layout.payload - run.offset) // run.gso_size
-        if len(run.parts) > fitting:
-            del run.parts[fitting:]
+        for _ in run.parts[fitting:]:
             self._refuse("frame segment place")
+        del run.parts[fitting:]
         run.count = len(run.parts)
         self._forget()
 
