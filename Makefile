@@ -46,8 +46,12 @@ scenarios: bootstrap ## molecule, all scenarios
 	molecule test --all
 
 .PHONY: bench
-bench: bootstrap ## tunnels side by side, in namespaces: a table and bench/results/latest.json
+bench: bootstrap ## tunnels side by side, in namespaces, half an hour: tables, bench/results/, docs/performance.md
 	python -m mpqbench
+
+.PHONY: bench-micro
+bench-micro: bootstrap ## the daemon's inner loops, each by itself
+	pytest bench/micro --benchmark-columns=min,median,stddev,ops --benchmark-sort=name
 
 .PHONY: format
 format: bootstrap ## rewrite the sources in the project's format

@@ -1,12 +1,15 @@
 """Tables and the document that is made of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mpqbench.__main__ import main
-from mpqbench.conditions import Conditions, observe
+from mpqbench.conditions import Conditions, Measurement
+from mpqbench.conditions import load as load_conditions
+from mpqbench.conditions import save as save_conditions
 from mpqbench.document import NOTES, SYSTEMS, TITLES, compose
-from mpqbench.results import BENCHES, Result, save
+from mpqbench.results import BENCHES, Result, load, pairs, save
 from mpqbench.systems import SYSTEMS as RUNNABLE
 from mpqbench.table import markdown, number, screen, tables
 
@@ -19,6 +22,7 @@ RESULTS = [
     Result("tcp1", "up", "tinc", "goodput", 0.5, "Mbit/s", (0.4, 0.6)),
     Result("ping", "idle", "tinc", "p50", 0.25, "ms", (0.25,)),
 ]
+MEASURED = [Measurement(CONDITIONS, tuple(pairs(RESULTS)))]
 
 
 @pytest.mark.parametrize(
@@ -51,9 +55,36 @@ def test_markdown_has_a_separator_for_each_column() -> None:
     ]
 
 
+def test_bench_with_many_values_has_a_row_for_each_metric_and_a_column_for_each_case() -> None:
+    rows = [
+        Result("lossy", "0 %", "veth", "goodput", 48.0, "Mbit/s", (48.0,)),
+        *(
+            Result("lossy", f"{loss} %", "stripe", metric, value, unit, (value,))
+            for loss in (0, 1, 2, 5)
+            for metric, value, unit in (("goodput", 40.0, "Mbit/s"), ("share", 0.9, "share"))
+        ),
+    ]
+    assert tables(rows) == {
+        "lossy": [
+            ["system", "metric", "0 %", "1 %", "2 %", "5 %"],
+            ["veth", "goodput, Mbit/s", "48.0", "-", "-", "-"],
+            ["stripe", "goodput, Mbit/s", *["40.0"] * 4],
+            ["stripe", "share", *["0.900"] * 4],
+        ]
+    }
+
+
+def test_columns_are_in_the_order_of_the_system_that_has_most() -> None:
+    def at(system: str, case: str) -> Result:
+        return Result("lossy", case, system, "share", 1.0, "share", (1.0,))
+
+    rows = [at("x", "0 %"), at("x", "10 %"), at("y", "0 %"), at("y", "5 %"), at("y", "10 %"), at("z", "bursts")]
+    assert tables(rows)["lossy"][0] == ["system", *(f"{case}: share" for case in ("0 %", "5 %", "10 %", "bursts"))]
+
+
 def test_document_tells_conditions_results_and_only_the_systems_measured() -> None:
-    text = compose(RESULTS, CONDITIONS)
-    assert "Measured 2030-01-02, runs: 2, of 4 s for each measurement" in text
+    text = compose(RESULTS, MEASURED, ["ping"])
+    assert "* Measured 2030-01-02, up to 2 runs, 4 s for each measurement" in text
     assert "2 x Some CPU" in text
     assert "openvpn 2.6.3-1, tinc 1.0.36-2" in text
     assert "## One TCP connection (`tcp1`)" in text
@@ -63,19 +94,39 @@ def test_document_tells_conditions_results_and_only_the_systems_measured() -> No
     assert "(`cpu`)" not in text
 
 
+def test_document_embeds_the_plots_that_there_are() -> None:
+    text = compose(RESULTS, MEASURED, ["ping"])
+    assert "![Latency](../bench/results/ping.svg)" in text
+    assert "tcp1.svg" not in text
+
+
+def test_document_says_what_was_measured_at_another_time_and_how_that_differed() -> None:
+    later = replace(CONDITIONS, date="2030-02-03", runs=1, kernel="7.0")
+    text = compose(
+        RESULTS,
+        [Measurement(later, (("ping", "tinc"),)), Measurement(CONDITIONS, (("tcp1", "veth"), ("tcp1", "tinc")))],
+        [],
+    )
+    assert "* Measured 2030-01-02, up to 2 runs, 4 s" in text
+    assert "* `ping` of tinc: measured 2030-02-03, one run, 4 s" in text
+    assert "  * Debian, kernel 7.0, 2 x Some CPU" in text
+    assert text.count("Python 3.11.2") == 1
+
+
 def test_every_bench_and_every_system_is_explained() -> None:
-    assert set(TITLES) == set(BENCHES)
-    assert set(NOTES) <= set(BENCHES)
-    assert set(RUNNABLE) == set(SYSTEMS)
+    assert list(TITLES) == list(BENCHES)
+    assert list(NOTES) == list(BENCHES)
+    assert list(RUNNABLE) == list(SYSTEMS)
 
 
 def test_document_is_made_from_kept_results_without_measuring(tmp_path: Path) -> None:
     results, document = tmp_path / "latest.json", tmp_path / "performance.md"
     save(RESULTS, results)
-    CONDITIONS.save(tmp_path / "conditions.json")
+    save_conditions(MEASURED, tmp_path / "conditions.json")
     status = main(["--only-document", "--results", str(results), "--document", str(document)])
     assert status == 0
-    assert document.read_text() == compose(RESULTS, CONDITIONS)
+    assert document.read_text() == compose(RESULTS, MEASURED, ["tcp1", "ping"])
+    assert {file.name for file in tmp_path.glob("*.svg")} == {"tcp1.svg", "ping.svg"}
 
 
 def test_committed_document_belongs_to_the_committed_results() -> None:
@@ -83,17 +134,9 @@ def test_committed_document_belongs_to_the_committed_results() -> None:
     kept = root / "bench/results"
     if not (kept / "latest.json").exists():
         pytest.skip("nothing measured yet")
-    from mpqbench.results import load
-
-    expected = compose(load(kept / "latest.json"), Conditions.load(kept / "conditions.json"))
+    drawn = [file.stem for file in kept.glob("*.svg")]
+    expected = compose(load(kept / "latest.json"), load_conditions(kept / "conditions.json"), drawn)
     assert (root / "docs/performance.md").read_text() == expected
-
-
-def test_conditions_are_kept_as_observed(tmp_path: Path) -> None:
-    seen = observe(3, 5.0)
-    seen.save(tmp_path / "conditions.json")
-    assert Conditions.load(tmp_path / "conditions.json") == seen
-    assert seen.processors >= 1
 
 
 @pytest.mark.parametrize("arguments", [["--systems", "veth,carrier-pigeon"], ["--benches", "x"], ["--runs", "0"]])

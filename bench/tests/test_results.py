@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from mpqbench.results import KEYS, Result, ResultError, Sample, load, percentile, save, summarise
+from mpqbench.results import KEYS, Result, ResultError, Sample, load, merge, ordered, pairs, percentile, save, summarise
 
 
 def sample(value: float, bench: str = "tcp1", case: str = "up") -> Sample:
@@ -23,6 +23,24 @@ def test_alternating_systems_and_cases_are_kept_apart() -> None:
         [("veth", sample(1)), ("veth", sample(2, case="down")), ("tinc", sample(3)), ("veth", sample(5))]
     )
     assert [(r.system, r.case, r.value) for r in results] == [("veth", "up", 3), ("veth", "down", 2), ("tinc", "up", 3)]
+
+
+def row(bench: str, system: str, case: str = "up", value: float = 1.0) -> Result:
+    return Result(bench, case, system, "goodput", value, "Mbit/s", (value,))
+
+
+def test_merging_replaces_all_rows_of_a_bench_and_system_that_was_measured_again() -> None:
+    kept = [row("tcp1", "veth"), row("tcp1", "veth", "down"), row("tcp1", "tinc"), row("tcp8", "veth")]
+    merged = merge(kept, [row("tcp1", "veth", value=5.0)])
+    assert merged == [row("tcp1", "tinc"), row("tcp8", "veth"), row("tcp1", "veth", value=5.0)]
+    assert pairs(merged) == [("tcp1", "tinc"), ("tcp8", "veth"), ("tcp1", "veth")]
+
+
+def test_order_is_that_of_benches_and_then_of_systems_whenever_each_was_measured() -> None:
+    rows = [row("ping", "tinc"), row("tcp1", "tinc"), row("tcp1", "veth", "up"), row("tcp1", "veth", "down")]
+    assert ordered(rows, ["veth", "tinc"]) == [
+        row("tcp1", "veth", "up"), row("tcp1", "veth", "down"), row("tcp1", "tinc"), row("ping", "tinc")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 50), (0.99, 99), (1.0, 100)])

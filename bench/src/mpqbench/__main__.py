@@ -7,12 +7,18 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mpqbench import conditions, document, results
-from mpqbench.cases import CASES
+from mpqbench import conditions, document, plots, results
+from mpqbench.conditions import Measurement
+from mpqbench.results import BENCHES
 from mpqbench.runner import Runner
 from mpqbench.systems import SYSTEMS
 from mpqbench.table import screen, tables
+
+if TYPE_CHECKING:
+    from mpqbench.conditions import Conditions
+    from mpqbench.results import Result
 
 
 def _names(known: dict[str, object]) -> type[argparse.Action]:
@@ -37,10 +43,19 @@ def main(arguments: list[str] | None = None) -> int:
         "--systems", action=_names(dict(SYSTEMS)), default=list(SYSTEMS), metavar="A,B", help=", ".join(SYSTEMS)
     )
     parser.add_argument(
-        "--benches", action=_names(dict(CASES)), default=list(CASES), metavar="A,B", help=", ".join(CASES)
+        "--benches",
+        action=_names(dict.fromkeys(BENCHES)),
+        default=list(BENCHES),
+        metavar="A,B",
+        help=", ".join(BENCHES),
     )
-    parser.add_argument("--runs", type=int, default=3, help="runs of each system, in alternation (default 3)")
-    parser.add_argument("--seconds", type=float, default=5, help="length of a measurement (default 5)")
+    parser.add_argument(
+        "--runs", type=int, default=3, help="runs of each system, in alternation; long cases take fewer (default 3)"
+    )
+    parser.add_argument("--seconds", type=float, default=4, help="length of a measurement (default 4)")
+    parser.add_argument(
+        "--merge", action="store_true", help="keep the results of other benches and systems that the file has"
+    )
     parser.add_argument("--results", type=Path, default=Path("bench/results/latest.json"), metavar="FILE")
     parser.add_argument("--document", type=Path, default=Path("docs/performance.md"), metavar="FILE")
     parser.add_argument("--cache", type=Path, default=Path(".cache/bench"), metavar="DIR", help="unpacked programs")
@@ -48,9 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.runs < 1 or not 1 <= options.seconds <= 600:
         parser.error("expected at least one run, of 1 to 600 seconds")
-    about = options.results.with_name("conditions.json")
     if options.only_document:
-        options.document.write_text(document.compose(results.load(options.results), conditions.Conditions.load(about)))
+        _publish(options.results, options.document)
         return 0
     if os.geteuid() != 0:
         parser.error("root is needed for namespaces and packages")
@@ -61,13 +75,31 @@ def main(arguments: list[str] | None = None) -> int:
     for bench, rows in tables(measured).items():
         print(f"\n{bench}\n{screen(rows)}")
     if measured:
-        results.save(measured, options.results)
-        conditions.observe(options.runs, options.seconds).save(about)
-        # From the file, so that the document is the same whether it is made now or later.
-        options.document.write_text(document.compose(results.load(options.results), conditions.Conditions.load(about)))
+        _keep(measured, conditions.observe(options.runs, options.seconds), options.results, merge=options.merge)
+        _publish(options.results, options.document)
     for failure in runner.failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 1 if runner.failures or not measured else 0
+
+
+def _about(file: Path) -> Path:
+    return file.with_name("conditions.json")
+
+
+def _keep(measured: list[Result], seen: Conditions, file: Path, *, merge: bool) -> None:
+    measurements = [Measurement(seen, tuple(results.pairs(measured)))]
+    if merge and file.exists():
+        measurements = conditions.merge(conditions.load(_about(file)), measurements[0])
+        measured = results.merge(results.load(file), measured)
+    results.save(results.ordered(measured, list(SYSTEMS)), file)
+    conditions.save(measurements, _about(file))
+
+
+def _publish(file: Path, target: Path) -> None:
+    """Write plots and document, from the file, so that they are the same whether they are made now or later."""
+    measured = results.load(file)
+    drawn = plots.draw(measured, file.parent)
+    target.write_text(document.compose(measured, conditions.load(_about(file)), drawn))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,27 @@
-"""The cases: each measures one started system and returns samples."""
+"""The cases: each measures one system and returns samples.
+
+Those of `STARTED` find it started on a veth pair; those of `ALONE` start it themselves, on a topology of their own.
+"""
 
 from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from mpqbench import iperf
 from mpqbench.errors import BenchError
+from mpqbench.flowcap import FlowCap
+from mpqbench.lossy import Lossy
 from mpqbench.processes import wait_for
 from mpqbench.results import Sample, percentile
 from mpqbench.search import highest_rate
+from mpqbench.sessions import Sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from mpqbench.systems.base import System
     from mpqbench.topology import Node, Topology
@@ -21,10 +29,13 @@ if TYPE_CHECKING:
 SMALL_PAYLOAD = 200
 PING_INTERVAL = 0.01
 PROBE_SECONDS = 1.0
-STARTED = 5_000_000
+UNDER_WAY = 5_000_000
 """Bytes on the link after which a TCP connection counts as under way."""
 MARGIN = 3.0
 """Seconds by which a load outlasts the pings that it is to hinder."""
+VOLUME = 10_000_000_000
+VOLUME_LIMIT = 180.0
+"""Bytes that a daemon carries before its memory is looked at, and seconds in which it must have done so."""
 ROUND_TRIP = re.compile(r"time=([0-9.]+) ms")
 
 
@@ -71,7 +82,7 @@ def _loaded(system: System, topology: Topology, seconds: float) -> list[Sample]:
     with ThreadPoolExecutor(1) as pool:
         transfer = pool.submit(system.transfer, a, b, seconds + MARGIN, 1)
         before = b.received()
-        wait_for(lambda: b.received() - before > STARTED, 10, f"{system.name}: load")
+        wait_for(lambda: b.received() - before > UNDER_WAY, 10, f"{system.name}: load")
         times = round_trips(a, system.address(b), seconds)
         if transfer.done():
             raise BenchError(f"{system.name}: the load ended before the last ping")
@@ -93,11 +104,59 @@ def _cpu(system: System, topology: Topology, seconds: float) -> list[Sample]:
     ]
 
 
-CASES: dict[str, Callable[[System, Topology, float], list[Sample]]] = {
-    "tcp1": _tcp("tcp1", 1),
-    "tcp8": _tcp("tcp8", 8),
-    "small": _small,
-    "ping": _idle,
-    "loaded": _loaded,
-    "cpu": _cpu,
+def _memory(system: System, topology: Topology, seconds: float) -> list[Sample]:
+    """Resident memory of the larger end half way through a volume and at its end."""
+    del seconds
+    a, b = topology.a, topology.b
+    before = b.received()
+    with ThreadPoolExecutor(1) as pool:
+        transfer = pool.submit(iperf.volume, a, b, system.address(b), VOLUME, VOLUME_LIMIT)
+        wait_for(
+            lambda: transfer.done() or b.received() - before > VOLUME / 2,
+            VOLUME_LIMIT,
+            f"{system.name}: half the volume",
+        )
+        half = [process.usage().resident for process in system.processes]
+        transfer.result()
+    end = [process.usage().resident for process in system.processes]
+    growth = max(after - earlier for after, earlier in zip(end, half, strict=True))
+    return [
+        Sample("cpu", "10 GB up", "memory at the end", max(end) / 1e6, "MB"),
+        Sample("cpu", "10 GB up", "growth since 5 GB", growth / 1e6, "MB"),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Part of a bench. `measure` takes the system, the topology, and the usual length of a measurement in seconds."""
+
+    bench: str
+    measure: Callable[[System, Topology, float], list[Sample]]
+    runs: int
+    """In so many runs, at most."""
+    only: str | None = None
+    """The one system for which this is done, if not for all of the bench."""
+
+
+class Alone(Protocol):
+    """A bench that needs a topology of its own."""
+
+    def measure(self, system: System, directory: Path, seconds: float, turn: int) -> list[Sample]:
+        """Start the system, measure, stop it."""
+
+
+STARTED = (
+    Case("tcp1", _tcp("tcp1", 1), 3),
+    Case("tcp8", _tcp("tcp8", 8), 2),
+    Case("small", _small, 3),
+    Case("ping", _idle, 3),
+    Case("ping", _loaded, 2),
+    Case("cpu", _cpu, 2),
+    Case("cpu", _memory, 1, only="stripe"),
+)
+ALONE: dict[str, tuple[Callable[[], Alone], int]] = {
+    "lossy": (Lossy, 2),
+    "flowcap": (FlowCap, 2),
+    "sessions": (Sessions, 2),
 }
+"""For each bench what measures it, made anew for a series of runs, and in how many runs at most."""

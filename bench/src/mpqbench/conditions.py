@@ -7,11 +7,18 @@ import os
 import platform
 import re
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 PACKAGES = ("openvpn", "fastd", "tinc", "iperf3")
+
+Pair = tuple[str, str]
+"""A bench and a system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +35,39 @@ class Conditions:
     runs: int
     seconds: float
 
-    def save(self, file: Path) -> None:
-        """Write as JSON."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
-    @classmethod
-    def load(cls, file: Path) -> Conditions:
-        """Read what `save` has written."""
-        return cls(**json.loads(file.read_text()))
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was measured under the same conditions."""
+
+    conditions: Conditions
+    pairs: tuple[Pair, ...]
+
+
+def save(measurements: Iterable[Measurement], file: Path) -> None:
+    """Write as a JSON list."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps([asdict(each) for each in measurements], indent=2) + "\n")
+
+
+def load(file: Path) -> list[Measurement]:
+    """Read what `save` has written."""
+    return [
+        Measurement(Conditions(**row["conditions"]), tuple((bench, system) for bench, system in row["pairs"]))
+        for row in json.loads(file.read_text())
+    ]
+
+
+def merge(kept: Sequence[Measurement], new: Measurement) -> list[Measurement]:
+    """Return `kept` with `new` in place of what it measured again; what has nothing left is gone."""
+    merged: list[Measurement] = []
+    for each in kept:
+        pairs = tuple(pair for pair in each.pairs if pair not in new.pairs)
+        if each.conditions == new.conditions:
+            new = replace(new, pairs=pairs + new.pairs)
+        elif pairs:
+            merged.append(replace(each, pairs=pairs))
+    return [*merged, new]
 
 
 def observe(runs: int, seconds: float) -> Conditions:

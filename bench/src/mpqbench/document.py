@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpqbench import flowcap, lossy, sessions, targets
 from mpqbench.table import markdown, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
-    from mpqbench.conditions import Conditions
+    from mpqbench.conditions import Conditions, Measurement, Pair
     from mpqbench.results import Result
 
+PLOTS = "../bench/results"
+"""Where the plots are, seen from the document."""
 TITLES = {
     "tcp1": "One TCP connection",
     "tcp8": "Eight TCP connections",
@@ -29,7 +32,23 @@ NOTES = {
     "ping": "Round trips of a ping every 10 ms through the tunnel: *idle* while nothing else is sent, *loaded* while "
     "one TCP connection saturates it.",
     "cpu": "One TCP connection up: CPU seconds of both ends together for each gigabyte carried, and the peak resident "
-    "memory of the larger end.",
+    "memory of the larger end. *10 GB up*: its resident memory when it has carried that much, and how much of it came "
+    "after the first half.",
+    "lossy": f"The namespaces are joined by a link emulator in user space: {lossy.RATE:g} Mbit/s, round trip "
+    f"{lossy.ROUND_TRIP:g} ms, a queue of {lossy.QUEUE:g} ms (one bandwidth-delay product), loss in the direction of "
+    f"the data only. *Bursts* are those of a Gilbert-Elliott channel that loses 5 packets in a row in the mean, "
+    f"{lossy.BURSTS.mean:.1%} of all. One TCP connection (CUBIC); its first {lossy.OMIT:g} s don't count, and "
+    f"{lossy.LONGER:g} times as long as elsewhere is measured. The *share* is that of the erasure limit: (1 - loss) of "
+    "what plain TCP reaches on the same link without loss and without a tunnel, in the same run.",
+    "flowcap": f"An emulated link of {flowcap.RATE:g} Mbit/s, round trip {2 * flowcap.LINK['delay_ms']:g} ms, that "
+    f"caps each flow (5-tuple) at {flowcap.FLOW_RATE:g} Mbit/s. One TCP connection over several pipes; *wire rate* "
+    f"counts the bytes of IP packets that left the link towards the receiver. Shares are of the smaller of "
+    f"{flowcap.RATE:g} and pipes times {flowcap.FLOW_RATE:g} Mbit/s.",
+    "sessions": f"{sessions.ACTIVE} clients, each in a namespace of its own, send one TCP connection each over one "
+    f"server, together: while {sessions.IDLE} more are registered, and before and after (the mean of both). These are "
+    "the daemon's own clients in one process, without TUN devices, that keep their paths alive: pipes: "
+    f"{sessions.IDLE_PIPES} for each, a probe every {sessions.QUIET['probe_interval_ms'] / 1000:g} s from either end. "
+    "That process uses the same processors; *CPU* is what it took.",
 }
 SYSTEMS = {
     "veth": "the bare link, without a tunnel",
@@ -41,13 +60,15 @@ SYSTEMS = {
     "aioquic-stock": "aioquic with its own asyncio transport, one stream, no TUN device: its tcp1 is that stream",
     "quic-datagram": "this project, QUIC datagram frames",
     "quic-reliable": "this project, a QUIC stream",
+    "stripe": "this project, the striped data plane, four pipes, FEC that follows the loss",
+    "stripe-fec-off": "the same without FEC",
+    "stripe-fec-always": "the same with FEC at all times: two parity shards for ten data shards",
 }
 
 
-def compose(results: Sequence[Result], conditions: Conditions) -> str:
-    """Return the whole document; only what was measured is in it."""
+def compose(results: Sequence[Result], measurements: Sequence[Measurement], drawn: Collection[str]) -> str:
+    """Return the whole document; only what was measured is in it. `drawn` are the benches that have a plot."""
     systems = dict.fromkeys(result.system for result in results)
-    packages = ", ".join(f"{name} {version}" for name, version in conditions.packages.items())
     parts = [
         "# Performance",
         "Made by `make bench` from `bench/results/latest.json`; don't edit it by hand.",
@@ -56,13 +77,45 @@ def compose(results: Sequence[Result], conditions: Conditions) -> str:
             "MTU of 1400, both of its ends and the load generator share the machine's processors. The systems are "
             "measured in alternation; a figure is the median of the runs, with the lowest and highest in parentheses."
         ),
-        (
-            f"* Measured {conditions.date}, runs: {conditions.runs}, of {conditions.seconds:g} s for each measurement\n"
-            f"* {conditions.system}, kernel {conditions.kernel}, {conditions.processors} x {conditions.processor}\n"
-            f"* Python {conditions.python}; {packages}"
-        ),
+        _conditions(measurements),
         "\n".join(f"* **{system}**: {SYSTEMS[system]}" for system in systems if system in SYSTEMS),
+        "## Targets",
+        "Ratios of medians.",
+        markdown(targets.rows(results), numbers_from=2),
     ]
     for bench, rows in tables(results).items():
-        parts += [f"## {TITLES[bench]} (`{bench}`)", *([NOTES[bench]] if bench in NOTES else []), markdown(rows)]
+        parts += [f"## {TITLES[bench]} (`{bench}`)", NOTES[bench]]
+        if bench in drawn:
+            parts.append(f"![{TITLES[bench]}]({PLOTS}/{bench}.svg)")
+        parts.append(markdown(rows))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _conditions(measurements: Sequence[Measurement]) -> str:
+    """Tell when and where; what was measured again is named with its own date."""
+    first, *others = sorted(measurements, key=lambda each: len(each.pairs), reverse=True)
+    lines = [f"* Measured {_when(first.conditions)}", *_where(first.conditions)]
+    for other in sorted(others, key=lambda each: each.conditions.date):
+        lines.append(f"* {_what(other.pairs)}: measured {_when(other.conditions)}")
+        lines += [f"  {line}" for line in _where(other.conditions) if line not in _where(first.conditions)]
+    return "\n".join(lines)
+
+
+def _when(conditions: Conditions) -> str:
+    runs = f"up to {conditions.runs} runs" if conditions.runs > 1 else "one run"
+    return f"{conditions.date}, {runs}, {conditions.seconds:g} s for each measurement unless said otherwise"
+
+
+def _where(conditions: Conditions) -> list[str]:
+    packages = ", ".join(f"{name} {version}" for name, version in conditions.packages.items())
+    return [
+        f"* {conditions.system}, kernel {conditions.kernel}, {conditions.processors} x {conditions.processor}",
+        f"* Python {conditions.python}; {packages}",
+    ]
+
+
+def _what(pairs: Iterable[Pair]) -> str:
+    benches: dict[str, list[str]] = {}
+    for bench, system in pairs:
+        benches.setdefault(bench, []).append(system)
+    return "; ".join(f"`{bench}` of {', '.join(systems)}" for bench, systems in benches.items())

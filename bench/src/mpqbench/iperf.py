@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PORT = 5201
 BUFFER = "4M"
+PATIENCE = 30.0
+"""Seconds beyond its length after which a measurement is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,13 @@ class Flow:
         return (self.sent - self.lost) / self.seconds
 
 
-def serve(node: Node) -> Process:
+def serve(node: Node, port: int = PORT) -> Process:
     """Start an iperf3 server at `node` and wait until it listens; the caller stops it."""
-    process = node.spawn("iperf3", "iperf3", "-s", "-p", str(PORT))
+    process = node.spawn("iperf3", "iperf3", "-s", "-p", str(port))
 
     def listens() -> bool:
         process.check()
-        return f":{PORT}" in node.run("ss", "-Hltn", f"sport = :{PORT}")
+        return f":{port}" in node.run("ss", "-Hltn", f"sport = :{port}")
 
     try:
         wait_for(listens, 5, "iperf3 server")
@@ -70,24 +72,39 @@ def serve(node: Node) -> Process:
     return process
 
 
-def tcp(source: Node, target: Node, address: str, seconds: float, streams: int) -> Transfer:
-    """Send from `source` to `address` at `target` over `streams` TCP connections; return what was received."""
-    end = _client(source, target, address, seconds, "-C", "cubic", "-P", str(streams))["sum_received"]
+def tcp(
+    source: Node, target: Node, address: str, seconds: float, streams: int, *, omit: float = 0, port: int = PORT
+) -> Transfer:
+    """Send from `source` to `address` at `target` over `streams` TCP connections; return what was received.
+
+    The first `omit` seconds come before the `seconds` that count.
+    """
+    options = ["-t", f"{seconds:.0f}", "-C", "cubic", "-P", str(streams)]
+    if omit:
+        options += ["-O", f"{omit:.0f}"]
+    end = _client(source, target, address, port, options, seconds + omit)["sum_received"]
+    return Transfer(int(end["bytes"]), float(end["seconds"]))
+
+
+def volume(source: Node, target: Node, address: str, size: int, limit: float) -> Transfer:
+    """Send `size` bytes over one TCP connection; BenchError when that takes more than `limit` seconds."""
+    end = _client(source, target, address, PORT, ["-n", str(size), "-C", "cubic"], limit)["sum_received"]
     return Transfer(int(end["bytes"]), float(end["seconds"]))
 
 
 def udp(source: Node, target: Node, address: str, seconds: float, payload: int, rate: float) -> Flow:
     """Send UDP packets of `payload` bytes, `rate` of them a second."""
     bits = str(int(rate * payload * 8))
-    end = _client(source, target, address, seconds, "-u", "-l", str(payload), "-b", bits, "-w", BUFFER)["sum"]
+    options = ["-t", f"{seconds:.0f}", "-u", "-l", str(payload), "-b", bits, "-w", BUFFER]
+    end = _client(source, target, address, PORT, options, seconds)["sum"]
     return Flow(int(end["packets"]), int(end["lost_packets"]), float(end["seconds"]))
 
 
-def _client(source: Node, target: Node, address: str, seconds: float, *options: str) -> Any:
-    server = serve(target)
+def _client(source: Node, target: Node, address: str, port: int, options: list[str], seconds: float) -> Any:
+    server = serve(target, port)
     try:
-        command = ["iperf3", "-J", "-c", address, "-p", str(PORT), "-t", f"{seconds:.0f}", *options]
-        answer = json.loads(source.run(*command, timeout=seconds + 20))
+        command = ["iperf3", "-J", "-c", address, "-p", str(port), *options]
+        answer = json.loads(source.run(*command, timeout=seconds + PATIENCE))
     finally:
         server.stop()
     if "error" in answer:

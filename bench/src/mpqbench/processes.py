@@ -43,18 +43,19 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process has used: CPU seconds (user and system, all threads) and its peak resident memory in bytes."""
+    """What a process has used: CPU seconds (user and system, all threads), and its resident memory in bytes."""
 
     cpu: float
     peak: int
+    resident: int
 
 
 def read_usage(stat: str, status: str) -> Usage:
-    """Parse /proc/PID/stat and /proc/PID/status (proc(5): fields 14 and 15, in ticks; VmHWM, in kB)."""
+    """Parse /proc/PID/stat and /proc/PID/status (proc(5): fields 14 and 15, in ticks; memory in kB)."""
     # The second field is the command in parentheses, and may contain spaces and parentheses itself.
     fields = stat.rpartition(")")[2].split()
-    peak = next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
-    return Usage((int(fields[11]) + int(fields[12])) / TICKS, peak)
+    sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("Vm")}
+    return Usage((int(fields[11]) + int(fields[12])) / TICKS, sizes.get("VmHWM:", 0), sizes.get("VmRSS:", 0))
 
 
 class Process:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 BENCHES = ("tcp1", "tcp8", "small", "ping", "cpu", "lossy", "flowcap", "sessions")
@@ -58,6 +58,22 @@ def summarise(samples: Iterable[tuple[str, Sample]]) -> list[Result]:
         Result(bench, case, system, metric, statistics.median(values), unit, tuple(values))
         for (bench, case, system, metric, unit), values in groups.items()
     ]
+
+
+def pairs(results: Iterable[Result]) -> list[tuple[str, str]]:
+    """Return the (bench, system) of the results, each once."""
+    return list(dict.fromkeys((result.bench, result.system) for result in results))
+
+
+def merge(kept: Iterable[Result], new: Sequence[Result]) -> list[Result]:
+    """Return `kept` with `new` in place of all rows of a bench and system that `new` has any of."""
+    measured = set(pairs(new))
+    return [result for result in kept if (result.bench, result.system) not in measured] + list(new)
+
+
+def ordered(results: Iterable[Result], systems: Sequence[str]) -> list[Result]:
+    """Sort by bench, then by system in the order of `systems`; rows of the same two keep their order."""
+    return sorted(results, key=lambda result: (BENCHES.index(result.bench), systems.index(result.system)))
 
 
 def percentile(values: Iterable[float], share: float) -> float:

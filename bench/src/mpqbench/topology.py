@@ -1,4 +1,4 @@
-"""Two namespaces joined by a veth pair:
+"""Network namespaces, and two of them joined by a veth pair:
 
     bench-a  wan0 10.78.0.1/24 ---- 10.78.0.2/24 wan0  bench-b
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -25,14 +26,13 @@ SETTINGS = ("net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0"
 
 
 class Node:
-    """One end: a namespace, and what runs in it."""
+    """One end: a namespace, and what runs in it. `number` is the last octet of its addresses."""
 
-    def __init__(self, role: str, directory: Path) -> None:
+    def __init__(self, role: str, number: int, directory: Path) -> None:
         self.role = role
         self.namespace = f"bench-{role}"
-        self.number = {"a": 1, "b": 2}[role]
-        self.outer = f"10.78.0.{self.number}"
-        self.inner = f"10.201.0.{self.number}"
+        self.outer = f"10.78.0.{number}"
+        self.inner = f"10.201.0.{number}"
         self.directory = directory / role
         self.directory.mkdir(parents=True, exist_ok=True)
 
@@ -49,13 +49,19 @@ class Node:
         full = ["ip", "netns", "exec", self.namespace, *command]
         return Process(f"{name} ({self.role})", full, self.directory / f"{name}.log", environment)
 
+    def join(self, gateway: str) -> None:
+        """Bring `DEVICE` up, with the outer address and a default route."""
+        self.ip("addr", "add", f"{self.outer}/24", "dev", DEVICE)
+        self.ip("link", "set", DEVICE, "mtu", "1500", "up")
+        self.ip("route", "add", "default", "via", gateway, "dev", DEVICE)
+
     def has_device(self, device: str) -> bool:
         """Whether a network device of that name exists here."""
         command = ["ip", "-n", self.namespace, "link", "show", "dev", device]
         return subprocess.run(command, check=False, capture_output=True, timeout=10).returncode == 0
 
     def received(self) -> int:
-        """Return the bytes that have arrived from the other node so far, whatever carried them."""
+        """Return the bytes that have arrived from other nodes so far, whatever carried them."""
         (link,) = json.loads(run(["ip", "-n", self.namespace, "-s", "-j", "link", "show", "dev", DEVICE]))
         return int(link["stats64"]["rx"]["bytes"])
 
@@ -65,42 +71,57 @@ class Node:
         return subprocess.run(command, check=False, capture_output=True, timeout=10).returncode == 0
 
 
-class Topology:
-    """Context manager: makes both namespaces and removes them, also those that a killed run has left."""
+class Namespaces(ABC):
+    """Context manager: makes the nodes' namespaces and removes them, also those that a killed run has left."""
 
-    def __init__(self, directory: Path) -> None:
-        self.a = Node("a", directory)
-        self.b = Node("b", directory)
+    def __init__(self, nodes: tuple[Node, ...]) -> None:
+        self.nodes = nodes
+
+    @abstractmethod
+    def connect(self) -> None:
+        """Join the nodes, all of which exist."""
 
     def __enter__(self) -> Self:
         try:
             self._build()
         except BaseException:
-            self._remove()
+            self.remove()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._remove()
+        self.remove()
 
     def _build(self) -> None:
-        self._remove()
-        for node in (self.a, self.b):
+        self.remove()
+        for node in self.nodes:
             run(["ip", "netns", "add", node.namespace])
             node.ip("link", "set", "lo", "up")
             node.run("sysctl", "-qw", *SETTINGS)
-        self.a.ip("link", "add", DEVICE, "mtu", "1500", "type", "veth", "peer", DEVICE, "netns", self.b.namespace)
-        for node, other in ((self.a, self.b), (self.b, self.a)):
-            node.ip("addr", "add", f"{node.outer}/24", "dev", DEVICE)
-            node.ip("link", "set", DEVICE, "mtu", "1500", "up")
-            node.ip("route", "add", "default", "via", other.outer, "dev", DEVICE)
+        self.connect()
 
-    def _remove(self) -> None:
-        for node in (self.a, self.b):
+    def remove(self) -> None:
+        """Remove what is there."""
+        for node in self.nodes:
             if (Path("/run/netns") / node.namespace).exists():
                 try:
                     run(["ip", "netns", "del", node.namespace])
                 except BenchError as error:
                     print(f"bench: {error}", file=sys.stderr)
+
+
+class Topology(Namespaces):
+    """Two nodes and a veth pair."""
+
+    def __init__(self, directory: Path) -> None:
+        self.a = Node("a", 1, directory)
+        self.b = Node("b", 2, directory)
+        super().__init__((self.a, self.b))
+
+    def connect(self) -> None:
+        """Make the pair."""
+        self.a.ip("link", "add", DEVICE, "mtu", "1500", "type", "veth", "peer", DEVICE, "netns", self.b.namespace)
+        for node, other in ((self.a, self.b), (self.b, self.a)):
+            node.join(other.outer)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mpqbench.systems.aioquic_stock import AioquicStock
 from mpqbench.systems.fastd import Fastd
-from mpqbench.systems.mpquic import MpquicQuic, MpquicStripe
+from mpqbench.systems.mpquic import Quic, Stripe
 from mpqbench.systems.openvpn import OpenVpn
 from mpqbench.systems.tinc import Tinc
 from mpqbench.systems.veth import Veth
@@ -25,9 +25,9 @@ SYSTEMS: dict[str, Callable[[], System]] = {
     "fastd": Fastd,
     "tinc": Tinc,
     "aioquic-stock": AioquicStock,
-    "quic-datagram": lambda: MpquicQuic("datagram"),
-    "quic-reliable": lambda: MpquicQuic("reliable"),
-    "stripe": lambda: MpquicStripe("stripe"),
-    "stripe-fec-off": lambda: MpquicStripe("stripe-fec-off", stripe_fec="off"),
-    "stripe-fec-always": lambda: MpquicStripe("stripe-fec-always", stripe_fec="always"),
+    "quic-datagram": lambda: Quic("datagram"),
+    "quic-reliable": lambda: Quic("reliable"),
+    "stripe": lambda: Stripe(),
+    "stripe-fec-off": lambda: Stripe("off"),
+    "stripe-fec-always": lambda: Stripe("always"),
 }

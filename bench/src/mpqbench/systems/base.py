@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 MTU = 1400
 """Of every TUN device, so that the systems differ by their work and not by their packet size."""
 
-ALL_BENCHES = frozenset({"tcp1", "tcp8", "small", "ping", "loaded", "cpu"})
+USUAL = frozenset({"tcp1", "tcp8", "small", "ping", "cpu"})
+"""The benches of a tunnel unless it says otherwise."""
 
 
 class System(ABC):
     """One way to carry packets from node `a` to node `b`, started anew for each run."""
 
     name: str
-    benches = ALL_BENCHES
+    benches = USUAL
 
     def __init__(self) -> None:
         self.processes: list[Process] = []

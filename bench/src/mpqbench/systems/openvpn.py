@@ -21,6 +21,7 @@ class OpenVpn(System):
     """Point to point, in user space as Debian ships it, buffers left at their defaults."""
 
     name = "openvpn"
+    benches = System.benches | {"lossy"}
 
     def install(self, cache: Path) -> None:
         """Install the package."""

@@ -14,7 +14,7 @@ class Veth(System):
     """Nothing but the veth pair."""
 
     name = "veth"
-    benches = System.benches - {"cpu"}
+    benches = System.benches - {"cpu"} | {"lossy"}
 
     def start(self, a: Node, b: Node) -> None:
         """Only check that the pair works."""

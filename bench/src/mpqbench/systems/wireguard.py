@@ -33,6 +33,8 @@ class WireGuardGo(System):
         super().__init__()
         self.name = name
         self.suite = suite
+        if suite == "trixie":
+            self.benches |= {"lossy"}
         self.program = "wireguard-go"
 
     def install(self, cache: Path) -> None:

@@ -74,6 +74,8 @@ class Client:
         self._receiver = TunnelReceiver(counters=self._counters, window=RECEIVE_WINDOW)
         self._lease = LeaseRequest(journal)
         self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None
+        """When the next turn is due at the latest."""
         self._more: asyncio.Handle | None = None
         self._writing: set[int] = set()
         self._generation: int | None = None
@@ -144,8 +146,15 @@ class Client:
             return
         now = self._loop.time()
         self._sender.enqueue(buffers, now)
-        if not self._push(now):
+        if self._push(now):
+            return
+        # Packets don't wait for the rest of a turn, and don't ask for one: what a turn looks after comes by a socket or
+        # a timer.
+        self._send(now)
+        if self._due is None or self._due <= now or (self._current is not None and self._current.ending is not None):
             self._turn()
+        else:
+            self._schedule(now)
 
     def _on_netlink(self) -> None:
         self._look_at_wan(self._monitor.read)
@@ -250,7 +259,7 @@ class Client:
                 timers.append(self._retry.next_attempt if self._is_wanted(now) else self._retry.upgrade_at)
             if not self._is_carrying():
                 timers.append(now + TICK)
-        due = min((timer for timer in timers if timer is not None), default=None)
+        self._due = due = min((timer for timer in timers if timer is not None), default=None)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

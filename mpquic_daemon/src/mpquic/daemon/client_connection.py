@@ -171,8 +171,7 @@ class ClientConnection:
 
     def advance(self, now: float) -> Inbox:
         """Let time pass and take the connection's events; returns what they brought for the tunnel."""
-        timer = self.link.timer()
-        if timer is not None and timer <= now:
+        if self.link.is_due(now):
             self.link.handle_timer(now)
         inbox = Inbox()
         if self.phase is Phase.OVER:

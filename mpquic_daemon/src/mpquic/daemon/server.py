@@ -71,6 +71,8 @@ class Server:
         self._past: dict[str, int] = {}
         self._registrations = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None
+        """When the next turn is due at the latest."""
         self._more: asyncio.Handle | None = None
         self._announcement: asyncio.TimerHandle | None = None
         self._announced_at = float("-inf")
@@ -167,8 +169,15 @@ class Server:
                 tunnel.sender.enqueue_packets(packets, now)
                 if not tunnel.push(now):
                     self._waiting[tunnel] = None
-        if self._waiting:
+        if not self._waiting:
+            return
+        # Packets don't wait for the rest of a turn, and don't ask for one: what a turn looks after comes by a socket or
+        # a timer.
+        self._send(now)
+        if self._due is None or self._due <= now or self._changed:
             self._turn()
+        else:
+            self._schedule(now)
 
     def _on_socket(self) -> None:
         now = self._loop.time()
@@ -319,7 +328,7 @@ class Server:
         if self._connections:
             timers.append(self._next_tick)
         timers += [tunnel.next_allowance(now) for tunnel in self._waiting]
-        due = min((timer for timer in timers if timer is not None), default=None)
+        self._due = due = min((timer for timer in timers if timer is not None), default=None)
         if due is not None:
             self._timer = self._loop.call_at(max(due, now + 0.0005), self._turn)
 

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mpquic.net.udp import SendStatus, UdpSocket
+from mpquic.net.udp import READ_BYTES, SendStatus, UdpSocket
 from mpquic.proto.path import PathState
 from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.config import MIN_DATAGRAM, StripeConfig
@@ -34,6 +34,11 @@ SOON = 0.001
 """Seconds: a timer that fires so soon isn't set anew for something that is due earlier. The event loop's own clock has
 no finer steps."""
 
+
+READS = 4
+"""Reads of one pipe in a row."""
+ROUNDS = 3
+"""Looks at all pipes before what has come is handed on with gaps."""
 
 Deliver = Callable[["list[Carried]", float], None]
 """Takes frames that came from the peer, and the time."""
@@ -143,6 +148,7 @@ class ClientStripe(StripePlane):
         super().__init__(path.name, session, sender, deliver)
         any_address = "::" if path.family == socket.AF_INET6 else "0.0.0.0"
         self.sockets: list[UdpSocket] = []
+        self._buffers = [memoryview(bytearray(READ_BYTES)) for _ in range(READS * (path.pipes + ROUNDS))]
         self._ready = select.epoll()
         try:
             for _ in range(path.pipes):
@@ -166,11 +172,19 @@ class ClientStripe(StripePlane):
 
     def _on_readable(self) -> None:
         batch: list[Datagrams] = []
-        for fd, _ in self._ready.poll(0):
-            batch += [(data, segment, None) for data, segment, _ in self.sockets[self._pipe_of[fd]].recv_batch()]
-        # What two pipes have brought is in the order of the pipes, not in that of the sender.
-        ordered = self.session.receiver.in_order(batch) if len(batch) > 1 else batch
-        self.receive(ordered, self._loop.time())
+        free = 0
+        for _ in range(ROUNDS):
+            for fd, _ in self._ready.poll(0):
+                read = self.sockets[self._pipe_of[fd]].recv_batch(self._buffers[free : free + READS])
+                free += len(read)
+                batch += [(data, segment, None) for data, segment, _ in read]
+            # What two pipes have brought is in the order of the pipes, not in that of the sender. What he sent before
+            # the last of it has arrived too, unless the path itself reorders or loses: look for it once more.
+            batch, whole = self.session.receiver.in_order(batch)
+            if whole or free > len(self._buffers) - READS:
+                break
+        if batch:
+            self.receive(batch, self._loop.time())
 
     def transmit(self, outgoing: list[Outgoing]) -> None:
         """Send each run on the socket of its pipe."""

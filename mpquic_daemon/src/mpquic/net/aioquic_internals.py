@@ -1,4 +1,6 @@
-"""Everything that this project touches of aioquic beyond its public interface, each with the reason.
+"""What this project touches of aioquic beyond its public interface, each with the reason.
+
+Packets by the thousand have modules of their own: `aioquic_receive` and `aioquic_send`.
 
 Written against aioquic 1.7. tests/net/test_aioquic_internals.py fails with the name of whatever a new version changed.
 """

@@ -5,7 +5,7 @@ controllers, registered under own names by its public `register_congestion_contr
 that a connection got. Nothing private of aioquic is needed to read them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -80,6 +80,15 @@ class MeasuredControl(QuicCongestionControl):
         meter.packets_sent += 1
         meter.bytes_sent += packet.sent_bytes
         super().on_packet_sent(packet=packet)  # type: ignore[safe-super]
+
+    def on_packets_sent(self, packets: Sequence[QuicSentPacket], size: int) -> None:
+        """Do what `on_packet_sent` would for packets of `size` bytes together, all sent at the same time."""
+        first = packets[0]
+        meter = self.meter
+        meter.packets_sent += len(packets) - 1
+        meter.bytes_sent += size - first.sent_bytes
+        self.on_packet_sent(packet=first)  # where a controller sees that it was idle
+        self.bytes_in_flight += size - first.sent_bytes
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
         """Count, then act as the controller does, but don't grow a window that isn't filled."""

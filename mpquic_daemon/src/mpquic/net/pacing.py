@@ -1,5 +1,7 @@
 """The pacer of a QUIC connection (RFC 9002 section 7.7), fit for timers of a millisecond."""
 
+from math import ceil
+
 from aioquic.quic.recovery import QuicPacketPacer
 
 GAIN = 1.25
@@ -11,6 +13,8 @@ BURST_DATAGRAMS = 16
 QUANTUM_SECONDS = 0.001
 """Shortest pause once the burst is spent. Without it a busy loop would send one or two datagrams at a time, each with
 the cost of a system call."""
+UNPACED = 1024
+"""Datagrams that may leave at once while no RTT is known: the congestion window has room for far fewer."""
 _SLOWEST_PACKET = 1.0
 _SHORTEST = 1e-6
 
@@ -36,6 +40,17 @@ class BurstPacer(QuicPacketPacer):
             self._resume_at = now - self.bucket_time + min(QUANTUM_SECONDS, self.bucket_max / 2)
             return self._resume_at
         return None
+
+    def allowance(self, now: float) -> int:
+        """How many full datagrams may leave now, with the pause that `next_send_time` keeps."""
+        if self.next_send_time(now) is not None:
+            return 0
+        return UNPACED if self.packet_time is None else ceil(self.bucket_time / self.packet_time)
+
+    def spend(self, size: int) -> None:
+        """Take bytes that left out of the bucket; see `update_after_send`."""
+        if self.packet_time is not None:
+            self.bucket_time -= size / self._datagram * self.packet_time
 
     def update_after_send(self, now: float) -> None:
         """Take a packet out of the bucket, which may go into debt. aioquic's forgives it and so exceeds the rate."""

@@ -8,7 +8,7 @@ that packets wait in the tunnel's own queues, where something decides which are 
 import enum
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aioquic.quic import events as quic_events
@@ -21,13 +21,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mpquic.net import aioquic_internals as internals
 from mpquic.net import congestion
+from mpquic.net.aioquic_receive import CONNECTION_ID_BYTES, Inbound, PlainTaker
+from mpquic.net.aioquic_send import PlainWriter
 from mpquic.net.pacing import BurstPacer
 from mpquic.net.udp import Address
 from mpquic.proto.identity import IdentityError, certificate_sha256, check_server_certificate
 
 ALPN = "mpquic/1"
 MIN_DATAGRAM_SIZE = 1200
-CONNECTION_ID_BYTES = 8
 ACK_DELAY = 0.004
 WINDOW_BEFORE_ADMISSION = 256 << 10
 """Bytes that a peer may send on streams before it has proved who it is: enough for the registration."""
@@ -169,20 +170,27 @@ class QuicLink:
         self.established_at: float | None = None
         self._deadline: float | None = now + options.handshake_timeout
         self._events: list[LinkEvent] = []
-        self._payloads: list[bytes] = []
-        self._chunks: dict[int, list[bytes]] = {}
+        self._inbound = Inbound()
         self._ended: set[int] = set()
         self._pending: deque[int] = deque()
         self._pending_bytes = 0
         self._written: dict[int, int] = {}
         self._stirred = True
         """Whether something happened since the last flush: else nothing is to be sent, and finding that out costs."""
+        self._timer: float | None = None
+        # What follows from the connection and is asked for several times a turn; None when it has to be found out.
+        self._timer_known = False
+        self._stream_waits: bool | None = None
+        self._capacity: int | None = None
         self.on_output: Callable[[], None] = _nothing
         self.on_connection_ids: Callable[[list[bytes], list[bytes]], None] = _ignore_connection_ids
         connection = self._connection
         size = connection.configuration.max_datagram_size
         internals.set_ack_delay(connection, ACK_DELAY)
-        internals.install_pacer(connection, BurstPacer(max_datagram_size=size))
+        pacer = BurstPacer(max_datagram_size=size)
+        internals.install_pacer(connection, pacer)
+        self._taker = PlainTaker(connection, self._inbound)
+        self._writer = PlainWriter(connection, self._control, pacer)
         # The client trusts the server from the handshake on; the server widens the window on admission.
         self._window = internals.ReceiveWindow(WINDOW if self._is_client else WINDOW_BEFORE_ADMISSION)
         internals.install_receive_window(connection, self._window)
@@ -227,7 +235,10 @@ class QuicLink:
     @property
     def datagram_capacity(self) -> int:
         """Largest payload in bytes that `send_datagrams` takes; 0 before the handshake is complete."""
-        return internals.datagram_capacity(self._connection) if self.state is LinkState.ESTABLISHED else 0
+        if self._capacity is None:
+            established = self.state is LinkState.ESTABLISHED
+            self._capacity = internals.datagram_capacity(self._connection) if established else 0
+        return self._capacity
 
     @property
     def server_certificate(self) -> bytes | None:
@@ -248,16 +259,22 @@ class QuicLink:
 
     # In
 
-    def receive(self, datagrams: Iterable[bytes], address: Address, now: float) -> None:
+    def receive(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
         """Take datagrams from the network. Never raises: a datagram that can't be used is dropped."""
         if self.state is LinkState.CLOSED:
             return
-        self._stirred = True
-        take = self._connection.receive_datagram
+        self._stir()
+        index = 0
         try:
-            for datagram in datagrams:
-                take(datagram, address, now)
-            self._drain(now)
+            while True:
+                index = self._taker.take(datagrams, index, address, now)
+                if index >= len(datagrams):
+                    break
+                self._taker.settle()
+                self._connection.receive_datagram(datagrams[index], address, now)
+                # At once: bytes of a stream that come in plain packets after this one must not overtake it.
+                self._drain(now)
+                index += 1
         except Exception:  # noqa: BLE001 - logged below
             # Bytes from the network run through the library's parsers, before anyone is authenticated. A defect there
             # costs this connection, not the process.
@@ -266,13 +283,14 @@ class QuicLink:
 
     def pop_events(self) -> list[LinkEvent]:
         """What happened since the last call, in order; stream bytes and datagrams gathered."""
-        for stream_id, chunks in self._chunks.items():
+        inbound = self._inbound
+        for stream_id, chunks in inbound.chunks.items():
             self._events.append(StreamReceived(stream_id, b"".join(chunks), stream_id in self._ended))
-        if self._payloads:
-            self._events.append(DatagramsReceived(self._payloads))
-            self._payloads = []
-        if self._chunks:
-            self._chunks = {}
+        if inbound.payloads:
+            self._events.append(DatagramsReceived(inbound.payloads))
+            inbound.payloads = []
+        if inbound.chunks:
+            inbound.chunks = {}
             self._ended = set()
         events, self._events = self._events, []
         # The end comes last, whatever came with it.
@@ -282,13 +300,13 @@ class QuicLink:
     @property
     def has_events(self) -> bool:
         """Whether `pop_events` would give something."""
-        return bool(self._events or self._payloads or self._chunks)
+        return bool(self._events or self._inbound.payloads or self._inbound.chunks)
 
     # Out
 
     def datagram_budget(self) -> int:
         """Bytes of datagram payload that are worth handing over now; at most 0 when none are."""
-        if self.state is not LinkState.ESTABLISHED or (self._written and self._stream_waits()):
+        if self.state is not LinkState.ESTABLISHED or self._has_unsent():
             # Datagrams go before stream bytes in each packet: without a pause a full pipe would starve the control
             # stream, and with it the probes that tell whether the path lives.
             return 0
@@ -314,7 +332,8 @@ class QuicLink:
             self._pending_bytes += size
             taken += 1
         if taken:
-            self._put_in()
+            self._stirred = True  # and nothing but that: datagrams change neither timers nor streams
+            self.on_output()
         return taken
 
     def open_stream(self) -> int:
@@ -352,16 +371,26 @@ class QuicLink:
 
     def flush(self, now: float) -> list[tuple[bytes, Address]]:
         """Everything that may leave now, as (datagram, destination), oldest first."""
-        if not self._stirred or self.state is LinkState.CLOSED or self.peer_address is None:
+        if not self._stirred or self.state is LinkState.CLOSED:
             return []
+        address = self.peer_address
+        if address is None:
+            return []
+        self._stir()
         self._stirred = False
         try:
-            out: list[tuple[bytes, Address]] = self._connection.datagrams_to_send(now)
+            self._taker.settle()
+            plain = self._writer.write(now)
+            out: list[tuple[bytes, Address]]
+            if plain is None:
+                out = self._connection.datagrams_to_send(now)
+                self._drain(now)
+            else:
+                out = [(datagram, address) for datagram in plain]
             self._settle()
-            self._drain(now)
         except Exception:  # noqa: BLE001 - logged below
             # What is sent depends on what the peer sent: see `receive`.
-            _faults.write(now, "sending", self.peer_address)
+            _faults.write(now, "sending", address)
             self._fail()
             return []
         return out
@@ -379,16 +408,30 @@ class QuicLink:
         """When `handle_timer` wants to be called; None when the connection is closed."""
         if self.state is LinkState.CLOSED:
             return None
-        timer: float | None = self._connection.get_timer() if self.peer_address is not None else None
+        if not self._timer_known:
+            self._timer = self._connection.get_timer() if self.peer_address is not None else None
+            self._timer_known = True
+        timer = self._timer
         if self._deadline is not None and (timer is None or self._deadline < timer):
             return self._deadline
         return timer
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time for `handle_timer`.
+
+        What came in meanwhile is not asked for its timers: they lie ahead, and finding the next one costs more than the
+        rest of a turn in which little happens.
+        """
+        if self._timer is None:
+            at = self.timer()
+            return at is not None and at <= now
+        return self._timer <= now or (self._deadline is not None and self._deadline <= now)
 
     def handle_timer(self, now: float) -> None:
         """Act on what is due: losses, acknowledgements, pacing, timeouts. Call `flush` afterwards."""
         if self.state is LinkState.CLOSED:
             return
-        self._stirred = True
+        self._stir()
         try:
             self._act_on_time(now)
         except Exception:  # noqa: BLE001 - logged below
@@ -398,9 +441,15 @@ class QuicLink:
 
     # Inside
 
+    def _stir(self) -> None:
+        """Something happens to the connection: what is known of it is known no more, and there may be output."""
+        self._stirred = True
+        self._timer_known = False
+        self._stream_waits = self._capacity = None
+
     def _put_in(self) -> None:
         """There is something to flush."""
-        self._stirred = True
+        self._stir()
         self.on_output()
 
     def _act_on_time(self, now: float) -> None:
@@ -410,6 +459,7 @@ class QuicLink:
                 self._finish(QuicErrorCode.CONNECTION_REFUSED, _HANDSHAKE_TIMEOUT, by_peer=False)
                 return
             self._connection.close(error_code=QuicErrorCode.CONNECTION_REFUSED, reason_phrase=_HANDSHAKE_TIMEOUT)
+        self._taker.settle()
         timer = self._connection.get_timer() if self.peer_address is not None else None
         if timer is not None and now >= timer:
             self._connection.handle_timer(now)
@@ -432,8 +482,13 @@ class QuicLink:
             return 0
         return max(0, written - int(sender.next_offset))
 
-    def _stream_waits(self) -> bool:
-        return any(self._unsent(stream_id) for stream_id in list(self._written))
+    def _has_unsent(self) -> bool:
+        if self._stream_waits is None:
+            self._stream_waits = False
+            for stream_id in list(self._written):
+                if self._unsent(stream_id):
+                    self._stream_waits = True
+        return self._stream_waits
 
     def _settle(self) -> None:
         """Forget the datagrams that left."""
@@ -448,10 +503,10 @@ class QuicLink:
         next_event = self._connection.next_event
         while (event := next_event()) is not None:
             if isinstance(event, quic_events.DatagramFrameReceived):
-                self._payloads.append(event.data)
+                self._inbound.payloads.append(event.data)
             elif isinstance(event, quic_events.StreamDataReceived):
                 self._window.consumed += len(event.data)
-                self._chunks.setdefault(event.stream_id, []).append(event.data)
+                self._inbound.chunks.setdefault(event.stream_id, []).append(event.data)
                 if event.end_stream:
                     self._ended.add(event.stream_id)
             elif isinstance(event, quic_events.ConnectionIdIssued):
@@ -483,6 +538,7 @@ class QuicLink:
             self._server_certificate = certificate
         self._deadline = None
         self.state = LinkState.ESTABLISHED
+        self._stir()
         self.established_at = now
         self._events.append(Established())
 
@@ -496,6 +552,7 @@ class QuicLink:
             self._pending.clear()
             self._pending_bytes = 0
             self._written.clear()
+            self._stir()
             self._events.append(Terminated(int(code), reason, by_peer))
 
 

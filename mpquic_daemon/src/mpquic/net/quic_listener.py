@@ -26,7 +26,8 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
-from mpquic.net.quic import CONNECTION_ID_BYTES, MIN_DATAGRAM_SIZE, LinkOptions, LinkState, QuicLink, quic_configuration
+from mpquic.net.aioquic_receive import CONNECTION_ID_BYTES
+from mpquic.net.quic import MIN_DATAGRAM_SIZE, LinkOptions, LinkState, QuicLink, quic_configuration
 from mpquic.net.udp import Address, plain_host
 
 _MAX_REPLIES = 256
@@ -73,6 +74,8 @@ class QuicListener:
         self._strangers: Counter[str] = Counter()
         self._ready: dict[QuicLink, None] = {}
         self._output: dict[QuicLink, None] = {}
+        self._flushed: dict[QuicLink, None] = {}
+        """Connections that have sent, and may want to be called at another time since."""
         self._replies: list[tuple[bytes, Address]] = []
         self._timers: list[tuple[float, int, _Entry]] = []
         self._order = count()
@@ -129,6 +132,8 @@ class QuicListener:
 
     def pop_ready(self) -> list[QuicLink]:
         """Connections with events since the last call. A closed one is forgotten by then; its last events remain."""
+        while self._flushed:
+            self._after(self._flushed.popitem()[0])
         ready = [link for link in self._ready if link.has_events]
         self._ready.clear()
         return ready
@@ -152,11 +157,17 @@ class QuicListener:
                     groups.append(([], address))
                     last = address
                 groups[-1][0].append(datagram)
-            self._after(link)
+            # What else follows can wait until the packets have left.
+            if link.state is LinkState.CLOSED:
+                self._after(link)
+            else:
+                self._flushed[link] = None
         return groups
 
     def timer(self) -> float | None:
         """When `handle_timer` wants to be called; None without connections."""
+        while self._flushed:
+            self._after(self._flushed.popitem()[0])
         timers = self._timers
         while timers:
             at, _, entry = timers[0]

@@ -24,7 +24,8 @@ Received = tuple[memoryview, int, Address]
 OffloadMode = Literal["auto", "on", "off"]
 
 BUFFER_BYTES = 4 << 20
-_READ_BYTES = 65536
+READ_BYTES = 65536
+"""Bytes of a buffer that takes whatever one read can give."""
 _MAX_BACKLOG = 1024
 _MAX_LOCAL = 16384
 _PKTINFO_BYTES = 20
@@ -129,7 +130,7 @@ class UdpSocket:
         family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
         self.counters = UdpCounters()
         self.device = device
-        self._buffers = [memoryview(bytearray(_READ_BYTES)) for _ in range(reads)]
+        self._buffers = [memoryview(bytearray(READ_BYTES)) for _ in range(reads)]
         self._control_bytes = socket.CMSG_SPACE(4)
         self._local: dict[Address, tuple[int, int, bytes]] = {}
         """Control message that has the kernel send from the address to which this peer has sent."""
@@ -222,12 +223,12 @@ class UdpSocket:
             return self._socket.getsockopt(socket.IPPROTO_IPV6, offload.IPV6_MTU)
         return self._socket.getsockopt(socket.IPPROTO_IP, offload.IP_MTU)
 
-    def recv_batch(self) -> list[Received]:
-        """Read what waits, at most `reads` times. The memory is overwritten by the next call."""
+    def recv_batch(self, buffers: Sequence[memoryview] | None = None) -> list[Received]:
+        """Read what waits, at most as often as there are buffers: the given ones, or own, until the next call."""
         batch: list[Received] = []
         counters = self.counters
         receive = self._socket.recvmsg_into
-        for buffer in self._buffers:
+        for buffer in self._buffers if buffers is None else buffers:
             try:
                 size, control, _flags, address = receive([buffer], self._control_bytes)
             except BlockingIOError:

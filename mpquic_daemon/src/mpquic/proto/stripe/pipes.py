@@ -131,11 +131,10 @@ class Pipes:
         pipe.confirmed_at = at
         self._alive_until = float("-inf")
 
-    def choose(self, alive: list[Pipe], size: int) -> Pipe:
-        """Return the pipe that has sent least, and count `size` bytes to it."""
-        pipe = min(alive, key=_sent_bytes)
-        pipe.sent_bytes += size
-        return pipe
+    @staticmethod
+    def choose(alive: list[Pipe]) -> Pipe:
+        """Return the pipe that has sent least."""
+        return min(alive, key=_sent_bytes)
 
     def due(self, now: float) -> list[Pipe]:
         """Pipes on which a client asks now; each is then due again after its interval."""

@@ -24,6 +24,7 @@ from mpquic.proto.stripe.wire import (
     VERSION,
     PacketType,
     check_shape,
+    is_control,
     number_of,
 )
 
@@ -137,10 +138,21 @@ class StripeReceiver:
             self.reporter.on_shards(fresh, self._lowest, highest_rose=window.highest > highest_before, now=now)
         return self._assembler.take(), control
 
-    def in_order(self, batch: list[Datagrams]) -> list[Datagrams]:
-        """Return reads of several sockets in the order in which the peer sent them, as far as their headers tell."""
+    def in_order(self, batch: list[Datagrams]) -> tuple[list[Datagrams], bool]:
+        """Return reads of several sockets in the order in which the peer sent them, and whether nothing is missing.
+
+        Both as far as headers tell that nobody has authenticated yet; packets of control types don't count.
+        """
         due = self.window.highest + 1
-        return sorted(batch, key=lambda read: (number_of(read[0]) - due) & _LOW32)
+        if len(batch) > 1:
+            batch = sorted(batch, key=lambda read: (number_of(read[0]) - due) & _LOW32)
+        for data, segment, _ in batch:
+            if is_control(data):
+                continue
+            if (number_of(data) - due) & _LOW32:
+                return batch, False
+            due += -(-len(data) // segment)
+        return batch, True
 
     def _arrived(self, highest: int, count: int, pipe: int, address: Address | None) -> None:
         """Shards with the numbers up to `highest` have come in order."""

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.reports import Report
 
 RUN = 32
-"""Shards that leave on one pipe before the next is chosen: long enough for GSO, short enough to spread."""
+"""Shards that leave on one pipe before the next is chosen, at least: long enough for GSO, short enough to spread."""
+RUN_TIME = 0.001
+"""Seconds of the sending rate that do so: on a quick path each change of pipe costs the receiver order."""
 PARITY_RESERVE = 1 << 15
 """Bytes of the overhead budget that parity leaves: a copy is sent for what is known to be lost, parity on suspicion."""
 
@@ -72,6 +74,8 @@ class StripeSender:
         self.datagram_size = self.pmtu.size
         self._group: _OpenGroup | None = None
         self._outgoing: list[tuple[Pipe, list[bytes]]] = []
+        self._run_pipe = pipes.all[0]
+        self._run_left = 0
         self.data_shards = 0
         self.parity_shards = 0
         self.oversized = 0
@@ -235,12 +239,14 @@ class StripeSender:
     ) -> None:
         sizes = list(map(OVERHEAD.__add__, map(len, bodies)))
         batch = SentBatch(self._sealer.next_shard, sizes, now)
-        alive = self._pipes.alive(now)
-        for start in range(0, len(bodies), RUN):
-            run = bodies[start : start + RUN]
-            pipe = self._pipes.choose(alive, sum(batch.sizes[start : start + RUN]))
+        start = 0
+        while start < batch.count:
+            pipe, count = self._next_pipe(batch.count - start, now)
+            run = bodies if count == batch.count else bodies[start : start + count]
             place = index + start if data_shards else 0
             self._emit(pipe, self._sealer.seal_shards(kind, pipe.number, place, data_shards, run))
+            pipe.sent_bytes += sum(sizes[start : start + count])
+            start += count
         if kind is PacketType.DATA:
             batch.bodies = bodies
             self.overhead.earn(batch.bytes)
@@ -249,6 +255,16 @@ class StripeSender:
             self.parity_shards += len(bodies)
         batch.index, batch.data_shards, batch.group, batch.traffic_class = index, data_shards, group, traffic_class
         self._record(batch)
+
+    def _next_pipe(self, wanted: int, now: float) -> tuple[Pipe, int]:
+        """Return the pipe for the next shards and how many of `wanted` it takes before another's turn comes."""
+        alive = self._pipes.alive(now)
+        if self._run_left <= 0 or self._run_pipe not in alive:
+            self._run_pipe = self._pipes.choose(alive)
+            self._run_left = int(self.controller.pacing_rate * RUN_TIME / self.datagram_size)
+        count = min(wanted, max(self._run_left, RUN))
+        self._run_left -= count
+        return self._run_pipe, count
 
     def _record(self, batch: SentBatch) -> None:
         self.recovery.on_sent(batch)
@@ -281,7 +297,8 @@ class StripeSender:
             self._sealer.next_shard, [len(repair.body) + REPAIR_PREFIX.size + OVERHEAD for repair in repairs], now
         )
         batch.repairs = repairs
-        pipe = self._pipes.choose(self._pipes.alive(now), batch.bytes)
+        pipe = self._pipes.choose(self._pipes.alive(now))
+        pipe.sent_bytes += batch.bytes
         for repair in repairs:
             body = REPAIR_PREFIX.pack(repair.number & 0xFFFFFFFF) + repair.body
             self._emit(

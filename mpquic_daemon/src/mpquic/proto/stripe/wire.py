@@ -136,6 +136,11 @@ def number_of(datagram: bytes | bytearray | memoryview) -> int:
     return int.from_bytes(datagram[8:12], "big") if len(datagram) >= OVERHEAD else 0
 
 
+def is_control(datagram: bytes | bytearray | memoryview) -> bool:
+    """Tell whether a datagram claims a type with the control number space."""
+    return len(datagram) >= OVERHEAD and bool(datagram[3] & CONTROL_BIT)
+
+
 def session_of(datagram: bytes | bytearray | memoryview) -> int | None:
     """Return the session id that a datagram claims, None when it is too short or not ours: for the server's look-up."""
     if len(datagram) < OVERHEAD:

@@ -1,0 +1,165 @@
+"""One server with many registered clients, of which a few are busy.
+
+bench-c1 .. bench-c10 --+
+                        +-- bridge wan0 10.78.0.2/24  bench-b
+bench-swarm ------------+
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from mpqbench import iperf
+from mpqbench.errors import BenchError
+from mpqbench.processes import wait_for
+from mpqbench.results import Sample
+from mpqbench.swarm import READY
+from mpqbench.systems.base import MTU
+from mpqbench.systems.mpquic import TUN, Deployment, Mpquic, peer
+from mpqbench.topology import DEVICE, Namespaces, Node
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mpqbench.processes import Process
+    from mpqbench.systems.base import System
+
+ACTIVE = 10
+IDLE = 990
+LONGER = 2.0
+OMIT = 2.0
+INNER_NET = 16
+"""Prefix length of the inner network."""
+START = 20.0
+QUIET = {"probe_interval_ms": 20_000, "down_after_ms": 60_000}
+"""Timers of the server and of idle clients. With the default of two probes a second, from either end, a thousand
+sessions that do nothing would take more than the processors that this bench runs on."""
+IDLE_PIPES = 1
+"""Each pipe asks and is answered once a second."""
+SWARM_START = 180.0
+SWARM_STOP = 30.0
+"""Seconds in which the active clients, and the idle ones, must have registered, and these must have gone again."""
+
+
+class Star(Namespaces):
+    """A bridge in `b`, to which every client and the namespace of the idle ones are joined."""
+
+    def __init__(self, directory: Path) -> None:
+        self.b = Node("b", 2, directory)
+        self.clients = [Node(f"c{number}", 10 + number, directory) for number in range(1, ACTIVE + 1)]
+        self.swarm = Node("swarm", 100, directory)
+        super().__init__((self.b, *self.clients, self.swarm))
+
+    def connect(self) -> None:
+        """Make the bridge and a veth pair to each of the others."""
+        self.b.ip("link", "add", DEVICE, "type", "bridge")
+        self.b.ip("addr", "add", f"{self.b.outer}/24", "dev", DEVICE)
+        self.b.ip("link", "set", DEVICE, "up")
+        for node in (*self.clients, self.swarm):
+            node.ip("link", "add", DEVICE, "type", "veth", "peer", node.role, "netns", self.b.namespace)
+            self.b.ip("link", "set", node.role, "master", DEVICE, "up")
+            node.join(self.b.outer)
+
+
+def idle_address(index: int) -> str:
+    """Return the inner address of an idle client, by its number from 0: behind those of the active ones."""
+    return f"10.201.{1 + index // 250}.{1 + index % 250}"
+
+
+class Sessions:
+    """Measures what the active clients carry together: before the idle ones register, with them, and after."""
+
+    def measure(self, system: System, directory: Path, seconds: float, turn: int) -> list[Sample]:
+        """Return the rate in both states, and their ratio."""
+        del turn
+        if not isinstance(system, Mpquic):
+            raise BenchError(f"{system.name} has no server of this project")
+        length = seconds * LONGER
+        with Star(directory) as star:
+            try:
+                deployment = Deployment(directory / system.name)
+                _start(system, star, deployment)
+                before = _rate(star, length)
+                swarm = _start_swarm(system, star, deployment)
+                earlier = swarm.usage().cpu
+                many = _rate(star, length)
+                spent = swarm.usage().cpu - earlier
+                if _registered(deployment) != ACTIVE + IDLE:
+                    raise BenchError(f"{_registered(deployment)} clients are left of {ACTIVE + IDLE}")
+                _stop_swarm(system, deployment)
+                # What drifts on the machine would otherwise count for one state or the other.
+                few = (before + _rate(star, length)) / 2
+            finally:
+                system.stop()
+        return [
+            Sample("sessions", f"{ACTIVE} registered", "goodput", few, "Mbit/s"),
+            Sample("sessions", f"{ACTIVE + IDLE:,} registered", "goodput", many, "Mbit/s"),
+            Sample("sessions", f"{ACTIVE + IDLE:,} registered", "ratio", many / few, "share"),
+            Sample("sessions", "idle clients", "CPU", spent / (length + OMIT), "cores"),
+        ]
+
+
+def _start(system: Mpquic, star: Star, deployment: Deployment) -> None:
+    b = star.b
+    peers = [peer(node.role, node.inner) for node in star.clients]
+    peers += [peer(f"idle{index}", idle_address(index)) for index in range(IDLE)]
+    deployment.add_tun(b)
+    b.ip("link", "set", TUN, "mtu", str(MTU), "up")
+    b.ip("addr", "add", f"{b.inner}/{INNER_NET}", "dev", TUN)
+    system.processes.append(deployment.server(b, peers, {**system.shared, **QUIET}))
+    for node in star.clients:
+        deployment.add_tun(node)
+        system.configure(node, TUN, b)
+        system.processes.append(deployment.client(node, b, node.role, {**system.shared, **system.client}))
+
+    def answered() -> bool:
+        for process in system.processes:
+            process.check()
+        return all(node.answers(b.inner) for node in star.clients)
+
+    wait_for(answered, START, f"{system.name}: first ping of each client")
+    for node in star.clients:
+        system.wait_carrying(node, b, deployment, node.role)
+
+
+def _start_swarm(system: Mpquic, star: Star, deployment: Deployment) -> Process:
+    keys = {**system.shared, **system.client, **QUIET, "bind_ip": star.swarm.outer}
+    if "pipes" in keys:
+        keys["pipes"] = IDLE_PIPES
+    instances = [deployment.client_keys(star.b, f"idle{index}", idle_address(index), keys) for index in range(IDLE)]
+    specification = deployment.folder / "swarm.json"
+    specification.write_text(json.dumps(instances))
+    swarm = star.swarm.spawn("swarm", sys.executable, "-m", "mpqbench.swarm", str(specification))
+    system.processes.append(swarm)
+
+    def ready() -> bool:
+        for process in system.processes:
+            process.check()
+        return f"{READY} {IDLE}" in swarm.log.read_text()
+
+    wait_for(ready, SWARM_START, f"{system.name}: registration of {IDLE} idle clients")
+    return swarm
+
+
+def _stop_swarm(system: Mpquic, deployment: Deployment) -> None:
+    """End what was started last, and wait until the server knows."""
+    system.processes.pop().stop()
+    wait_for(lambda: _registered(deployment) == ACTIVE, SWARM_STOP, f"{system.name}: farewell of {IDLE} idle clients")
+
+
+def _registered(deployment: Deployment) -> int:
+    return int(deployment.counters("server")["tables"]["registered"])
+
+
+def _rate(star: Star, length: float) -> float:
+    """Return what all active clients send together, Mbit/s; each has a port of its own at the server."""
+
+    def send(index: int) -> float:
+        port = iperf.PORT + index
+        return iperf.tcp(star.clients[index], star.b, star.b.inner, length, 1, omit=OMIT, port=port).rate
+
+    with ThreadPoolExecutor(ACTIVE) as pool:
+        return sum(pool.map(send, range(ACTIVE)))
