@@ -78,6 +78,8 @@ class StripePlane:
         frames = self.session.receive(batch, now)
         if frames:
             self._deliver(frames, now)
+        if self.path.state is not PathState.UP and self.session.ready(now):
+            self.path.state = PathState.UP
         self.push(now)
 
     def push(self, now: float) -> bool:

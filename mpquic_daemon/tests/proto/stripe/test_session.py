@@ -273,6 +273,23 @@ def test_a_pipe_that_is_cut_in_one_direction_is_used_in_none() -> None:
         assert [pipe.number for pipe in session.pipes.alive(duplex.now)] == [0, 1, 3]
 
 
+def test_both_ends_know_in_time_that_no_pipe_carries_though_nothing_is_sent() -> None:
+    duplex = Duplex()
+    duplex.run_until_ready()
+    duplex.run(20.0)
+    duplex.up.weather.loss = 1.0
+    duplex.run(pipes.KEEPALIVE_INTERVAL)
+    for session in (duplex.client.session, duplex.server.session):
+        # As an owner does who looks at it only when it is due.
+        now, until = duplex.now, duplex.now + pipes.DEAD_AFTER
+        while session.ready(now):
+            due = session.next_time(now)
+            assert due is not None
+            assert due <= until
+            now = max(due, now + 0.001)
+            session.poll(now)
+
+
 def test_an_outage_is_survived_and_no_stale_bulk_follows() -> None:
     duplex = Duplex()
     goodput_share(duplex, 0.5)

@@ -152,9 +152,11 @@ class Pipes:
         self._next_ask = min(pipe.next_ask for pipe in self.all)
         return asking
 
-    def next_time(self) -> float | None:
-        """When `due` has something; None on a server."""
-        return self._next_ask if self._client else None
+    def next_time(self, now: float) -> float | None:
+        """When `due` has something, on a client; when the next pipe counts as dead unless it is heard, on a server."""
+        if self._client:
+            return self._next_ask
+        return self._alive_until if self.alive(now) else None
 
 
 def _sent_bytes(pipe: Pipe) -> int:

@@ -231,7 +231,7 @@ class StripeSession:
             time
             for time in (
                 self.sender.next_time(now),
-                self.pipes.next_time(),
+                self.pipes.next_time(now),
                 self.hold.next_time() if self.hold is not None else None,
                 *((self.receiver.reporter.next_time(), self.pmtu.due_at) if self.pipes.alive(now) else ()),
             )
