@@ -500,6 +500,7 @@ class Server:
                 "connections": len(self._connections),
                 "quic_connections": len(self._listener.links),
                 "strangers": self._listener.strangers,
+                "stripe_sessions": len(self._stripe.table) if self._stripe is not None else 0,
             },
         }
 
