@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MAX_TOTAL = 65535
 # One writev takes 1024 buffers, and no real MSS is below the 48 bytes that Linux sends at least (TCP_MIN_SND_MSS).
 MAX_SEGMENTS = 1000
+MAX_UDP_SEGMENTS = 64
+"""UDP_MAX_SEGMENTS of older kernels (include/linux/udp.h; newer ones have 128): more in one write are EINVAL."""
 MIN_GSO_SIZE = 48
 # What may be set beside ACK in a superframe that is carried whole: PSH, FIN, ECE. (CWR is for the first segment only.)
 SUPERFRAME_FLAGS = 0x08 | 0x01 | 0x40
@@ -128,8 +130,12 @@ class Coalescer:
             if isinstance(frame, SegmentRun):
                 if runs:
                     _close_flow(runs, frame.head)
+                if frame.count > MAX_UDP_SEGMENTS and frame.layout.protocol == ip.UDP:
+                    writes += [_partial(bytes(single.payload)) for single in frame.frames()]
+                    continue
                 joined += frame.count - 1
-                writes.append(frame.write())
+                write = frame.write()
+                writes.append(write if len(write) <= MAX_SEGMENTS else [write[0], b"".join(write[1:])])
                 continue
             flags = frame.flags
             packet: bytes = frame.payload  # type: ignore[assignment]

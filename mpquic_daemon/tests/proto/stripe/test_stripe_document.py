@@ -102,9 +102,11 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         f"up to {wire.MAX_PIPES} sockets",
         f"after {StripeConfig().group_timeout * 1000:.0f} ms at the latest",
         (
-            f"{reports.MIN_INTERVAL * 1000:.0f} ms after the last one, or {reports.EAGER_INTERVAL * 1000:.0f} ms after "
-            f"when {reports.EAGER_SHARDS} shards"
+            f"{reports.MIN_INTERVAL * 1000:.0f} ms after the first shard that it tells of, or "
+            f"{reports.EAGER_INTERVAL * 1000:.0f} ms after the last report when {reports.EAGER_SHARDS} shards wait"
         ),
+        f"at once, but {reports.GAP_INTERVAL * 1000:.0f} ms after the last report at the earliest",
+        f"until the {reports.GAP_SHARDS}rd number behind the gap",
         f"received ranges (at most {reports.MAX_RANGES})",
         f"REGISTER every {pipes.REGISTER_INTERVAL} s",
         f"came within {pipes.DEAD_AFTER} s",
