@@ -63,6 +63,25 @@ class FrameAssembler:
         except FrameError as error:
             self._refuse(f"frame {error.reason}")
 
+    def add_all(self, bodies: list[bytes]) -> None:
+        """Take the contents of several datagrams, each of more than a segment's header, in order."""
+        self.add(bodies[0])
+        rest = bodies[1:]
+        if self._run is not None and rest:
+            count, step = len(rest), self._run.gso_size
+            words, sequences, offsets, _ = zip(*map(_unpack, rest), strict=True)
+            if (
+                words.count(self._word) == count
+                and sequences == tuple(range(self._sequence, self._sequence + count))
+                and offsets == tuple(range(self._offset, self._offset + count * step, step))
+            ):
+                self._run.parts += rest
+                self._sequence += count
+                self._offset += count * step
+                return
+        for body in rest:
+            self.add(body)
+
     def take(self) -> list[Carried]:
         """Return what has come since the last call."""
         self._end()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mpquic.proto import ip
+from mpquic.proto.acks import thin
 from mpquic.proto.coalescer import Coalescer, Write
 from mpquic.proto.control import Report
 from mpquic.proto.dedup import Arrival, SequenceWindow
@@ -72,10 +73,11 @@ class Counters:
         "tx_frames",
         "tx_packets",
         "tx_superframes",
+        "tx_thinned",
     )
 
     def __init__(self) -> None:
-        self.tx_packets = self.tx_bytes = self.tx_frames = self.tx_superframes = 0
+        self.tx_packets = self.tx_bytes = self.tx_frames = self.tx_superframes = self.tx_thinned = 0
         self.rx_packets = self.rx_bytes = self.rx_frames = self.rx_writes = 0
         self.rx_duplicates = self.rx_late = 0
         self.refused: dict[str, int] = {}
@@ -163,10 +165,12 @@ class TunnelSender:
         """Take reads of the TUN, each with its virtio header; the buffers must not be reused."""
         self.enqueue_packets(read_packets(buffers, self.counters), now)
 
-    def enqueue_packets(self, packets: Iterable[Packet], now: float) -> None:
-        """Take packets that were validated already."""
+    def enqueue_packets(self, packets: list[Packet], now: float) -> None:
+        """Take packets that were read together and validated already."""
         queue = self.queues[self._traffic_class]
-        for packet in packets:
+        kept = thin(packets)
+        self.counters.tx_thinned += len(packets) - len(kept)
+        for packet in kept:
             queue.push(packet, now)
 
     def flush(self, now: float) -> int:

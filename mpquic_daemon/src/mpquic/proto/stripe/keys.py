@@ -10,6 +10,7 @@ sent again is a new packet, so nonces cannot repeat.
 from __future__ import annotations
 
 from enum import IntEnum
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -148,15 +149,16 @@ class Sealer:
         second = (key.epoch % EPOCHS) << EPOCH_SHIFT | kind
         common = MAGIC << 48 | first << 40 | second << 32 | self._session
         place = index << 24 | data_shards << 16 | TAG_SIZE
-        step = 1 << 24 if data_shards else 0
-        datagrams: list[bytes] = []
-        append = datagrams.append
-        for body in bodies:
-            header = pack(common, number & 0xFFFFFFFF, place + len(body))
-            append(header + encrypt((iv ^ number).to_bytes(12, "big"), body, header))
-            number += 1
-            place += step
-        return datagrams
+        places = range(place, place + (count << 24), 1 << 24) if data_shards else repeat(place, count)
+        numbers = range(number, number + count)
+        headers = [
+            pack(common, number & 0xFFFFFFFF, place + len(body))
+            for number, place, body in zip(numbers, places, bodies, strict=True)
+        ]
+        return [
+            header + encrypt((iv ^ number).to_bytes(12, "big"), body, header)
+            for header, number, body in zip(headers, numbers, bodies, strict=True)
+        ]
 
     def seal_control(self, kind: int, pipe: int, body: bytes) -> bytes:
         """Seal one packet of a control type.

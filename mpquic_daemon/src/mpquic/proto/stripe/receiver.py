@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 
 from mpquic.proto.assembler import FrameAssembler
 from mpquic.proto.dedup import Arrival
+from mpquic.proto.run import SEGMENT_HEADER
 from mpquic.proto.stripe.fec import GroupDecoder
 from mpquic.proto.stripe.keys import CONTROL_SPACE
 from mpquic.proto.stripe.replay import CONTROL_WINDOW, SHARD_WINDOW, ReplayWindow
@@ -17,6 +20,7 @@ from mpquic.proto.stripe.wire import (
     EPOCH_SHIFT,
     HEADER_SIZE,
     MAGIC,
+    OVERHEAD,
     QUICK_HEADER,
     REPAIR_PREFIX,
     TAG_SIZE,
@@ -38,13 +42,23 @@ if TYPE_CHECKING:
 _unpack_header = QUICK_HEADER.unpack_from
 _DATA = int(PacketType.DATA)
 _PARITY = int(PacketType.PARITY)
+_REPAIR = int(PacketType.REPAIR)
+_UNKNOWN: tuple[int, int, EpochKey | None] = (-1, 0, None)
 _NEW, _DUPLICATE = Arrival.NEW, Arrival.DUPLICATE
 _LOW32 = 0xFFFFFFFF
 _LENGTH_MASK = 0xFFFF
+_SHORTEST = OVERHEAD + SEGMENT_HEADER.size + 1
+"""Bytes of a datagram that may be a segment."""
 
 Datagrams = tuple["bytes | bytearray | memoryview", int, "Address | None"]
 """What one read gave: datagrams back to back, the size of each (the last may be shorter: UDP GRO), and where they came
 from; None where there is no choice."""
+
+
+@lru_cache(maxsize=64)
+def _columns(segment: int) -> Struct:
+    """Return what unpacks the header of a datagram of so many bytes and skips the rest."""
+    return Struct(f"{QUICK_HEADER.format}{segment - HEADER_SIZE}x")
 
 
 class ControlPacket(NamedTuple):
@@ -72,6 +86,8 @@ class StripeReceiver:
         """Shards opened: each number counts once."""
         self._assembler = FrameAssembler(self.refuse)
         self._lowest = 0
+        self._known: dict[int, tuple[int, int, EpochKey]] = {}
+        """Type, pipe and key by the first eight octets of the headers of shards that have been opened."""
         self.copies_in_vain = 0
 
     def refuse(self, reason: str) -> None:
@@ -81,7 +97,7 @@ class StripeReceiver:
     def receive(self, batch: Iterable[Datagrams], now: float) -> tuple[list[Carried], list[ControlPacket]]:
         """Take what some reads gave, in the order of the packet numbers as far as that is known."""
         control: list[ControlPacket] = []
-        window, add = self.window, self._assembler.add
+        window, add, follow = self.window, self._assembler.add, self.decoder.follow
         shards_before, highest_before = self.shards, window.highest
         self._lowest = highest_before + 1
         current = self._opener.current
@@ -91,8 +107,12 @@ class StripeReceiver:
             if segment <= 0:
                 segment = end
             due = first_due = window.highest + 1
-            common = -1
+            common = kind = -1
             pipe, iv, decrypt = 0, current.iv, current.aead.decrypt
+            if end >= 2 * segment and segment >= _SHORTEST:
+                count = self._take_run(view, segment, address)
+                start = count * segment
+                due = first_due = window.highest + 1
             while start < end:
                 stop = start + segment
                 if stop > end:
@@ -102,16 +122,43 @@ class StripeReceiver:
                     self.refuse("truncated")
                     break
                 head, low, place = _unpack_header(view, start)
-                if head == common and low == due & _LOW32 and place == size:
-                    # The usual packet: the DATA shard that is due, outside of groups, of the same pipe and epoch.
+                if head != common:
+                    if due > first_due:
+                        self._arrived(due - 1, due - first_due, pipe, address)
+                        first_due = due
+                    common = head
+                    kind, pipe, key = self._known.get(head, _UNKNOWN)
+                    if key is self._opener.current:
+                        iv, decrypt = key.iv, key.aead.decrypt
+                    else:
+                        kind = -1
+                if low == due & _LOW32 and place & _LENGTH_MASK == size and kind >= 0:
+                    # The usual packet: the shard that is due, of a type, pipe and epoch that have been seen.
                     header = view[start : start + HEADER_SIZE]
+                    start += HEADER_SIZE
+                    index, data_shards = place >> 24, place >> 16 & 0xFF
+                    if data_shards and check_shape(kind, index, data_shards) is not None:
+                        self.refuse("shard")
+                        start = stop
+                        continue
                     try:
-                        body = decrypt((iv ^ due).to_bytes(12, "big"), view[start + HEADER_SIZE : stop], header)
+                        body = decrypt((iv ^ due).to_bytes(12, "big"), view[start:stop], header)
                     except InvalidTag:
                         self.refuse("forged")
                     else:
-                        add(body)
                         due += 1
+                        if not data_shards:
+                            add(body)
+                        elif kind == _DATA:
+                            add(body)
+                            if not follow(due - 1 - index, index, data_shards, body):
+                                self._repaired(
+                                    due - 1 - index, self.decoder.add_data(due - 1 - index, index, body, now)[1]
+                                )
+                        else:
+                            self._arrived(due - 1, due - first_due, pipe, address)
+                            first_due = due
+                            self._grouped(kind, due - 1, index, data_shards, body, now)
                     start = stop
                     continue
                 if due > first_due:
@@ -119,14 +166,15 @@ class StripeReceiver:
                 opened = self._open(view[start:stop], head, low, place, address, now)
                 start = stop
                 due = first_due = window.highest + 1
+                common = -1
                 if opened is None:
                     continue
                 kind, number, pipe, key, body = opened
                 if kind & CONTROL_BIT:
                     control.append(ControlPacket(kind, number, pipe, body))
                     continue
-                if kind == _DATA:
-                    common, decrypt, iv = head, key.aead.decrypt, key.iv
+                if kind != _REPAIR:
+                    self._known[head] = (kind, pipe, key)
                 if kind == _DATA and place <= _LENGTH_MASK:
                     add(body)
                 else:
@@ -137,6 +185,37 @@ class StripeReceiver:
         if fresh:
             self.reporter.on_shards(fresh, self._lowest, highest_rose=window.highest > highest_before, now=now)
         return self._assembler.take(), control
+
+    def _take_run(self, view: memoryview, segment: int, address: Address | None) -> int:
+        """Take the datagrams of a read all at once if they are what they mostly are; return how many, or 0.
+
+        That is: DATA shards of one size, the numbers that are due, outside of groups, pipe and epoch known. All headers
+        are compared in a few steps, column by column.
+        """
+        count = len(view) // segment
+        heads, lows, places = zip(*_columns(segment).iter_unpack(view[: count * segment]), strict=True)
+        head, due = heads[0], self.window.highest + 1
+        kind, pipe, key = self._known.get(head, _UNKNOWN)
+        if (
+            kind != _DATA
+            or key is not self._opener.current
+            or heads.count(head) != count
+            or places.count(segment - HEADER_SIZE) != count
+            or lows != tuple(range(due & _LOW32, (due & _LOW32) + count))
+        ):
+            return 0
+        decrypt, iv = key.aead.decrypt, key.iv
+        nonces = [(iv ^ number).to_bytes(12, "big") for number in range(due, due + count)]
+        try:
+            bodies = [
+                decrypt(nonce, view[start + HEADER_SIZE : start + segment], view[start : start + HEADER_SIZE])
+                for nonce, start in zip(nonces, range(0, count * segment, segment), strict=True)
+            ]
+        except InvalidTag:
+            return 0  # One by one it will show which.
+        self._arrived(due + count - 1, count, pipe, address)
+        self._assembler.add_all(bodies)
+        return count
 
     def in_order(self, batch: list[Datagrams]) -> tuple[list[Datagrams], bool]:
         """Return reads of several sockets in the order in which the peer sent them, and whether nothing is missing.
@@ -219,30 +298,38 @@ class StripeReceiver:
 
     def _grouped(self, kind: int, number: int, index: int, data_shards: int, body: bytes, now: float) -> None:
         """Take a shard of a group, or a copy."""
-        add = self._assembler.add
         if kind == _PARITY:
             base = number - index
-            repaired = self.decoder.add_parity(base, index, data_shards, body, now) if base >= 0 else []
-        else:
-            if kind != _DATA:
-                if len(body) <= REPAIR_PREFIX.size:
-                    self.refuse("repair")
-                    return
-                number = self.window.expand(REPAIR_PREFIX.unpack_from(body)[0])
-                body = body[REPAIR_PREFIX.size :]
-                if self.window.check(number) is _DUPLICATE:
-                    self.copies_in_vain += 1
-                    return
-            base = number - index
-            if not data_shards:
-                add(body)
-                return
             if base < 0:
                 self.refuse("shard")
+            elif self.window.holds(base, data_shards):
+                self.decoder.settle(base)
+            else:
+                self._repaired(base, self.decoder.add_parity(base, index, data_shards, body, now))
+            return
+        if kind != _DATA:
+            if len(body) <= REPAIR_PREFIX.size:
+                self.refuse("repair")
                 return
-            new, repaired = self.decoder.add_data(base, index, body, now)
-            if new:
-                add(body)
+            number = self.window.expand(REPAIR_PREFIX.unpack_from(body)[0])
+            body = body[REPAIR_PREFIX.size :]
+            if self.window.check(number) is _DUPLICATE:
+                self.copies_in_vain += 1
+                return
+        base = number - index
+        if not data_shards:
+            self._assembler.add(body)
+            return
+        if base < 0:
+            self.refuse("shard")
+            return
+        new, repaired = self.decoder.add_data(base, index, body, now)
+        if new:
+            self._assembler.add(body)
+        self._repaired(base, repaired)
+
+    def _repaired(self, base: int, repaired: list[tuple[int, bytes]]) -> None:
+        """FEC has given back shards of the group that begins with the number `base`."""
         for place, block in repaired:
             self.reporter.on_repaired(base + place)
-            add(block)
+            self._assembler.add(block)
