@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +35,29 @@ def assemble(datagrams: list[bytes]) -> tuple[list[Carried], dict[str, int]]:
     return carried, refused
 
 
+def assemble_by_reads(datagrams: list[bytes]) -> tuple[list[Carried], dict[str, int]]:
+    """The same for datagrams that come as reads of equal sizes."""
+    refused: dict[str, int] = {}
+
+    def refuse(reason: str) -> None:
+        refused[reason] = refused.get(reason, 0) + 1
+
+    assembler = FrameAssembler(refuse)
+    for size, read in groupby(datagrams, len):
+        if size > 12:
+            assembler.add_all([*read])
+        else:
+            for datagram in read:
+                assembler.add(datagram)
+    return assembler.take(), refused
+
+
+def same(one: tuple[list[Carried], dict[str, int]], other: tuple[list[Carried], dict[str, int]]) -> bool:
+    """Whether both are the same runs and frames, and the same was refused."""
+    counts = [[run.count if isinstance(run, SegmentRun) else 0 for run in carried] for carried, _ in (one, other)]
+    return singles(one[0]) == singles(other[0]) and counts[0] == counts[1] and one[1] == other[1]
+
+
 def placed(body: bytes, sequence: int, offset: int, gso_size: int, traffic_class: int = 1) -> bytes:
     return struct.pack("!BBHIHH", 0x1C, traffic_class, len(body), sequence, offset, gso_size) + body
 
@@ -43,6 +67,7 @@ def test_any_subset_in_any_order_is_what_each_says_by_itself(read: bytes, sequen
     frames = run_of(read, sequence).encode()
     chosen = data.draw(st.lists(st.sampled_from(frames), max_size=2 * len(frames)))
     carried, refused = assemble(chosen)
+    assert same((carried, refused), assemble_by_reads(chosen))
     assert singles(carried) == decoded(chosen)
     assert refused == {}
 
@@ -55,6 +80,7 @@ def test_losses_leave_a_run_on_each_side(reads: list[bytes], data: st.DataObject
     kept = data.draw(st.lists(st.booleans(), min_size=len(datagrams), max_size=len(datagrams)))
     arrived = [datagram for datagram, keep in zip(datagrams, kept, strict=True) if keep]
     carried, refused = assemble(arrived)
+    assert same((carried, refused), assemble_by_reads(arrived))
     assert singles(carried) == decoded(arrived)
     assert refused == {}
     gaps = sum(not keep for keep in kept)
@@ -77,6 +103,7 @@ def test_superframes_and_other_packets_keep_their_order(pieces: list[bytes | int
             datagrams += run.encode()
             number += run.count
     carried, refused = assemble(datagrams)
+    assert same((carried, refused), assemble_by_reads(datagrams))
     assert singles(carried) == decoded(datagrams)
     assert [frame.sequence for frame in singles(carried)] == list(range(number))
     assert sum(isinstance(one, SegmentRun) for one in carried) == sum(isinstance(one, bytes) for one in pieces)
@@ -206,6 +233,7 @@ def test_places_that_a_peer_made_up_count_as_if_each_came_alone(steps: list[tupl
         except FrameError:
             wrong += 1
     carried, refused = assemble(datagrams)
+    assert same((carried, refused), assemble_by_reads(datagrams))
     assert singles(carried) == alone
     assert sum(refused.values()) == wrong
     for one in carried:
@@ -228,7 +256,8 @@ def test_spoilt_octets_never_raise_and_never_make_a_write_that_contradicts_itsel
         datagrams[victim] = bytes(
             spoilt[: data.draw(st.integers(1, len(spoilt))) if data.draw(st.booleans()) else None]
         )
-    carried, _ = assemble(datagrams)
+    carried, refused = assemble(datagrams)
+    assert same((carried, refused), assemble_by_reads(datagrams))
     for one in carried:
         if isinstance(one, SegmentRun):
             assert parse_vnet(b"".join(one.write())).segments == one.count
