@@ -64,20 +64,20 @@ class FrameAssembler:
             self._refuse(f"frame {error.reason}")
 
     def add_all(self, bodies: list[bytes]) -> None:
-        """Take the contents of several datagrams in order, all of one size and of more than a segment's header."""
+        """Take the contents of several datagrams of one size, in order."""
         self.add(bodies[0])
         rest = bodies[1:]
-        if self._run is not None and rest:
-            count, place, stride = len(rest), self._place, self._stride
+        if rest and self._run is not None and len(rest[0]) == self._size:
+            count, stride = len(rest), self._stride
             words, sequences, places = zip(*map(_unpack, rest), strict=True)
             if (
                 words.count(self._word) == count
                 and sequences == tuple(range(self._sequence, self._sequence + count))
-                and places == tuple(range(place, place + count * stride, stride))
+                and places == tuple(range(self._place, self._place + count * stride, stride))
             ):
                 self._run.parts += rest
                 self._sequence += count
-                self._place = place + count * stride
+                self._place += count * stride
                 return
         for body in rest:
             self.add(body)
