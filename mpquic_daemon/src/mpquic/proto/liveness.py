@@ -7,6 +7,9 @@ from collections import deque
 from mpquic.proto.control import Probe, ProbeAck
 from mpquic.proto.path import PathState
 
+QUIET_TIME = 2.0
+QUIET_LIMIT = 20.0
+"""Seconds without a probe after other evidence, and at most: the connection that carries probes must not fall idle."""
 _LOSS_HISTORY = 64
 _MAX_OUTSTANDING = 256
 
@@ -64,7 +67,7 @@ class Liveness:
         self._last_answer = now
         self._last_receive = now
         self._last_poll = now
-        self._next_probe = now
+        self._next_probe = self._last_probe = now
         self._next_sequence = 0
         self._outstanding: dict[int, float] = {}
         self._history: deque[bool] = deque(maxlen=_LOSS_HISTORY)
@@ -97,6 +100,7 @@ class Liveness:
         if now < self._next_probe:
             return []
         self._next_probe = now + self.probe_interval
+        self._last_probe = now
         sequence = self._next_sequence
         self._next_sequence += 1
         self._outstanding[sequence] = now
@@ -123,6 +127,14 @@ class Liveness:
             self.rtt.add(max(0.0, now - sent))
         self._history.append(True)
         self.on_round_trip(now)
+
+    def on_other_evidence(self, at: float, now: float) -> None:
+        """Both directions were known to work at a time, by other means than probes: these become rare."""
+        if at > self._last_answer:
+            self.on_round_trip(at)
+            rest = min(at + QUIET_TIME, self._last_probe + QUIET_LIMIT)
+            self._next_probe = max(self._next_probe, rest)
+            self._update(now)
 
     def on_round_trip(self, now: float) -> None:
         """The peer answered something that we sent, so both directions work."""
