@@ -111,7 +111,7 @@ class Liveness:
         """When `poll` is due at the latest."""
         timer = self._next_probe
         if self.answered and self.state is not PathState.DOWN:
-            # Where other evidence comes steadily, it has mostly come by then: one look less for each session that rests.
+            # Where other evidence comes steadily, it has mostly come by then: one look less for each idle session.
             steady = self._last_answer - self._last_other < self.suspect_after
             limit = self.suspect_after if self.state is PathState.UP and not steady else self.down_after
             timer = min(timer, self._evidence() + limit)
