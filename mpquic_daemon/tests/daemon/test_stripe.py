@@ -47,6 +47,13 @@ def wait_stripe(site: Site, seconds: float = 5.0) -> float:
     return wait_for(lambda: carries(site), seconds, "a striped data plane that carries")
 
 
+def session(site: Site) -> str:
+    """The id of the session, which both ends name."""
+    names = {stripe(site, name)["session"] for name in ("cl", "sv")}
+    assert len(names) == 1
+    return str(names.pop())
+
+
 def tables(site: Site) -> dict[str, int]:
     found: dict[str, int] = site.ask("sv", "counters")["tables"]
     return found
@@ -272,12 +279,14 @@ def test_a_pipe_that_is_blocked_leaves_the_others(striped: Site) -> None:
 
 def test_a_killed_client_is_back_with_a_session_of_its_own(striped: Site) -> None:
     assert striped.ping(20)
+    before = session(striped)
     striped.kill("cl")
     striped.start("client", striped.client_config(transport="stripe", pipes=PIPES))
     assert striped.wait_ping(3.0) < 3.0
     wait_stripe(striped)
     assert tables(striped)["stripe_sessions"] == 1
     assert tables(striped)["registered"] == 1
+    assert session(striped) != before
     assert striped.ping(20)
     # Numbers began anew at both ends: what is counted is what has come since.
     assert stripe(striped, "sv")["refused"] == {}
@@ -286,11 +295,13 @@ def test_a_killed_client_is_back_with_a_session_of_its_own(striped: Site) -> Non
 
 def test_a_killed_server_is_back_with_a_session_of_its_own(striped: Site) -> None:
     assert striped.ping(20)
+    before = session(striped)
     striped.kill("sv")
     striped.start("server", striped.server_config())
     assert striped.wait_ping(6.0) < 6.0
     wait_stripe(striped)
     assert tables(striped)["stripe_sessions"] == 1
+    assert session(striped) != before
     assert striped.ping(20)
     assert striped.ask("cl")["reconnects"] == 1
     assert striped.ask("cl", "counters")["tunnel"]["rx_late"] == 0

@@ -113,16 +113,6 @@ def test_pacing_never_exceeds_its_rate_and_a_burst(rate: float, steps: list[tupl
     assert pacer.available(ready + 1e-6) >= 0
 
 
-def test_a_full_bucket_says_that_the_sender_was_idle() -> None:
-    pacer = Pacer(1e6, 0.0)
-    pacer.spend(pacer.burst)
-    assert not pacer.idle(0.016)
-    assert not pacer.idle(0.0165)
-    assert pacer.idle(0.03)
-    pacer.spend(1)
-    assert not pacer.idle(0.03)
-
-
 def test_the_controller_starts_and_restarts_with_its_initial_window() -> None:
     bbr = Bbr(1452, 0.0)
     assert isinstance(bbr, Controller)

@@ -304,12 +304,15 @@ def test_an_outage_is_survived_and_no_stale_bulk_follows() -> None:
     assert goodput_share(duplex, 1.0) > 0.9
 
 
-def test_a_trickle_teaches_nothing_about_the_link() -> None:
+@pytest.mark.parametrize("pause", [0.02, 0.002], ids=["now and then", "like acknowledgements"])
+def test_a_trickle_teaches_nothing_about_the_link(pause: float) -> None:
     duplex = Duplex()
     duplex.run_until_ready()
-    for _ in range(100):
+    duplex.client.frame_size = 60
+    for _ in range(int(2 / pause)):
         duplex.client.offer(1)
-        duplex.run(0.02)
+        duplex.run(pause)
+    duplex.client.frame_size = 1380
     duplex.client.offer(10**9)
     duplex.run(0.5)
     before = duplex.server.received_bytes

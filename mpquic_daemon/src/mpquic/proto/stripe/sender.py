@@ -105,8 +105,6 @@ class StripeSender:
         room = self.budget(now)
         if room <= 0 or not frames:
             return 0
-        if self.pacer.idle(now) and self.recovery.inflight.bytes < self.controller.congestion_window // 2:
-            self.recovery.inflight.mark_app_limited()
         taken, end = 0, len(frames)
         while taken < end and room > 0:
             frame = frames[taken]
@@ -125,6 +123,9 @@ class StripeSender:
             for label, bodies in stretches:
                 room -= sum(map(len, bodies))
                 self._send_bodies(label, bodies, now)
+        if room > 0 and self.recovery.inflight.bytes < self.controller.congestion_window // 2:
+            # There would have been more if the application had it: what comes of this flight says nothing of the link.
+            self.recovery.inflight.mark_app_limited()
         return taken
 
     def take_outgoing(self) -> list[tuple[Pipe, list[bytes]]]:
