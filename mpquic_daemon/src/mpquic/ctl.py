@@ -31,7 +31,9 @@ INSTANCES_DIR = Path("/etc/mpquic/instances")
 FIELDS = (
     "name", "role", "state", "since", "peer", "wan", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects", "error",
 )  # fmt: skip
-PATH_FIELDS = ("instance", "path", "state", "local", "peer", "device", "rtt_ms", "loss", "tx_bytes", "rx_bytes")
+PATH_FIELDS = (
+    "instance", "path", "state", "stripe", "local", "peer", "device", "rtt_ms", "loss", "tx_bytes", "rx_bytes",
+)  # fmt: skip
 RECONNECT_POLL = 0.005
 Row = dict[str, Any]
 
@@ -181,6 +183,8 @@ def _cell(key: str, value: object, now: float) -> str:
         return f"{value * 100:.1f}%"
     if key.endswith("_bytes") and isinstance(value, int):
         return _amount(value)
+    if key == "stripe" and isinstance(value, dict):
+        return "carries" if value.get("carries") else "silent"
     if key == "rtt_ms" and isinstance(value, int | float):
         return f"{value:.1f}"
     return str(value)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 Site = Any
-EMPTY = {"groups": 0, "registered": 0, "tunnels": 0, "connections": 0, "quic_connections": 0, "strangers": 0}
+EMPTY = dict.fromkeys(
+    ("groups", "registered", "tunnels", "connections", "quic_connections", "strangers", "stripe_sessions"), 0
+)
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str = "the state") -> None:

@@ -182,6 +182,18 @@ def test_paths_lists_those_of_running_instances(host: Path, capsys: pytest.Captu
     assert (row["instance"], row["path"], row["state"], row["rtt_ms"]) == ("mpq5", "wan5", "up", 13.0)
 
 
+def test_paths_says_whether_the_striped_data_plane_carries(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"path": name, "state": "up", "stripe": stripe} for name, stripe in (
+        ("wan5", {"carries": True, "lost": 3}), ("wan6", {"carries": False}), ("wan7", None),
+    )]  # fmt: skip
+    write(host, "mpq5", CLIENT)
+    with process(host, "mpq5", ok(rows)):
+        lines = run(host, capsys, "paths").splitlines()
+        found = json.loads(run(host, capsys, "paths", "--json"))
+    assert [line.split()[3] for line in lines] == ["STRIPE", "carries", "silent", "-"]
+    assert found[0]["stripe"]["lost"] == 3
+
+
 def test_version_names_this_command_and_each_instance(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(host, "mpq5", CLIENT)
     write(host, "srv", SERVER)

@@ -136,3 +136,10 @@ def superframe(version: int, sequence: int, data: bytes, gso_size: int, flags: i
     header = transport + (packet[transport + 12] >> 4) * 4
     kind = vnet.GSO_TCPV4 if version == 4 else vnet.GSO_TCPV6
     return vnet.VNET_HDR.pack(vnet.F_NEEDS_CSUM, kind, header, gso_size, transport, 16) + packet
+
+
+def udp_superframe(version: int, data: bytes, gso_size: int, **fields: object) -> bytes:
+    """A read of the TUN: virtio header and UDP superframe."""
+    packet = udp(version, data, **fields)  # type: ignore[arg-type]
+    transport = 20 if version == 4 else 40
+    return vnet.VNET_HDR.pack(vnet.F_NEEDS_CSUM, vnet.GSO_UDP_L4, transport + 8, gso_size, transport, 6) + packet

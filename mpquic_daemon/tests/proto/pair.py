@@ -107,6 +107,7 @@ class SimulatedPath:
     def __init__(self, name: str, wire: Wire, liveness: Liveness, *, reliable: bool, capacity: int) -> None:
         self.name = name
         self.reliable = reliable
+        self.takes_runs = False
         self.frame_capacity = capacity
         self.open = True
         self._wire = wire

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 from mpquic.proto import control
-from mpquic.proto.control import Feature, RefuseCode, StreamType
+from mpquic.proto.control import Feature, RefuseCode, StreamType, StripeGrant, StripeRequest
 from mpquic.proto.frame import Frame, FrameFlag, TrafficClass, decode_frames
 from mpquic.proto.identity import CONTEXT, Transcript
+from mpquic.proto.run import SegmentRun
+from mpquic.proto.segment import layout
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
 FRAMES = re.findall(r"^\| ([^|]+) \| `(\{.+\})` \| `([0-9a-f]+)` \|$", DOCUMENT, re.MULTILINE)
+SEGMENTS = re.findall(r"^\| ([^|]+) \| `([0-9a-f]+)` \| `([0-9a-f]+)` \|$", DOCUMENT, re.MULTILINE)
 MESSAGES = re.findall(r"^\| (\w+) \| (\d+) \| `([0-9a-f]+)` \|$", DOCUMENT, re.MULTILINE)
 
 
@@ -27,6 +30,19 @@ def test_frame_examples_encode_and_decode_as_written(name: str, fields: str, wir
     assert decode_frames(bytes.fromhex(wire)) == [Frame(**values)]
 
 
+@pytest.mark.parametrize(("name", "wire", "packet"), SEGMENTS, ids=[name for name, _, _ in SEGMENTS])
+def test_segment_examples_encode_and_decode_as_written(name: str, wire: str, packet: str) -> None:
+    frame = bytes.fromhex(wire)
+    [decoded] = decode_frames(frame)
+    assert bytes(decoded.payload).hex() == packet, name
+    assert decoded.flags == FrameFlag.CHECKSUM
+    offset, gso_size = int.from_bytes(frame[8:10], "big"), int.from_bytes(frame[10:12], "big")
+    plan = layout(frame[12:])
+    head, part = frame[12 : 12 + plan.header], frame[12 + plan.header :]
+    run = SegmentRun(head, plan, [part], 0, gso_size, offset, decoded.sequence, 1, decoded.traffic_class)
+    assert run.encode() == [frame]
+
+
 @pytest.mark.parametrize(("kind", "number", "wire"), MESSAGES, ids=[kind for kind, _, _ in MESSAGES])
 def test_message_examples_decode_and_encode_as_written(kind: str, number: str, wire: str) -> None:
     [(message_id, message)] = control.ControlDecoder().feed(bytes.fromhex(wire))
@@ -36,12 +52,19 @@ def test_message_examples_decode_and_encode_as_written(kind: str, number: str, w
 
 def test_there_are_examples() -> None:
     assert len(FRAMES) == 5
-    assert {kind for kind, _, _ in MESSAGES} >= {"hello", "welcome", "refuse", "probe"}
+    assert len(SEGMENTS) == 2
+    assert {kind for kind, _, _ in MESSAGES} >= {"hello", "register", "welcome", "refuse", "probe"}
 
 
 def test_every_message_is_described_with_all_its_fields() -> None:
     for kind in control._TYPES:
         [row] = re.findall(rf"^\| `{kind.TYPE}` \| (?:client|server|both) \| (.+) \|$", DOCUMENT, re.MULTILINE)
+        assert re.findall(r"`(\w+)`", row) == list(kind.__struct_fields__)
+
+
+def test_the_maps_of_striping_are_described_with_all_their_fields() -> None:
+    for name, kind in (("wish", StripeRequest), ("grant", StripeGrant)):
+        [row] = re.findall(rf"^\| {name} \| `\w+` \| (.+) \|$", DOCUMENT, re.MULTILINE)
         assert re.findall(r"`(\w+)`", row) == list(kind.__struct_fields__)
 
 

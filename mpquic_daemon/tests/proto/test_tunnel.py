@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpquic.proto.dispatch import dispatch
 from mpquic.proto.frame import Frame, FrameFlag, TrafficClass, decode_frames, encode_frames
-from mpquic.proto.path import Path, PathState
+from mpquic.proto.path import PathState
 from mpquic.proto.queue import ClassQueue
 from mpquic.proto.scheduler import FailoverScheduler
 from mpquic.proto.superframe import cut, parse_vnet
@@ -17,47 +16,7 @@ from mpquic.proto.vnet import PLAIN
 
 from . import packets as make
 from .pair import Pair
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-
-class RecordingPath:
-    """A path that takes what its budget allows and keeps it."""
-
-    def __init__(
-        self, name: str = "wan5", *, reliable: bool = False, capacity: int = 1420, budget: int = 1 << 20
-    ) -> None:
-        self.name, self.reliable, self.frame_capacity = name, reliable, capacity
-        self.state = PathState.UP
-        self.rtt: float | None = 0.03
-        self.loss = self.rate = 0.0
-        self.left = budget
-        self.taken: list[Frame] = []
-
-    def budget(self, now: float) -> int:
-        del now
-        return self.left
-
-    def send(self, frames: Sequence[Frame], now: float) -> int:
-        del now
-        count = 0
-        for frame in frames:
-            if self.left <= 0:
-                break
-            assert self.reliable or frame.size <= self.frame_capacity
-            self.left -= frame.size
-            self.taken.append(frame)
-            count += 1
-        return count
-
-
-def tunnel(*paths: RecordingPath) -> TunnelSender:
-    scheduler = FailoverScheduler()
-    for priority, path in enumerate(paths):
-        assert isinstance(path, Path)
-        scheduler.add(path, priority=priority)
-    return TunnelSender(scheduler)
+from .recording import RecordingPath, joined, tunnel
 
 
 def over_the_wire(frames: list[Frame]) -> list[Frame]:
@@ -66,10 +25,6 @@ def over_the_wire(frames: list[Frame]) -> list[Frame]:
 
 def segments_of(writes: list[bytes]) -> list[bytes]:
     return [segment for write in writes for segment in cut(parse_vnet(write))]
-
-
-def joined(writes: list[list[bytes]]) -> list[bytes]:
-    return [b"".join(write) for write in writes]
 
 
 @pytest.mark.parametrize("reliable", [False, True])

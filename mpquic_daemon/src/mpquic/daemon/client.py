@@ -35,6 +35,9 @@ RENEW_AFTER = 6.0
 LOOK_AGAIN = 1.0
 TWIN_INTERVAL = 3600.0
 TUN_BATCH = 16
+STRIPE_AGAIN = 60.0
+STRIPE_AGAIN_LAST = 3600.0
+"""Seconds to the first such attempt, and between the later ones at most."""
 TICK = 0.5
 """Longest sleep of the loop while something is wanted that has no timer of its own."""
 
@@ -86,6 +89,9 @@ class Client:
         self._twin_told_at = float("-inf")
         self._replace = False
         """Whether the WAN has changed under the current connection, so that another must take its place."""
+        self._stripe_again_at: float | None = None
+        """When another connection is tried for the sake of its striped data plane: the present one's is silent."""
+        self._stripe_pause = STRIPE_AGAIN
         self._stopping = False
 
     # Life
@@ -93,7 +99,8 @@ class Client:
     def start(self) -> None:
         """Attach to the TUN and begin to connect; TunError, OSError, CredentialsError."""
         self._identity = credentials.load_client(self._config.tls)
-        self._tun = TunDevice(self._config.tun_name)
+        self._tun = TunDevice(self._config.tun_name, uso=True)
+        self._receiver.coalescer.uso = self._tun.uso
         self._monitor = LinkMonitor(self._config.devices)
         self._loop.add_reader(self._tun.fileno(), self._on_tun)
         if self._config.devices:
@@ -199,6 +206,7 @@ class Client:
                     self._serve(connection, now)
             self._consider_attempt(now)
             self._settle_state(now)
+            self._watch_plane(now)
             self._send(now)
             self._push(now)
         finally:
@@ -253,7 +261,7 @@ class Client:
 
     def _schedule(self, now: float) -> None:
         timers = [c.timer(now) for c in (self._current, self._candidate) if c is not None]
-        timers.append(self._look_again_at)
+        timers += [self._look_again_at, self._stripe_again_at]
         if self._state != "inactive":
             if self._candidate is None:
                 timers.append(self._retry.next_attempt if self._is_wanted(now) else self._retry.upgrade_at)
@@ -332,6 +340,25 @@ class Client:
             self._journal.limited(
                 "stripe", self._loop.time(), "path.no_stripe", path=self._path.name, error="the server grants none"
             )
+
+    def _watch_plane(self, now: float) -> None:
+        """Give up a striped data plane that is silent or has used up its keys; have a new connection bring another."""
+        current = self._current
+        plane = current.plane if current is not None else None
+        if current is not None and plane is not None:
+            if plane.session.exhausted:
+                self._replace = True
+            elif plane.session.idle(now):
+                self._scheduler.remove(plane.path)
+                current.close_plane()
+                self._stripe_again_at = now + self._stripe_pause
+                self._stripe_pause = min(2 * self._stripe_pause, STRIPE_AGAIN_LAST)
+                self._journal.warning("path.no_stripe", path=self._path.name, error="no pipe answers; QUIC carries")
+            elif plane.path.state is PathState.UP:
+                self._stripe_again_at, self._stripe_pause = None, STRIPE_AGAIN
+        if self._stripe_again_at is not None and now >= self._stripe_again_at and self._is_carrying():
+            self._stripe_again_at = None
+            self._replace = True
 
     def _ended(self, connection: ClientConnection, ending: Ending, now: float) -> None:
         """A connection or attempt has come to its end: drop it and decide when to try again."""

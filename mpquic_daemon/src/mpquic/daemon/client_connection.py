@@ -246,13 +246,19 @@ class ClientConnection:
         grant = self.welcome.stripe if self.welcome is not None else None
         if grant is not None and self._request.stripe is not None:
             self.plane = ClientStripe(self._config, self._path, self._request.stripe, grant, sender, deliver)
+            self.session.plane = self.plane
         return self.plane
+
+    def close_plane(self) -> None:
+        """Close the striped data plane, if there is one."""
+        if self.plane is not None:
+            self.plane.close()
+        self.plane = self.session.plane = None
 
     def release(self) -> None:
         """Close the sockets without a word."""
         self.phase = Phase.OVER
-        if self.plane is not None:
-            self.plane.close()
+        self.close_plane()
         self.socket.close()
 
     def _register(self, now: float) -> None:

@@ -43,6 +43,8 @@ TICK = 0.1
 """Seconds between two looks at all connections: probes, silence, deadlines."""
 EXPIRY_CHECK = 60.0
 """Seconds between two looks at the dates of the certificates of connected clients."""
+COLLECTION_INTERVAL = 5.0
+"""Seconds between two looks for striped sessions from which nothing comes."""
 TUN_BATCH = 16
 CHANGE_INTERVAL = 1.0
 """Least seconds between two announcements of a change: clients may come and go by the hundred."""
@@ -79,6 +81,7 @@ class Server:
         self._writing = False
         self._next_tick = 0.0
         self._next_expiry_check = 0.0
+        self._next_collection = 0.0
         self._stopping = False
 
     # Life
@@ -88,7 +91,7 @@ class Server:
         config = self._config
         self._verifier = credentials.load_server(config.tls).verifier
         self._peers = _peer_table(config)
-        self._tun = TunDevice(config.tun_name)
+        self._tun = TunDevice(config.tun_name, uso=True)
         options = LinkOptions(config.congestion_algorithm, config.max_datagram_size, IDLE_TIMEOUT)
         with credentials.usable(config.tls):
             self._listener = QuicListener(cert_file=config.tls.cert_file, key_file=config.tls.key_file, options=options)
@@ -265,10 +268,18 @@ class Server:
 
     def _tick(self, now: float) -> None:
         self._next_tick = now + TICK
+        if self._stripe is not None and now >= self._next_collection:
+            self._next_collection = now + COLLECTION_INTERVAL
+            idle = set(self._stripe.collect_idle(now))
+            for connection in self._connections.values() if idle else ():
+                if connection.plane in idle:
+                    self._drop_plane(connection)
         if now >= self._next_expiry_check:
             self._next_expiry_check = now + EXPIRY_CHECK
             self._expel_expired()
         for connection in self._connections.values():
+            if now < connection.next_poll:
+                continue
             before = connection.session.path.state
             try:
                 connection.poll(now)
@@ -360,6 +371,7 @@ class Server:
         tunnel = self._tunnels.get(group)
         if tunnel is None:
             tunnel = ServerTunnel(rule.traffic_class, lambda source: self._table.owner_of(source) is group)
+            tunnel.receiver.coalescer.uso = self._tun.uso
             self._tunnels[group] = tunnel
         connection.tunnel = tunnel
         inner = [str(prefix) for prefix in prefixes]
@@ -381,11 +393,12 @@ class Server:
         if granted is None:
             return None
         grant, connection.plane = granted
+        connection.session.plane = connection.plane
         tunnel.add_plane(connection.plane, registration.priority, registration.weight)
         return grant
 
     def _drop_plane(self, connection: ServerConnection) -> None:
-        plane, connection.plane = connection.plane, None
+        plane, connection.plane, connection.session.plane = connection.plane, None, None
         if plane is None or self._stripe is None:
             return
         self._stripe.remove(plane)
@@ -492,6 +505,7 @@ class Server:
             "tun": snapshot(self._tun.counters),
             "udp": snapshot(self._socket.counters),
             "listener": snapshot(self._listener.counters),
+            "stripe": self._stripe.counters() if self._stripe is not None else None,
             "registrations": self._registrations,
             "tables": {
                 "groups": len(self._table),
@@ -500,6 +514,7 @@ class Server:
                 "connections": len(self._connections),
                 "quic_connections": len(self._listener.links),
                 "strangers": self._listener.strangers,
+                "stripe_sessions": len(self._stripe.table) if self._stripe is not None else 0,
             },
         }
 

@@ -50,6 +50,8 @@ class ServerConnection:
         self.refusal: str | None = None
         """Why the registration came to nothing, for the log."""
         self.over = False
+        self.next_poll = float("-inf")
+        """When `poll` has something to do at the latest, unless something comes from the client before."""
         self._verifier = verifier
         self._admit = admit
         self._registration: ServerRegistration | None = None
@@ -71,6 +73,7 @@ class ServerConnection:
     def advance(self, now: float) -> Inbox:
         """Take the connection's events; returns what they brought for the tunnel."""
         inbox = Inbox()
+        self.next_poll = float("-inf")
         if self.over:
             return inbox
         events = self.link.pop_events()
@@ -95,6 +98,8 @@ class ServerConnection:
         if self._registration is not None and self.admitted is None:
             self._obey(self._registration.poll(now), now)
         self.session.poll(now)
+        due = self.session.timer(now)
+        self.next_poll = float("-inf") if due is None else due
 
     def end(self, code: CloseCode, reason: str) -> None:
         """Mark the connection to be closed; the first reason counts."""

@@ -53,7 +53,8 @@ def stripe(plane: StripePlane | None) -> dict[str, object] | None:
     """Return the numbers of a striped data plane, None where there is none."""
     if plane is None:
         return None
-    return {"carries": plane.path.state is PathState.UP, **plane.session.counters()}
+    session = plane.session
+    return {"session": f"{session.session:08x}", "carries": plane.path.state is PathState.UP, **session.counters()}
 
 
 def names(connection: ServerConnection) -> dict[str, object]:

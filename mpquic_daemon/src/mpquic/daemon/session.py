@@ -21,6 +21,7 @@ from mpquic.proto.liveness import Liveness
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from mpquic.daemon.stripe_plane import StripePlane
     from mpquic.proto.coalescer import Write
     from mpquic.proto.tunnel import TunnelReceiver
 
@@ -69,6 +70,8 @@ class Session:
         """What this end says about itself on the WAN; a server learns it with the registration."""
         self.path = QuicPath(member.wan, link, budget=PathBudget(member))
         self.liveness = Liveness(now, probe_interval=probe_interval, down_after=down_after)
+        self.plane: StripePlane | None = None
+        """The striped data plane beside the connection, if there is one: what it hears counts as evidence."""
         self.active = False
         """Whether the registration is done: probes are sent and answered, frames are taken."""
         self._control_stream: int | None = None
@@ -169,6 +172,8 @@ class Session:
         """Send the probe that is due and bring the path's state up to date."""
         if not self.active:
             return
+        if self.plane is not None and self.plane.session.round_trip_at is not None:
+            self.liveness.on_other_evidence(self.plane.session.round_trip_at, now)
         for probe in self.liveness.poll(now):
             self.send(probe)
         self.path.state = self.liveness.state

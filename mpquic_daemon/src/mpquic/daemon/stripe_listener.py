@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from mpquic.daemon.stripe_plane import StripePlane, stripe_config
+from mpquic.daemon.telemetry import snapshot
 from mpquic.net.aead import preferred_suites
 from mpquic.net.udp import SendStatus, UdpSocket
 from mpquic.proto.control import StripeGrant
@@ -87,6 +88,17 @@ class StripeListener:
         """Forget a session."""
         self.table.remove(plane.session)
         plane.close()
+
+    def collect_idle(self, now: float) -> list[ServerStripe]:
+        """Forget the sessions from which nothing authentic has come for long, and return them."""
+        planes = [plane for _, plane in self.table.collect_idle(now)]
+        for plane in planes:
+            plane.close()
+        return planes
+
+    def counters(self) -> dict[str, object]:
+        """Return the numbers of the port."""
+        return {"udp": snapshot(self.socket.counters), "refused": dict(self.table.refused)}
 
     def close(self) -> None:
         """Release the socket."""

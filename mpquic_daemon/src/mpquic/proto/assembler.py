@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from mpquic.proto.path import Carried
 
-# The header of a SEGMENT frame with its first four octets as one number: what segments of a run have in common.
-_unpack = Struct("!IIHH").unpack_from
+# The header of a SEGMENT frame as three numbers: what segments of a run have in common, the sequence number, the place
+# (offset and gso_size).
+_unpack = Struct("!III").unpack_from
 _unpack_base = Struct("!BBHI").unpack_from
 _SKIP = SEGMENT_HEADER.size
 _PLAIN = FRAME_VERSION << 4
@@ -33,26 +34,28 @@ class FrameAssembler:
         self._refuse = refuse
         self._frames: list[Carried] = []
         self._run: SegmentRun | None = None
-        self._word = self._sequence = self._offset = -1
+        self._word = self._sequence = self._place = -1
+        self._size = self._stride = 0
         self._append: Callable[[bytes], None] = _refuse_orphan
 
     def add(self, body: bytes) -> None:
         """Take the content of one datagram: frames back to back."""
-        if len(body) > _SKIP:
-            word, sequence, offset, step = _unpack(body)
-            if offset == self._offset and sequence == self._sequence and word == self._word:
+        size = len(body)
+        if size > _SKIP:
+            word, sequence, place = _unpack(body)
+            if place == self._place and sequence == self._sequence and word == self._word and size == self._size:
                 self._append(body)
                 self._sequence = sequence + 1
-                self._offset = offset + step
+                self._place = place + self._stride
                 return
-            if word >> 24 == FIRST_OCTET and word & 0xFFFF == len(body) - _SKIP:
-                self._segment(body, word, sequence, offset, step)
+            if word >> 24 == FIRST_OCTET and word & 0xFFFF == size - _SKIP:
+                self._segment(body, word, sequence, place >> 16, place & 0xFFFF)
                 return
         self._end()
-        if len(body) > BASE_HEADER_SIZE:
+        if size > BASE_HEADER_SIZE:
             # One whole packet is the usual content; anything else takes the long way.
             first, traffic_class, length, sequence = _unpack_base(body)
-            if first & 0xFB == _PLAIN and length == len(body) - BASE_HEADER_SIZE:
+            if first & 0xFB == _PLAIN and length == size - BASE_HEADER_SIZE:
                 self._frames.append(Frame(body[BASE_HEADER_SIZE:], traffic_class, sequence, first & 15))
                 return
         try:
@@ -61,20 +64,20 @@ class FrameAssembler:
             self._refuse(f"frame {error.reason}")
 
     def add_all(self, bodies: list[bytes]) -> None:
-        """Take the contents of several datagrams, each of more than a segment's header, in order."""
+        """Take the contents of several datagrams of one size, in order."""
         self.add(bodies[0])
         rest = bodies[1:]
-        if self._run is not None and rest:
-            count, step = len(rest), self._run.gso_size
-            words, sequences, offsets, _ = zip(*map(_unpack, rest), strict=True)
+        if rest and self._run is not None and len(rest[0]) == self._size:
+            count, stride = len(rest), self._stride
+            words, sequences, places = zip(*map(_unpack, rest), strict=True)
             if (
                 words.count(self._word) == count
                 and sequences == tuple(range(self._sequence, self._sequence + count))
-                and offsets == tuple(range(self._offset, self._offset + count * step, step))
+                and places == tuple(range(self._place, self._place + count * stride, stride))
             ):
                 self._run.parts += rest
                 self._sequence += count
-                self._offset += count * step
+                self._place += count * stride
                 return
         for body in rest:
             self.add(body)
@@ -87,9 +90,10 @@ class FrameAssembler:
 
     def _segment(self, body: bytes, word: int, sequence: int, offset: int, step: int) -> None:
         run = self._run
-        if run is not None and offset == self._offset and sequence == self._sequence and step == run.gso_size:
+        if run is not None and self._place == offset << 16 | step and sequence == self._sequence:
             plan = run.layout
-            if word >> 16 == self._word >> 16 and offset + len(body) - _SKIP - plan.header == plan.payload:
+            size = len(body) - _SKIP - plan.header
+            if word >> 16 == self._word >> 16 and 0 < size <= step and offset + size == plan.payload:
                 # The last of its superframe, shorter than the others.
                 self._append(body)
                 run.count = len(run.parts)
@@ -110,7 +114,8 @@ class FrameAssembler:
         if size == step:
             self._run = run
             self._append = parts.append
-            self._word, self._sequence, self._offset = word, sequence + 1, offset + step
+            self._word, self._sequence, self._size = word, sequence + 1, len(body)
+            self._place, self._stride = offset + step << 16 | step, step << 16
 
     def _end(self) -> None:
         """Nothing more joins the run. What a peer has put behind the end of the superframe is refused."""
@@ -118,15 +123,15 @@ class FrameAssembler:
         if run is None:
             return
         fitting = (run.layout.payload - run.offset) // run.gso_size
-        if len(run.parts) > fitting:
-            del run.parts[fitting:]
+        for _ in run.parts[fitting:]:
             self._refuse("frame segment place")
+        del run.parts[fitting:]
         run.count = len(run.parts)
         self._forget()
 
     def _forget(self) -> None:
         self._run = None
-        self._word = self._sequence = self._offset = -1
+        self._word = self._sequence = self._place = -1
 
 
 def _refuse_orphan(_: bytes) -> None:

@@ -92,6 +92,17 @@ class SequenceWindow:
             self._seen[start:] = b"\1" * (size - start)
             self._seen[: end - size] = b"\1" * (end - size)
 
+    def holds(self, first: int, count: int) -> bool:
+        """Tell whether all of `count` numbers from `first` on have been entered and are still remembered."""
+        last = first + count - 1
+        if last > self.highest or first <= self.highest - self._size:
+            return False
+        start = first & self._mask
+        end = start + count
+        if end <= self._size:
+            return self._seen.find(0, start, end) < 0
+        return self._seen.find(0, start) < 0 and self._seen.find(0, 0, end - self._size) < 0
+
     def _clear(self, first: int, count: int) -> None:
         size = self._size
         if count >= size:

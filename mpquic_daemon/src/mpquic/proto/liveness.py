@@ -7,6 +7,9 @@ from collections import deque
 from mpquic.proto.control import Probe, ProbeAck
 from mpquic.proto.path import PathState
 
+QUIET_TIME = 2.0
+QUIET_LIMIT = 20.0
+"""Seconds without a probe after other evidence, and at most: the connection that carries probes must not fall idle."""
 _LOSS_HISTORY = 64
 _MAX_OUTSTANDING = 256
 
@@ -64,7 +67,8 @@ class Liveness:
         self._last_answer = now
         self._last_receive = now
         self._last_poll = now
-        self._next_probe = now
+        self._next_probe = self._last_probe = now
+        self._last_other = float("-inf")
         self._next_sequence = 0
         self._outstanding: dict[int, float] = {}
         self._history: deque[bool] = deque(maxlen=_LOSS_HISTORY)
@@ -97,6 +101,7 @@ class Liveness:
         if now < self._next_probe:
             return []
         self._next_probe = now + self.probe_interval
+        self._last_probe = now
         sequence = self._next_sequence
         self._next_sequence += 1
         self._outstanding[sequence] = now
@@ -106,7 +111,9 @@ class Liveness:
         """When `poll` is due at the latest."""
         timer = self._next_probe
         if self.answered and self.state is not PathState.DOWN:
-            limit = self.suspect_after if self.state is PathState.UP else self.down_after
+            # Where other evidence comes steadily, it has mostly come by then: one look less for each idle session.
+            steady = self._last_answer - self._last_other < self.suspect_after
+            limit = self.suspect_after if self.state is PathState.UP and not steady else self.down_after
             timer = min(timer, self._evidence() + limit)
         return max(timer, now)
 
@@ -123,6 +130,15 @@ class Liveness:
             self.rtt.add(max(0.0, now - sent))
         self._history.append(True)
         self.on_round_trip(now)
+
+    def on_other_evidence(self, at: float, now: float) -> None:
+        """Both directions were known to work at a time, by other means than probes: these become rare."""
+        if at > self._last_answer:
+            self.on_round_trip(at)
+            self._last_other = at
+            rest = min(at + QUIET_TIME, self._last_probe + QUIET_LIMIT)
+            self._next_probe = max(self._next_probe, rest)
+            self._update(now)
 
     def on_round_trip(self, now: float) -> None:
         """The peer answered something that we sent, so both directions work."""

@@ -29,7 +29,7 @@ class ClassQueue:
         self.interval = interval
         """Seconds: about the longest round trip of the connections in it; may be changed."""
         self.excess = float("inf")
-        """Seconds of waiting at which the signal is given without watching for an interval; may be changed."""
+        """Seconds of waiting at which half an interval is enough; may be changed."""
         self._entries: deque[tuple[float, Packet]] = deque()
         self.bytes = 0
         self.overflow_drops = 0
@@ -110,10 +110,11 @@ class ClassQueue:
         if now - queued_at < self.target or self.bytes <= self.MAX_PACKET:
             self._first_above = None
             return packet, False
-        excessive = now - queued_at >= self.excess
         if self._first_above is None:
             self._first_above = now + self.interval
-        return packet, excessive or now >= self._first_above
+            return packet, False
+        patience = self.interval / 2 if now - queued_at >= self.excess else 0.0
+        return packet, now >= self._first_above - patience
 
     def _control_law(self, time: float) -> float:
         return time + self.interval / sqrt(self._count)

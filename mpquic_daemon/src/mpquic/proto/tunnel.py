@@ -5,7 +5,7 @@ Both halves work on batches. Nothing here waits: what cannot be sent now stays i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mpquic.proto import ip
 from mpquic.proto.acks import thin
@@ -119,6 +119,15 @@ def read_packets(buffers: Iterable[Buffer], counters: Counters) -> list[Packet]:
     return packets
 
 
+class _Pending(NamedTuple):
+    """Frames that a path did not take, the time of that, and the frame capacity for which they were built."""
+
+    path: Path
+    since: float
+    capacity: int
+    frames: list[Carried]
+
+
 class TunnelSender:
     """Carries packets of the TUN to the peer of one tunnel.
 
@@ -138,14 +147,14 @@ class TunnelSender:
         self._scheduler = scheduler
         self._traffic_class = traffic_class
         self._sequence = SequenceCounter()
-        # Frames that a path did not take, by class, with the path and its time.
-        self._pending: dict[int, tuple[Path, float, list[Carried]]] = {}
+        self._pending: dict[int, _Pending] = {}
+        """By class."""
 
     @property
     def backlog(self) -> int:
         """Bytes that wait in class queues or were handed back by a path."""
         waiting = sum(queue.bytes for queue in self.queues.values())
-        return waiting + sum(frame.size for _, _, frames in self._pending.values() for frame in frames)
+        return waiting + sum(frame.size for pending in self._pending.values() for frame in pending.frames)
 
     @property
     def waiting(self) -> bool:
@@ -193,14 +202,15 @@ class TunnelSender:
             taken = path.send(frames, now)
             total += self._count_sent(frames, taken)
             if taken < len(frames):
-                self._pending[traffic_class] = (path, now, frames[taken:])
+                self._pending[traffic_class] = _Pending(path, now, path.frame_capacity, frames[taken:])
                 return total
 
     def _frames(self, traffic_class: int, queue: ClassQueue, path: Path, budget: int, now: float) -> list[Carried]:
         """Return frames worth `budget` bytes, or a little more: first those that were handed back."""
         pending = self._pending.pop(traffic_class, None)
         if pending is not None:
-            return pending[2] if pending[0] is path else self._refit(pending[2], path)
+            fits = pending.path is path and pending.capacity <= path.frame_capacity
+            return pending.frames if fits else self._refit(pending.frames, path)
         frames: list[Carried] = []
         whole, runs = path.reliable, path.takes_runs
         capacity = path.frame_capacity
@@ -252,13 +262,22 @@ class TunnelSender:
             self.counters.refuse(error.reason)
 
     def _refit(self, frames: list[Carried], path: Path) -> list[Carried]:
-        """Make frames that were built for another path fit this one."""
-        singles = [single for frame in frames for single in _singles(frame)]
-        if path.reliable:
-            return [*singles]
+        """Make frames fit a path that were built for another one, or for a larger capacity."""
+        capacity = path.frame_capacity
         fitting: list[Carried] = []
-        for frame in singles:
-            self._fragment(frame, path.frame_capacity, fitting)
+        for frame in frames:
+            if isinstance(frame, SegmentRun):
+                if path.takes_runs and frame.largest_frame <= capacity:
+                    fitting.append(frame)
+                    continue
+                singles = frame.frames()
+            else:
+                singles = [frame]
+            for single in singles:
+                if path.reliable:
+                    fitting.append(single)
+                else:
+                    self._fragment(single, capacity, fitting)
         return fitting
 
     def _count_sent(self, frames: Sequence[Carried], taken: int) -> int:
@@ -291,8 +310,9 @@ class TunnelSender:
     def _age(self, traffic_class: int, queue: ClassQueue, now: float) -> None:
         queue.expire(now - MAX_AGE_WITHOUT_PATH)
         pending = self._pending.get(traffic_class)
-        if pending is not None and now - pending[1] > MAX_AGE_WITHOUT_PATH:
-            self.counters.refuse("no path", len(pending[2]))
+        if pending is not None and now - pending.since > MAX_AGE_WITHOUT_PATH:
+            given_up = sum(frame.count if isinstance(frame, SegmentRun) else 1 for frame in pending.frames)
+            self.counters.refuse("no path", given_up)
             del self._pending[traffic_class]
 
 
@@ -424,16 +444,12 @@ def _tune(queue: ClassQueue, path: Path) -> None:
     While a path repairs losses, it holds back what its connections are told, up to a round trip: their
     acknowledgements, and what follows these, come in bursts of that length. The queue must hold as much, or the path
     runs dry after each. A connection that starts fills such a queue with several times what the path holds before
-    CoDel's interval is over, and is then cut down as often: it is told as soon as another round trip waits.
+    CoDel's interval is over, and is then cut down as often: it is told sooner when another round trip waits.
     """
     rtt = path.rtt or 0.0
     queue.target = QUEUE_TARGET + min(path.loss / LOSSY, 1.0) * rtt
     queue.interval = max(QUEUE_INTERVAL, 2 * (rtt + queue.target))
     queue.excess = max(queue.target + rtt, QUEUE_INTERVAL / 2)
-
-
-def _singles(frame: Carried) -> list[Frame]:
-    return frame.frames() if isinstance(frame, SegmentRun) else [frame]
 
 
 def _segments(frame: Frame) -> int:

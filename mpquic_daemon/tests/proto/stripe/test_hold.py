@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mpquic.proto.assembler import FrameAssembler
 from mpquic.proto.frame import Frame
+from mpquic.proto.run import SegmentRun
 from mpquic.proto.stripe.hold import FlowHold, hold_time, tcp_span
+
+from .. import packets as make
+from ..superframes import run_of
 
 
 def tcp(connection: int, sequence: int, size: int = 100, flags: int = 0x10, version: int = 4) -> bytes:
@@ -95,6 +101,28 @@ def test_others_do_not_wait() -> None:
     assert hold.add([mixed[4]], 0.0, 0.1) == [mixed[4], mixed[6]]
 
 
+def test_what_a_connection_sends_again_does_not_overtake_what_waits() -> None:
+    hold = FlowHold()
+    segments = [tcp(1, 100 * place) for place in range(8)]
+    # A queue dropped segment 2 before the tunnel; then the path lost segment 4, and 2 is sent again.
+    sent = [Frame(segments[place], 1, number) for number, place in enumerate((0, 1, 3, 4, 5, 6, 2, 7))]
+    assert hold.add(sent[:3], 0.0, 0.1) == sent[:3]
+    assert hold.add(sent[4:], 0.01, 0.1) == []
+    assert hold.add([sent[3]], 0.05, 0.1) == sent[3:]
+    assert hold.bytes == 0
+
+
+def test_a_repetition_with_the_octet_that_is_due_passes_and_the_next_gap_still_counts() -> None:
+    hold = FlowHold()
+    segments = [tcp(1, 100 * place) for place in range(8)]
+    # The path lost segments 2 and 5; the connection sends 2 again before the path's copies come.
+    sent = [Frame(segments[place], 1, number) for number, place in enumerate((0, 1, 2, 3, 4, 5, 6, 7, 2))]
+    hold.add(sent[:2], 0.0, 0.1)
+    assert hold.add([*sent[3:5], *sent[6:8]], 0.01, 0.1) == []
+    assert hold.add([sent[8]], 0.02, 0.1) == [sent[8], *sent[3:5]]
+    assert hold.add([sent[5]], 0.05, 0.1) == sent[5:8]
+
+
 def test_a_packet_that_was_dropped_before_the_tunnel_is_not_waited_for() -> None:
     hold = FlowHold()
     frames = connection_frames(6)
@@ -166,3 +194,110 @@ def test_an_outage_is_not_waited_for() -> None:
 def test_waiting_lasts_some_round_trips() -> None:
     assert hold_time(0, 0.03) < hold_time(1, 0.03) < 0.3
     assert hold_time(2, 0.6) == 1.0
+
+
+def runs_of_a_connection(count: int, segments: int = 4) -> list[SegmentRun]:
+    """Superframes of one connection, as they arrive."""
+    size = segments * 100
+    reads = [make.superframe(4, 2**32 - 250 + size * place, bytes(size), 100) for place in range(count)]
+    assembler = FrameAssembler(pytest.fail)
+    for place, read in enumerate(reads):
+        for datagram in run_of(read, segments * place).encode():
+            assembler.add(datagram)
+    runs = assembler.take()
+    assert [run.sequence for run in runs] == [segments * place for place in range(count)]
+    return runs  # type: ignore[return-value]
+
+
+def part_of(run: SegmentRun, first: int, last: int) -> SegmentRun:
+    """The run that its segments first..last make."""
+    return SegmentRun(
+        run.head,
+        run.layout,
+        run.parts[first : last + 1],
+        run.skip,
+        run.gso_size,
+        run.offset + first * run.gso_size,
+        run.sequence + first,
+        last - first + 1,
+        run.traffic_class,
+    )
+
+
+def test_runs_in_order_pass_as_they_are() -> None:
+    hold = FlowHold()
+    runs = runs_of_a_connection(3)
+    assert hold.add([*runs], 0.0, 0.1) == runs
+    assert hold.next_time() is None
+
+
+def test_runs_behind_a_gap_wait_for_what_is_missing_between_them() -> None:
+    hold = FlowHold()
+    first, second, third = runs_of_a_connection(3)
+    assert hold.add([first], 0.0, 0.1) == [first]
+    assert hold.add([third], 0.01, 0.1) == []
+    assert hold.bytes == sum(len(frame.payload) for frame in third.frames())
+    passed = hold.add([second], 0.02, 0.1)
+    assert sequences(passed) == list(range(4, 12))
+    assert passed == [*second.frames(), *third.frames()]
+    assert (hold.bytes, hold.next_time()) == (0, None)
+    assert hold.add(runs_of_a_connection(4)[3:], 0.03, 0.1)[0].sequence == 12
+
+
+def test_a_gap_inside_a_run_is_filled_by_the_segment_alone() -> None:
+    hold = FlowHold()
+    [run] = runs_of_a_connection(1, 6)
+    frames = run.frames()
+    head, tail = part_of(run, 0, 1), part_of(run, 3, 5)
+    assert sequences(hold.add([head, tail], 0.0, 0.1)) == [0, 1]
+    assert hold.add([frames[2]], 0.05, 0.1) == frames[2:]
+    assert hold.bytes == 0
+
+
+def test_a_run_whose_gap_is_never_filled_goes_on_after_its_time() -> None:
+    hold = FlowHold()
+    first, _, third = runs_of_a_connection(3)
+    hold.add([first], 0.0, 0.1)
+    assert hold.add([third], 0.01, 0.1) == []
+    assert hold.expire(0.1) == []
+    assert hold.expire(0.111) == third.frames()
+    assert (hold.given_up, hold.bytes) == (4, 0)
+
+
+def test_runs_of_others_and_of_udp_do_not_wait() -> None:
+    hold = FlowHold()
+    first, _, third = runs_of_a_connection(3)
+    other = run_of(make.superframe(4, 2, bytes(300), 100, ports=(1, 2)), 4)
+    datagrams = run_of(make.udp_superframe(6, bytes(300), 100), 12)
+    hold.add([first, other], 0.0, 0.1)
+    third.sequence = 8
+    assert sequences(hold.add([third, datagrams], 0.01, 0.1)) == [12, 13, 14]
+    assert sequences(hold.expire(0.2)) == [8, 9, 10, 11]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.floats(0, 0.4), st.integers(2, 12))
+def test_every_segment_of_runs_passes_once_and_in_order_when_repaired(seed: int, loss: float, segments: int) -> None:
+    rng = random.Random(seed)
+    hold = FlowHold()
+    runs = runs_of_a_connection(12, segments)
+    arrivals: list[tuple[float, Frame | SegmentRun]] = []
+    for place, run in enumerate(runs):
+        at, frames = place * 0.002, run.frames()
+        kept = [place < 2 or rng.random() >= loss for _ in range(segments)]
+        start = 0
+        while start < segments:
+            stop = start
+            while stop < segments and kept[stop] == kept[start]:
+                stop += 1
+            if kept[start]:
+                arrivals.append((at, part_of(run, start, stop - 1)))
+            else:
+                arrivals += [(at + 0.03 + rng.random() * 0.05, frame) for frame in frames[start:stop]]
+            start = stop
+    passed: list[Frame | SegmentRun] = []
+    for at, carried in sorted(arrivals, key=lambda one: one[0]):
+        passed += hold.add([carried], at, 0.2)
+    got = [one for some in passed for one in (some.frames() if isinstance(some, SegmentRun) else [some])]
+    assert sequences(got) == list(range(12 * segments))
+    assert (hold.bytes, hold.given_up) == (0, 0)

@@ -57,14 +57,40 @@ def test_a_report_comes_each_five_milliseconds_and_sooner_when_much_arrives() ->
     window.add(0)
     reporter.on_shards(1, 0, highest_rose=True, now=1.0)
     assert reporter.next_time() == pytest.approx(1.005)
-    assert decode_report(reporter.build(1.005)) == Report(0, 0.005, 1, [(0, 0)], [])
+    report = decode_report(reporter.build(1.005))
+    assert report == Report(0, report.delay, 1, [(0, 0)], [])
+    assert report.delay == pytest.approx(0.005, abs=2e-6)
     assert reporter.next_time() is None
-    for number in (1, 2):
-        window.add(number)
+    window.extend(2)
     reporter.on_shards(2, 1, highest_rose=True, now=1.006)
     assert reporter.next_time() == pytest.approx(1.011)
+    window.extend(64)
     reporter.on_shards(62, 3, highest_rose=True, now=1.0062)
     assert reporter.next_time() == pytest.approx(1.007)
+
+
+def test_a_gap_is_told_at_once_until_its_sender_takes_it_for_loss_but_once_a_millisecond() -> None:
+    window = ReplayWindow()
+    reporter = Reporter(window)
+
+    def arrive(number: int, now: float) -> float | None:
+        window.add(number)
+        reporter.on_shards(1, number, highest_rose=number == window.highest, now=now)
+        return reporter.next_time()
+
+    assert arrive(0, 1.0) == pytest.approx(1.005)
+    # Number 1 is missing: what waits goes with it.
+    assert arrive(2, 1.001) == pytest.approx(1.0)
+    reporter.build(1.001)
+    assert arrive(3, 1.0012) == pytest.approx(1.002)
+    reporter.build(1.002)
+    assert arrive(4, 1.004) == pytest.approx(1.004)
+    reporter.build(1.004)
+    # Three have overtaken it: from here on it is known.
+    assert arrive(5, 1.01) == pytest.approx(1.015)
+    # It comes late after all, which keeps its sender from repeating it.
+    assert arrive(1, 1.011) == pytest.approx(1.01)
+    assert decode_report(reporter.build(1.011)).received == [(0, 5)]
 
 
 def test_each_number_is_in_four_reports_and_its_delay_is_told() -> None:

@@ -72,6 +72,21 @@ def test_what_the_decoder_should_have_repaired_is_sent_when_it_did_not() -> None
     assert numbers(arq.take(10_000, 1000, 0.111)) == [1]
 
 
+def test_what_arrived_after_all_reserves_nothing_of_the_budget() -> None:
+    arq = Retransmitter()
+    for number in range(50):
+        arq.on_lost(lost(number), 0.06, RTT)
+    assert arq.ready == 50
+    for number in range(49):
+        arq.on_settled(number)
+    assert arq.ready == 1
+    arq.on_settled(49)
+    assert (arq.ready, arq.next_time()) == (0, None)
+    arq.on_lost(lost(50), 0.06, RTT)
+    arq.expire(2.0)
+    assert arq.ready == 0
+
+
 def test_memory_and_size_are_bounded() -> None:
     arq = Retransmitter(max_shards=10)
     for number in range(20):
@@ -96,16 +111,6 @@ def test_pacing_never_exceeds_its_rate_and_a_burst(rate: float, steps: list[tupl
     ready = pacer.next_time(now)
     assert ready >= now
     assert pacer.available(ready + 1e-6) >= 0
-
-
-def test_a_full_bucket_says_that_the_sender_was_idle() -> None:
-    pacer = Pacer(1e6, 0.0)
-    pacer.spend(pacer.burst)
-    assert not pacer.idle(0.016)
-    assert not pacer.idle(0.0165)
-    assert pacer.idle(0.03)
-    pacer.spend(1)
-    assert not pacer.idle(0.03)
 
 
 def test_the_controller_starts_and_restarts_with_its_initial_window() -> None:

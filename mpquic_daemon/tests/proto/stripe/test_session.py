@@ -273,6 +273,23 @@ def test_a_pipe_that_is_cut_in_one_direction_is_used_in_none() -> None:
         assert [pipe.number for pipe in session.pipes.alive(duplex.now)] == [0, 1, 3]
 
 
+def test_both_ends_know_in_time_that_no_pipe_carries_though_nothing_is_sent() -> None:
+    duplex = Duplex()
+    duplex.run_until_ready()
+    duplex.run(20.0)
+    duplex.up.weather.loss = 1.0
+    duplex.run(pipes.KEEPALIVE_INTERVAL)
+    for session in (duplex.client.session, duplex.server.session):
+        # As an owner does who looks at it only when it is due.
+        now, until = duplex.now, duplex.now + pipes.DEAD_AFTER
+        while session.ready(now):
+            due = session.next_time(now)
+            assert due is not None
+            assert due <= until
+            now = max(due, now + 0.001)
+            session.poll(now)
+
+
 def test_an_outage_is_survived_and_no_stale_bulk_follows() -> None:
     duplex = Duplex()
     goodput_share(duplex, 0.5)
@@ -287,12 +304,15 @@ def test_an_outage_is_survived_and_no_stale_bulk_follows() -> None:
     assert goodput_share(duplex, 1.0) > 0.9
 
 
-def test_a_trickle_teaches_nothing_about_the_link() -> None:
+@pytest.mark.parametrize("pause", [0.02, 0.002], ids=["now and then", "like acknowledgements"])
+def test_a_trickle_teaches_nothing_about_the_link(pause: float) -> None:
     duplex = Duplex()
     duplex.run_until_ready()
-    for _ in range(100):
+    duplex.client.frame_size = 60
+    for _ in range(int(2 / pause)):
         duplex.client.offer(1)
-        duplex.run(0.02)
+        duplex.run(pause)
+    duplex.client.frame_size = 1380
     duplex.client.offer(10**9)
     duplex.run(0.5)
     before = duplex.server.received_bytes

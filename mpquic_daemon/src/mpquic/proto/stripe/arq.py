@@ -94,8 +94,8 @@ class Retransmitter:
 
     @property
     def ready(self) -> int:
-        """How many shards are ready to be sent again, or a few more."""
-        return len(self._ready)
+        """How many shards are ready to be sent again, or a few more: never more than are lost."""
+        return min(len(self._ready), len(self._lost))
 
     @staticmethod
     def lifetime(traffic_class: int, rtt: float) -> float:
@@ -148,6 +148,9 @@ class Retransmitter:
     def on_settled(self, number: int) -> None:
         """A shard arrived after all, by itself, by FEC or as a copy."""
         repair = self._lost.pop(number, None)
+        if not self._lost:
+            self._ready.clear()
+            self._waiting.clear()
         if repair is not None and repair.group is not None and not repair.flying:
             repair.group.lost -= 1
             self._discount(repair)

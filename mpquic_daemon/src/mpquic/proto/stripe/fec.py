@@ -74,6 +74,9 @@ class GroupDecoder:
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._groups: dict[int, _Group] = {}
+        self._lane: list[bytes] = []
+        self._lane_base = -1
+        self._now = 0.0
         self.bytes = 0
         self.repaired = 0
         self.inconsistent = 0
@@ -82,8 +85,40 @@ class GroupDecoder:
     def __len__(self) -> int:
         return len(self._groups)
 
+    def follow(self, base: int, index: int, data_shards: int, body: bytes) -> bool:
+        """Take the next data shard of a group of which nothing is missing so far; False for any other shard.
+
+        Such a group costs next to nothing: it is kept apart until it is complete, or until something of it is missing.
+        """
+        lane = self._lane
+        if index == 0:
+            if lane:
+                self._spill()
+                lane = self._lane
+            self._lane_base = base
+        elif base != self._lane_base or index != len(lane):
+            return False
+        lane.append(body)
+        if len(lane) == data_shards:
+            self._lane = []
+        return True
+
+    def settle(self, base: int) -> None:
+        """All data shards of the group have come: forget what is kept apart for it."""
+        if base == self._lane_base:
+            self._lane = []
+
+    def _spill(self) -> None:
+        """Something is missing: the shards kept apart become a group like others."""
+        lane, self._lane = self._lane, []
+        for index, body in enumerate(lane):
+            self.add_data(self._lane_base, index, body, self._now)
+
     def add_data(self, base: int, index: int, body: bytes, now: float) -> tuple[bool, list[tuple[int, bytes]]]:
         """Take a data shard; say whether it is new, and return what it lets be repaired as (index, body)."""
+        self._now = now
+        if self._lane:
+            self._spill()
         group = self._group(base, now)
         if group.done:
             return index not in group.repaired, []
@@ -95,6 +130,9 @@ class GroupDecoder:
 
     def add_parity(self, base: int, index: int, data_shards: int, body: bytes, now: float) -> list[tuple[int, bytes]]:
         """Take a parity shard and return what it lets be repaired as (index, body)."""
+        self._now = now
+        if self._lane:
+            self._spill()
         group = self._group(base, now)
         if group.done or index in group.parity:
             return []

@@ -12,13 +12,11 @@ class Pacer:
     BURST_TIME = 0.003
     MIN_BURST = 16384
     MAX_BURST = 1 << 20
-    IDLE_AFTER = 0.005
 
     def __init__(self, rate: float, now: float) -> None:
         self._rate = rate
         self._updated = now
         self._tokens = float(self.burst)
-        self._full_at: float | None = now
 
     @property
     def burst(self) -> int:
@@ -35,15 +33,9 @@ class Pacer:
         self._fill(now)
         return int(self._tokens)
 
-    def idle(self, now: float) -> bool:
-        """True when the bucket has been full for so long that the sender cannot have wanted to send."""
-        self._fill(now)
-        return self._full_at is not None and now - self._full_at > self.IDLE_AFTER
-
     def spend(self, size: int) -> None:
         """`size` bytes left."""
         self._tokens -= size
-        self._full_at = None
 
     def next_time(self, now: float) -> float:
         """When at least one byte may leave."""
@@ -53,9 +45,5 @@ class Pacer:
     def _fill(self, now: float) -> None:
         if now <= self._updated:
             return
-        burst = float(self.burst)
-        tokens = self._tokens + (now - self._updated) * self._rate
-        if tokens >= burst and self._full_at is None:
-            self._full_at = now - (tokens - burst) / self._rate
-        self._tokens = min(burst, tokens)
+        self._tokens = min(float(self.burst), self._tokens + (now - self._updated) * self._rate)
         self._updated = now

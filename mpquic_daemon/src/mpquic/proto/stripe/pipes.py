@@ -19,6 +19,15 @@ Address = tuple[Any, ...]
 KEEPALIVE_INTERVAL = 1.0
 REGISTER_INTERVAL = 0.2
 DEAD_AFTER = 3.5
+BUSY_TIME = 5.0
+"""Seconds after the last shard for which every pipe is asked. Later one pipe is, in turn, each `REST_INTERVAL`: a
+thousand sessions that do nothing must not keep a server busy."""
+REST_INTERVAL = 2.0
+RETRY_INTERVAL = 0.5
+"""Seconds after which a pipe of a session at rest that hasn't answered is followed by the next: so a single loss is no
+outage, and an outage is still noticed in time."""
+MAX_REST = 20.0
+"""Seconds after an answer for which a pipe that rests isn't registered anew."""
 _BODY = Struct("!BBQ")
 KEEPALIVE_SIZE = _BODY.size
 
@@ -46,7 +55,18 @@ def decode_keepalive(body: bytes) -> tuple[Keepalive, int, float] | None:
 class Pipe:
     """One pipe as seen from one end."""
 
-    __slots__ = ("address", "confirmed_at", "highest", "highest_control", "next_ask", "number", "rtt", "sent_bytes")
+    __slots__ = (
+        "address",
+        "asked_at",
+        "confirmed_at",
+        "highest",
+        "highest_control",
+        "next_ask",
+        "number",
+        "registering",
+        "rtt",
+        "sent_bytes",
+    )
 
     def __init__(self, number: int, now: float) -> None:
         self.number = number
@@ -56,12 +76,21 @@ class Pipe:
         self.confirmed_at: float | None = None
         """When both directions were last known to work."""
         self.next_ask = now
+        self.asked_at = float("-inf")
+        self.registering = True
+        """Whether it was last asked as one that has had no answer."""
         self.rtt = RttEstimator()
         self.sent_bytes = 0
 
     def alive(self, now: float) -> bool:
         """True when both directions have worked of late."""
         return self.confirmed_at is not None and now - self.confirmed_at < DEAD_AFTER
+
+    def rests(self, now: float) -> bool:
+        """True when it carried before the session fell idle, and nothing tells that it wouldn't now."""
+        return (
+            self.confirmed_at is not None and now - self.confirmed_at < MAX_REST and self.asked_at <= self.confirmed_at
+        )
 
 
 class Pipes:
@@ -78,6 +107,15 @@ class Pipes:
         self._alive: list[Pipe] = []
         self._alive_until = now
         self._next_ask = now
+        self._busy_until = now + BUSY_TIME
+
+    def busy(self, now: float) -> None:
+        """Shards come or go: all pipes are wanted."""
+        if now >= self._busy_until and self._client:
+            for pipe in self.all:
+                pipe.next_ask = min(pipe.next_ask, max(now, pipe.asked_at + KEEPALIVE_INTERVAL))
+            self._next_ask = min(pipe.next_ask for pipe in self.all)
+        self._busy_until = now + BUSY_TIME
 
     def alive(self, now: float) -> list[Pipe]:
         """The pipes that carry. Asked for with every packet, so it is found anew only when it may have changed."""
@@ -117,8 +155,10 @@ class Pipes:
         if not 0 <= now - stamp < 60:
             return None
         pipe = self.all[number]
-        if not pipe.alive(now):
+        if pipe.registering:
             pipe.next_ask = self._next_ask = now  # tell the server at once that it may use this pipe
+        elif now >= self._busy_until:
+            self._next_ask = max(self._next_ask, pipe.asked_at + REST_INTERVAL)
         self._confirm(pipe, now)
         rtt = max(now - stamp, 1e-6)
         pipe.rtt.add(rtt)
@@ -141,20 +181,33 @@ class Pipes:
         asking: list[Pipe] = []
         if not self._client or now < self._next_ask:
             return asking
+        if now >= self._busy_until and self.alive(now):
+            pipe = min(self.all, key=_asked_at)
+            pipe.registering = not (pipe.alive(now) or pipe.rests(now))
+            pipe.asked_at = now
+            self._next_ask = now + RETRY_INTERVAL
+            return [pipe]
         for pipe in self.all:
             if now < pipe.next_ask:
                 continue
-            alive = pipe.alive(now)
+            alive = pipe.alive(now) or pipe.rests(now)
             if not alive:
                 pipe.confirmed_at = None
+            pipe.registering, pipe.asked_at = not alive, now
             pipe.next_ask = now + (KEEPALIVE_INTERVAL if alive else REGISTER_INTERVAL)
             asking.append(pipe)
         self._next_ask = min(pipe.next_ask for pipe in self.all)
         return asking
 
-    def next_time(self) -> float | None:
-        """When `due` has something; None on a server."""
-        return self._next_ask if self._client else None
+    def next_time(self, now: float) -> float | None:
+        """When `due` has something, on a client; when the next pipe counts as dead unless it is heard, on a server."""
+        if self._client:
+            return self._next_ask
+        return self._alive_until if self.alive(now) else None
+
+
+def _asked_at(pipe: Pipe) -> float:
+    return pipe.asked_at
 
 
 def _sent_bytes(pipe: Pipe) -> int:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _unpack_header = QUICK_HEADER.unpack_from
 _DATA = int(PacketType.DATA)
 _PARITY = int(PacketType.PARITY)
+_REPAIR = int(PacketType.REPAIR)
+_UNKNOWN: tuple[int, int, EpochKey | None] = (-1, 0, None)
 _NEW, _DUPLICATE = Arrival.NEW, Arrival.DUPLICATE
 _LOW32 = 0xFFFFFFFF
 _LENGTH_MASK = 0xFFFF
@@ -84,8 +86,8 @@ class StripeReceiver:
         """Shards opened: each number counts once."""
         self._assembler = FrameAssembler(self.refuse)
         self._lowest = 0
-        self._known: dict[int, tuple[int, EpochKey]] = {}
-        """Pipe and key of DATA shards by the first eight octets of their headers, for those that have been opened."""
+        self._known: dict[int, tuple[int, int, EpochKey]] = {}
+        """Type, pipe and key by the first eight octets of the headers of shards that have been opened."""
         self.copies_in_vain = 0
 
     def refuse(self, reason: str) -> None:
@@ -95,7 +97,7 @@ class StripeReceiver:
     def receive(self, batch: Iterable[Datagrams], now: float) -> tuple[list[Carried], list[ControlPacket]]:
         """Take what some reads gave, in the order of the packet numbers as far as that is known."""
         control: list[ControlPacket] = []
-        window, add = self.window, self._assembler.add
+        window, add, follow = self.window, self._assembler.add, self.decoder.follow
         shards_before, highest_before = self.shards, window.highest
         self._lowest = highest_before + 1
         current = self._opener.current
@@ -105,7 +107,7 @@ class StripeReceiver:
             if segment <= 0:
                 segment = end
             due = first_due = window.highest + 1
-            common = -1
+            common = kind = -1
             pipe, iv, decrypt = 0, current.iv, current.aead.decrypt
             if end >= 2 * segment and segment >= _SHORTEST:
                 count = self._take_run(view, segment, address)
@@ -120,16 +122,43 @@ class StripeReceiver:
                     self.refuse("truncated")
                     break
                 head, low, place = _unpack_header(view, start)
-                if head == common and low == due & _LOW32 and place == size:
-                    # The usual packet: the DATA shard that is due, outside of groups, of the same pipe and epoch.
+                if head != common:
+                    if due > first_due:
+                        self._arrived(due - 1, due - first_due, pipe, address)
+                        first_due = due
+                    common = head
+                    kind, pipe, key = self._known.get(head, _UNKNOWN)
+                    if key is self._opener.current:
+                        iv, decrypt = key.iv, key.aead.decrypt
+                    else:
+                        kind = -1
+                if low == due & _LOW32 and place & _LENGTH_MASK == size and kind >= 0:
+                    # The usual packet: the shard that is due, of a type, pipe and epoch that have been seen.
                     header = view[start : start + HEADER_SIZE]
+                    start += HEADER_SIZE
+                    index, data_shards = place >> 24, place >> 16 & 0xFF
+                    if data_shards and check_shape(kind, index, data_shards) is not None:
+                        self.refuse("shard")
+                        start = stop
+                        continue
                     try:
-                        body = decrypt((iv ^ due).to_bytes(12, "big"), view[start + HEADER_SIZE : stop], header)
+                        body = decrypt((iv ^ due).to_bytes(12, "big"), view[start:stop], header)
                     except InvalidTag:
                         self.refuse("forged")
                     else:
-                        add(body)
                         due += 1
+                        if not data_shards:
+                            add(body)
+                        elif kind == _DATA:
+                            add(body)
+                            if not follow(due - 1 - index, index, data_shards, body):
+                                self._repaired(
+                                    due - 1 - index, self.decoder.add_data(due - 1 - index, index, body, now)[1]
+                                )
+                        else:
+                            self._arrived(due - 1, due - first_due, pipe, address)
+                            first_due = due
+                            self._grouped(kind, due - 1, index, data_shards, body, now)
                     start = stop
                     continue
                 if due > first_due:
@@ -137,15 +166,15 @@ class StripeReceiver:
                 opened = self._open(view[start:stop], head, low, place, address, now)
                 start = stop
                 due = first_due = window.highest + 1
+                common = -1
                 if opened is None:
                     continue
                 kind, number, pipe, key, body = opened
                 if kind & CONTROL_BIT:
                     control.append(ControlPacket(kind, number, pipe, body))
                     continue
-                if kind == _DATA:
-                    common, decrypt, iv = head, key.aead.decrypt, key.iv
-                    self._known[head] = (pipe, key)
+                if kind != _REPAIR:
+                    self._known[head] = (kind, pipe, key)
                 if kind == _DATA and place <= _LENGTH_MASK:
                     add(body)
                 else:
@@ -166,17 +195,14 @@ class StripeReceiver:
         count = len(view) // segment
         heads, lows, places = zip(*_columns(segment).iter_unpack(view[: count * segment]), strict=True)
         head, due = heads[0], self.window.highest + 1
-        known = self._known.get(head)
+        kind, pipe, key = self._known.get(head, _UNKNOWN)
         if (
-            known is None
+            kind != _DATA
+            or key is not self._opener.current
             or heads.count(head) != count
             or places.count(segment - HEADER_SIZE) != count
             or lows != tuple(range(due & _LOW32, (due & _LOW32) + count))
         ):
-            return 0
-        pipe, key = known
-        if key is not self._opener.current:
-            del self._known[head]
             return 0
         decrypt, iv = key.aead.decrypt, key.iv
         nonces = [(iv ^ number).to_bytes(12, "big") for number in range(due, due + count)]
@@ -272,30 +298,38 @@ class StripeReceiver:
 
     def _grouped(self, kind: int, number: int, index: int, data_shards: int, body: bytes, now: float) -> None:
         """Take a shard of a group, or a copy."""
-        add = self._assembler.add
         if kind == _PARITY:
             base = number - index
-            repaired = self.decoder.add_parity(base, index, data_shards, body, now) if base >= 0 else []
-        else:
-            if kind != _DATA:
-                if len(body) <= REPAIR_PREFIX.size:
-                    self.refuse("repair")
-                    return
-                number = self.window.expand(REPAIR_PREFIX.unpack_from(body)[0])
-                body = body[REPAIR_PREFIX.size :]
-                if self.window.check(number) is _DUPLICATE:
-                    self.copies_in_vain += 1
-                    return
-            base = number - index
-            if not data_shards:
-                add(body)
-                return
             if base < 0:
                 self.refuse("shard")
+            elif self.window.holds(base, data_shards):
+                self.decoder.settle(base)
+            else:
+                self._repaired(base, self.decoder.add_parity(base, index, data_shards, body, now))
+            return
+        if kind != _DATA:
+            if len(body) <= REPAIR_PREFIX.size:
+                self.refuse("repair")
                 return
-            new, repaired = self.decoder.add_data(base, index, body, now)
-            if new:
-                add(body)
+            number = self.window.expand(REPAIR_PREFIX.unpack_from(body)[0])
+            body = body[REPAIR_PREFIX.size :]
+            if self.window.check(number) is _DUPLICATE:
+                self.copies_in_vain += 1
+                return
+        base = number - index
+        if not data_shards:
+            self._assembler.add(body)
+            return
+        if base < 0:
+            self.refuse("shard")
+            return
+        new, repaired = self.decoder.add_data(base, index, body, now)
+        if new:
+            self._assembler.add(body)
+        self._repaired(base, repaired)
+
+    def _repaired(self, base: int, repaired: list[tuple[int, bytes]]) -> None:
+        """FEC has given back shards of the group that begins with the number `base`."""
         for place, block in repaired:
             self.reporter.on_repaired(base + place)
-            add(block)
+            self._assembler.add(block)

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.replay import ReplayWindow
 
 MIN_INTERVAL = 0.005
-"""Seconds between reports, but see `EAGER_SHARDS`."""
+"""Seconds that a shard waits for its report, but see `EAGER_SHARDS` and `GAP_INTERVAL`."""
 EAGER_SHARDS = 64
 """So many shards bring the report forward, to no less than `EAGER_INTERVAL` after the last."""
 EAGER_INTERVAL = 0.002
-GAP_DELAY = 0.001
-"""Seconds from the first shard after a report to the next one when a number is missing: the few that prove a loss."""
+GAP_INTERVAL = 0.001
+"""Seconds between reports while a gap is new: what was lost can be sent again the sooner (RFC 9000 section 13.2.1)."""
+GAP_SHARDS = 3
+"""A gap is new until so many numbers behind it have come: then a sender takes it for loss (RFC 9002 section 6.1.1)."""
 OVERLAP = 4
 """Each number is reported by so many reports, since reports are lost too."""
 MAX_RANGES = 256
@@ -154,9 +156,9 @@ class Reporter:
         self._unreported = 0
         self._unreported_since = 0.0
         self._lowest = 0
-        self._gap = False
         self._highest = -1
         self._highest_at = 0.0
+        self._gap_until = -1
         self._last_sent = float("-inf")
         self._floors: deque[int] = deque(maxlen=OVERLAP)
         self._repaired: deque[list[int]] = deque(maxlen=OVERLAP)
@@ -172,7 +174,8 @@ class Reporter:
         self._unreported += count
         self._total += count
         highest = self._window.highest
-        self._gap = self._gap or highest - self._highest > count
+        if lowest <= self._highest or highest - self._highest > count:
+            self._gap_until = highest + GAP_SHARDS - 1
         self._highest = highest
         if highest_rose:
             self._highest_at = now
@@ -185,10 +188,10 @@ class Reporter:
         """When a report is due; None when there is nothing to say."""
         if not self._unreported:
             return None
+        if self._highest <= self._gap_until:
+            return max(self._unreported_since, self._last_sent + GAP_INTERVAL)
         if self._unreported >= EAGER_SHARDS:
             return max(self._unreported_since, self._last_sent + EAGER_INTERVAL)
-        if self._gap:
-            return max(self._unreported_since + GAP_DELAY, self._last_sent + EAGER_INTERVAL)
         # Not at once even after a pause: what answers the packet that has come shall leave before its report.
         return self._unreported_since + MIN_INTERVAL
 
@@ -201,7 +204,6 @@ class Reporter:
         floor = min(self._floors)
         repaired = sorted({number for numbers in self._repaired for number in numbers if number <= highest})
         self._unreported = 0
-        self._gap = False
         self._last_sent = now
         return encode_report(
             Report(

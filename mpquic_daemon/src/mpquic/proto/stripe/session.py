@@ -82,7 +82,7 @@ class StripeSession:
         self._outgoing: list[Outgoing] = []
         self.heard_at = now
         self.round_trip_at: float | None = None
-        """When the peer last answered or reported: proof that both directions work."""
+        """When the peer last answered, reported, or said that it is answered: proof that both directions work."""
         self.exhausted = False
         """True when an epoch is used up and unconfirmed: the control connection has to hand out a new session."""
         self.reports_sent = 0
@@ -178,6 +178,7 @@ class StripeSession:
         """Take frames in order while the budget lasts; returns how many. Frames above `shard_capacity` are dropped."""
         if self.exhausted:
             return 0
+        self.pipes.busy(now)
         try:
             return self.sender.send(frames, now)
         except KeyLimitError:
@@ -192,6 +193,8 @@ class StripeSession:
         frames, control = self.receiver.receive(batch, now)
         if frames or control:
             self.heard_at = now
+        if frames:
+            self.pipes.busy(now)
         for packet in control:
             self._on_control(packet, now)
         if self.hold is None or not frames:
@@ -210,7 +213,7 @@ class StripeSession:
         try:
             self.sender.poll(now)
             for pipe in self.pipes.due(now):
-                kind = PacketType.KEEPALIVE if pipe.alive(now) else PacketType.REGISTER
+                kind = PacketType.REGISTER if pipe.registering else PacketType.KEEPALIVE
                 self._send_control(kind, pipe.number, encode_keepalive(Keepalive.ASK, self._opener.epoch, now))
             report_at = self.receiver.reporter.next_time()
             alive = self.pipes.alive(now)
@@ -231,7 +234,7 @@ class StripeSession:
             time
             for time in (
                 self.sender.next_time(now),
-                self.pipes.next_time(),
+                self.pipes.next_time(now),
                 self.hold.next_time() if self.hold is not None else None,
                 *((self.receiver.reporter.next_time(), self.pmtu.due_at) if self.pipes.alive(now) else ()),
             )
@@ -273,6 +276,8 @@ class StripeSession:
                 self.sender.on_rtt(rtt)
             return
         registering = packet.kind == PacketType.REGISTER
+        if not registering:
+            self.round_trip_at = now
         self.pipes.on_asked(packet.pipe, packet.number, now, registering=registering)
         try:
             self._send_control(

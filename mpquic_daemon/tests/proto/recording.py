@@ -1,0 +1,70 @@
+"""A path that remembers what it was given, and a tunnel over such paths."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mpquic.proto.path import Path, PathState
+from mpquic.proto.run import SegmentRun
+from mpquic.proto.scheduler import FailoverScheduler
+from mpquic.proto.tunnel import TunnelSender
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mpquic.proto.path import Carried
+
+
+class RecordingPath:
+    """A path that takes what its budget allows and keeps it."""
+
+    def __init__(
+        self,
+        name: str = "wan5",
+        *,
+        reliable: bool = False,
+        runs: bool = False,
+        capacity: int = 1420,
+        budget: int = 1 << 20,
+    ) -> None:
+        self.name, self.reliable, self.takes_runs, self.frame_capacity = name, reliable, runs, capacity
+        self.state = PathState.UP
+        self.rtt: float | None = 0.03
+        self.loss = self.rate = 0.0
+        self.left = budget
+        self.most: int | None = None
+        """Frames and runs that one call takes at most, whatever the budget is."""
+        self.taken: list[Any] = []
+        """Frames and runs."""
+
+    def budget(self, now: float) -> int:
+        del now
+        return self.left
+
+    def send(self, frames: Sequence[Carried], now: float) -> int:
+        del now
+        count = 0
+        for frame in frames:
+            if self.left <= 0 or count == self.most:
+                break
+            if isinstance(frame, SegmentRun):
+                assert self.takes_runs
+                assert frame.largest_frame <= self.frame_capacity
+            else:
+                assert self.reliable or frame.size <= self.frame_capacity
+            self.left -= frame.size
+            self.taken.append(frame)
+            count += 1
+        return count
+
+
+def tunnel(*paths: RecordingPath) -> TunnelSender:
+    scheduler = FailoverScheduler()
+    for priority, path in enumerate(paths):
+        assert isinstance(path, Path)
+        scheduler.add(path, priority=priority)
+    return TunnelSender(scheduler)
+
+
+def joined(writes: list[list[bytes]]) -> list[bytes]:
+    return [b"".join(write) for write in writes]
