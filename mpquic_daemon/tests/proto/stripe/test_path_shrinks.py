@@ -70,7 +70,16 @@ def test_without_discovery_nothing_is_probed() -> None:
 @pytest.mark.parametrize("loss", [0.0, 0.02, 0.1])
 @pytest.mark.parametrize("delay", [0.015, 0.3], ids=["near", "far"])
 def test_a_transfer_soon_goes_on_when_the_path_shrinks_silently(loss: float, delay: float) -> None:
-    duplex = made(loss=loss, delay=delay)
+    # By far the most of it is luck: whether the few probes that matter are lost.
+    pauses = sorted(pause_of_a_shrinking_path(loss, delay, seed) for seed in range(1, 6 if loss else 2))
+    print(f"loss {loss}, delay {delay}: nothing arrived for {pauses} s")
+    assert pauses[len(pauses) // 2] < (1.5 if delay < 0.1 else 3.0)
+    assert pauses[-1] < 5.0
+
+
+def pause_of_a_shrinking_path(loss: float, delay: float, seed: int) -> float:
+    """Return the seconds in which nothing arrived."""
+    duplex = made(seed=seed, loss=loss, delay=delay)
     duplex.client.frame_size = 1400
     duplex.client.offer(10**9)
     duplex.run(2.0 + 4 * delay)
@@ -79,13 +88,13 @@ def test_a_transfer_soon_goes_on_when_the_path_shrinks_silently(loss: float, del
     shrunk = duplex.now
     duplex.run(8.0)
     pause = longest_pause(duplex, shrunk)
-    print(f"loss {loss}, delay {delay}: nothing arrived for {pause:.2f} s")
-    assert pause < (1.5 if delay < 0.1 else 3.0)
-    before = duplex.server.received_bytes
-    duplex.run(2.0)
-    assert (duplex.server.received_bytes - before) / 2.0 > 0.75 * duplex.up.weather.rate * (1 - loss)
+    if seed == 1:
+        before = duplex.server.received_bytes
+        duplex.run(2.0)
+        assert (duplex.server.received_bytes - before) / 2.0 > 0.75 * duplex.up.weather.rate * (1 - loss)
     assert duplex.client.session.pmtu.black_holes == 1
     assert MIN_DATAGRAM <= duplex.client.session.pmtu.size <= SHRUNK
+    return pause
 
 
 def test_a_path_that_grows_back_is_used_again() -> None:

@@ -17,6 +17,8 @@ _CRITICAL = int(TrafficClass.CRITICAL)
 CRITICAL_ROUND_TRIPS = 3
 MAX_COPIES = 4
 """Of one shard at a time."""
+INSURANCE = 1.4
+"""What copies for bad luck cost together with those that are needed, against these alone."""
 LIFETIME = 1.0
 """Seconds after its first transmission for which a shard of the other classes is repeated."""
 
@@ -85,6 +87,8 @@ class Retransmitter:
         self._ready: deque[int] = deque()
         self.loss = 0.0
         """Share of shards that is lost of late."""
+        self.max_overhead = 1.0
+        """Bytes of redundancy that may be sent for each byte that is sent for the first time."""
         self.retransmitted = 0
         self.expired = 0
         self.overflowed = 0
@@ -121,12 +125,17 @@ class Retransmitter:
             # The decoder has what it needs. Should it have forgotten the group, the copy comes after a round trip.
             heappush(self._waiting, (now + rtt, repair.number))
 
+    @property
+    def _can_insure(self) -> bool:
+        """Whether the budget has room for copies that probably aren't needed: else they would be missed elsewhere."""
+        return INSURANCE * self.loss / (1 - min(self.loss, 0.9)) < self.max_overhead
+
     def on_group_loss(self, group: SentGroup) -> None:
         """A group lost a shard: copies of what was held back may be needed now."""
         missing = group.lost - group.spare
         if missing <= 0:
             return
-        wanted = copies_for(missing, min(500, round(self.loss * 1000)))
+        wanted = copies_for(missing, min(500, round(self.loss * 1000))) if self._can_insure else missing
         while group.held and wanted > group.repairs:
             repair = self._lost.get(group.held.pop())
             if repair is not None and not repair.flying and not repair.counted:
@@ -196,7 +205,7 @@ class Retransmitter:
                 self.expired += 1
                 continue
             repair.attempts += 1
-            repair.flying = max(1, min(repair.attempts - 1, MAX_COPIES))
+            repair.flying = max(1, min(repair.attempts - 1, MAX_COPIES)) if self._can_insure else 1
             repair.last_sent = now
             self._count(repair)
             max_bytes -= len(repair.body) * repair.flying

@@ -77,6 +77,7 @@ class StripeSender:
         self.overhead = OverheadBudget(config.max_overhead)
         self.pmtu = PathMtu(config.initial_datagram_size or config.datagram_size, config.datagram_size, now)
         self.recovery = Recovery(controller, self.pmtu, now)
+        self.recovery.arq.max_overhead = config.max_overhead
         self.datagram_size = self.pmtu.size
         self._group: _OpenGroup | None = None
         self._outgoing: list[tuple[Pipe, list[bytes]]] = []
