@@ -72,6 +72,27 @@ def test_what_the_decoder_should_have_repaired_is_sent_when_it_did_not() -> None
     assert numbers(arq.take(10_000, 1000, 0.111)) == [1]
 
 
+@pytest.mark.parametrize("ending", ["expired", "settled"])
+def test_what_is_lost_no_more_takes_no_room_and_no_time(ending: str) -> None:
+    duplex = Duplex()
+    duplex.run_until_ready()
+    session = duplex.client.session
+    arq = session.sender.recovery.arq
+    duplex.client.offer(1000)
+    duplex.run(2.0)
+    room = session.budget(duplex.now)
+    for number in range(1000):
+        arq.on_lost(lost(number, duplex.now), duplex.now, RTT)
+    assert session.budget(duplex.now) < room
+    if ending == "expired":
+        arq.expire(duplex.now + 2.0)
+    else:
+        for number in range(1000):
+            arq.on_settled(number)
+    assert session.budget(duplex.now) == room > 0
+    assert (arq.ready, arq.next_time()) == (0, None)
+
+
 def test_memory_and_size_are_bounded() -> None:
     arq = Retransmitter(max_shards=10)
     for number in range(20):

@@ -78,8 +78,8 @@ class Retransmitter:
 
     @property
     def ready(self) -> int:
-        """How many shards are ready to be sent again, or a few more."""
-        return len(self._ready)
+        """How many shards are ready to be sent again, or a few more; 0 when nothing is lost any more."""
+        return len(self._ready) if self._lost else 0
 
     @staticmethod
     def lifetime(traffic_class: int, rtt: float) -> float:
@@ -132,6 +132,8 @@ class Retransmitter:
 
     def next_time(self) -> float | None:
         """When something becomes ready; a time in the past when something is."""
+        if not self._lost:
+            return None  # What waits for its turn has arrived or expired.
         if self._ready:
             return 0.0
         return self._waiting[0][0] if self._waiting else None
