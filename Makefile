@@ -41,6 +41,10 @@ unit: bootstrap ## unit and property tests, on every Python that is installed
 	pytest
 	scripts/test-pythons $(PYTHONS)
 
+.PHONY: fuzz
+fuzz: bootstrap ## a million inputs for what reads the network
+	MPQUIC_FUZZ_INPUTS=75000 pytest -q mpquic_daemon/tests/proto/test_fuzz.py
+
 .PHONY: scenarios
 scenarios: bootstrap ## molecule, all scenarios
 	molecule test --all

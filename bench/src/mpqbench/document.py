@@ -46,9 +46,8 @@ NOTES = {
     f"{flowcap.RATE:g} and pipes times {flowcap.FLOW_RATE:g} Mbit/s.",
     "sessions": f"{sessions.ACTIVE} clients, each in a namespace of its own, send one TCP connection each over one "
     f"server, together: while {sessions.IDLE} more are registered, and before and after (the mean of both). These are "
-    "the daemon's own clients in one process, without TUN devices, that keep their paths alive: pipes: "
-    f"{sessions.IDLE_PIPES} for each, a probe every {sessions.QUIET['probe_interval_ms'] / 1000:g} s from either end. "
-    "That process uses the same processors; *CPU* is what it took.",
+    "the daemon's own clients in one process, without TUN devices, that keep their paths alive with the default "
+    "timers. That process uses the same processors; *CPU* is what it took.",
 }
 SYSTEMS = {
     "veth": "the bare link, without a tunnel",

@@ -34,11 +34,6 @@ OMIT = 2.0
 INNER_NET = 16
 """Prefix length of the inner network."""
 START = 20.0
-QUIET = {"probe_interval_ms": 20_000, "down_after_ms": 60_000}
-"""Timers of the server and of idle clients. With the default of two probes a second, from either end, a thousand
-sessions that do nothing would take more than the processors that this bench runs on."""
-IDLE_PIPES = 1
-"""Each pipe asks and is answered once a second."""
 SWARM_START = 180.0
 SWARM_STOP = 30.0
 """Seconds in which the active clients, and the idle ones, must have registered, and these must have gone again."""
@@ -109,7 +104,7 @@ def _start(system: Mpquic, star: Star, deployment: Deployment) -> None:
     deployment.add_tun(b)
     b.ip("link", "set", TUN, "mtu", str(MTU), "up")
     b.ip("addr", "add", f"{b.inner}/{INNER_NET}", "dev", TUN)
-    system.processes.append(deployment.server(b, peers, {**system.shared, **QUIET}))
+    system.processes.append(deployment.server(b, peers, system.shared))
     for node in star.clients:
         deployment.add_tun(node)
         system.configure(node, TUN, b)
@@ -126,9 +121,7 @@ def _start(system: Mpquic, star: Star, deployment: Deployment) -> None:
 
 
 def _start_swarm(system: Mpquic, star: Star, deployment: Deployment) -> Process:
-    keys = {**system.shared, **system.client, **QUIET, "bind_ip": star.swarm.outer}
-    if "pipes" in keys:
-        keys["pipes"] = IDLE_PIPES
+    keys = {**system.shared, **system.client, "bind_ip": star.swarm.outer}
     instances = [deployment.client_keys(star.b, f"idle{index}", idle_address(index), keys) for index in range(IDLE)]
     specification = deployment.folder / "swarm.json"
     specification.write_text(json.dumps(instances))

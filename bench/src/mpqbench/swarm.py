@@ -35,7 +35,10 @@ class NoTun:
     gone = False
     carrier = False
 
-    def __init__(self, name: str) -> None:
+    uso = False
+
+    def __init__(self, name: str, *, uso: bool) -> None:
+        del uso
         self.name = name
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 

@@ -34,8 +34,9 @@ SERVER = ("10.77.2.2", 45009)
 class Tun:
     """Takes and gives nothing."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, uso: bool) -> None:
         self.name = name
+        self.uso = uso
         self.carrier = self.gone = False
         self.counters: dict[str, int] = {}
 

@@ -99,7 +99,8 @@ class Client:
     def start(self) -> None:
         """Attach to the TUN and begin to connect; TunError, OSError, CredentialsError."""
         self._identity = credentials.load_client(self._config.tls)
-        self._tun = TunDevice(self._config.tun_name)
+        self._tun = TunDevice(self._config.tun_name, uso=True)
+        self._receiver.coalescer.uso = self._tun.uso
         self._monitor = LinkMonitor(self._config.devices)
         self._loop.add_reader(self._tun.fileno(), self._on_tun)
         if self._config.devices:

@@ -91,7 +91,7 @@ class Server:
         config = self._config
         self._verifier = credentials.load_server(config.tls).verifier
         self._peers = _peer_table(config)
-        self._tun = TunDevice(config.tun_name)
+        self._tun = TunDevice(config.tun_name, uso=True)
         options = LinkOptions(config.congestion_algorithm, config.max_datagram_size, IDLE_TIMEOUT)
         with credentials.usable(config.tls):
             self._listener = QuicListener(cert_file=config.tls.cert_file, key_file=config.tls.key_file, options=options)
@@ -371,6 +371,7 @@ class Server:
         tunnel = self._tunnels.get(group)
         if tunnel is None:
             tunnel = ServerTunnel(rule.traffic_class, lambda source: self._table.owner_of(source) is group)
+            tunnel.receiver.coalescer.uso = self._tun.uso
             self._tunnels[group] = tunnel
         connection.tunnel = tunnel
         inner = [str(prefix) for prefix in prefixes]

@@ -35,6 +35,8 @@ SOON = 0.001
 no finer steps."""
 
 
+NO_MORE = 0.1
+"""Seconds: a timer that would fire so much too early is set anew; for less, firing once in vain is cheaper."""
 READS = 4
 """Reads of one pipe in a row."""
 ROUNDS = 3
@@ -119,7 +121,7 @@ class StripePlane:
         again = self.session.send_time(now) if self._sender.waiting else None
         if due is None or (again is not None and again < due):
             due = again
-        if due is None or due >= self._due:
+        if due is None or self._due <= due < self._due + NO_MORE:
             return
         if self._timer is not None:
             self._timer.cancel()

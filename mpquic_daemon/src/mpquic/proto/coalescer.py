@@ -92,6 +92,39 @@ class _Run:
         return self.buffers
 
 
+class _UdpRun:
+    """UDP datagrams of one flow and size that will be one write, which needs Linux 6.2 (USO)."""
+
+    __slots__ = ("buffers", "first", "fixed", "gso", "header", "next_id", "total")
+
+    def __init__(self, first: bytes, header: int, fixed: bytes, identification: int) -> None:
+        self.first = first
+        self.header = header
+        self.fixed = fixed
+        self.next_id = identification
+        self.gso = len(first) - header
+        self.total = header
+        self.buffers: Write = [b""]
+
+    def add(self, payload: bytes) -> None:
+        """Append the payload of a datagram."""
+        self.buffers.append(payload)
+        self.total += len(payload)
+        self.next_id = (self.next_id + 1) & 0xFFFF
+
+    def finish(self) -> Write:
+        """Write the headers of the whole: lengths, IPv4 checksum, partial UDP checksum, virtio header."""
+        if len(self.buffers) == 2:
+            return _partial(self.first)
+        header, transport = self.header, self.header - 8
+        head = bytearray(self.first[:header])
+        _write_lengths(head, self.total, transport)
+        head[transport + 4 : transport + 6] = (self.total - transport).to_bytes(2, "big")
+        _write_partial_sum(head, transport, ip.UDP, self.total, 6)
+        self.buffers[0] = vnet.udp_superframe_header(header, self.gso, transport) + head
+        return self.buffers
+
+
 def _write_lengths(head: bytearray, total: int, header_size: int) -> int:
     """Set the length of an IP packet and, in IPv4, its header checksum; return the version."""
     if head[0] >> 4 == 4:
@@ -117,19 +150,24 @@ class Coalescer:
     def __init__(self, refused: dict[str, int] | None = None) -> None:
         self.refused: dict[str, int] = {} if refused is None else refused
         self.coalesced = 0
+        self.uso = False
+        """Whether the device takes UDP superframes (Linux 6.2)."""
 
     def rebuild(self, frames: Iterable[Carried]) -> list[Write]:
         """Return the TUN writes of a batch, each a list of buffers of which the first begins with a virtio header.
 
         The order of packets within a flow is kept.
         """
-        writes: list[_Run | Write] = []
+        writes: list[_Run | _UdpRun | Write] = []
         runs: dict[bytes, _Run] = {}
+        datagrams: dict[bytes, _UdpRun] = {}
         joined = 0
         for frame in frames:
             if isinstance(frame, SegmentRun):
                 if runs:
                     _close_flow(runs, frame.head)
+                if datagrams:
+                    _close_flow(datagrams, frame.head)
                 if frame.count > MAX_UDP_SEGMENTS and frame.layout.protocol == ip.UDP:
                     writes += [_partial(bytes(single.payload)) for single in frame.frames()]
                     continue
@@ -143,6 +181,7 @@ class Coalescer:
                 if flags & _SUPERFRAME:
                     # Rare beside segments (no path mixes them), so the simplest way to keep the order will do.
                     runs.clear()
+                    datagrams.clear()
                     try:
                         writes.append(_whole(packet, frame.gso_size))
                     except ip.MalformedPacketError as error:
@@ -151,6 +190,8 @@ class Coalescer:
                     # A complete checksum is carried end to end: joining would replace it by one that hides corruption.
                     if runs:
                         _close_flow(runs, packet)
+                    if datagrams:
+                        _close_flow(datagrams, packet)
                     writes.append([vnet.PLAIN, packet])
                 continue
             size = len(packet)
@@ -167,6 +208,11 @@ class Coalescer:
                 if runs:
                     _close_flow(runs, packet)
                 try:
+                    if self.uso and (plain := _plain_udp(packet)) is not None:
+                        joined += _join(datagrams, packet, plain, writes)
+                        continue
+                    if datagrams:
+                        _close_flow(datagrams, packet)
                     writes.append(_partial(packet))
                 except ip.MalformedPacketError as error:
                     self._refuse(error.reason)
@@ -211,10 +257,57 @@ class Coalescer:
                 run.next_id = (identification + 1) & 0xFFFF
                 runs[flow] = run
         self.coalesced += joined
-        return [write.finish() if isinstance(write, _Run) else write for write in writes]
+        return [write if isinstance(write, list) else write.finish() for write in writes]
 
     def _refuse(self, reason: str) -> None:
         self.refused[reason] = self.refused.get(reason, 0) + 1
+
+
+def _plain_udp(packet: bytes) -> tuple[bytes, bytes, int, int] | None:
+    """Return flow, fields that a run shares, identification (-1: any) and header size; None for other packets.
+
+    Raises:
+        MalformedPacketError: the UDP length is wrong.
+    """
+    if packet[0] == 0x45 and packet[9] == ip.UDP and len(packet) > 28 and not (packet[6] & 0x3F or packet[7]):
+        any_id = packet[6] & 0x40
+        number = -1 if any_id else (packet[4] << 8) | packet[5]
+        flow, fixed, header = packet[12:24], packet[1:2] + packet[6:10], 28
+    elif packet[0] >> 4 == 6 and packet[6] == ip.UDP and len(packet) > 48:
+        number, flow, fixed, header = -1, packet[8:44], packet[:4] + packet[6:8], 48
+    else:
+        return None
+    if (packet[header - 4] << 8) | packet[header - 3] != len(packet) - header + 8:
+        raise ip.MalformedPacketError("udp length")
+    return flow, fixed, number, header
+
+
+def _join(
+    runs: dict[bytes, _UdpRun],
+    packet: bytes,
+    plain: tuple[bytes, bytes, int, int],
+    writes: list[_Run | _UdpRun | Write],
+) -> int:
+    """Add a datagram to the run of its flow, or begin another; return how many were joined: 1 or 0."""
+    flow, fixed, number, header = plain
+    size = len(packet) - header
+    run = runs.get(flow)
+    if (
+        run is not None
+        and size <= run.gso
+        and fixed == run.fixed
+        and (number < 0 or number == run.next_id)
+        and len(run.buffers) <= MAX_UDP_SEGMENTS
+        and run.total + size <= MAX_TOTAL
+    ):
+        run.add(packet[header:])
+        if size < run.gso:
+            del runs[flow]
+        return 1
+    run = runs[flow] = _UdpRun(packet, header, fixed, number)
+    run.add(packet[header:])
+    writes.append(run)
+    return 0
 
 
 def _partial(packet: bytes) -> Write:
@@ -266,7 +359,7 @@ def _whole(packet: bytes, gso_size: int) -> Write:
     return [vnet.tcp_superframe_header(version, header, gso_size, transport) + head, packet[header:]]
 
 
-def _close_flow(runs: dict[bytes, _Run], packet: bytes) -> None:
+def _close_flow(runs: dict[bytes, _Run] | dict[bytes, _UdpRun], packet: bytes) -> None:
     """Let nothing more join the run of this packet's flow, so that the order stays."""
     if packet[0] == 0x45:
         runs.pop(packet[12:24], None)

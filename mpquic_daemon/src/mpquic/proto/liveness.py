@@ -68,6 +68,7 @@ class Liveness:
         self._last_receive = now
         self._last_poll = now
         self._next_probe = self._last_probe = now
+        self._last_other = float("-inf")
         self._next_sequence = 0
         self._outstanding: dict[int, float] = {}
         self._history: deque[bool] = deque(maxlen=_LOSS_HISTORY)
@@ -110,7 +111,9 @@ class Liveness:
         """When `poll` is due at the latest."""
         timer = self._next_probe
         if self.answered and self.state is not PathState.DOWN:
-            limit = self.suspect_after if self.state is PathState.UP else self.down_after
+            # Where other evidence comes steadily, it has mostly come by then: one look less for each idle session.
+            steady = self._last_answer - self._last_other < self.suspect_after
+            limit = self.suspect_after if self.state is PathState.UP and not steady else self.down_after
             timer = min(timer, self._evidence() + limit)
         return max(timer, now)
 
@@ -132,6 +135,7 @@ class Liveness:
         """Both directions were known to work at a time, by other means than probes: these become rare."""
         if at > self._last_answer:
             self.on_round_trip(at)
+            self._last_other = at
             rest = min(at + QUIET_TIME, self._last_probe + QUIET_LIMIT)
             self._next_probe = max(self._next_probe, rest)
             self._update(now)

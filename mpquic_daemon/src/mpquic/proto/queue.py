@@ -24,8 +24,12 @@ class ClassQueue:
     def __init__(self, *, max_bytes: int = 1 << 20, target: float = 0.005, interval: float = 0.1) -> None:
         self.max_bytes = max_bytes
         """Payload that fits; may be changed."""
-        self._target = target
-        self._interval = interval
+        self.target = target
+        """Seconds; may be changed."""
+        self.interval = interval
+        """Seconds: about the longest round trip of the connections in it; may be changed."""
+        self.excess = float("inf")
+        """Seconds of waiting at which half an interval is enough; may be changed."""
         self._entries: deque[tuple[float, Packet]] = deque()
         self.bytes = 0
         self.overflow_drops = 0
@@ -77,7 +81,7 @@ class ClassQueue:
             return packet
         self._dropping = True
         delta = self._count - self._last_count
-        recently = now - self._drop_next < 16 * self._interval
+        recently = now - self._drop_next < 16 * self.interval
         self._count = delta if delta > 1 and recently else 1
         self._drop_next = self._control_law(now)
         self._last_count = self._count
@@ -103,16 +107,17 @@ class ClassQueue:
             return None, False
         queued_at, packet = self._entries.popleft()
         self.bytes -= len(packet.payload)
-        if now - queued_at < self._target or self.bytes <= self.MAX_PACKET:
+        if now - queued_at < self.target or self.bytes <= self.MAX_PACKET:
             self._first_above = None
             return packet, False
         if self._first_above is None:
-            self._first_above = now + self._interval
+            self._first_above = now + self.interval
             return packet, False
-        return packet, now >= self._first_above
+        patience = self.interval / 2 if now - queued_at >= self.excess else 0.0
+        return packet, now >= self._first_above - patience
 
     def _control_law(self, time: float) -> float:
-        return time + self._interval / sqrt(self._count)
+        return time + self.interval / sqrt(self._count)
 
     def _signal(self, packet: Packet) -> Packet | None:
         """Mark or drop; return what is left to send."""

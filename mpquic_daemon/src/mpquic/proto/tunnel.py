@@ -43,6 +43,11 @@ QUEUE_BYTES = 1 << 20
 QUEUE_TIME = 0.03
 """Seconds of a path's rate that a class queue holds at least: room for the bursts of a quick path. CoDel keeps the
 delay short, not this bound."""
+QUEUE_TARGET = 0.005
+"""CoDel's target in seconds (RFC 8289 section 4.4) on a path that loses nothing."""
+QUEUE_INTERVAL = 0.1
+LOSSY = 0.02
+"""Loss at which nearly always something waits for its repair: one in a large group of FEC."""
 RECEIVE_WINDOW = 1 << 16
 """Sequence numbers that a receiver remembers: pipes and paths may be as far apart as this, at their highest rate."""
 
@@ -190,6 +195,7 @@ class TunnelSender:
             if budget <= 0:
                 return total
             queue.max_bytes = max(QUEUE_BYTES, int(path.rate * QUEUE_TIME))
+            _tune(queue, path)
             frames = self._frames(traffic_class, queue, path, budget, now)
             if not frames:
                 return total
@@ -430,6 +436,20 @@ class TunnelReceiver:
             duplicates=counters.rx_duplicates,
             received_bytes=counters.rx_bytes,
         )
+
+
+def _tune(queue: ClassQueue, path: Path) -> None:
+    """Set CoDel to a path.
+
+    While a path repairs losses, it holds back what its connections are told, up to a round trip: their
+    acknowledgements, and what follows these, come in bursts of that length. The queue must hold as much, or the path
+    runs dry after each. A connection that starts fills such a queue with several times what the path holds before
+    CoDel's interval is over, and is then cut down as often: it is told sooner when another round trip waits.
+    """
+    rtt = path.rtt or 0.0
+    queue.target = QUEUE_TARGET + min(path.loss / LOSSY, 1.0) * rtt
+    queue.interval = max(QUEUE_INTERVAL, 2 * (rtt + queue.target))
+    queue.excess = max(queue.target + rtt, QUEUE_INTERVAL / 2)
 
 
 def _segments(frame: Frame) -> int:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mpquic.proto.frame import TrafficClass
-from mpquic.proto.stripe.adaptive import FecMode, LossMeter, OverheadBudget, ParityPolicy
+from mpquic.proto.stripe.adaptive import FecMode, LossMeter, OverheadBudget, ParityPolicy, copies_for
 
 DEFAULT, CRITICAL = int(TrafficClass.DEFAULT), int(TrafficClass.CRITICAL)
 
@@ -35,8 +35,29 @@ def test_parity_stays_below_the_cap(loss: float, shards: int, traffic_class: int
 
 def test_more_loss_means_more_parity_as_far_as_it_pays() -> None:
     policy = ParityPolicy(FecMode.ADAPTIVE)
-    assert [policy.parity(10, loss, DEFAULT) for loss in (0.01, 0.05, 0.1, 0.3)] == [0, 1, 1, 2]
+    assert [policy.parity(10, loss, DEFAULT) for loss in (0.01, 0.05, 0.1, 0.3)] == [0, 0, 1, 2]
     assert [policy.parity(10, loss, CRITICAL) for loss in (0.01, 0.05, 0.1, 0.3)] == [2, 4, 5, 5]
+
+
+def test_groups_grow_with_the_path_and_then_break_less_often_at_the_same_cost() -> None:
+    policy = ParityPolicy(FecMode.ADAPTIVE)
+    assert policy.shape(0.05, DEFAULT, 3)[0] == 10
+    assert [policy.shape(loss, DEFAULT, 500) for loss in (0.01, 0.02, 0.05, 0.1)] == [(64, 3), (64, 4), (64, 6), (64, 10)]
+    assert policy.shape(0.1, DEFAULT, 39)[0] == 32
+    assert policy.shape(0.1, CRITICAL, 500)[0] == 10
+    assert ParityPolicy(FecMode.ALWAYS).shape(0.1, DEFAULT, 500) == (10, 2)
+
+
+def test_a_group_that_nothing_follows_gets_more() -> None:
+    policy = ParityPolicy(FecMode.ADAPTIVE)
+    assert policy.parity(1, 0.1, DEFAULT) == 0
+    assert (policy.tail(1, 0.1, DEFAULT), policy.tail(10, 0.1, DEFAULT), policy.tail(10, 0.0, DEFAULT)) == (1, 4, 0)
+    assert ParityPolicy(FecMode.OFF).tail(10, 0.1, DEFAULT) == 0
+
+
+def test_more_copies_are_sent_where_more_are_lost() -> None:
+    assert [copies_for(1, permille) for permille in (0, 10, 100, 300, 500)] == [1, 1, 1, 2, 4]
+    assert copies_for(4, 300) == 8
 
 
 def test_always_keeps_the_configured_share_in_short_groups() -> None:

@@ -101,6 +101,28 @@ def test_others_do_not_wait() -> None:
     assert hold.add([mixed[4]], 0.0, 0.1) == [mixed[4], mixed[6]]
 
 
+def test_what_a_connection_sends_again_does_not_overtake_what_waits() -> None:
+    hold = FlowHold()
+    segments = [tcp(1, 100 * place) for place in range(8)]
+    # A queue dropped segment 2 before the tunnel; then the path lost segment 4, and 2 is sent again.
+    sent = [Frame(segments[place], 1, number) for number, place in enumerate((0, 1, 3, 4, 5, 6, 2, 7))]
+    assert hold.add(sent[:3], 0.0, 0.1) == sent[:3]
+    assert hold.add(sent[4:], 0.01, 0.1) == []
+    assert hold.add([sent[3]], 0.05, 0.1) == sent[3:]
+    assert hold.bytes == 0
+
+
+def test_a_repetition_with_the_octet_that_is_due_passes_and_the_next_gap_still_counts() -> None:
+    hold = FlowHold()
+    segments = [tcp(1, 100 * place) for place in range(8)]
+    # The path lost segments 2 and 5; the connection sends 2 again before the path's copies come.
+    sent = [Frame(segments[place], 1, number) for number, place in enumerate((0, 1, 2, 3, 4, 5, 6, 7, 2))]
+    hold.add(sent[:2], 0.0, 0.1)
+    assert hold.add([*sent[3:5], *sent[6:8]], 0.01, 0.1) == []
+    assert hold.add([sent[8]], 0.02, 0.1) == [sent[8], *sent[3:5]]
+    assert hold.add([sent[5]], 0.05, 0.1) == sent[5:8]
+
+
 def test_a_packet_that_was_dropped_before_the_tunnel_is_not_waited_for() -> None:
     hold = FlowHold()
     frames = connection_frames(6)

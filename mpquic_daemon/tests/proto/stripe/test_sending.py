@@ -72,24 +72,19 @@ def test_what_the_decoder_should_have_repaired_is_sent_when_it_did_not() -> None
     assert numbers(arq.take(10_000, 1000, 0.111)) == [1]
 
 
-@pytest.mark.parametrize("ending", ["expired", "settled"])
-def test_what_is_lost_no_more_takes_no_room_and_no_time(ending: str) -> None:
-    duplex = Duplex()
-    duplex.run_until_ready()
-    session = duplex.client.session
-    arq = session.sender.recovery.arq
-    duplex.client.offer(1000)
-    duplex.run(2.0)
-    room = session.budget(duplex.now)
-    for number in range(1000):
-        arq.on_lost(lost(number, duplex.now), duplex.now, RTT)
-    assert session.budget(duplex.now) < room
-    if ending == "expired":
-        arq.expire(duplex.now + 2.0)
-    else:
-        for number in range(1000):
-            arq.on_settled(number)
-    assert session.budget(duplex.now) == room > 0
+def test_what_arrived_after_all_reserves_nothing_of_the_budget() -> None:
+    arq = Retransmitter()
+    for number in range(50):
+        arq.on_lost(lost(number), 0.06, RTT)
+    assert arq.ready == 50
+    for number in range(49):
+        arq.on_settled(number)
+    assert arq.ready == 1
+    arq.on_settled(49)
+    assert (arq.ready, arq.next_time()) == (0, None)
+    arq.on_lost(lost(50), 0.06, RTT)
+    arq.on_lost(lost(51, group=SentGroup(1)), 0.06, RTT)
+    arq.expire(2.0)
     assert (arq.ready, arq.next_time()) == (0, None)
 
 

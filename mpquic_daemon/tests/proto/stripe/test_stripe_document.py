@@ -100,7 +100,7 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         f"window of {replay.SHARD_WINDOW} (control: {replay.CONTROL_WINDOW})",
         f"at most {wire.MAX_GROUP} of them",
         f"up to {wire.MAX_PIPES} sockets",
-        f"after {StripeConfig().group_timeout * 1000:.0f} ms at the latest",
+        f"{StripeConfig().group_timeout * 1000:.0f} ms after its last shard",
         (
             f"{reports.MIN_INTERVAL * 1000:.0f} ms after the first shard that it tells of, or "
             f"{reports.EAGER_INTERVAL * 1000:.0f} ms after the last report when {reports.EAGER_SHARDS} shards wait"
@@ -110,6 +110,8 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         f"received ranges (at most {reports.MAX_RANGES})",
         f"REGISTER every {pipes.REGISTER_INTERVAL} s",
         f"came within {pipes.DEAD_AFTER} s",
+        f"no shard has come or gone for {pipes.BUSY_TIME} s it asks on one pipe in turn, every {pipes.REST_INTERVAL} s",
+        f"on the next {pipes.RETRY_INTERVAL} s later",
         f"as costs {adaptive.ParityPolicy.WASTE} of goodput",
         f"at most {pmtu.MAX_ANSWERS} are given in a second",
         f"between {MIN_DATAGRAM} octets and",

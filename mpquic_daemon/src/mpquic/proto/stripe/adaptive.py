@@ -12,6 +12,11 @@ from functools import lru_cache
 from mpquic.proto.frame import TrafficClass
 
 _CRITICAL = int(TrafficClass.CRITICAL)
+IN_VAIN = 0.1
+"""Probability that the copies of a group don't suffice and another round trip passes."""
+_STEP = 8
+MAX_DATA = 64
+"""Data shards of a group at most: half of what a group may have."""
 
 
 class FecMode(Enum):
@@ -60,10 +65,23 @@ def _at_least(losses: int, shards: int, permille: int) -> float:
 @lru_cache(maxsize=4096)
 def _redundancy(data_shards: int, parity: int, permille: int) -> float:
     """Expected shards beyond the data of one group: its parity, and the copies until all is there."""
-    shards = data_shards + parity
-    # The mean of what exceeds `parity` losses is the sum of the probabilities of exceeding it by 1, 2, ...
-    beyond = sum(_at_least(parity + more, shards, permille) for more in range(1, data_shards + 1))
-    return parity + beyond / (1 - permille / 1000)
+    shards, share = data_shards + parity, permille / 1000
+    # What exceeds `parity` losses in the mean: the mean, less what a group can lose without exceeding it.
+    beyond = shards * share - parity
+    term = (1 - share) ** shards
+    for lost in range(parity):
+        beyond += (parity - lost) * term
+        term *= (shards - lost) / (lost + 1) * share / (1 - share)
+    return parity + max(0.0, beyond) / (1 - share)
+
+
+@lru_cache(maxsize=4096)
+def copies_for(missing: int, permille: int) -> int:
+    """Return how many copies to send at once so that `missing` of them arrive, but for once in ten times."""
+    count = missing
+    while count < 4 * missing and _at_least(count - missing + 1, count, permille) > IN_VAIN:
+        count += 1
+    return count
 
 
 class OverheadBudget:
@@ -99,8 +117,9 @@ class ParityPolicy:
     was lost but takes a round trip; it does the rest. So M is 0 at no loss, and at rare loss where time is no matter.
     """
 
-    WASTE = 0.06
+    WASTE = 0.045
     RESIDUAL = 0.001
+    TAIL_RESIDUAL = 0.03
     # What parity and the copies that are expected beside it may take of the cap together; the rest is for bad luck.
     PLANNED = 0.9
 
@@ -109,6 +128,19 @@ class ParityPolicy:
         self._data_shards = data_shards
         self._parity_shards = parity_shards
         self._max_overhead = max_overhead
+        self._usual: dict[tuple[int, int], int] = {}
+        """M by data shards and loss in permille: at most `MAX_DATA` times 500."""
+
+    def shape(self, loss: float, traffic_class: int, most: int) -> tuple[int, int]:
+        """Return K and M of a group that begins now, at a loss of 0.0 to 1.0.
+
+        The same share of parity repairs more in a larger group, where luck evens out. So an adaptive group of the usual
+        classes grows to `most` shards, which is what the path sends in a time that a repair may take.
+        """
+        shards = self._data_shards
+        if self.mode is FecMode.ADAPTIVE and traffic_class != _CRITICAL:
+            shards = max(shards, min(most, MAX_DATA) & -_STEP)
+        return shards, self.parity(shards, loss, traffic_class)
 
     def parity(self, data_shards: int, loss: float, traffic_class: int) -> int:
         """Return M for a group of `data_shards` at a loss of 0.0 to 1.0; the budget may still refuse some of it."""
@@ -121,15 +153,35 @@ class ParityPolicy:
         if permille == 0:
             return 0
         if traffic_class == _CRITICAL:
-            # A single packet is protected by its copy; over time the budget keeps the share.
-            most = max(1, int(self._max_overhead * data_shards + 1e-9))
-            for count in range(1, most):
-                if _at_least(count + 1, data_shards + count, permille) <= self.RESIDUAL:
-                    return count
-            return most
+            return self._until(data_shards, permille, self.RESIDUAL)
+        known = self._usual.get((data_shards, permille))
+        if known is not None:
+            return known
         copies = _redundancy(data_shards, 0, permille)
         affordable = min(self._max_overhead * self.PLANNED * data_shards, copies + self.WASTE * (data_shards + copies))
         count = 0
         while _redundancy(data_shards, count + 1, permille) <= affordable:
             count += 1
+        self._usual[data_shards, permille] = count
         return count
+
+    def tail(self, data_shards: int, loss: float, traffic_class: int) -> int:
+        """Return M for a group after which nothing came for a while, so that nothing else would wait for its parity.
+
+        Where the application has no more to send, parity takes no goodput, and the next report that could tell of a
+        loss may be a timeout away.
+        """
+        usual = self.parity(data_shards, loss, traffic_class)
+        permille = min(500, round(loss * 1000))
+        if self.mode is not FecMode.ADAPTIVE or permille == 0:
+            return usual
+        return max(usual, self._until(data_shards, permille, self.TAIL_RESIDUAL))
+
+    def _until(self, data_shards: int, permille: int, residual: float) -> int:
+        """Return the smallest M that leaves no more than `residual` of the groups broken."""
+        # A single packet is protected by its copy; over time the budget keeps the share.
+        most = max(1, int(self._max_overhead * data_shards + 1e-9))
+        for count in range(most):
+            if _at_least(count + 1, data_shards + count, permille) <= residual:
+                return count
+        return most

@@ -1,7 +1,8 @@
 """Retransmission: what is sent again, when, and until when it is worth it.
 
 Selective repeat on what loss detection finds (RFC 8985), hybrid with FEC: of a group that lost n shards and has m of
-parity, n - m copies are enough, the receiver's decoder does the rest. A copy is a new packet with a new number.
+parity, n - m copies are enough, the receiver's decoder does the rest. So that another round trip is rarely needed for
+those of them that are lost too, a few more are sent where much is lost. A copy is a new packet with a new number.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from collections import deque
 from heapq import heappop, heappush
 
 from mpquic.proto.frame import TrafficClass
+from mpquic.proto.stripe.adaptive import copies_for
 
 _CRITICAL = int(TrafficClass.CRITICAL)
 CRITICAL_ROUND_TRIPS = 3
+MAX_COPIES = 4
+"""Of one shard at a time."""
 LIFETIME = 1.0
 """Seconds after its first transmission for which a shard of the other classes is repeated."""
 
@@ -26,19 +30,26 @@ class SentGroup:
         self.spare = spare
         self.lost = 0
         self.repairs = 0
+        """Copies that are on their way or will be."""
         self.held: list[int] = []
         """Lost data shards that were left to the decoder."""
-
-    @property
-    def deficient(self) -> bool:
-        """True when parity and copies together don't make up for the losses."""
-        return self.lost - self.spare > self.repairs
 
 
 class Repair:
     """A lost shard that may be sent again."""
 
-    __slots__ = ("attempts", "body", "data_shards", "deadline", "flying", "group", "index", "last_sent", "number")
+    __slots__ = (
+        "attempts",
+        "body",
+        "counted",
+        "data_shards",
+        "deadline",
+        "flying",
+        "group",
+        "index",
+        "last_sent",
+        "number",
+    )
 
     def __init__(
         self,
@@ -57,7 +68,10 @@ class Repair:
         self.group = group
         self.last_sent = sent_at
         self.deadline = deadline
-        self.flying = False
+        self.flying = 0
+        """Copies on their way."""
+        self.counted = False
+        """True when its group counts on a copy of it."""
         self.attempts = 0
 
 
@@ -69,6 +83,8 @@ class Retransmitter:
         self._lost: dict[int, Repair] = {}
         self._waiting: list[tuple[float, int]] = []
         self._ready: deque[int] = deque()
+        self.loss = 0.0
+        """Share of shards that is lost of late."""
         self.retransmitted = 0
         self.expired = 0
         self.overflowed = 0
@@ -78,8 +94,8 @@ class Retransmitter:
 
     @property
     def ready(self) -> int:
-        """How many shards are ready to be sent again, or a few more; 0 when nothing is lost any more."""
-        return len(self._ready) if self._lost else 0
+        """How many shards are ready to be sent again, or a few more: never more than are lost."""
+        return min(len(self._ready), len(self._lost))
 
     @staticmethod
     def lifetime(traffic_class: int, rtt: float) -> float:
@@ -96,34 +112,58 @@ class Retransmitter:
             return
         self._lost[repair.number] = repair
         group = repair.group
-        if group is None or group.deficient:
+        if group is None:
             self._ready.append(repair.number)
-        else:
+            return
+        group.held.append(repair.number)
+        self.on_group_loss(group)
+        if not repair.counted:
             # The decoder has what it needs. Should it have forgotten the group, the copy comes after a round trip.
             heappush(self._waiting, (now + rtt, repair.number))
-            group.held.append(repair.number)
 
     def on_group_loss(self, group: SentGroup) -> None:
-        """A shard of a group was lost that has no copy itself: one that was held back may be needed now."""
-        while group.held and group.deficient:
-            number = group.held.pop()
-            if number in self._lost:
-                self._ready.append(number)
-                return
+        """A group lost a shard: copies of what was held back may be needed now."""
+        missing = group.lost - group.spare
+        if missing <= 0:
+            return
+        wanted = copies_for(missing, min(500, round(self.loss * 1000)))
+        while group.held and wanted > group.repairs:
+            repair = self._lost.get(group.held.pop())
+            if repair is not None and not repair.flying and not repair.counted:
+                self._count(repair)
+                self._ready.append(repair.number)
+
+    @staticmethod
+    def _count(repair: Repair) -> None:
+        if repair.group is not None and not repair.counted:
+            repair.counted = True
+            repair.group.repairs += 1
+
+    @staticmethod
+    def _discount(repair: Repair) -> None:
+        if repair.group is not None and repair.counted:
+            repair.counted = False
+            repair.group.repairs -= 1
 
     def on_settled(self, number: int) -> None:
         """A shard arrived after all, by itself, by FEC or as a copy."""
         repair = self._lost.pop(number, None)
+        if not self._lost:
+            self._ready.clear()
+            self._waiting.clear()
         if repair is not None and repair.group is not None and not repair.flying:
             repair.group.lost -= 1
+            self._discount(repair)
 
     def on_copy_lost(self, repair: Repair, now: float, rtt: float) -> None:
         """A copy was lost; the shard is due again, at most once a round trip."""
         if repair.number not in self._lost:
             return
-        repair.flying = False
-        if repair.group is not None:
-            repair.group.repairs -= 1
+        repair.flying -= 1
+        if repair.flying > 0:
+            return
+        repair.flying = 0
+        self._discount(repair)
         due = repair.last_sent + rtt
         if due <= now:
             self._ready.append(repair.number)
@@ -133,7 +173,7 @@ class Retransmitter:
     def next_time(self) -> float | None:
         """When something becomes ready; a time in the past when something is."""
         if not self._lost:
-            return None  # What waits for its turn has arrived or expired.
+            return None  # What still has a turn has arrived or expired.
         if self._ready:
             return 0.0
         return self._waiting[0][0] if self._waiting else None
@@ -141,7 +181,8 @@ class Retransmitter:
     def take(self, max_bytes: int, max_body: int, now: float) -> list[Repair]:
         """Return shards to send again now, worth about `max_bytes` of bodies. They count as sent.
 
-        One larger than `max_body` was made for a larger datagram and is given up.
+        What has been sent again in vain twice comes more than once: each further round trip costs those who wait for it more
+        than such copies, which are few. One larger than `max_body` was made for a larger datagram and is given up.
         """
         waiting, lost, ready = self._waiting, self._lost, self._ready
         while waiting and waiting[0][0] <= now:
@@ -156,23 +197,22 @@ class Retransmitter:
                 del lost[number]
                 self.expired += 1
                 continue
-            repair.flying = True
             repair.attempts += 1
+            repair.flying = max(1, min(repair.attempts - 1, MAX_COPIES))
             repair.last_sent = now
-            if repair.group is not None:
-                repair.group.repairs += 1
-            max_bytes -= len(repair.body)
-            taken.append(repair)
+            self._count(repair)
+            max_bytes -= len(repair.body) * repair.flying
+            taken += [repair] * repair.flying
         self.retransmitted += len(taken)
         return taken
 
     def put_back(self, repairs: list[Repair]) -> None:
         """Take back shards that could not be sent after all, in order."""
         for repair in reversed(repairs):
-            repair.flying = False
+            repair.flying -= 1
+            if repair.flying > 0:
+                continue
             repair.attempts -= 1
-            if repair.group is not None:
-                repair.group.repairs -= 1
             self._ready.appendleft(repair.number)
         self.retransmitted -= len(repairs)
 

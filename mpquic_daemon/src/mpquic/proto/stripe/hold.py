@@ -72,13 +72,26 @@ def _ahead(sequence: int, expected: int) -> int:
     return (sequence - expected + 0x80000000 & 0xFFFFFFFF) - 0x80000000
 
 
+def _fills(span: TcpSpan, expected: int | None) -> bool:
+    """True for a segment with the octet that is due.
+
+    Older ones don't count: what a connection sends again for another reason than the path's loss (a queue in front of
+    it dropped one) must not overtake what was sent before and waits here, or RACK at its sender (RFC 8985) takes all of
+    that for lost.
+    """
+    if expected is None:
+        return False
+    return _ahead(span.sequence, expected) <= 0 < _ahead(span.sequence + span.length & 0xFFFFFFFF, expected)
+
+
 class _Flow:
     """One connection: what comes next, the tunnel sequence number up to which that is known, and what waits."""
 
     __slots__ = ("expected", "held", "known")
 
-    def __init__(self, expected: int, known: int) -> None:
+    def __init__(self, expected: int | None, known: int) -> None:
         self.expected = expected
+        """None for one that was first seen behind a gap: perhaps the gap is its own, so that numbers tell the order."""
         self.known = known
         self.held: list[tuple[int, int, TcpSpan, Frame]] = []
 
@@ -147,7 +160,7 @@ class FlowHold:
             passing.append(frame)
             return
         flow = self._flow(span, number)
-        if _ahead(span.sequence, flow.expected) <= 0 or not (flow.held or self._lost_between(flow.known, number)):
+        if _fills(span, flow.expected) or not (flow.held or self._lost_between(flow.known, number)):
             self._pass(flow, frame, number, span, passing)
             self._drain(flow, passing)
             return
@@ -165,25 +178,27 @@ class FlowHold:
         if flow is None:
             if len(self._flows) >= _MAX_FLOWS:
                 self._flows = dict(self._holding)
-            # Nothing is known of it from before: perhaps a gap is its own, unless it begins here.
             mine = not span.opens and self._lost_between(-1, number)
-            flow = _Flow(span.sequence - 1 & 0xFFFFFFFF if mine else span.sequence, -1)
+            flow = _Flow(None if mine else span.sequence, -1)
             self._flows[span.connection] = flow
         return flow
 
     def _pass(self, flow: _Flow, frame: Frame, number: int, span: TcpSpan, passing: list[Carried]) -> None:
         passing.append(frame)
         end = span.sequence + span.length & 0xFFFFFFFF
-        if _ahead(end, flow.expected) > 0:
+        if flow.expected is None or _ahead(end, flow.expected) > 0:
             # Nothing of this connection is missing up to here, or nobody waits for it any more.
             flow.expected = end
+        # One that the connection itself has sent again comes long after its neighbours, and tells nothing of those that
+        # are missing between: what is held for them waits on.
+        if not flow.held or number < flow.held[0][0]:
             flow.known = max(flow.known, number)
 
     def _drain(self, flow: _Flow, passing: list[Carried]) -> None:
         held = flow.held
         while held:
             number, _, span, frame = held[0]
-            if _ahead(span.sequence, flow.expected) > 0 and self._lost_between(flow.known, number):
+            if self._lost_between(flow.known, number) and not _fills(span, flow.expected):
                 return
             heappop(held)
             self.bytes -= len(frame.payload)
@@ -212,7 +227,9 @@ class FlowHold:
                 span = None if frame.flags & _FRAGMENT else tcp_span(frame.payload)
                 if span is not None and span.length:
                     flow = self._flow(span, number)
-                    flow.expected = span.sequence + span.length & 0xFFFFFFFF
+                    end = span.sequence + span.length & 0xFFFFFFFF
+                    if flow.expected is None or _ahead(end, flow.expected) > 0:
+                        flow.expected = end
                     flow.known = number
         self._recent.clear()
 

@@ -20,8 +20,12 @@ KEEPALIVE_INTERVAL = 1.0
 REGISTER_INTERVAL = 0.2
 DEAD_AFTER = 3.5
 BUSY_TIME = 5.0
-"""Seconds after the last shard for which every pipe is asked. Later one pipe is, in turn, each `KEEPALIVE_INTERVAL`: a
-thousand sessions that do nothing must not keep a server busy, and an outage is still noticed."""
+"""Seconds after the last shard for which every pipe is asked. Later one pipe is, in turn, each `REST_INTERVAL`: a
+thousand sessions that do nothing must not keep a server busy."""
+REST_INTERVAL = 2.0
+RETRY_INTERVAL = 0.5
+"""Seconds after which a pipe of a session at rest that hasn't answered is followed by the next: so a single loss is no
+outage, and an outage is still noticed in time."""
 MAX_REST = 20.0
 """Seconds after an answer for which a pipe that rests isn't registered anew."""
 _BODY = Struct("!BBQ")
@@ -153,6 +157,8 @@ class Pipes:
         pipe = self.all[number]
         if pipe.registering:
             pipe.next_ask = self._next_ask = now  # tell the server at once that it may use this pipe
+        elif now >= self._busy_until:
+            self._next_ask = max(self._next_ask, pipe.asked_at + REST_INTERVAL)
         self._confirm(pipe, now)
         rtt = max(now - stamp, 1e-6)
         pipe.rtt.add(rtt)
@@ -179,7 +185,7 @@ class Pipes:
             pipe = min(self.all, key=_asked_at)
             pipe.registering = not (pipe.alive(now) or pipe.rests(now))
             pipe.asked_at = now
-            self._next_ask = now + KEEPALIVE_INTERVAL
+            self._next_ask = now + RETRY_INTERVAL
             return [pipe]
         for pipe in self.all:
             if now < pipe.next_ask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import TYPE_CHECKING
 
 from mpquic.proto.liveness import RttEstimator
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.reports import Report
 
 MAX_TIMEOUTS = 3
+MAX_LOST_PROBES = 4
 _MAX_RECOVERED = 8192
 _INITIAL_RTT = 0.1
 
@@ -37,6 +39,11 @@ class Recovery:
         self._now = now
 
     @property
+    def timeouts(self) -> int:
+        """Probe timeouts in a row."""
+        return self._timeouts
+
+    @property
     def smoothed_rtt(self) -> float:
         """Seconds; a guess before the first sample."""
         return self.rtt.smoothed if self.rtt.smoothed is not None else _INITIAL_RTT
@@ -45,7 +52,18 @@ class Recovery:
     def timeout_at(self) -> float:
         """When a report is overdue: probe timeout of RFC 9002 section 6.2, doubled each time."""
         timeout = self.smoothed_rtt + max(4 * self.rtt.variation, 0.01) + 0.01
-        return self._progress_at + timeout * (1 << self._timeouts)
+        return self._progress_at + timeout * self._patience(self._timeouts)
+
+    def _patience(self, timeouts: int) -> int:
+        """Timeouts without an answer as the probes say them: several in a row prove little where much is lost."""
+        usual = self._usual_timeouts
+        return timeouts + 1 if timeouts <= usual else usual + (1 << (timeouts - usual))
+
+    @property
+    def _usual_timeouts(self) -> int:
+        """How many probes in a row may well be lost by a path that is as lossy as ours, once in a hundred times."""
+        loss = min(self.loss.loss, 0.5)
+        return min(MAX_LOST_PROBES, int(log(0.01) / log(loss))) if loss > 0.01 else 0
 
     def on_sent(self, batch: SentBatch) -> None:
         """Shards left."""
@@ -85,7 +103,7 @@ class Recovery:
         target = self.inflight.newest_repeatable
         if target is not None:
             self._pmtu.on_stall(target[0].sizes[target[1]])
-        if self._timeouts >= MAX_TIMEOUTS or target is None:
+        if self._timeouts >= MAX_TIMEOUTS + self._usual_timeouts or target is None:
             self.loss.add(0, self.inflight.declare_all_lost())
             if target is not None:
                 self._controller.on_timeout(now)
@@ -110,6 +128,7 @@ class Recovery:
         if self.inflight.detect(sample, now, max(self.smoothed_rtt, self.rtt.latest or 0.0)):
             self._pmtu.weigh(self.inflight.carried)
         self.loss.add(sample.delivered_shards, sample.lost_shards)
+        self.arq.loss = self.loss.loss
         sample.in_flight = self.inflight.bytes
         self._controller.on_ack(sample)
 

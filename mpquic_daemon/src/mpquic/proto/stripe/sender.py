@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mpquic.proto.run import SegmentRun
 from mpquic.proto.stripe.adaptive import OverheadBudget, ParityPolicy
-from mpquic.proto.stripe.arq import SentGroup
+from mpquic.proto.stripe.arq import MAX_COPIES, SentGroup
 from mpquic.proto.stripe.fec import parity
 from mpquic.proto.stripe.inflight import SentBatch
 from mpquic.proto.stripe.pacer import Pacer
@@ -32,8 +32,13 @@ RUN = 32
 """Shards that leave on one pipe before the next is chosen, at least: long enough for GSO, short enough to spread."""
 RUN_TIME = 0.001
 """Seconds of the sending rate that do so: on a quick path each change of pipe costs the receiver order."""
+SPAN_SHARE = 0.4
+"""Of a round trip: what the path sends meanwhile is a group, so that parity comes well before a copy could."""
+MAX_SPAN = 0.02
 PARITY_RESERVE = 1 << 15
 """Bytes of the overhead budget that parity leaves: a copy is sent for what is known to be lost, parity on suspicion."""
+TAIL_RESERVE = 1 << 17
+"""Bytes that the parity leaves that is no more than a precaution."""
 
 
 def _singles(frames: Iterable[Carried]) -> list[Frame]:
@@ -49,11 +54,12 @@ def _singles(frames: Iterable[Carried]) -> list[Frame]:
 class _OpenGroup:
     """A group to which data shards are still added. They have left already; parity follows when it closes."""
 
-    __slots__ = ("bodies", "deadline", "label", "sent")
+    __slots__ = ("bodies", "deadline", "label", "latest", "sent", "shards")
 
-    def __init__(self, label: int, spare: int, deadline: float) -> None:
+    def __init__(self, label: int, shards: int, spare: int, latest: float) -> None:
         self.label = label
-        self.deadline = deadline
+        self.shards = shards
+        self.latest = self.deadline = latest
         self.bodies: list[bytes] = []
         self.sent = SentGroup(spare)
 
@@ -93,8 +99,7 @@ class StripeSender:
         room = self._room(now)
         if room <= 0:
             return 0
-        shards = self._config.data_shards
-        spare = self.policy.parity(shards, self.recovery.loss.loss, 1)
+        shards, spare = self._shape(1)
         if self.recovery.arq.ready:
             room -= min(self.recovery.arq.ready * self.datagram_size, int(self.overhead.credit))
         return max(0, room * shards // (shards + spare))
@@ -123,7 +128,7 @@ class StripeSender:
             for label, bodies in stretches:
                 room -= sum(map(len, bodies))
                 self._send_bodies(label, bodies, now)
-        if room > 0 and self.recovery.inflight.bytes < self.controller.congestion_window // 2:
+        if room >= self.datagram_size and self.recovery.inflight.bytes < self.controller.congestion_window // 2:
             # There would have been more if the application had it: what comes of this flight says nothing of the link.
             self.recovery.inflight.mark_app_limited()
         return taken
@@ -152,14 +157,14 @@ class StripeSender:
         recovery = self.recovery
         self._sealer.rekey_if_due(now)
         if self._group is not None and now >= self._group.deadline:
-            self._close_group(now)
+            self._close_group(now, tail=True)
         recovery.detect(now)
         if recovery.inflight.bytes and now >= recovery.timeout_at:
             probe = recovery.on_timeout(now)
             if probe is not None and self._pipes.alive(now):
-                self._close_group(now)
+                self._close_group(now, tail=True)
                 self.probes += 1
-                self._transmit_repairs([probe], now)
+                self._transmit_repairs([probe] * min(recovery.timeouts, MAX_COPIES), now)
         self.pacer.set_rate(self.controller.pacing_rate, now)
         self._send_repairs(now)
         recovery.arq.expire(now)
@@ -193,32 +198,41 @@ class StripeSender:
     def _can_repair(self, now: float) -> bool:
         return self._window() > 0 and self.overhead.credit >= self.datagram_size and bool(self._pipes.alive(now))
 
+    def _shape(self, traffic_class: int) -> tuple[int, int]:
+        """Return data and parity shards of a group that begins now."""
+        loss = self.recovery.loss.loss
+        span = min(MAX_SPAN, self.recovery.smoothed_rtt * SPAN_SHARE)
+        return self.policy.shape(loss, traffic_class, int(self.controller.bandwidth * span / self.datagram_size))
+
     def _send_bodies(self, label: int, bodies: list[bytes], now: float) -> None:
-        shards = self._config.data_shards
         position = 0
         while position < len(bodies):
             if self._group is not None and self._group.label != label:
                 self._close_group(now)
             if self._group is None:
-                spare = self.policy.parity(shards, self.recovery.loss.loss, label >> 8)
+                shards, spare = self._shape(label >> 8)
                 if not spare:
                     self._transmit(PacketType.DATA, 0, 0, bodies[position:], now, label >> 8, None)
                     return
-                self._group = _OpenGroup(label, spare, now + self._config.group_timeout)
+                self._group = _OpenGroup(label, shards, spare, now + self._config.group_timeout + MAX_SPAN)
             group = self._group
             index = len(group.bodies)
-            part = bodies[position : position + shards - index]
+            part = bodies[position : position + group.shards - index]
             group.bodies += part
             position += len(part)
-            self._transmit(PacketType.DATA, index, shards, part, now, label >> 8, group.sent)
-            if len(group.bodies) == shards:
+            self._transmit(PacketType.DATA, index, group.shards, part, now, label >> 8, group.sent)
+            if len(group.bodies) == group.shards:
                 self._close_group(now)
+            else:
+                group.deadline = min(group.latest, now + self._config.group_timeout)
 
-    def _close_group(self, now: float) -> None:
+    def _close_group(self, now: float, *, tail: bool = False) -> None:
         group, self._group = self._group, None
         if group is None:
             return
-        count = self.policy.parity(len(group.bodies), self.recovery.loss.loss, group.label >> 8)
+        tail = tail and self.overhead.credit > TAIL_RESERVE
+        wanted = self.policy.tail if tail else self.policy.parity
+        count = wanted(len(group.bodies), self.recovery.loss.loss, group.label >> 8)
         size = max(map(len, group.bodies)) + OVERHEAD
         while count and not self.overhead.spend(count * size, reserve=PARITY_RESERVE):
             count -= 1
@@ -278,9 +292,13 @@ class StripeSender:
             self._outgoing.append((pipe, datagrams))
 
     def _send_repairs(self, now: float) -> None:
-        # The numbers of a group are consecutive: copies wait the milliseconds until it is closed.
-        if self._group is not None or not len(self.recovery.arq) or not self._can_repair(now):
+        if not len(self.recovery.arq) or not self._can_repair(now):
             return
+        if self._group is not None:
+            # The numbers of a group are consecutive: copies wait until it is closed. For them a shorter one will do.
+            if not self.recovery.arq.ready or 4 * len(self._group.bodies) < 3 * self._group.shards:
+                return
+            self._close_group(now)
         room = self._room(now)
         if room <= 0:
             return

@@ -1,0 +1,268 @@
+"""Whatever the network or the peer sends: every decoder refuses it by its own error, and nothing grows.
+
+Inputs are valid ones, mutated by a seeded generator: bits flipped, octets overwritten, cut off, repeated, two spliced.
+MPQUIC_FUZZ_INPUTS says how many each decoder gets; `make fuzz` gives a million to all of them together.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tracemalloc
+from typing import TYPE_CHECKING
+
+import pytest
+from mpquic.proto import control, segment, vnet
+from mpquic.proto.acks import thin
+from mpquic.proto.assembler import FrameAssembler
+from mpquic.proto.control import ControlDecoder, ControlError, Hello, Probe, Register, StripeRequest, Welcome
+from mpquic.proto.frame import Frame, FrameError, FrameStreamDecoder, Reassembler, decode_frames
+from mpquic.proto.ip import MalformedPacketError
+from mpquic.proto.run import FIRST_OCTET, SEGMENT_HEADER
+from mpquic.proto.stripe.config import StripeConfig
+from mpquic.proto.stripe.fec import GroupDecoder, parity
+from mpquic.proto.stripe.keys import Sealer, Suite, direction_secret
+from mpquic.proto.stripe.pipes import Keepalive, decode_keepalive, encode_keepalive
+from mpquic.proto.stripe.pmtu import decode_probe, decode_probe_ack
+from mpquic.proto.stripe.reports import Report, ReportError, decode_report, encode_report
+from mpquic.proto.stripe.session import StripeSession
+from mpquic.proto.stripe.shard import trim
+from mpquic.proto.stripe.wire import PacketType, WireError, decode_header, session_of
+from mpquic.proto.superframe import Packet, SuperframeError, cut, parse_vnet
+from mpquic.proto.tunnel import TunnelReceiver
+
+from .packets import ACK, PSH, ipv4, ipv6, tcp, udp_superframe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+INPUTS = int(os.environ.get("MPQUIC_FUZZ_INPUTS", "4000"))
+SECRET = bytes(range(32))
+GROWTH = 4 << 20
+"""Bytes that a decoder may keep after any number of inputs: what its bounds allow, and what Python itself keeps."""
+
+
+def mutate(rng: random.Random, corpus: list[bytes]) -> bytes:
+    """Return an input that is almost one of the corpus, or nothing like it."""
+    data = bytearray(rng.choice(corpus))
+    for _ in range(rng.choice((0, 1, 1, 2, 4, 16))):
+        kind = rng.randrange(7)
+        place = rng.randrange(len(data)) if data else 0
+        if kind == 0 and data:
+            data[place] ^= 1 << rng.randrange(8)
+        elif kind == 1 and data:
+            data[place] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+        elif kind == 2:
+            del data[place:]
+        elif kind == 3:
+            data[place:place] = rng.randbytes(rng.randrange(1, 9))
+        elif kind == 4:
+            data += data[place:]
+        elif kind == 5 and len(data) >= 2:
+            data[place : place + 2] = rng.choice((0, 1, 0xFFFF, len(data), 1 << 15)).to_bytes(3, "big")[1:]
+        elif kind == 6:
+            other = rng.choice(corpus)
+            data = data[:place] + other[rng.randrange(len(other) + 1) :]
+    return bytes(data[:4096])
+
+
+def inputs(name: str, corpus: list[bytes]) -> Iterator[bytes]:
+    rng = random.Random(f"fuzz {name}")
+    for _ in range(INPUTS):
+        yield mutate(rng, corpus)
+
+
+SEGMENTS = [tcp(version, 1000, bytes(100), ACK) for version in (4, 6)]
+PACKETS = [*SEGMENTS, ipv4(17, bytes(40)), ipv6(17, bytes(40)), ipv4(1, bytes(30))]
+SUPERFRAMES = [
+    vnet.tcp_superframe_header(4, 52, 500, 20) + tcp(4, 1000, bytes(1800), ACK | PSH),
+    vnet.tcp_superframe_header(6, 72, 500, 40) + tcp(6, 1000, bytes(1800), ACK),
+    udp_superframe(4, bytes(1800), 500),
+    vnet.PLAIN + PACKETS[0],
+    vnet.checksum_header(20, 16) + PACKETS[0],
+]
+
+
+def segments(version: int) -> list[bytes]:
+    whole = SUPERFRAMES[0 if version == 4 else 1][10:]
+    head, payload = whole[: 52 if version == 4 else 72], whole[52 if version == 4 else 72 :]
+    return [
+        SEGMENT_HEADER.pack(FIRST_OCTET, 1, len(head) + len(payload[at : at + 500]), place, at, 500)
+        + head
+        + payload[at : at + 500]
+        for place, at in enumerate(range(0, len(payload), 500))
+    ]
+
+
+FRAMES = [
+    *segments(4),
+    *segments(6),
+    *(Frame(packet, 1, 7).encode() for packet in PACKETS),
+    Frame(PACKETS[0], 0, 8, 4).encode(),
+    Frame(PACKETS[0], 2, 9, 6, 48).encode(),
+    Frame(PACKETS[0], 1, 10, 1, 0, 1, 3).encode() + Frame(PACKETS[1], 1, 11).encode(),
+]
+MESSAGES = [
+    control.encode(message, 5)
+    for message in (
+        Hello(min_version=1, max_version=1, nonce=bytes(32), features=["fragment"]),
+        Register(
+            tunnel="mpq5",
+            path="wan5",
+            boot_id=bytes(16),
+            epoch=3,
+            inner=["10.200.5.1/32"],
+            certificates=[bytes(300)],
+            algorithm="ed25519",
+            signature=bytes(64),
+            stripe=StripeRequest(pipes=4, datagram_size=1452, suites=[1, 2]),
+        ),
+        Welcome(session=bytes(8), inner=["10.200.5.1/32"]),
+        Probe(sequence=9),
+    )
+]
+REPORTS = [
+    encode_report(Report(1000, 0.004, 900, [(995, 1000), (990, 993), (980, 980)], [(994, 994)])),
+    encode_report(Report(70000, 0.0, 70001, [(0, 70000)], [])),
+]
+BODIES = {
+    PacketType.DATA: FRAMES,
+    PacketType.PARITY: parity([FRAMES[0], FRAMES[1]], 1),
+    PacketType.REPAIR: [bytes((0, 0, 0, 5)) + frame for frame in FRAMES],
+    PacketType.REGISTER: [encode_keepalive(Keepalive.ASK, 0, 0.1)],
+    PacketType.KEEPALIVE: [encode_keepalive(Keepalive.ASK, 0, 0.1), encode_keepalive(Keepalive.ANSWER, 0, 0.1)],
+    PacketType.REPORT: REPORTS,
+    PacketType.PROBE: [bytes((0, 0, 0, 0, 1)) + bytes(1200)],
+    PacketType.PROBE_ACK: [bytes((1, 0, 0, 0, 1, 4, 176))],
+}
+
+
+def _restore(data: bytes) -> None:
+    segment.restore(data[4:], int.from_bytes(data[:2], "big"), int.from_bytes(data[2:4], "big"))
+
+
+def _read(data: bytes) -> None:
+    packet = parse_vnet(data)
+    if packet.gso_size >= 48:
+        cut(packet)
+
+
+DECODERS: dict[str, tuple[Callable[[bytes], object], list[bytes], tuple[type[Exception], ...]]] = {
+    "frames": (decode_frames, FRAMES, (FrameError,)),
+    "stream": (lambda data: FrameStreamDecoder().feed(data), FRAMES, (FrameError,)),
+    "control": (lambda data: ControlDecoder().feed(data), MESSAGES, (ControlError,)),
+    "stripe header": (decode_header, [bytes.fromhex("6d7110005ec0de010000000500000019") + bytes(25)], (WireError,)),
+    "session": (session_of, [bytes.fromhex("6d7110005ec0de010000000500000019") + bytes(25)], ()),
+    "report": (decode_report, REPORTS, (ReportError,)),
+    "keepalive": (decode_keepalive, BODIES[PacketType.KEEPALIVE], ()),
+    "probe": (decode_probe, BODIES[PacketType.PROBE], ()),
+    "probe answer": (decode_probe_ack, BODIES[PacketType.PROBE_ACK], ()),
+    "repaired shard": (trim, [frame + bytes(40) for frame in FRAMES], (FrameError,)),
+    "segment": (_restore, [frame[8:] for frame in segments(4) + segments(6)], (MalformedPacketError,)),
+    "virtio header": (_read, SUPERFRAMES, (SuperframeError,)),
+}
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoder_takes_an_input_or_refuses_it_by_its_own_error(name: str) -> None:
+    decode, corpus, refusals = DECODERS[name]
+    taken = refused = 0
+    for data in inputs(name, corpus):
+        try:
+            decode(data)
+        except refusals:
+            refused += 1
+        else:
+            taken += 1
+    assert taken > INPUTS // 100, "the inputs are too wild to test more than the first check"
+    assert taken + refused == INPUTS
+
+
+def test_acknowledgements_are_thinned_whatever_the_packets() -> None:
+    rng = random.Random("acks")
+    corpus = [tcp(4, 1000, b"", ACK), tcp(6, 1000, b"", ACK, options=b""), *PACKETS]
+    for _ in range(INPUTS // 4):
+        packets = [Packet(data) for data in (mutate(rng, corpus) for _ in range(4)) if len(data) >= 20]
+        kept = thin(packets)
+        assert len(kept) <= len(packets)
+        assert all(any(one is packet for packet in packets) for one in kept)
+
+
+def test_the_way_from_datagrams_to_the_device_holds_nothing_back_for_good() -> None:
+    refused: list[str] = []
+    assembler = FrameAssembler(refused.append)
+    receiver = TunnelReceiver(permits=lambda source: source[0] & 1 == 0)
+    reassembler = Reassembler()
+    tracemalloc.start()
+    try:
+        for count, data in enumerate(inputs("way", FRAMES)):
+            assembler.add(data)
+            if count % 8 == 7:
+                for write in receiver.receive(assembler.take(), count / 100):
+                    assert sum(map(len, write)) <= 10 + 65535
+            if count == INPUTS // 4:
+                refused.clear()
+                before, _ = tracemalloc.get_traced_memory()
+            if count % 1000 == 999:
+                refused.clear()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < GROWTH
+    assert len(receiver.counters.refused) < 60
+    assert reassembler.memory == 0
+
+
+def test_a_peer_with_the_keys_may_seal_anything() -> None:
+    config = StripeConfig(pipes=2, datagram_size=1452)
+    server = StripeSession(config, 7, SECRET, 0.0, client=False)
+    sealer = Sealer(Suite.AES_128_GCM, direction_secret(SECRET, from_client=True), 7, 0.0)
+    receiver = TunnelReceiver(window=1 << 16)
+    rng = random.Random("peer")
+    now = 0.0
+    tracemalloc.start()
+    try:
+        for count in range(INPUTS):
+            now += 0.001
+            kind = rng.choice(list(BODIES))
+            body = mutate(rng, BODIES[kind])[:1400]
+            if kind >= PacketType.REGISTER:
+                datagrams = [sealer.seal_control(kind, rng.randrange(2), body)]
+            else:
+                sealer.next_shard += rng.choice((0, 0, 0, 1, 5))
+                shards = rng.choice((0, 0, 2, 10, 200))
+                index = shards + rng.randrange(3) if kind == PacketType.PARITY else rng.randrange(shards or 1)
+                datagrams = sealer.seal_shards(kind, rng.randrange(2), min(index, 250), min(shards, 250), [body])
+            data = b"".join(datagrams)
+            address = ("192.0.2.1", 40000 + rng.randrange(3))
+            receiver.receive(server.receive([(data, len(data), address)], now), now)
+            if count % 16 == 0:
+                receiver.receive(server.poll(now), now)
+                server.take_outgoing()
+            if count == INPUTS // 4:
+                before, _ = tracemalloc.get_traced_memory()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # What FEC and the hold may keep by their own bounds is most of it.
+    assert server.receiver.decoder.bytes <= 8 << 20
+    assert server.hold is not None
+    assert server.hold.bytes <= 4 << 20
+    assert after - before < (8 << 20) + (4 << 20) + GROWTH
+    assert len(server.receiver.refused) < 60
+    assert server.receiver.shards > INPUTS // 4
+
+
+def test_groups_take_any_shards_and_stay_within_their_bounds() -> None:
+    decoder = GroupDecoder(max_groups=64, max_bytes=1 << 20)
+    rng = random.Random("groups")
+    for count in range(INPUTS):
+        base, index = rng.randrange(200) * 12, rng.randrange(128)
+        body = mutate(rng, FRAMES)[:1400] or b"x"
+        if rng.random() < 0.4:
+            shards = rng.randrange(1, 64)
+            decoder.add_parity(base, max(index, shards), shards, body, count / 1000)
+        elif rng.random() < 0.5 or not decoder.follow(base, index % 4, 4, body):
+            decoder.add_data(base, index, body, count / 1000)
+        assert len(decoder) <= 64
+        assert decoder.bytes <= (1 << 20) + 1500
