@@ -21,12 +21,17 @@ def download_rate(lab: Lab, lan: int) -> float:
     )
 
 
-def test_a_link_that_loses_5_percent_takes_little_from_a_striped_tunnel(lab: Lab) -> None:
+def test_a_link_that_loses_5_percent_takes_little_from_a_striped_tunnel(
+    lab: Lab, download: Callable[..., Download]
+) -> None:
     lab.wait_striping("mpq6", within=10)
     lab.wait_state("mpq5", "up", within=10)
     lossless = download_rate(lab, 6)
     for wan in ("wan5", "wan6"):
         lab.link("set", wan, "loss_percent=5")
+    learning = download(6, 1_000_000_000)
+    wait_until(lambda: lab.stripe("mpq6", "vps")["loss"] > 0.03, 20, "aware of the loss")
+    learning.close()
     plain, striped = download_rate(lab, 5), download_rate(lab, 6)
     print(f"lossless {lossless}, striped {striped}, QUIC {plain} Mbit/s")
     assert striped >= lossless / 2
