@@ -36,7 +36,7 @@ def test_a_striped_tunnel_meets_its_listener_1000_ports_higher(plan_of: Callable
     client, server = config_of(plan, "site1-client"), config_of(plan, "vps1")
     assert (client["transport"], client["remote_port"], client["stripe_port"]) == ("stripe", 45006, 46006)
     assert (server["stripe_enabled"], server["bind_port"], server["stripe_port"]) == (True, 45006, 46006)
-    assert [client[key] for key in KEYS] == [4, 10, 2, "adaptive", 0.75]
+    assert [client[key] for key in KEYS] == [4, 10, 2, "adaptive", 0.5]
 
 
 def test_a_stated_stripe_port_reaches_both_ends_and_the_firewall(plan_of: Callable[..., dict[str, Any]]) -> None:

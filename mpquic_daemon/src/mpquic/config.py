@@ -185,7 +185,7 @@ class ClientConfig(_Instance, frozen=True, kw_only=True):
     stripe_fec: Annotated[Literal["adaptive", "always", "off"], msgspec.Meta(description="adaptive, always or off")] = (
         "adaptive"
     )
-    stripe_fec_max_overhead: Annotated[float, msgspec.Meta(ge=0, le=1, description="a number from 0 to 1")] = 0.75
+    stripe_fec_max_overhead: Annotated[float, msgspec.Meta(ge=0, le=1, description="a number from 0 to 1")] = 0.5
 
     @property
     def tunnel_name(self) -> str:

@@ -93,7 +93,7 @@ def test_striping_has_the_documented_defaults() -> None:
     (path,) = config.paths
     assert (path.pipes, path.stripe_port, config.stripe_remote_port) == (4, 46005, 46005)
     assert (config.stripe_data_shards, config.stripe_parity_shards) == (10, 2)
-    assert (config.stripe_fec, config.stripe_fec_max_overhead) == ("adaptive", 0.75)
+    assert (config.stripe_fec, config.stripe_fec_max_overhead) == ("adaptive", 0.5)
     server = parse(yaml.safe_dump(SERVER))
     assert isinstance(server, ServerConfig)
     assert (server.stripe_enabled, server.stripe_bind_port) == (True, 46005)

@@ -106,7 +106,7 @@ class StripeRequest(msgspec.Struct, frozen=True, kw_only=True):
     data_shards: Annotated[int, msgspec.Meta(ge=1, le=64)] = 10
     parity_shards: Annotated[int, msgspec.Meta(ge=0, le=64)] = 2
     fec: Word = "adaptive"
-    max_overhead: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.75
+    max_overhead: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
 
 
 class StripeGrant(msgspec.Struct, frozen=True, kw_only=True):

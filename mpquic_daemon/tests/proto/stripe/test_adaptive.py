@@ -42,7 +42,12 @@ def test_more_loss_means_more_parity_as_far_as_it_pays() -> None:
 def test_groups_grow_with_the_path_and_then_break_less_often_at_the_same_cost() -> None:
     policy = ParityPolicy(FecMode.ADAPTIVE)
     assert policy.shape(0.05, DEFAULT, 3)[0] == 10
-    assert [policy.shape(loss, DEFAULT, 500) for loss in (0.01, 0.02, 0.05, 0.1)] == [(64, 3), (64, 4), (64, 6), (64, 10)]
+    assert [policy.shape(loss, DEFAULT, 500) for loss in (0.01, 0.02, 0.05, 0.1)] == [
+        (64, 3),
+        (64, 4),
+        (64, 6),
+        (64, 10),
+    ]
     assert policy.shape(0.1, DEFAULT, 39)[0] == 32
     assert policy.shape(0.1, CRITICAL, 500)[0] == 10
     assert ParityPolicy(FecMode.ALWAYS).shape(0.1, DEFAULT, 500) == (10, 2)

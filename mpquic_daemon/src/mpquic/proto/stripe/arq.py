@@ -181,8 +181,8 @@ class Retransmitter:
     def take(self, max_bytes: int, max_body: int, now: float) -> list[Repair]:
         """Return shards to send again now, worth about `max_bytes` of bodies. They count as sent.
 
-        What has been sent again in vain twice comes more than once: each further round trip costs those who wait for it more
-        than such copies, which are few. One larger than `max_body` was made for a larger datagram and is given up.
+        What has been sent again in vain twice comes more than once: each further round trip costs those who wait for it
+        more than such copies, which are few. One larger than `max_body` was made for a larger datagram and is given up.
         """
         waiting, lost, ready = self._waiting, self._lost, self._ready
         while waiting and waiting[0][0] <= now:

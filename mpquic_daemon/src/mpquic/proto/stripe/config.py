@@ -38,7 +38,7 @@ class StripeConfig:
     data_shards: int = 10
     parity_shards: int = 2
     fec: FecMode = FecMode.ADAPTIVE
-    max_overhead: float = 0.75
+    max_overhead: float = 0.5
     """Bytes of parity and copies for each byte sent for the first time."""
     group_timeout: float = 0.003
     """A group that doesn't fill is closed after so long."""
