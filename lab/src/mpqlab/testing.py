@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,10 @@ class NodeBackend(BaseBackend):  # type: ignore[misc]  # testinfra is untyped
 
 
 class Lab:
-    """The running lab, by its command `mpqlab`."""
+    """The running lab, by its command `mpqlab`. `changed` holds the WANs to which something was done."""
+
+    def __init__(self) -> None:
+        self.changed: set[str] = set()
 
     def run(self, node: str, command: str, *, check: bool = True, timeout: float = 60) -> str:
         """Standard output of a shell command in `node`; raises AssertionError with its errors when `check`."""
@@ -67,9 +71,18 @@ class Lab:
         assert done.returncode == 0, f"mpqlab {' '.join(arguments)}: exit {done.returncode}: {done.stderr}"
         return done.stdout
 
-    def link(self, *arguments: str) -> None:
+    def link(self, verb: str, wan: str, *arguments: str) -> None:
         """`mpqlab link ...`."""
-        self.mpqlab("link", *arguments)
+        self.changed.add(wan)
+        self.mpqlab("link", verb, wan, *arguments)
+
+    def heal(self) -> None:
+        """End whatever was done to WANs: cuts, unplugged devices, loss, small packets."""
+        for wan in sorted(self.changed):
+            self.link("heal", wan)
+            self.link("plug", wan)
+            self.link("set", wan, "loss_percent=0", "mtu=0", "mtu_icmp=on")
+        self.changed.clear()
 
     def status(self, node: str = "client") -> dict[str, dict[str, Any]]:
         """`mpquicctl status` of a node, by instance."""
@@ -82,6 +95,34 @@ class Lab:
     def wait_state(self, tunnel: str, state: str, within: float, node: str = "client") -> float:
         """Seconds until `tunnel` was in `state`; fails when that takes longer than `within`."""
         return wait_until(lambda: self.state(tunnel, node) == state, within, f"{tunnel} {state}")
+
+    def stripe(self, tunnel: str, node: str = "client") -> dict[str, Any]:
+        """Numbers of a tunnel's striped data plane as `mpquicctl paths` of a node shows them; {} when it has none."""
+        rows = json.loads(self.run(node, "mpquicctl paths --json"))
+        return next((row["stripe"] or {} for row in rows if row["instance"] == tunnel and "stripe" in row), {})
+
+    def striping(self, tunnel: str) -> str | None:
+        """The session of a striped data plane that carries at both ends, None while there is none."""
+        ends = [self.stripe(tunnel, node) for node in ("client", "vps")]
+        names = {end["session"] for end in ends if end.get("carries")}
+        return str(names.pop()) if len(names) == 1 and all(end.get("carries") for end in ends) else None
+
+    def wait_striping(self, tunnel: str, within: float, *, other_than: str | None = None) -> str:
+        """The session by which `tunnel` is striped; fails when that takes longer than `within` seconds."""
+        found: list[str] = []
+
+        def striping() -> bool:
+            session = self.striping(tunnel)
+            if session is not None and session != other_than:
+                found.append(session)
+            return bool(found)
+
+        wait_until(striping, within, f"{tunnel} striped")
+        return found[0]
+
+    def daemon_counters(self, tunnel: str, node: str) -> dict[str, Any]:
+        """`mpquicctl counters` of an instance."""
+        return dict(json.loads(self.run(node, f"mpquicctl counters {tunnel}")))
 
     def counters(self, wan: str) -> dict[str, Any]:
         """The emulator's counters of a WAN, both directions."""
@@ -163,3 +204,46 @@ class Probe:
         """End the ping."""
         self._process.terminate()
         self._process.wait(timeout=10)
+
+
+class Download:
+    """A download by a LAN host from the Internet, with the times at which bytes of it came.
+
+    With `rate`, as curl reads it, it pauses by itself now and then.
+    """
+
+    def __init__(self, lab: Lab, lan: int, size: int, rate: str | None = None) -> None:
+        command = ["curl", "-sS", "--fail", "--no-buffer", "--max-time", "170", f"http://{INTERNET}/bytes/{size}"]
+        self._process = lab.start(f"host{lan}", *command, *(["--limit-rate", rate] if rate else []))
+        self.received = 0
+        self._times: list[float] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        while chunk := os.read(self._process.stdout.fileno(), 1 << 20):
+            self._times.append(time.monotonic())
+            self.received += len(chunk)
+
+    def wait_bytes(self, count: int, within: float) -> None:
+        """Wait until `count` more bytes have come."""
+        wanted = self.received + count
+        wait_until(lambda: self.received >= wanted, within, f"{count} bytes more")
+
+    def longest_gap(self, since: float) -> float:
+        """Longest time in seconds without a byte, from `since` (of the monotonic clock) to the last byte."""
+        times = [since, *(moment for moment in self._times if moment > since)]
+        return max(later - earlier for earlier, later in itertools.pairwise(times))
+
+    def finish(self, within: float) -> None:
+        """Wait for the end; fails when the download failed."""
+        self._reader.join(within)
+        assert not self._reader.is_alive(), f"the download goes on after {within:.0f} s"
+        assert self._process.wait(timeout=10) == 0
+
+    def close(self) -> None:
+        """End it, whether it is through or not."""
+        self._process.terminate()
+        self._process.wait(timeout=10)
+        self._reader.join(10)

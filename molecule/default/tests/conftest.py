@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import testinfra
-from mpqlab.testing import Lab, Probe
+from mpqlab.testing import Download, Lab, Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,9 +44,22 @@ def probe(lab: Lab) -> Iterator[Callable[[int], Probe]]:
         running.close()
 
 
+@pytest.fixture
+def download(lab: Lab) -> Iterator[Callable[..., Download]]:
+    """Starts downloads, with the arguments of `Download`; ends them after the test."""
+    downloads: list[Download] = []
+
+    def start(lan: int, size: int, rate: str | None = None) -> Download:
+        downloads.append(Download(lab, lan, size, rate))
+        return downloads[-1]
+
+    yield start
+    for running in downloads:
+        running.close()
+
+
 @pytest.fixture(autouse=True)
 def healed(lab: Lab) -> Iterator[None]:
-    """Whatever a test did to WAN5 is over before the next one."""
+    """Whatever a test did to a WAN is over before the next one."""
     yield
-    lab.link("heal", "wan5")
-    lab.link("plug", "wan5")
+    lab.heal()

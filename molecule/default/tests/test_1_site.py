@@ -29,6 +29,33 @@ def test_tunnel_of_an_absent_wan_is_inactive_and_quiet(lab: Lab, client: Host, t
     assert client.check_output(f"journalctl -q --no-pager -p warning -u mpquic@{tunnel}") == ""
 
 
+def test_striped_tunnel_carries_by_all_its_pipes(lab: Lab) -> None:
+    lab.wait_striping("mpq6", within=10)
+    sockets = lab.run("client", f"ss -Huna dst {VPS_ADDRESS}:46006").splitlines()
+    assert len(sockets) == 4
+    assert all("%enp7s8:" in line for line in sockets)
+    size = 2_000_000
+    before = lab.daemon_counters("mpq6", "vps")
+    lab.run("host6", f"curl -sS --fail -o /dev/null http://{INTERNET}/bytes/{size}")
+    after = lab.daemon_counters("mpq6", "vps")
+    assert after["stripe"]["udp"]["tx_bytes"] - before["stripe"]["udp"]["tx_bytes"] > size
+    assert after["udp"]["tx_bytes"] - before["udp"]["tx_bytes"] < size / 100
+    assert after["tables"]["stripe_sessions"] == 1
+    assert lab.stripe("mpq5") == lab.stripe("mpq5", "vps") == {}
+
+
+def test_firewall_of_the_vps_is_open_for_pipes(lab: Lab) -> None:
+    rules = json.loads(lab.run("vps", "nft --json list chain inet mpquic input"))["nftables"]
+    opened = [
+        match["right"]["set"]
+        for rule in rules
+        for expression in rule.get("rule", {}).get("expr", [])
+        if (match := expression.get("match")) and match["left"] == {"payload": {"protocol": "udp", "field": "dport"}}
+        if isinstance(match["right"], dict)
+    ]
+    assert [46006 in ports and 45006 in ports for ports in opened] == [True]
+
+
 @pytest.mark.parametrize("node", ["client", "vps"])
 def test_no_unit_has_failed(lab: Lab, node: str) -> None:
     assert lab.run(node, "systemctl list-units --failed --plain --no-legend") == ""

@@ -1,16 +1,16 @@
-"""Daemons that die and a path that goes silent: how long LAN hosts notice it."""
+"""Daemons that die and paths that go silent: how long LAN hosts notice it."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mpqlab.testing import INTERNET, wait_until
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mpqlab.testing import Lab, Probe
+    from mpqlab.testing import Download, Lab, Probe
 
 
 def kill(lab: Lab, node: str, unit: str) -> float:
@@ -22,9 +22,10 @@ def kill(lab: Lab, node: str, unit: str) -> float:
     return moment
 
 
-def test_killed_client_daemon_carries_again_within_3_s(lab: Lab, probe: Callable[[int], Probe]) -> None:
-    traffic = probe(5)
-    killed = kill(lab, "client", "mpquic@mpq5")
+@pytest.mark.parametrize("lan", [5, 6])
+def test_killed_client_daemon_carries_again_within_3_s(lab: Lab, probe: Callable[[int], Probe], lan: int) -> None:
+    traffic = probe(lan)
+    killed = kill(lab, "client", f"mpquic@mpq{lan}")
     traffic.wait_answers(20, within=10, after=killed + 0.3)
     assert traffic.longest_gap(killed) <= 3
 
@@ -37,28 +38,57 @@ def test_killed_server_daemon_has_all_clients_back_within_5_s(lab: Lab, probe: C
         assert running.longest_gap(killed) <= 5
 
 
-def test_silent_cut_of_60_s_is_seen_and_survived(lab: Lab) -> None:
-    lab.wait_state("mpq5", "up", within=10)
-    received = lab.start(
-        "host5", "curl", "-sS", "--fail", "--limit-rate", "1M", "-o", "/dev/null", "-w", "%{size_download}\n",
-        "--max-time", "170", f"http://{INTERNET}/bytes/40000000",
-    )  # fmt: skip
-    before = lab.counters("wan5")["down"]["out_bytes"]
-    wait_until(lambda: lab.counters("wan5")["down"]["out_bytes"] > before + 2_000_000, 20, "downloading")
+def stale(lab: Lab, tunnel: str) -> dict[str, Any]:
+    """What both ends of a striped tunnel have refused, or taken for something old."""
+    client, vps = lab.daemon_counters(tunnel, "client"), lab.daemon_counters(tunnel, "vps")
+    return {
+        "client's pipes": lab.stripe(tunnel)["refused"],
+        "client's tunnel": [client["tunnel"][name] for name in ("rx_late", "rx_duplicates")],
+        "VPS's port": vps["stripe"]["refused"],
+        "VPS's pipes": lab.stripe(tunnel, "vps")["refused"],
+        "VPS's tunnel": [vps["tunnels"][name] for name in ("rx_late", "rx_duplicates")],
+    }
 
-    lab.link("cut", "wan5")
+
+@pytest.mark.parametrize(("node", "within"), [("client", 3), ("vps", 5)])
+def test_killed_daemon_of_a_striped_tunnel_begins_a_session_without_a_past(
+    lab: Lab, probe: Callable[[int], Probe], node: str, within: float
+) -> None:
+    traffic = probe(6)
+    session = lab.wait_striping("mpq6", within=10)
+    killed = kill(lab, node, "mpquic@mpq6")
+    lab.wait_striping("mpq6", killed + within - time.time(), other_than=session)
+    traffic.wait_answers(20, within=10, after=time.time())
+    assert traffic.longest_gap(killed) <= within
+    assert lab.daemon_counters("mpq6", "vps")["tables"]["stripe_sessions"] == 1
+
+    before, shards = stale(lab, "mpq6"), lab.stripe("mpq6")["received_shards"]
+    traffic.wait_answers(40, within=10, after=time.time())
+    assert lab.stripe("mpq6")["received_shards"] >= shards + 40
+    assert stale(lab, "mpq6") == before
+
+
+def test_silent_cut_of_60_s_is_seen_and_survived(lab: Lab, download: Callable[..., Download]) -> None:
+    size = 40_000_000
+    running = {wan: download(int(wan[-1]), size, "1M") for wan in ("wan5", "wan6")}
+    for wan, transfer in running.items():
+        lab.wait_state(wan.replace("wan", "mpq"), "up", within=10)
+        transfer.wait_bytes(2_000_000, within=20)
+
+    for wan in running:
+        lab.link("cut", wan)
+        lab.wait_state(wan.replace("wan", "mpq"), "down", within=5)
     cut = time.monotonic()
-    lab.wait_state("mpq5", "down", within=5)
-    assert lab.state("mpq4") == "up"
-    assert lab.state("mpq6") == "up"
     while (left := cut + 60 - time.monotonic()) > 0:
         time.sleep(min(left, 1))
-        assert lab.state("mpq5") != "up"
+        states = {name: row["state"] for name, row in lab.status().items()}
+        assert states["mpq4"] == "up"
+        assert "up" not in (states["mpq5"], states["mpq6"])
 
-    lab.link("heal", "wan5")
-    lab.wait_state("mpq5", "up", within=3)
-    healed = lab.counters("wan5")["down"]["out_bytes"]
-    wait_until(lambda: lab.counters("wan5")["down"]["out_bytes"] > healed + 1_000_000, 60, "downloading again")
-    output, _ = received.communicate(timeout=120)
-    assert received.returncode == 0
-    assert int(output) == 40_000_000
+    for wan in running:
+        lab.link("heal", wan)
+        lab.wait_state(wan.replace("wan", "mpq"), "up", within=3)
+    lab.wait_striping("mpq6", within=5)
+    for transfer in running.values():
+        transfer.finish(within=120)
+        assert transfer.received == size

@@ -1,42 +1,63 @@
-"""A client that reconnects for ever leaves nothing behind on the server."""
+"""A client that reconnects for ever leaves nothing behind, on the server or with itself."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+from mpqlab.testing import wait_until
+
 if TYPE_CHECKING:
     from mpqlab.testing import Lab
 
+TABLES = {
+    "groups": 1,
+    "registered": 1,
+    "tunnels": 1,
+    "connections": 1,
+    "quic_connections": 1,
+    "strangers": 0,
+}
 
-def reconnect(lab: Lab, times: int, *options: str) -> None:
-    """Have mpq5's client connect anew, each time when the connection before carries."""
-    command = f"mpquicctl reconnect mpq5 --times {times} --json {' '.join(options)}"
+
+def reconnect(lab: Lab, tunnel: str, times: int, *options: str) -> None:
+    """Have a tunnel's client connect anew, each time when the connection before carries."""
+    command = f"mpquicctl reconnect {tunnel} --times {times} --json {' '.join(options)}"
     assert json.loads(lab.run("client", command, timeout=300))["reconnects"] == times
 
 
-def footprint(lab: Lab) -> dict[str, Any]:
-    """What the server of mpq5 holds."""
-    pid = lab.run("vps", "systemctl show -P MainPID mpquic@mpq5").strip()
-    tables = json.loads(lab.run("vps", "mpquicctl counters mpq5"))["tables"]
+def footprint(lab: Lab, tunnel: str, node: str) -> dict[str, Any]:
+    """What a tunnel's process on a node holds."""
+    pid = lab.run(node, f"systemctl show -P MainPID mpquic@{tunnel}").strip()
     return {
         "pid": pid,
-        "tables": tables,
-        "descriptors": int(lab.run("vps", f"ls /proc/{pid}/fd | wc -l")),
-        "memory_kib": int(lab.run("vps", f"grep VmRSS /proc/{pid}/status").split()[1]),
+        "descriptors": int(lab.run(node, f"ls /proc/{pid}/fd | wc -l")),
+        "memory_kib": int(lab.run(node, f"grep VmRSS /proc/{pid}/status").split()[1]),
     }
 
 
-def test_1000_reconnects_leave_the_server_as_it_was(lab: Lab) -> None:
-    lab.wait_state("mpq5", "up", within=10)
+@pytest.mark.parametrize(("tunnel", "sessions"), [("mpq5", 0), ("mpq6", 1)], ids=["quic", "striped"])
+def test_1000_reconnects_leave_both_ends_as_they_were(lab: Lab, tunnel: str, sessions: int) -> None:
+    def settle() -> None:
+        lab.wait_state(tunnel, "up", within=10)
+        if sessions:
+            lab.wait_striping(tunnel, within=10)
+        expected = TABLES | {"stripe_sessions": sessions}
+        wait_until(
+            lambda: lab.daemon_counters(tunnel, "vps")["tables"] == expected, 10, f"{tunnel} alone in its tables"
+        )
+
+    settle()
     # The allocator's own pools fill in the first hundred.
-    reconnect(lab, 100, "--silent")
-    before = footprint(lab)
-    reconnect(lab, 500)
-    reconnect(lab, 500, "--silent")
-    after = footprint(lab)
-    assert after["pid"] == before["pid"]
-    assert after["tables"] == before["tables"]
-    assert after["tables"]["connections"] == 1
-    assert after["descriptors"] == before["descriptors"]
-    assert after["memory_kib"] <= before["memory_kib"] * 1.05 + 1024
+    reconnect(lab, tunnel, 100, "--silent")
+    settle()
+    before = {node: footprint(lab, tunnel, node) for node in ("client", "vps")}
+    reconnect(lab, tunnel, 500)
+    reconnect(lab, tunnel, 500, "--silent")
+    settle()
+    for node, earlier in before.items():
+        after = footprint(lab, tunnel, node)
+        assert after["pid"] == earlier["pid"]
+        assert after["descriptors"] == earlier["descriptors"]
+        assert after["memory_kib"] <= earlier["memory_kib"] * 1.05 + 1024

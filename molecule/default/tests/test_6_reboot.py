@@ -20,6 +20,7 @@ def test_everything_is_back_after_a_reboot(lab: Lab, node: str) -> None:
         lab.wait_state(tunnel, "up", within=30)
         host = tunnel.replace("mpq", "host")
         assert lab.run(host, f"curl -sS --fail http://{INTERNET}/ip").strip() == VPS_ADDRESS
+    lab.wait_striping("mpq6", within=10)
     for tunnel in ("mpq1", "mpq2", "mpq3"):
         assert lab.state(tunnel) == "inactive"
     assert lab.run(node, "systemctl list-units --failed --plain --no-legend") == ""

@@ -83,8 +83,9 @@ def test_what_arrived_after_all_reserves_nothing_of_the_budget() -> None:
     arq.on_settled(49)
     assert (arq.ready, arq.next_time()) == (0, None)
     arq.on_lost(lost(50), 0.06, RTT)
+    arq.on_lost(lost(51, group=SentGroup(1)), 0.06, RTT)
     arq.expire(2.0)
-    assert arq.ready == 0
+    assert (arq.ready, arq.next_time()) == (0, None)
 
 
 def test_memory_and_size_are_bounded() -> None:

@@ -181,6 +181,8 @@ class Retransmitter:
 
     def next_time(self) -> float | None:
         """When something becomes ready; a time in the past when something is."""
+        if not self._lost:
+            return None  # What still has a turn has arrived or expired.
         if self._ready:
             return 0.0
         return self._waiting[0][0] if self._waiting else None
