@@ -110,3 +110,21 @@ def test_what_waited_out_an_outage_is_dropped_by_age() -> None:
     assert (len(queue), queue.bytes, queue.expired) == (2, 2000, 3)
     queue.clear()
     assert (len(queue), queue.bytes) == (0, 0)
+
+
+def test_an_excess_is_signalled_after_half_an_interval() -> None:
+    def first_drop(excess: float) -> float:
+        queue = ClassQueue()
+        queue.excess = excess
+        for tick in range(1000):
+            now = tick * 0.001
+            for _ in range(2):
+                queue.push(packet(), now)
+            queue.pop(now)
+            if queue.codel_drops:
+                return now
+        return 1.0
+
+    usual, early = first_drop(float("inf")), first_drop(0.03)
+    assert usual == pytest.approx(0.11, abs=0.005)
+    assert early == pytest.approx(0.061, abs=0.005)

@@ -41,6 +41,29 @@ def test_a_lost_shard_is_sent_again_once_a_round_trip_until_its_time_is_up() -> 
     assert (arq.retransmitted, arq.expired, len(arq)) == (2, 1, 0)
 
 
+def test_what_was_sent_again_in_vain_twice_comes_more_than_once() -> None:
+    arq, now = Retransmitter(), 0.06
+    arq.on_lost(lost(7), now, RTT)
+    sent = []
+    for _ in range(4):
+        copies = arq.take(10_000, 1000, now)
+        sent.append(numbers(copies))
+        for copy in copies:
+            arq.on_copy_lost(copy, now + RTT, RTT)
+        now += RTT
+    assert sent == [[7], [7], [7, 7], [7, 7, 7]]
+
+
+def test_where_much_is_lost_a_broken_group_gets_copies_for_bad_luck() -> None:
+    arq, group = Retransmitter(), SentGroup(2)
+    arq.loss = 0.3
+    for number in range(3):
+        group.lost += 1
+        arq.on_lost(lost(number, group=group), 0.06, RTT)
+    assert numbers(arq.take(10_000, 1000, 0.06)) == [2, 1]
+    assert group.repairs == 2
+
+
 def test_a_critical_shard_has_three_round_trips() -> None:
     arq = Retransmitter()
     assert arq.lifetime(0, RTT) == pytest.approx(0.15)
