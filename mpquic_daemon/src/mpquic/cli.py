@@ -48,8 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         for problem in error.problems:
             print(f"<3>config.invalid file={options.config} problem={str(problem)!r}", file=sys.stderr)
         return 1
-    # What is loaded now stays: the collector need not look at it again. Its thresholds remain Python's own, since closed
-    # connections are cycles, and rarer collections let their memory add up.
+    # What is loaded now stays: the collector need not look at it again. Its thresholds remain Python's own, since a
+    # closed connection is a cycle, and with rarer collections their memory adds up.
     gc.freeze()
     return asyncio.run(run(options.config, config))
 
