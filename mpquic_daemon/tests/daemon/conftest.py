@@ -264,6 +264,21 @@ class Site:
         command = ("ping", "-n", "-c", str(count), "-i", "0.05", "-W", "1", "-s", str(size), target)
         return " 0% packet loss" in self.run("client", *command, check=False)
 
+    def iperf(self, *arguments: str) -> float:
+        """Return Mbit/s of a TCP transfer of 3 s through the tunnel."""
+        server = subprocess.Popen(
+            ["ip", "netns", "exec", self.namespace("server"), "iperf3", "-s", "-1", "-B", "10.200.9.2"],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            wait_for(lambda: ":5201" in self.run("server", "ss", "-Hltn"), 5, "iperf3")
+            command = ("iperf3", "-c", "10.200.9.2", "-C", "cubic", "-t", "3", "-J", *arguments)
+            report = json.loads(self.run("client", *command, timeout=20))
+            return float(report["end"]["sum_received"]["bits_per_second"]) / 1e6
+        finally:
+            server.kill()
+            server.wait(5)
+
     def wait_ping(self, seconds: float) -> float:
         return wait_for(lambda: self.ping(1), seconds, "traffic")
 

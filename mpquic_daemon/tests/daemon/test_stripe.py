@@ -157,22 +157,6 @@ class Progress:
             self.stall = max(self.stall, now - moved_at)
 
 
-def iperf(site: Site, *arguments: str) -> float:
-    """Return Mbit/s of a TCP transfer of 3 s through the tunnel."""
-    server = subprocess.Popen(
-        ["ip", "netns", "exec", site.namespace("server"), "iperf3", "-s", "-1", "-B", "10.200.9.2"],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(lambda: ":5201" in site.run("server", "ss", "-Hltn"), 5, "iperf3")
-        command = ("iperf3", "-c", "10.200.9.2", "-C", "cubic", "-t", "3", "-J", *arguments)
-        report = json.loads(site.run("client", *command, timeout=20))
-        return float(report["end"]["sum_received"]["bits_per_second"]) / 1e6
-    finally:
-        server.kill()
-        server.wait(5)
-
-
 def test_packets_of_both_families_and_any_size_pass_by_the_pipes(striped: Site) -> None:
     before = quic_frames(striped)
     assert striped.ping()
@@ -192,7 +176,7 @@ def test_packets_of_both_families_and_any_size_pass_by_the_pipes(striped: Site) 
 
 def test_tcp_runs_both_ways_by_the_pipes(striped: Site) -> None:
     before = quic_frames(striped)
-    up, down = iperf(striped), iperf(striped, "-R")
+    up, down = striped.iperf(), striped.iperf("-R")
     print(f"striped: {up:.0f} Mbit/s up, {down:.0f} Mbit/s down")
     assert min(up, down) > 20
     assert quic_frames(striped) == before

@@ -46,22 +46,6 @@ def restart_client(site: Site, **changes: object) -> None:
     site.wait_state("up")
 
 
-def iperf(site: Site, *arguments: str) -> float:
-    """Return Mbit/s of a TCP transfer of 3 s through the tunnel."""
-    server = subprocess.Popen(
-        ["ip", "netns", "exec", site.namespace("server"), "iperf3", "-s", "-1", "-B", "10.200.9.2"],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(lambda: ":5201" in site.run("server", "ss", "-Hltn"), 5, "iperf3")
-        command = ("iperf3", "-c", "10.200.9.2", "-C", "cubic", "-t", "3", "-J", *arguments)
-        report = json.loads(site.run("client", *command, timeout=20))
-        return float(report["end"]["sum_received"]["bits_per_second"]) / 1e6
-    finally:
-        server.kill()
-        server.wait(5)
-
-
 def test_packets_of_both_families_and_any_size_pass(running: Site) -> None:
     assert running.ping()
     assert running.ping(target="fd09::2")
@@ -74,7 +58,7 @@ def test_tcp_runs_both_ways(running: Site, mode: str) -> None:
     restart_client(running, transport_mode=mode)
     (path,) = running.ask("cl", "paths")
     assert path["transport_mode"] == mode
-    up, down = iperf(running), iperf(running, "-R")
+    up, down = running.iperf(), running.iperf("-R")
     print(f"{mode}: {up:.0f} Mbit/s up, {down:.0f} Mbit/s down")
     assert min(up, down) > 20
     assert running.state() == "up"
