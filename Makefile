@@ -47,7 +47,7 @@ fuzz: bootstrap ## a million inputs for what reads the network
 
 .PHONY: scenarios
 scenarios: bootstrap ## molecule, all scenarios
-	molecule test --all
+	scripts/scenarios
 
 .PHONY: bench
 bench: bootstrap ## tunnels side by side, in namespaces, half an hour: tables, bench/results/, docs/performance.md

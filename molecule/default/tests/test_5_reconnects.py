@@ -49,17 +49,16 @@ def test_1000_reconnects_leave_both_ends_as_they_were(lab: Lab, tunnel: str, ses
         )
 
     settle()
-    # The allocator's own pools fill in the first hundred, those of a client, which has a socket for each, in some more.
+    # The allocator's own pools fill in the first hundreds: both ends stay as they are from about the 500th on.
     reconnect(lab, tunnel, 100, "--silent")
+    reconnect(lab, tunnel, 500)
     settle()
     before = {node: footprint(lab, tunnel, node) for node in ("vps", "client")}
     reconnect(lab, tunnel, 500)
-    settle()
-    before["client"]["memory_kib"] = footprint(lab, tunnel, "client")["memory_kib"]
     reconnect(lab, tunnel, 500, "--silent")
     settle()
     for node, earlier in before.items():
         after = footprint(lab, tunnel, node)
         assert after["pid"] == earlier["pid"], node
         assert after["descriptors"] == earlier["descriptors"], node
-        assert after["memory_kib"] <= earlier["memory_kib"] * 1.05 + 1024, node
+        assert after["memory_kib"] <= earlier["memory_kib"] * 1.05, node
