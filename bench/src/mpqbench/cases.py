@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from mpqbench import iperf
+from mpqbench import iperf, udpgso
 from mpqbench.errors import BenchError
 from mpqbench.flowcap import FlowCap
 from mpqbench.lossy import Lossy
@@ -54,8 +54,12 @@ def _small(system: System, topology: Topology, seconds: float) -> list[Sample]:
     """UDP with 200 bytes of payload; a probe is shorter than other cases, since the search takes about ten."""
     a, b = topology.a, topology.b
     length = max(PROBE_SECONDS, round(seconds / 4))
-    rate = highest_rate(lambda rate: iperf.udp(a, b, system.address(b), length, SMALL_PAYLOAD, rate))
-    return [Sample("small", "up", "packet rate", rate, "packets/s")]
+
+    def found(case: str, flow: Callable[[Node, Node, str, float, int, float], iperf.Flow]) -> Sample:
+        rate = highest_rate(lambda rate: flow(a, b, system.address(b), length, SMALL_PAYLOAD, rate))
+        return Sample("small", case, "packet rate", rate, "packets/s")
+
+    return [found("up", iperf.udp), found("up, USO", udpgso.measure)]
 
 
 def round_trips(node: Node, address: str, seconds: float) -> list[float]:
