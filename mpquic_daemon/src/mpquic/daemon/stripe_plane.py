@@ -40,7 +40,7 @@ NO_MORE = 0.1
 """Seconds: a timer that would fire so much too early is set anew; for less, firing once in vain is cheaper."""
 READS = 16
 """Reads in a turn that give more than one datagram."""
-PIECES = 64
+MOST = 64
 """Reads in a turn: without offload each gives one datagram."""
 
 Deliver = Callable[["list[Carried]", float], None]
@@ -155,7 +155,7 @@ class ClientStripe(StripePlane):
         self.sockets: list[UdpSocket] = []
         # Of each pipe one read at most waits for its turn.
         self._free = [bytearray(READ_BYTES) for _ in range(READS + path.pipes)]
-        self._merge = PipeMerge(path.pipes)
+        self._merge = PipeMerge(path.pipes, runs=READS, most=MOST)
         self._again: asyncio.Handle | None = None
         self._ready = select.epoll()
         try:
@@ -180,22 +180,13 @@ class ClientStripe(StripePlane):
 
     def _on_readable(self) -> None:
         self._again = None
-        merge = self._merge
-        merge.due = self.session.receiver.window.highest + 1
-        batch: list[Datagrams] = []
-        buffers: list[bytearray] = []
-        while len(buffers) < READS and len(batch) < PIECES:
-            piece = merge.take()
-            if piece is not None:
-                batch.append((piece.data, piece.segment, None))
-                if isinstance(piece.data, memoryview) and isinstance(piece.data.obj, bytearray):
-                    buffers.append(piece.data.obj)
-            elif not self._read() and not merge.skip():
-                break
-        if batch:
-            self.receive(batch, self._loop.time())
-            self._free += buffers
-        if merge.waiting and self._again is None:
+        turn = self._merge.turn(self.session.receiver.window.highest + 1, self._read)
+        try:
+            if turn:
+                self.receive([(piece.data, piece.segment, None) for piece in turn], self._loop.time())
+        finally:
+            self._free += [piece.buffer for piece in turn if piece.buffer is not None]
+        if self._merge.waiting and not self._ready.closed:
             self._again = self._loop.call_soon(self._on_readable)
 
     def _read(self) -> bool:
@@ -210,7 +201,7 @@ class ClientStripe(StripePlane):
             for data, segment, _ in self.sockets[number].recv_batch((memoryview(buffer),)):
                 found = True
                 cut = pieces(data if len(data) > segment else bytes(data), segment)
-                kept = cut[0].data is data
+                kept = cut[0].buffer is buffer
                 self._merge.add(number, cut)
             if not kept:
                 self._free.append(buffer)

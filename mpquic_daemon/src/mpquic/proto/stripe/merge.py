@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mpquic.proto.stripe.wire import shard_number
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mpquic.proto.stripe.receiver import Datagrams
 
@@ -55,6 +55,12 @@ class Piece(NamedTuple):
     data: bytes | memoryview
     segment: int
 
+    @property
+    def buffer(self) -> bytearray | None:
+        """The buffer that holds `data`, None for a copy."""
+        owner = self.data.obj if isinstance(self.data, memoryview) else None
+        return owner if isinstance(owner, bytearray) else None
+
 
 def pieces(data: bytes | memoryview, segment: int) -> list[Piece]:
     """Cut what one read gave where its numbers do not go on."""
@@ -79,12 +85,17 @@ def pieces(data: bytes | memoryview, segment: int) -> list[Piece]:
 
 
 class PipeMerge:
-    """What has been read of each pipe and has not had its turn. `due` is the number that is expected next."""
+    """What has been read of each pipe and has not had its turn yet.
 
-    def __init__(self, pipes: int) -> None:
+    A turn ends after `runs` pieces of more than one packet, or `most` pieces: what then waits is the next turn's.
+    """
+
+    def __init__(self, pipes: int, *, runs: int = 16, most: int = 64) -> None:
         self._queues: list[deque[Piece]] = [deque() for _ in range(pipes)]
         self._current = self._queues[0]
-        self.due = 0
+        self._runs = runs
+        self._most = most
+        self._due = 0
 
     @property
     def waiting(self) -> bool:
@@ -99,7 +110,24 @@ class PipeMerge:
         """Take the pieces of a read."""
         self._queues[pipe].extend(found)
 
-    def take(self) -> Piece | None:
+    def turn(self, due: int, read: Callable[[], bool]) -> list[Piece]:
+        """Return the pieces of one turn in the order of their numbers; `due` is expected first.
+
+        `read` reads once from each pipe that `lacks`, as far as it has something, and says whether any had.
+        """
+        self._due = due & _LOW32
+        taken: list[Piece] = []
+        runs = 0
+        while runs < self._runs and len(taken) < self._most:
+            piece = self._take()
+            if piece is not None:
+                taken.append(piece)
+                runs += piece.packets > 1
+            elif not read() and not self._skip():
+                break
+        return taken
+
+    def _take(self) -> Piece | None:
         """Return the piece whose turn it is: what is due, late, or no shard; None when no pipe has it."""
         queue = self._current
         if not queue or not self._has_turn(queue[0]):
@@ -112,17 +140,16 @@ class PipeMerge:
         piece = queue.popleft()
         if piece.first is not None:
             end = piece.first + piece.packets
-            if _ahead(end, self.due) > 0:
-                self.due = end & _LOW32
+            if _ahead(end, self._due) > 0:
+                self._due = end & _LOW32
         return piece
 
-    def skip(self) -> bool:
-        """What is due hasn't come: go on with what was sent next; False when nothing waits."""
-        ahead = [_ahead(queue[0].first, self.due) for queue in self._queues if queue and queue[0].first is not None]
-        if not ahead:
-            return self.waiting
-        self.due = self.due + min(ahead) & _LOW32
-        return True
-
     def _has_turn(self, piece: Piece) -> bool:
-        return piece.first is None or _ahead(piece.first, self.due) <= 0
+        return piece.first is None or _ahead(piece.first, self._due) <= 0
+
+    def _skip(self) -> bool:
+        """What is due hasn't come: go on with what was sent next; False when nothing waits."""
+        ahead = [_ahead(queue[0].first, self._due) for queue in self._queues if queue and queue[0].first is not None]
+        if ahead:
+            self._due = self._due + min(ahead) & _LOW32
+        return bool(ahead)
