@@ -41,6 +41,22 @@ def test_datagrams_arrive_as_they_were_sent(host, gso):
     receiver.close()
 
 
+@pytest.mark.parametrize("gso", ["on", "off"])
+def test_single_datagrams_leave_the_buffers_to_runs(gso):
+    receiver = UdpSocket(("127.0.0.1", 0), reads=1)
+    sender = UdpSocket(("127.0.0.1", 0), peer=receiver.local_address, gso=gso)
+    datagrams = [bytes([index]) * (100 + index) for index in range(12)]
+    for datagram in datagrams:
+        sender.send_batch([datagram])
+    assert wait_for(lambda: receiver.counters.rx_datagrams or receiver.recv_batch())
+    batches = []
+    assert wait_for(lambda: batches.append(receiver.recv_batch(singles=3)) or receiver.counters.rx_datagrams == 12)
+    assert {len(batch) for batch in batches} <= {0, 1, 2, 3, 4}
+    assert max(map(len, batches)) == 4
+    sender.close()
+    receiver.close()
+
+
 def test_the_self_test_tells_something_about_this_kernel():
     assert offload.segmentation_works() in (True, None)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mpquic.proto import vnet
 from mpquic.proto.assembler import FrameAssembler
-from mpquic.proto.run import SEGMENT_HEADER, SegmentRun
+from mpquic.proto.run import SEGMENT_HEADER, SegmentRun, joined
 from mpquic.proto.superframe import Coalescer, parse_vnet
 
 from . import packets as make
@@ -98,3 +100,45 @@ def test_runs_keep_their_place_among_the_segments_of_their_connection() -> None:
     writes = [b"".join(write) for write in coalescer.rebuild([*before, between, *after])]
     assert writes == [make.superframe(4, at, bytes(300), 100) for at in (0, 300, 600)]
     assert coalescer.coalesced == 6
+
+
+def cut_run(run: SegmentRun, cuts: list[int]) -> list[SegmentRun]:
+    """The runs that one makes that is cut before these segments."""
+    made = []
+    for first, stop in pairwise([0, *sorted(cuts), run.count]):
+        if first < stop:
+            offset = run.offset + first * run.gso_size
+            made.append(
+                SegmentRun(
+                    run.head, run.layout, run.parts[first:stop], run.skip, run.gso_size, offset,
+                    run.sequence + first, stop - first, run.traffic_class,
+                )
+            )  # fmt: skip
+    return made
+
+
+@given(st.lists(superframes(), min_size=1, max_size=4), st.integers(0, 2**32 - 40), st.data())
+def test_parts_of_superframes_join_again_and_what_came_in_stays_as_it_was(
+    reads: list[bytes], sequence: int, data: st.DataObject
+) -> None:
+    parts: list[SegmentRun] = []
+    for read in reads:
+        run = assembled(run_of(read, sequence).encode())
+        parts += cut_run(run, data.draw(st.lists(st.integers(1, run.count), max_size=4)))
+        sequence += run.count
+    counts = [(part.count, len(part.parts)) for part in parts]
+    found = joined(parts)
+    assert [b"".join(run.write()) for run in found if isinstance(run, SegmentRun)] == reads
+    assert singles([*found]) == singles([*parts])
+    assert [(part.count, len(part.parts)) for part in parts] == counts
+
+
+def test_neither_a_gap_nor_a_frame_between_is_joined() -> None:
+    read = make.superframe(4, 5, bytes(600), 100)
+    parts = cut_run(assembled(run_of(read).encode()), [2, 3])
+    assert joined([parts[0], parts[2]]) == [parts[0], parts[2]]
+    assert joined([parts[1], parts[0]]) == [parts[1], parts[0]]
+    frame = parts[1].frames()[0]
+    assert joined([parts[0], frame, parts[2]]) == [parts[0], frame, parts[2]]
+    other = cut_run(assembled(run_of(make.superframe(4, 5, bytes(600), 100, make.ACK | make.PSH)).encode()), [2])[1]
+    assert joined([parts[0], other]) == [parts[0], other]

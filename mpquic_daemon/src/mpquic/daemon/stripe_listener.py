@@ -12,6 +12,7 @@ from mpquic.net.aead import preferred_suites
 from mpquic.net.udp import SendStatus, UdpSocket
 from mpquic.proto.control import StripeGrant
 from mpquic.proto.stripe.keys import Suite
+from mpquic.proto.stripe.merge import in_sending_order
 from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.table import SessionTable
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.receiver import Datagrams
     from mpquic.proto.stripe.session import Outgoing
     from mpquic.proto.tunnel import TunnelSender
+
+
+SINGLES = 56
+"""Datagrams that are read in a row beside what comes in runs: without offload each read gives one."""
 
 
 class ServerStripe(StripePlane):
@@ -109,11 +114,14 @@ class StripeListener:
     def _on_readable(self) -> None:
         now = self._loop.time()
         batches: dict[ServerStripe, list[Datagrams]] = {}
-        for entry in self.socket.recv_batch():
+        for entry in self.socket.recv_batch(singles=SINGLES):
             found = self.table.find(entry[0])
             if found is not None:
                 batches.setdefault(found[1], []).append(entry)
         for plane, batch in batches.items():
+            if len(batch) > 1:
+                # The network may have changed the order of pipes, and their packets are in one queue here.
+                batch = in_sending_order(batch, plane.session.receiver.window.highest + 1)
             plane.receive(batch, now)
 
     def _transmit(self, datagrams: list[bytes], address: Address) -> SendStatus:

@@ -17,6 +17,7 @@ from mpquic.proto.path import PathState
 from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.config import MIN_DATAGRAM, StripeConfig
 from mpquic.proto.stripe.keys import Suite
+from mpquic.proto.stripe.merge import PipeMerge, pieces
 from mpquic.proto.stripe.path import StripePath
 from mpquic.proto.stripe.session import StripeSession
 
@@ -37,10 +38,10 @@ no finer steps."""
 
 NO_MORE = 0.1
 """Seconds: a timer that would fire so much too early is set anew; for less, firing once in vain is cheaper."""
-READS = 4
-"""Reads of one pipe in a row."""
-ROUNDS = 3
-"""Looks at all pipes before what has come is handed on with gaps."""
+READS = 16
+"""Reads in a turn that give more than one datagram."""
+MOST = 64
+"""Reads in a turn: without offload each gives one datagram."""
 
 Deliver = Callable[["list[Carried]", float], None]
 """Takes frames that came from the peer, and the time."""
@@ -152,7 +153,10 @@ class ClientStripe(StripePlane):
         super().__init__(path.name, session, sender, deliver)
         any_address = "::" if path.family == socket.AF_INET6 else "0.0.0.0"
         self.sockets: list[UdpSocket] = []
-        self._buffers = [memoryview(bytearray(READ_BYTES)) for _ in range(READS * (path.pipes + ROUNDS))]
+        # Of each pipe one read at most waits for its turn.
+        self._free = [bytearray(READ_BYTES) for _ in range(READS + path.pipes)]
+        self._merge = PipeMerge(path.pipes, runs=READS, most=MOST)
+        self._again: asyncio.Handle | None = None
         self._ready = select.epoll()
         try:
             for _ in range(path.pipes):
@@ -175,20 +179,33 @@ class ClientStripe(StripePlane):
         self.run(now)
 
     def _on_readable(self) -> None:
-        batch: list[Datagrams] = []
-        free = 0
-        for _ in range(ROUNDS):
-            for fd, _ in self._ready.poll(0):
-                read = self.sockets[self._pipe_of[fd]].recv_batch(self._buffers[free : free + READS])
-                free += len(read)
-                batch += [(data, segment, None) for data, segment, _ in read]
-            # What two pipes have brought is in the order of the pipes, not in that of the sender. What he sent before
-            # the last of it has arrived too, unless the path itself reorders or loses: look for it once more.
-            batch, whole = self.session.receiver.in_order(batch)
-            if whole or free > len(self._buffers) - READS:
-                break
-        if batch:
-            self.receive(batch, self._loop.time())
+        self._again = None
+        turn = self._merge.turn(self.session.receiver.window.highest + 1, self._read)
+        try:
+            if turn:
+                self.receive([(piece.data, piece.segment, None) for piece in turn], self._loop.time())
+        finally:
+            self._free += [piece.buffer for piece in turn if piece.buffer is not None]
+        if self._merge.waiting and not self._ready.closed:
+            self._again = self._loop.call_soon(self._on_readable)
+
+    def _read(self) -> bool:
+        """Read each pipe once that may have what is due; false when none has anything."""
+        found = False
+        for fd, _ in self._ready.poll(0):
+            number = self._pipe_of[fd]
+            if not self._merge.lacks(number):
+                continue
+            buffer = self._free.pop()
+            kept = False
+            for data, segment, _ in self.sockets[number].recv_batch((memoryview(buffer),)):
+                found = True
+                cut = pieces(data if len(data) > segment else bytes(data), segment)
+                kept = cut[0].buffer is buffer
+                self._merge.add(number, cut)
+            if not kept:
+                self._free.append(buffer)
+        return found
 
     def transmit(self, outgoing: list[Outgoing]) -> None:
         """Send each run on the socket of its pipe."""
@@ -210,6 +227,8 @@ class ClientStripe(StripePlane):
     def close(self) -> None:
         """Stop the clock and close the sockets."""
         super().close()
+        if self._again is not None:
+            self._again.cancel()
         self._loop.remove_reader(self._ready.fileno())
         for number in self._blocked:
             self._loop.remove_writer(self.sockets[number].fileno())

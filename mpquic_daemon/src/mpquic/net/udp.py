@@ -223,12 +223,17 @@ class UdpSocket:
             return self._socket.getsockopt(socket.IPPROTO_IPV6, offload.IPV6_MTU)
         return self._socket.getsockopt(socket.IPPROTO_IP, offload.IP_MTU)
 
-    def recv_batch(self, buffers: Sequence[memoryview] | None = None) -> list[Received]:
-        """Read what waits, at most as often as there are buffers: the given ones, or own, until the next call."""
+    def recv_batch(self, buffers: Sequence[memoryview] | None = None, *, singles: int = 0) -> list[Received]:
+        """Read what waits, at most as often as there are buffers: the given ones, or own, until the next call.
+
+        With `singles`, so many reads more if they give single datagrams: these are copied and leave their buffer free.
+        """
         batch: list[Received] = []
         counters = self.counters
         receive = self._socket.recvmsg_into
-        for buffer in self._buffers if buffers is None else buffers:
+        free = iter(self._buffers if buffers is None else buffers)
+        buffer = next(free, None)
+        while buffer is not None:
             try:
                 size, control, _flags, address = receive([buffer], self._control_bytes)
             except BlockingIOError:
@@ -236,6 +241,7 @@ class UdpSocket:
             except OSError:
                 # An ICMP error or the device's end, told on the next call of whatever kind: not about what waits here.
                 counters.rx_errors += 1
+                buffer = next(free, None)
                 continue
             segment = size
             for level, kind, value in control:
@@ -246,8 +252,13 @@ class UdpSocket:
             counters.rx_calls += 1
             counters.rx_bytes += size
             counters.rx_datagrams += -(-size // segment) if segment else 1
+            if size and singles and size <= segment:
+                singles -= 1
+                batch.append((memoryview(bytes(buffer[:size])), segment, address))
+                continue
             if size:
                 batch.append((buffer[:size], segment, address))
+            buffer = next(free, None)
         return batch
 
     def send_batch(self, datagrams: Sequence[bytes], address: Address | None = None) -> SendStatus:

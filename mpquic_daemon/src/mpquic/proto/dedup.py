@@ -6,6 +6,8 @@ from enum import Enum
 
 from mpquic.proto.frame import expand_sequence
 
+_OCTETS = (b"\0", b"\1")
+
 
 class Arrival(Enum):
     """What the window says of a number."""
@@ -48,7 +50,7 @@ class SequenceWindow:
         if sequence > highest:
             step = sequence - highest
             if step > 1:
-                self._clear(highest + 1, step)
+                self._mark(highest + 1, step, 0)
             seen[sequence & mask] = 1
             self.highest = sequence
             return Arrival.NEW
@@ -69,28 +71,40 @@ class SequenceWindow:
             return Arrival.NEW
         return self.add(expand_sequence(low32, self.highest))
 
-    def add_low_run(self, low32: int, count: int) -> bool:
-        """Enter `count` numbers from the one with these low bits on, if it is due; False, and none entered, if not."""
-        due = self.highest + 1
-        if due & 0xFFFFFFFF != low32:
+    def vacant(self, first: int, count: int) -> bool:
+        """Tell whether all of `count` numbers from `first` on are new."""
+        if first > self.highest:
+            return True
+        # The highest has been seen, so what is new lies on one side of it.
+        if first + count > self.highest or first <= self.highest - self._size:
             return False
-        self.extend(self.highest + count)
+        start = first & self._mask
+        end = start + count
+        if end <= self._size:
+            return self._seen.find(1, start, end) < 0
+        return self._seen.find(1, start) < 0 and self._seen.find(1, 0, end - self._size) < 0
+
+    def add_run(self, first: int, count: int) -> bool:
+        """Enter `count` numbers from `first` on if all of them are new; False, and none entered, if not."""
+        if not self.vacant(first, count):
+            return False
+        highest = self.highest
+        if first > highest:
+            if first > highest + 1:
+                self._mark(highest + 1, first - highest - 1, 0)
+            self.highest = first + count - 1
+        self._mark(first, count, 1)
         return True
+
+    def add_low_run(self, low32: int, count: int) -> bool:
+        """The same as `add_run`, for the number with these low bits."""
+        return self.add_run(expand_sequence(low32, self.highest), count)
 
     def extend(self, highest: int) -> None:
         """Enter all numbers up to `highest`, which is above the highest so far."""
-        first, count, size = self.highest + 1, highest - self.highest, self._size
+        first, count = self.highest + 1, highest - self.highest
         self.highest = highest
-        if count >= size:
-            self._seen[:] = b"\1" * size
-            return
-        start = first & self._mask
-        end = start + count
-        if end <= size:
-            self._seen[start:end] = b"\1" * count
-        else:
-            self._seen[start:] = b"\1" * (size - start)
-            self._seen[: end - size] = b"\1" * (end - size)
+        self._mark(first, count, 1)
 
     def holds(self, first: int, count: int) -> bool:
         """Tell whether all of `count` numbers from `first` on have been entered and are still remembered."""
@@ -103,15 +117,15 @@ class SequenceWindow:
             return self._seen.find(0, start, end) < 0
         return self._seen.find(0, start) < 0 and self._seen.find(0, 0, end - self._size) < 0
 
-    def _clear(self, first: int, count: int) -> None:
-        size = self._size
+    def _mark(self, first: int, count: int, state: int) -> None:
+        size, octet = self._size, _OCTETS[state]
         if count >= size:
-            self._seen[:] = bytes(size)
+            self._seen[:] = octet * size
             return
         start = first & self._mask
         end = start + count
         if end <= size:
-            self._seen[start:end] = bytes(count)
+            self._seen[start:end] = octet * count
         else:
-            self._seen[start:] = bytes(size - start)
-            self._seen[: end - size] = bytes(end - size)
+            self._seen[start:] = octet * (size - start)
+            self._seen[: end - size] = octet * (end - size)

@@ -13,6 +13,8 @@ from mpquic.proto import segment
 from mpquic.proto.frame import FRAME_VERSION, SEGMENT_FLAGS, Frame, FrameFlag
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mpquic.proto.segment import Layout
 
 SEGMENT_HEADER = Struct("!BBHIHH")
@@ -116,6 +118,20 @@ class SegmentRun:
         step = self.gso_size
         return [view[start : start + step] for view in views for start in range(0, len(view), step)]
 
+    def copy(self) -> SegmentRun:
+        """Return the same segments as a run of their own, whose list of parts may grow."""
+        return SegmentRun(
+            self.head,
+            self.layout,
+            [*self.parts],
+            self.skip,
+            self.gso_size,
+            self.offset,
+            self.sequence,
+            self.count,
+            self.traffic_class,
+        )
+
     def write(self) -> list[bytes | memoryview]:
         """Return the TUN write for all of it: virtio header and headers, then payload."""
         plan, size = self.layout, self.payload_size
@@ -123,3 +139,40 @@ class SegmentRun:
         front = segment.virtio_header(plan, segment=self.gso_size, several=size > self.gso_size)
         skip = self.skip
         return [front + head, *[memoryview(part)[skip:] for part in self.parts]]
+
+    def precedes(self, other: SegmentRun) -> bool:
+        """Tell whether both are of one superframe and `other` begins where this one ends."""
+        count = self.count
+        return (
+            self.offset + count * self.gso_size == other.offset
+            and (self.sequence + count - other.sequence) & _LOW32 == 0
+            and self.head == other.head
+            and self.gso_size == other.gso_size
+            and self.skip == other.skip
+            and self.traffic_class == other.traffic_class
+        )
+
+
+def joined(carried: Iterable[Frame | SegmentRun]) -> list[Frame | SegmentRun]:
+    """Return the same, neighbouring runs made one where they are parts of one superframe that follow each other.
+
+    Only for runs that have arrived, which have a part for each segment.
+    """
+    found: list[Frame | SegmentRun] = []
+    last: SegmentRun | None = None
+    own = False
+    for one in carried:
+        if not isinstance(one, SegmentRun):
+            last = None
+        elif last is not None and last.precedes(one):
+            if not own:
+                # What came in isn't changed: somebody may keep it.
+                last = found[-1] = last.copy()
+                own = True
+            last.parts += one.parts
+            last.count += one.count
+            continue
+        else:
+            last, own = one, False
+        found.append(one)
+    return found

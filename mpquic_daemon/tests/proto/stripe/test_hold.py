@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from mpquic.proto.assembler import FrameAssembler
 from mpquic.proto.frame import Frame
 from mpquic.proto.run import SegmentRun
-from mpquic.proto.stripe.hold import FlowHold, hold_time, tcp_span
+from mpquic.proto.stripe.hold import FlowHold, TcpSpan, hold_time, run_span, tcp_span
 
 from .. import packets as make
-from ..superframes import run_of
+from ..superframes import run_of, singles
 
 
 def tcp(connection: int, sequence: int, size: int = 100, flags: int = 0x10, version: int = 4) -> bytes:
@@ -196,6 +196,16 @@ def test_waiting_lasts_some_round_trips() -> None:
     assert hold_time(2, 0.6) == 1.0
 
 
+def assembled(datagrams: list[bytes]) -> SegmentRun:
+    """The one run that these frames make."""
+    assembler = FrameAssembler(pytest.fail)
+    for datagram in datagrams:
+        assembler.add(datagram)
+    [run] = assembler.take()
+    assert isinstance(run, SegmentRun)
+    return run
+
+
 def runs_of_a_connection(count: int, segments: int = 4) -> list[SegmentRun]:
     """Superframes of one connection, as they arrive."""
     size = segments * 100
@@ -237,9 +247,7 @@ def test_runs_behind_a_gap_wait_for_what_is_missing_between_them() -> None:
     assert hold.add([first], 0.0, 0.1) == [first]
     assert hold.add([third], 0.01, 0.1) == []
     assert hold.bytes == sum(len(frame.payload) for frame in third.frames())
-    passed = hold.add([second], 0.02, 0.1)
-    assert sequences(passed) == list(range(4, 12))
-    assert passed == [*second.frames(), *third.frames()]
+    assert hold.add([second], 0.02, 0.1) == [second, third]
     assert (hold.bytes, hold.next_time()) == (0, None)
     assert hold.add(runs_of_a_connection(4)[3:], 0.03, 0.1)[0].sequence == 12
 
@@ -249,9 +257,35 @@ def test_a_gap_inside_a_run_is_filled_by_the_segment_alone() -> None:
     [run] = runs_of_a_connection(1, 6)
     frames = run.frames()
     head, tail = part_of(run, 0, 1), part_of(run, 3, 5)
-    assert sequences(hold.add([head, tail], 0.0, 0.1)) == [0, 1]
-    assert hold.add([frames[2]], 0.05, 0.1) == frames[2:]
+    assert hold.add([head, tail], 0.0, 0.1) == [head]
+    assert hold.add([frames[2]], 0.05, 0.1) == [frames[2], tail]
     assert hold.bytes == 0
+
+
+def test_pieces_of_a_superframe_that_waited_go_on_as_one() -> None:
+    hold = FlowHold()
+    [run, after] = runs_of_a_connection(2, 6)
+    parts = [part_of(run, first, first + 1) for first in (0, 2, 4)]
+    assert hold.add([parts[0]], 0.0, 0.1) == [parts[0]]
+    assert hold.add([parts[2]], 0.01, 0.1) == []
+    assert hold.add([after], 0.01, 0.1) == []
+    [rest, second] = hold.add([parts[1]], 0.02, 0.1)
+    assert singles([rest]) == run.frames()[2:]
+    assert second is after
+    assert [part.count for part in parts] == [2, 2, 2]
+
+
+def test_a_run_that_ends_its_connection_is_as_long_as_its_segments_say() -> None:
+    read = make.superframe(4, 2**32 - 100, bytes(350), 100, make.ACK | make.FIN)
+    run = run_of(read)
+    spans = [tcp_span(frame.payload) for frame in run.frames()]
+    assert None not in spans
+    whole = run_span(run)
+    assert whole is not None
+    assert (whole.connection, whole.sequence, whole.opens) == (*spans[0][:2], False)  # type: ignore[index]
+    assert whole.length == sum(span.length for span in spans if span is not None)
+    part = part_of(assembled(run.encode()), 1, 2)
+    assert run_span(part) == TcpSpan(whole.connection, 0, 200, opens=False)
 
 
 def test_a_run_whose_gap_is_never_filled_goes_on_after_its_time() -> None:
@@ -260,7 +294,7 @@ def test_a_run_whose_gap_is_never_filled_goes_on_after_its_time() -> None:
     hold.add([first], 0.0, 0.1)
     assert hold.add([third], 0.01, 0.1) == []
     assert hold.expire(0.1) == []
-    assert hold.expire(0.111) == third.frames()
+    assert hold.expire(0.111) == [third]
     assert (hold.given_up, hold.bytes) == (4, 0)
 
 
@@ -271,8 +305,8 @@ def test_runs_of_others_and_of_udp_do_not_wait() -> None:
     datagrams = run_of(make.udp_superframe(6, bytes(300), 100), 12)
     hold.add([first, other], 0.0, 0.1)
     third.sequence = 8
-    assert sequences(hold.add([third, datagrams], 0.01, 0.1)) == [12, 13, 14]
-    assert sequences(hold.expire(0.2)) == [8, 9, 10, 11]
+    assert hold.add([third, datagrams], 0.01, 0.1) == [datagrams]
+    assert hold.expire(0.2) == [third]
 
 
 @settings(deadline=None)
@@ -298,6 +332,5 @@ def test_every_segment_of_runs_passes_once_and_in_order_when_repaired(seed: int,
     passed: list[Frame | SegmentRun] = []
     for at, carried in sorted(arrivals, key=lambda one: one[0]):
         passed += hold.add([carried], at, 0.2)
-    got = [one for some in passed for one in (some.frames() if isinstance(some, SegmentRun) else [some])]
-    assert sequences(got) == list(range(12 * segments))
+    assert sequences(singles(passed)) == list(range(12 * segments))
     assert (hold.bytes, hold.given_up) == (0, 0)

@@ -3,7 +3,7 @@
 Only what follows a gap of its own connection waits. A gap in tunnel sequence numbers says that the path lost something;
 a gap in TCP sequence numbers says whose it was (what was dropped before it was numbered leaves no gap of the first
 kind, and nobody waits for it). Everything that isn't TCP passes at once. While nothing is missing, no packet is looked
-into.
+into. A run of segments waits and goes on as one, and its neighbours of the same superframe join it again.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpquic.proto.frame import Frame, FrameFlag, TrafficClass, expand_sequence
-from mpquic.proto.run import SegmentRun
+from mpquic.proto import ip
+from mpquic.proto.frame import FrameFlag, TrafficClass, expand_sequence
+from mpquic.proto.run import SegmentRun, joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
 _CRITICAL = int(TrafficClass.CRITICAL)
-_TCP = 6
+_FIN = 0x01
 _SYN = 0x02
 _SYN_FIN = 0x03
 _MAX_FLOWS = 1024
@@ -51,12 +52,12 @@ def tcp_span(packet: bytes | memoryview) -> TcpSpan | None:
         return None
     if packet[0] >> 4 == 4:
         start = (packet[0] & 15) * 4
-        if packet[9] != _TCP or packet[6] & 0x3F or packet[7] or start < 20:
+        if packet[9] != ip.TCP or packet[6] & 0x3F or packet[7] or start < 20:
             return None
         end, addresses = packet[2] << 8 | packet[3], bytes(packet[12:20])
     else:
         start = 40
-        if packet[0] >> 4 != 6 or packet[6] != _TCP:
+        if packet[0] >> 4 != 6 or packet[6] != ip.TCP:
             return None
         end, addresses = 40 + (packet[4] << 8 | packet[5]), bytes(packet[8:40])
     if len(packet) < max(start + 20, end):
@@ -65,6 +66,37 @@ def tcp_span(packet: bytes | memoryview) -> TcpSpan | None:
     length = end - start - (packet[start + 12] >> 4) * 4 + (flags & _SYN_FIN).bit_count()
     sequence = int.from_bytes(packet[start + 4 : start + 8], "big")
     return TcpSpan(addresses + bytes(packet[start : start + 4]), sequence, max(0, length), bool(flags & _SYN))
+
+
+def run_span(run: SegmentRun) -> TcpSpan | None:
+    """Look into a run, which is one long segment here; None if it isn't TCP."""
+    plan, head = run.layout, run.head
+    if plan.protocol != ip.TCP:
+        return None
+    start, size = plan.transport, run.payload_size
+    ends = head[start + 13] & _FIN and run.offset + size == plan.payload
+    sequence = int.from_bytes(head[start + 4 : start + 8], "big") + run.offset
+    # Its headers are plain ones: the ports follow the addresses.
+    connection = head[12 if plan.version == 4 else 8 : start + 4]
+    return TcpSpan(connection, sequence & 0xFFFFFFFF, size + bool(ends), False)
+
+
+def _span(carried: Carried) -> TcpSpan | None:
+    if isinstance(carried, SegmentRun):
+        return run_span(carried)
+    return None if carried.flags & _FRAGMENT else tcp_span(carried.payload)
+
+
+def _count(carried: Carried) -> int:
+    """Return how many tunnel sequence numbers it has."""
+    return carried.count if isinstance(carried, SegmentRun) else 1
+
+
+def _octets(carried: Carried) -> int:
+    """Return the octets of its IP packets."""
+    if isinstance(carried, SegmentRun):
+        return carried.payload_size + carried.count * carried.layout.header
+    return len(carried.payload)
 
 
 def _ahead(sequence: int, expected: int) -> int:
@@ -93,7 +125,7 @@ class _Flow:
         self.expected = expected
         """None for one that was first seen behind a gap: perhaps the gap is its own, so that numbers tell the order."""
         self.known = known
-        self.held: list[tuple[int, int, TcpSpan, Frame]] = []
+        self.held: list[tuple[int, int, TcpSpan, Carried]] = []
 
 
 class FlowHold:
@@ -132,10 +164,10 @@ class FlowHold:
                 # The first of a session, wherever it begins.
                 self._highest = frames[0].sequence - 1
         passing: list[Carried] = []
-        for frame in _singles(frames):
-            self._take(frame, expand_sequence(frame.sequence, self._highest), now, wait, passing)
+        for carried in frames:
+            self._take(carried, now, wait, passing)
         self._release(passing)
-        return passing
+        return joined(passing)
 
     def expire(self, now: float) -> list[Carried]:
         """Give up what has been missing for too long; return what waited for it."""
@@ -144,31 +176,33 @@ class FlowHold:
         if gone:
             self._give_up(gone)
             self._release(passing)
-        return passing
+        return joined(passing)
 
-    def _take(self, frame: Frame, number: int, now: float, wait: float, passing: list[Carried]) -> None:
-        if number > self._highest:
+    def _take(self, carried: Carried, now: float, wait: float, passing: list[Carried]) -> None:
+        number = expand_sequence(carried.sequence & 0xFFFFFFFF, self._highest)
+        last = number + _count(carried) - 1
+        if last > self._highest:
             if number > self._highest + 1:
                 self._open_gap(number, now, wait)
-            self._highest = number
-        else:
-            place = bisect_left(self._missing, number)
-            if place < len(self._missing) and self._missing[place] == number:
-                del self._missing[place], self._deadlines[place]
-        span = None if frame.flags & _FRAGMENT else tcp_span(frame.payload)
+            self._highest = last
+        missing = self._missing
+        if missing and number <= missing[-1]:
+            start, stop = bisect_left(missing, number), bisect_right(missing, last)
+            del missing[start:stop], self._deadlines[start:stop]
+        span = _span(carried)
         if span is None or not span.length:
-            passing.append(frame)
+            passing.append(carried)
             return
         flow = self._flow(span, number)
         if _fills(span, flow.expected) or not (flow.held or self._lost_between(flow.known, number)):
-            self._pass(flow, frame, number, span, passing)
+            self._pass(flow, carried, number, span, passing)
             self._drain(flow, passing)
             return
         self._order += 1
-        heappush(flow.held, (number, self._order, span, frame))
+        heappush(flow.held, (number, self._order, span, carried))
         self._holding[span.connection] = flow
-        self.held += 1
-        self.bytes += len(frame.payload)
+        self.held += _count(carried)
+        self.bytes += _octets(carried)
         while self.bytes > self._max_bytes and self._missing:
             self._give_up(1)
             self._release(passing)
@@ -183,8 +217,8 @@ class FlowHold:
             self._flows[span.connection] = flow
         return flow
 
-    def _pass(self, flow: _Flow, frame: Frame, number: int, span: TcpSpan, passing: list[Carried]) -> None:
-        passing.append(frame)
+    def _pass(self, flow: _Flow, carried: Carried, number: int, span: TcpSpan, passing: list[Carried]) -> None:
+        passing.append(carried)
         end = span.sequence + span.length & 0xFFFFFFFF
         if flow.expected is None or _ahead(end, flow.expected) > 0:
             # Nothing of this connection is missing up to here, or nobody waits for it any more.
@@ -192,17 +226,17 @@ class FlowHold:
         # One that the connection itself has sent again comes long after its neighbours, and tells nothing of those that
         # are missing between: what is held for them waits on.
         if not flow.held or number < flow.held[0][0]:
-            flow.known = max(flow.known, number)
+            flow.known = max(flow.known, number + _count(carried) - 1)
 
     def _drain(self, flow: _Flow, passing: list[Carried]) -> None:
         held = flow.held
         while held:
-            number, _, span, frame = held[0]
+            number, _, span, carried = held[0]
             if self._lost_between(flow.known, number) and not _fills(span, flow.expected):
                 return
             heappop(held)
-            self.bytes -= len(frame.payload)
-            self._pass(flow, frame, number, span, passing)
+            self.bytes -= _octets(carried)
+            self._pass(flow, carried, number, span, passing)
 
     def _lost_between(self, low: int, high: int) -> bool:
         missing = self._missing
@@ -222,15 +256,17 @@ class FlowHold:
 
     def _learn(self) -> None:
         """Look into what has passed of late, so that it is known whose gap a gap is."""
-        for first, frames in self._recent:
-            for number, frame in enumerate(_singles(frames), first):
-                span = None if frame.flags & _FRAGMENT else tcp_span(frame.payload)
+        for number, batch in self._recent:
+            for carried in batch:
+                last = number + _count(carried) - 1
+                span = _span(carried)
                 if span is not None and span.length:
                     flow = self._flow(span, number)
                     end = span.sequence + span.length & 0xFFFFFFFF
                     if flow.expected is None or _ahead(end, flow.expected) > 0:
                         flow.expected = end
-                    flow.known = number
+                    flow.known = last
+                number = last + 1
         self._recent.clear()
 
     def _give_up(self, count: int) -> None:
@@ -249,16 +285,5 @@ def _contiguous(frames: Sequence[Carried], due: int) -> int:
     for frame in frames:
         if frame.sequence != due & 0xFFFFFFFF:
             return 0
-        due += frame.count if isinstance(frame, SegmentRun) else 1
+        due += _count(frame)
     return due
-
-
-def _singles(frames: Sequence[Carried]) -> list[Frame]:
-    """Return frames one by one, with the low 32 bits of their numbers."""
-    singles: list[Frame] = []
-    for frame in frames:
-        if isinstance(frame, SegmentRun):
-            singles += frame.frames()
-        else:
-            singles.append(frame)
-    return singles

@@ -28,8 +28,6 @@ from mpquic.proto.stripe.wire import (
     VERSION,
     PacketType,
     check_shape,
-    is_control,
-    number_of,
 )
 
 if TYPE_CHECKING:
@@ -97,115 +95,138 @@ class StripeReceiver:
     def receive(self, batch: Iterable[Datagrams], now: float) -> tuple[list[Carried], list[ControlPacket]]:
         """Take what some reads gave, in the order of the packet numbers as far as that is known."""
         control: list[ControlPacket] = []
-        window, add, follow = self.window, self._assembler.add, self.decoder.follow
-        shards_before, highest_before = self.shards, window.highest
+        shards_before, highest_before = self.shards, self.window.highest
         self._lowest = highest_before + 1
-        current = self._opener.current
         for data, segment, address in batch:
             view = memoryview(data)
-            start, end = 0, len(view)
+            size = len(view)
+            start = 0
             if segment <= 0:
-                segment = end
-            due = first_due = window.highest + 1
-            common = kind = -1
-            pipe, iv, decrypt = 0, current.iv, current.aead.decrypt
-            if end >= 2 * segment and segment >= _SHORTEST:
-                count = self._take_run(view, segment, address)
-                start = count * segment
-                due = first_due = window.highest + 1
-            while start < end:
-                stop = start + segment
-                if stop > end:
-                    stop = end
-                size = stop - start - HEADER_SIZE
-                if size < TAG_SIZE:
-                    self.refuse("truncated")
-                    break
-                head, low, place = _unpack_header(view, start)
-                if head != common:
-                    if due > first_due:
-                        self._arrived(due - 1, due - first_due, pipe, address)
-                        first_due = due
-                    common = head
-                    kind, pipe, key = self._known.get(head, _UNKNOWN)
-                    if key is self._opener.current:
-                        iv, decrypt = key.iv, key.aead.decrypt
+                segment = size
+            if size >= 2 * segment and segment >= _SHORTEST:
+                start = self._take_run(view, segment, address) * segment
+            if start < size:
+                self._take_each(view[start:], segment, address, now, control)
+        fresh = self.shards - shards_before
+        if fresh:
+            self.reporter.on_shards(fresh, self._lowest, highest_rose=self.window.highest > highest_before, now=now)
+        return self._assembler.take(), control
+
+    def _take_each(
+        self, view: memoryview, segment: int, address: Address | None, now: float, control: list[ControlPacket]
+    ) -> None:
+        """Take the datagrams of a read one by one; those of control types go to `control`."""
+        window, add, follow = self.window, self._assembler.add, self.decoder.follow
+        current = self._opener.current
+        start, end = 0, len(view)
+        due = first_due = window.highest + 1
+        common = kind = -1
+        pipe, iv, decrypt = 0, current.iv, current.aead.decrypt
+        while start < end:
+            stop = start + segment
+            if stop > end:
+                stop = end
+            size = stop - start - HEADER_SIZE
+            if size < TAG_SIZE:
+                self.refuse("truncated")
+                break
+            head, low, place = _unpack_header(view, start)
+            if head != common:
+                if due > first_due:
+                    self._arrived(first_due, due - first_due, pipe, address)
+                    first_due = due
+                common = head
+                kind, pipe, key = self._known.get(head, _UNKNOWN)
+                if key is self._opener.current:
+                    iv, decrypt = key.iv, key.aead.decrypt
+                else:
+                    kind = -1
+            if low == due & _LOW32 and place & _LENGTH_MASK == size and kind >= 0:
+                # The usual packet: the shard that is due, of a type, pipe and epoch that have been seen.
+                header = view[start : start + HEADER_SIZE]
+                start += HEADER_SIZE
+                index, data_shards = place >> 24, place >> 16 & 0xFF
+                if data_shards and check_shape(kind, index, data_shards) is not None:
+                    self.refuse("shard")
+                    start = stop
+                    continue
+                try:
+                    body = decrypt((iv ^ due).to_bytes(12, "big"), view[start:stop], header)
+                except InvalidTag:
+                    self.refuse("forged")
+                else:
+                    due += 1
+                    if not data_shards:
+                        add(body)
+                    elif kind == _DATA:
+                        add(body)
+                        if not follow(due - 1 - index, index, data_shards, body):
+                            self._repaired(due - 1 - index, self.decoder.add_data(due - 1 - index, index, body, now)[1])
                     else:
-                        kind = -1
-                if low == due & _LOW32 and place & _LENGTH_MASK == size and kind >= 0:
-                    # The usual packet: the shard that is due, of a type, pipe and epoch that have been seen.
-                    header = view[start : start + HEADER_SIZE]
-                    start += HEADER_SIZE
-                    index, data_shards = place >> 24, place >> 16 & 0xFF
-                    if data_shards and check_shape(kind, index, data_shards) is not None:
-                        self.refuse("shard")
-                        start = stop
-                        continue
+                        self._arrived(first_due, due - first_due, pipe, address)
+                        first_due = due
+                        self._grouped(kind, due - 1, index, data_shards, body, now)
+                start = stop
+                continue
+            if due > first_due:
+                self._arrived(first_due, due - first_due, pipe, address)
+            if kind == _DATA and place == size:
+                number = window.expand(low)
+                if window.check(number) is _NEW:
+                    # Nearly as usual: it has overtaken another, or was overtaken.
+                    nonce = (iv ^ number).to_bytes(12, "big")
+                    header, sealed = view[start : start + HEADER_SIZE], view[start + HEADER_SIZE : stop]
+                    start = stop
                     try:
-                        body = decrypt((iv ^ due).to_bytes(12, "big"), view[start:stop], header)
+                        body = decrypt(nonce, sealed, header)
                     except InvalidTag:
                         self.refuse("forged")
                     else:
-                        due += 1
-                        if not data_shards:
-                            add(body)
-                        elif kind == _DATA:
-                            add(body)
-                            if not follow(due - 1 - index, index, data_shards, body):
-                                self._repaired(
-                                    due - 1 - index, self.decoder.add_data(due - 1 - index, index, body, now)[1]
-                                )
-                        else:
-                            self._arrived(due - 1, due - first_due, pipe, address)
-                            first_due = due
-                            self._grouped(kind, due - 1, index, data_shards, body, now)
-                    start = stop
+                        self._arrived(number, 1, pipe, address)
+                        add(body)
+                    due = first_due = window.highest + 1
                     continue
-                if due > first_due:
-                    self._arrived(due - 1, due - first_due, pipe, address)
-                opened = self._open(view[start:stop], head, low, place, address, now)
-                start = stop
-                due = first_due = window.highest + 1
-                common = -1
-                if opened is None:
-                    continue
-                kind, number, pipe, key, body = opened
-                if kind & CONTROL_BIT:
-                    control.append(ControlPacket(kind, number, pipe, body))
-                    continue
-                if kind != _REPAIR:
-                    self._known[head] = (kind, pipe, key)
-                if kind == _DATA and place <= _LENGTH_MASK:
-                    add(body)
-                else:
-                    self._grouped(kind, number, place >> 24, place >> 16 & 0xFF, body, now)
-            if due > first_due:
-                self._arrived(due - 1, due - first_due, pipe, address)
-        fresh = self.shards - shards_before
-        if fresh:
-            self.reporter.on_shards(fresh, self._lowest, highest_rose=window.highest > highest_before, now=now)
-        return self._assembler.take(), control
+            opened = self._open(view[start:stop], head, low, place, address, now)
+            start = stop
+            due = first_due = window.highest + 1
+            common = -1
+            if opened is None:
+                continue
+            kind, number, pipe, key, body = opened
+            if kind & CONTROL_BIT:
+                control.append(ControlPacket(kind, number, pipe, body))
+                continue
+            if kind != _REPAIR:
+                self._known[head] = (kind, pipe, key)
+            if kind == _DATA and place <= _LENGTH_MASK:
+                add(body)
+            else:
+                self._grouped(kind, number, place >> 24, place >> 16 & 0xFF, body, now)
+        if due > first_due:
+            self._arrived(first_due, due - first_due, pipe, address)
 
     def _take_run(self, view: memoryview, segment: int, address: Address | None) -> int:
         """Take the datagrams of a read all at once if they are what they mostly are; return how many, or 0.
 
-        That is: DATA shards of one size, the numbers that are due, outside of groups, pipe and epoch known. All headers
-        are compared in a few steps, column by column.
+        That is: DATA shards of one size, new numbers one after the other, outside of groups, pipe and epoch known. All
+        headers are compared in a few steps, column by column.
         """
         count = len(view) // segment
         heads, lows, places = zip(*_columns(segment).iter_unpack(view[: count * segment]), strict=True)
-        head, due = heads[0], self.window.highest + 1
+        head, low = heads[0], lows[0]
+        first = self.window.expand(low)
         kind, pipe, key = self._known.get(head, _UNKNOWN)
         if (
             kind != _DATA
             or key is not self._opener.current
             or heads.count(head) != count
             or places.count(segment - HEADER_SIZE) != count
-            or lows != tuple(range(due & _LOW32, (due & _LOW32) + count))
+            or lows != tuple(range(low, low + count))
+            or not self.window.vacant(first, count)
         ):
             return 0
         decrypt, iv = key.aead.decrypt, key.iv
-        nonces = [(iv ^ number).to_bytes(12, "big") for number in range(due, due + count)]
+        nonces = [(iv ^ number).to_bytes(12, "big") for number in range(first, first + count)]
         try:
             bodies = [
                 decrypt(nonce, view[start + HEADER_SIZE : start + segment], view[start : start + HEADER_SIZE])
@@ -213,31 +234,16 @@ class StripeReceiver:
             ]
         except InvalidTag:
             return 0  # One by one it will show which.
-        self._arrived(due + count - 1, count, pipe, address)
+        self._arrived(first, count, pipe, address)
         self._assembler.add_all(bodies)
         return count
 
-    def in_order(self, batch: list[Datagrams]) -> tuple[list[Datagrams], bool]:
-        """Return reads of several sockets in the order in which the peer sent them, and whether nothing is missing.
-
-        Both as far as headers tell that nobody has authenticated yet; packets of control types don't count.
-        """
-        due = self.window.highest + 1
-        if len(batch) > 1:
-            batch = sorted(batch, key=lambda read: (number_of(read[0]) - due) & _LOW32)
-        for data, segment, _ in batch:
-            if is_control(data):
-                continue
-            if (number_of(data) - due) & _LOW32:
-                return batch, False
-            due += -(-len(data) // segment)
-        return batch, True
-
-    def _arrived(self, highest: int, count: int, pipe: int, address: Address | None) -> None:
-        """Shards with the numbers up to `highest` have come in order."""
-        self.window.extend(highest)
+    def _arrived(self, first: int, count: int, pipe: int, address: Address | None) -> None:
+        """Shards have come whose numbers follow each other, the first of them `first`."""
+        self.window.add_run(first, count)
         self.shards += count
-        self._pipes.on_packet(pipe, highest, address)
+        self._lowest = min(self._lowest, first)
+        self._pipes.on_packet(pipe, first + count - 1, address)
 
     def _open(
         self, packet: memoryview, head: int, low: int, place: int, address: Address | None, now: float

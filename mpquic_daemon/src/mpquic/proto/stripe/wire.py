@@ -131,14 +131,14 @@ def decode_header(datagram: bytes | bytearray | memoryview) -> Header:
     return Header(kind, session, number, version_pipe & 15, epoch_type >> EPOCH_SHIFT, index, data_shards, length)
 
 
-def number_of(datagram: bytes | bytearray | memoryview) -> int:
-    """Return the low 32 bits of the packet number that a datagram claims, 0 for one that is too short."""
-    return int.from_bytes(datagram[8:12], "big") if len(datagram) >= OVERHEAD else 0
+def shard_number(datagram: bytes | bytearray | memoryview) -> int | None:
+    """Return the low 32 bits of the number that a datagram claims in the space of shards.
 
-
-def is_control(datagram: bytes | bytearray | memoryview) -> bool:
-    """Tell whether a datagram claims a type with the control number space."""
-    return len(datagram) >= OVERHEAD and bool(datagram[3] & CONTROL_BIT)
+    None when it claims a control type or is too short: for those who look at the order before anything is opened.
+    """
+    if len(datagram) < OVERHEAD or datagram[3] & CONTROL_BIT:
+        return None
+    return int.from_bytes(datagram[8:12], "big")
 
 
 def session_of(datagram: bytes | bytearray | memoryview) -> int | None:
