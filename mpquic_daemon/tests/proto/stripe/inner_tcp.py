@@ -1,15 +1,17 @@
 """A TCP connection inside a striped session, as a Linux host drives it: CUBIC, HyStart, SACK, RACK, retransmission timer.
 
-It is a model for the virtual clock of `duplex`: windows in segments, times in seconds. What the kernel does for the
-sake of other situations (pacing, undo by DSACK, F-RTO, proportional rate reduction) is left out or made simple.
+It is a model for the virtual clock of `duplex`: windows in segments, times in seconds. What the kernel does besides
+(delayed acknowledgements, undo by DSACK, F-RTO, tail loss probes) is left out.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from struct import Struct
 from typing import TYPE_CHECKING
 
+from mpquic.proto.frame import TrafficClass
 from mpquic.proto.path import PathState
 from mpquic.proto.scheduler import FailoverScheduler
 from mpquic.proto.stripe.path import StripePath
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     from .duplex import Duplex
 
+_STAMP = Struct("!d")
+_CLASS = int(TrafficClass.DEFAULT)
 MSS = 1348
 HEADERS = 52
 INITIAL_WINDOW = 10
@@ -56,6 +60,11 @@ class Cubic:
         self._round_at = self._last_ack = 0.0
         self._round_delay = float("inf")
         self._samples = 0
+
+    @property
+    def delay_min(self) -> float:
+        """Least round trip seen."""
+        return self._delay_min
 
     def on_ack(self, segments: int, rtt: float, now: float, *, acked: int, sent: int, limited: bool) -> None:
         self._delay_min = min(self._delay_min, rtt)
@@ -122,7 +131,6 @@ class Cubic:
 @dataclass
 class _Sent:
     at: float
-    first_at: float
     lost: bool = False
     again: bool = False
     sacked: bool = False
@@ -150,11 +158,10 @@ class InnerTcp:
 
     def __post_init__(self) -> None:
         duplex = self.duplex
-        self.up, self.down = (self._tunnel(host.session) for host in (duplex.client, duplex.server))
-        self.queue = self.up[0].queues[1]
+        self._up, self._down = (self._tunnel(host.session) for host in (duplex.client, duplex.server))
+        self.queue = self._up.queues[_CLASS]
         self._flight: dict[int, _Sent] = {}
         self._next = self._una = self._recover = 0
-        self._loss_at = -1.0
         self._in_recovery = self._timed_out = False
         self._before = (0.0, 0.0)
         self._again_at = -1.0
@@ -164,53 +171,75 @@ class InnerTcp:
         self._rttvar = 0.0
         self._backoff = 1
         self._armed = 0.0
-        self._stamps: dict[int, float] = {}
-        self._holes: set[int] = set()
+        self._beyond: set[int] = set()
+        """Received beyond a gap."""
+        self._echo = duplex.now
         self._acks: dict[int, _Ack] = {}
         self._ack_number = 0
         self._newest_sacked_at = -1.0
 
     @staticmethod
-    def _tunnel(session: StripeSession) -> tuple[TunnelSender, StripePath]:
+    def _tunnel(session: StripeSession) -> TunnelSender:
         path = StripePath("wan", session)
         path.state = PathState.UP
         scheduler = FailoverScheduler()
         scheduler.add(path)
-        return TunnelSender(scheduler), path
+        return TunnelSender(scheduler)
 
-    # What the duplex calls.
+    def run(self, seconds: float) -> None:
+        """Advance the duplex's clock, from event to event."""
+        duplex = self.duplex
+        end = duplex.now + seconds
+        ends = ((duplex.client, self._up, self.at_client), (duplex.server, self._down, self.at_server))
+        while duplex.now < end:
+            times = [duplex.up.next_arrival, duplex.down.next_arrival, end]
+            if self._flight:
+                times.append(self._armed + self._rto)
+            for host, tunnel, _ in ends:
+                times.append(host.session.next_time(duplex.now) or end)
+                if tunnel.waiting:
+                    times.append(host.session.send_time(duplex.now) or end)
+            duplex.now = now = max(min(times), duplex.now + 0.0005)
+            for host, _, take in ends:
+                frames: list[Carried] = []
+                for pipe, datagram in host.incoming.receive(now):
+                    address = None if host.session.client else ("192.0.2.1", 40000 + pipe)
+                    frames += host.session.receive([(datagram, len(datagram), address)], now)
+                frames += host.session.poll(now)
+                if frames:
+                    take(frames, now)
+            self.push(now)
+            for host, _, _ in ends:
+                host.transmit(now)
+
+    def goodput(self, seconds: float) -> float:
+        """Bytes per second that arrive in order in so many seconds from now on."""
+        before = self.delivered
+        self.run(seconds)
+        return (self.delivered - before) * MSS / seconds
 
     def push(self, now: float) -> None:
         """Send what the window allows; let the tunnels send what the path takes."""
         self._timer(now)
         self._send(now)
-        self.up[0].flush(now)
-        self.down[0].flush(now)
+        self._up.flush(now)
+        self._down.flush(now)
 
     def at_server(self, frames: Sequence[Carried], now: float) -> None:
-        """Segments have come out of the tunnel."""
-        got: list[int] = []
-        echo = None
+        """Segments have come out of the tunnel: one acknowledgement answers those that came together."""
         for frame in frames:
             number = int.from_bytes(frame.payload[24:28], "big") // MSS
-            if number >= self.delivered and number not in self._holes:
-                if echo is None and number == self.delivered:
-                    echo = float.fromhex(bytes(frame.payload[HEADERS : HEADERS + 40]).rstrip(b"\0").decode())
-                self._holes.add(number)
-                got.append(number)
-        before = self.delivered
-        while self.delivered in self._holes:
-            self._holes.discard(self.delivered)
-            self.delivered += 1
-        if echo is not None:
-            self._last_echo = echo
-        if not frames:
-            return
-        del before
+            if number < self.delivered:
+                continue
+            if number == self.delivered:
+                self._echo = _STAMP.unpack_from(frame.payload, HEADERS)[0]
+            self._beyond.add(number)
+            while self.delivered in self._beyond:
+                self._beyond.discard(self.delivered)
+                self.delivered += 1
         self._ack_number += 1
-        self._acks[self._ack_number] = _Ack(self.delivered, tuple(self._holes), getattr(self, "_last_echo", now))
-        packet = Packet(_packet(self._ack_number, 0, back=True))
-        self.down[0].queues[1].push(packet, now)
+        self._acks[self._ack_number] = _Ack(self.delivered, tuple(self._beyond), self._echo)
+        self._down.queues[_CLASS].push(Packet(_packet(self._ack_number, 0, back=True)), now)
 
     def at_client(self, frames: Sequence[Carried], now: float) -> None:
         """Acknowledgements have come out of the tunnel."""
@@ -218,11 +247,6 @@ class InnerTcp:
             ack = self._acks.pop(int.from_bytes(frame.payload[24:28], "big"), None)
             if ack is not None:
                 self._on_ack(ack, now)
-
-    def next_time(self) -> float | None:
-        return self._armed + self._rto if self._flight else None
-
-    # The sender.
 
     @property
     def _rto(self) -> float:
@@ -283,7 +307,7 @@ class InnerTcp:
         """RACK: what left a quarter of the least round trip before something that has arrived is lost."""
         if not any(sent.sacked for sent in self._flight.values()):
             return
-        horizon = self._newest_sacked_at - 0.25 * self.cubic._delay_min
+        horizon = self._newest_sacked_at - 0.25 * self.cubic.delay_min
         for sent in self._flight.values():
             if not sent.sacked and (not sent.lost or sent.again) and sent.at < horizon:
                 sent.lost, sent.again = True, False
@@ -345,14 +369,13 @@ class InnerTcp:
         while room > 0 and len(self._flight) < SEND_BUFFER:
             if not self._flight:
                 self._armed = now
-            self._flight[self._next] = _Sent(now, now)
+            self._flight[self._next] = _Sent(now)
             self._emit(self._next, now)
             self._next += 1
             room -= 1
 
     def _emit(self, number: int, now: float) -> None:
         payload = bytearray(_packet(number * MSS, MSS))
-        stamp = now.hex().encode()
-        payload[HEADERS : HEADERS + len(stamp)] = stamp
+        _STAMP.pack_into(payload, HEADERS, now)
         self._reduced_out += 1
         self.queue.push(Packet(bytes(payload)), now)
