@@ -1,4 +1,4 @@
-"""A TCP connection inside a striped session, as a Linux host drives it: CUBIC, HyStart, SACK, RACK, retransmission timer.
+"""A TCP connection inside a striped session, as a Linux host drives it: CUBIC, HyStart, SACK, RACK, Eifel, timeouts.
 
 It is a model for the virtual clock of `duplex`: windows in segments, times in seconds. What the kernel does besides
 (delayed acknowledgements, undo by DSACK, F-RTO, tail loss probes) is left out.
@@ -147,7 +147,7 @@ class _Ack:
 
 @dataclass
 class InnerTcp:
-    """Both ends of a connection from the duplex's client to its server, with the tunnel's queue in front of the path."""
+    """Both ends of a connection from the duplex's client to its server, and the tunnel's queue in front of the path."""
 
     duplex: Duplex
     cubic: Cubic = field(default_factory=Cubic)
@@ -288,7 +288,7 @@ class InnerTcp:
             self.cubic.undo(*self._before)
         elif self._in_recovery and self._una >= self._recover:
             self._leave_recovery()
-        self._detect(now)
+        self._detect()
         self._reduced_delivered += fresh
         if advanced and newest is not None and (not self._in_recovery or self._timed_out):
             limited = window_used >= self.cubic.window - BURST or (
@@ -303,7 +303,7 @@ class InnerTcp:
             self._rttvar += (abs(rtt - self._srtt) - self._rttvar) / 4
             self._srtt += (rtt - self._srtt) / 8
 
-    def _detect(self, now: float) -> None:
+    def _detect(self) -> None:
         """RACK: what left a quarter of the least round trip before something that has arrived is lost."""
         if not any(sent.sacked for sent in self._flight.values()):
             return

@@ -39,7 +39,7 @@ PARITY_RESERVE = 1 << 15
 """Bytes of the overhead budget that parity leaves: a copy is sent for what is known to be lost, parity on suspicion."""
 TAIL_RESERVE = 1 << 17
 """Bytes that the parity leaves that is no more than a precaution."""
-INSURANCE_RESERVE = 1 << 17
+INSURANCE_RESERVE = 1 << 16
 """Bytes that copies for bad luck leave."""
 
 
@@ -150,7 +150,7 @@ class StripeSender:
             return False
         if self.pacer.available(now) >= self.pacer.burst:
             self._mark_app_limited()
-        self.recovery.arq.insure = self.overhead.credit > INSURANCE_RESERVE
+        self.recovery.arq.insure = self.overhead.credit >= INSURANCE_RESERVE
         self.recovery.on_report(report, now)
         self.pacer.set_rate(self.controller.pacing_rate, now)
         self._send_repairs(now)
@@ -162,7 +162,7 @@ class StripeSender:
         self._sealer.rekey_if_due(now)
         if self._group is not None and now >= self._group.deadline:
             self._close_group(now, tail=True)
-        recovery.arq.insure = self.overhead.credit > INSURANCE_RESERVE
+        recovery.arq.insure = self.overhead.credit >= INSURANCE_RESERVE
         recovery.detect(now)
         if recovery.inflight.bytes and now >= recovery.timeout_at:
             probe = recovery.on_timeout(now)
