@@ -95,6 +95,28 @@ def test_what_the_decoder_should_have_repaired_is_sent_when_it_did_not() -> None
     assert numbers(arq.take(10_000, 1000, 0.111)) == [1]
 
 
+def test_what_the_decoder_repairs_as_soon_as_copies_arrive_that_are_on_their_way_is_not_sent() -> None:
+    arq, group = Retransmitter(), SentGroup(2)
+    for number in range(3):
+        group.lost += 1
+        arq.on_lost(lost(number, group=group), 0.06, RTT)
+    [copy] = arq.take(10_000, 1000, 0.065)
+    assert arq.take(10_000, 1000, 0.065 + 1.2 * RTT) == []
+    arq.on_copy_lost(copy, 0.065 + 1.2 * RTT, RTT)
+    assert numbers(arq.take(10_000, 1000, 0.065 + 1.2 * RTT)) == [2]
+    # Nothing was heard of either the copy or the group for longer than that takes.
+    assert sorted(numbers(arq.take(10_000, 1000, 0.3))) == [0, 1]
+
+
+def test_without_room_nothing_is_sent_for_bad_luck() -> None:
+    arq, group = Retransmitter(), SentGroup(2)
+    arq.loss, arq.insure = 0.3, False
+    for number in range(3):
+        group.lost += 1
+        arq.on_lost(lost(number, group=group), 0.06, RTT)
+    assert numbers(arq.take(10_000, 1000, 0.06)) == [2]
+
+
 def test_what_arrived_after_all_reserves_nothing_of_the_budget() -> None:
     arq = Retransmitter()
     for number in range(50):

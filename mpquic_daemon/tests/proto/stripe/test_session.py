@@ -12,6 +12,7 @@ from mpquic.proto.stripe.bbr import BbrState
 from mpquic.proto.stripe.config import StripeConfig
 
 from .duplex import Duplex, Weather
+from .inner_tcp import InnerTcp
 
 MSS_SHARE = 1448 / 1500
 
@@ -332,3 +333,21 @@ def test_a_connection_inside_sees_its_segments_in_order(loss: float) -> None:
     assert settle(duplex) <= duplex.client.next_sequence * 1e-3
     assert session.hold.bytes == 0
     assert max(duplex.server.latencies) < 1.3
+
+
+@pytest.mark.parametrize(("loss", "seed", "least"), [(0.1, 5, 0.8), (0.3, 2, 0.55), (0.3, 5, 0.55)])
+def test_a_connection_inside_uses_most_of_what_a_lossy_link_can_carry(loss: float, seed: int, least: float) -> None:
+    """The share of `goodput` that the bench's case `lossy` measures, on the same link."""
+    duplex = Duplex(seed=seed, up=Weather(rate=6.25e6, buffer=0.03))
+    duplex.run_until_ready()
+    duplex.up.weather.loss = loss
+    tcp = InnerTcp(duplex)
+    tcp.run(3.0)
+    share = tcp.goodput(5.0) / (duplex.up.weather.rate * (1 - loss) * MSS_SHARE)
+    sender, hold = duplex.client.session.sender, duplex.server.session.hold
+    print(f"loss {loss}: {share:.3f}, {tcp.cubic.reductions} reductions, {tcp.timeouts} timeouts")
+    assert share >= least
+    assert hold is not None
+    assert hold.given_up == 0
+    redundancy = sender.parity_shards + sender.recovery.arq.retransmitted
+    assert redundancy <= 0.5 * sender.data_shards + 65536 / sender.datagram_size

@@ -17,8 +17,9 @@ _CRITICAL = int(TrafficClass.CRITICAL)
 CRITICAL_ROUND_TRIPS = 3
 MAX_COPIES = 4
 """Of one shard at a time."""
-INSURANCE = 1.4
-"""What copies for bad luck cost together with those that are needed, against these alone."""
+TOLD = 1.25
+TOLD_LATE = 0.006
+"""Round trips, and seconds besides, after which it is known whether a copy arrived and what FEC made of it."""
 LIFETIME = 1.0
 """Seconds after its first transmission for which a shard of the other classes is repeated."""
 
@@ -26,15 +27,24 @@ LIFETIME = 1.0
 class SentGroup:
     """What a sender knows of a FEC group: `spare` losses that the decoder can make good, and what was lost so far."""
 
-    __slots__ = ("held", "lost", "repairs", "spare")
+    __slots__ = ("arrived", "held", "lost", "repairs", "spare", "told_at")
 
     def __init__(self, spare: int) -> None:
         self.spare = spare
         self.lost = 0
         self.repairs = 0
-        """Copies that are on their way or will be."""
+        """Copies that have arrived, are on their way or will be."""
+        self.arrived = 0
+        """Of these, those that have arrived."""
+        self.told_at = 0.0
+        """When it will be known what the last of the copies did."""
         self.held: list[int] = []
         """Lost data shards that were left to the decoder."""
+
+    @property
+    def missing(self) -> int:
+        """How many copies more have to arrive until the decoder can do the rest."""
+        return self.lost - self.spare - self.arrived
 
 
 class Repair:
@@ -87,8 +97,9 @@ class Retransmitter:
         self._ready: deque[int] = deque()
         self.loss = 0.0
         """Share of shards that is lost of late."""
-        self.max_overhead = 1.0
-        """Bytes of redundancy that may be sent for each byte that is sent for the first time."""
+        self.insure = True
+        """Whether there is room for copies that probably aren't needed: else they would be missed elsewhere."""
+        self._rtt = 0.0
         self.retransmitted = 0
         self.expired = 0
         self.overflowed = 0
@@ -108,6 +119,7 @@ class Retransmitter:
 
     def on_lost(self, repair: Repair, now: float, rtt: float) -> None:
         """A DATA shard was lost."""
+        self._rtt = rtt
         if repair.deadline <= now:
             self.expired += 1
             return
@@ -125,18 +137,13 @@ class Retransmitter:
             # The decoder has what it needs. Should it have forgotten the group, the copy comes after a round trip.
             heappush(self._waiting, (now + rtt, repair.number))
 
-    @property
-    def _can_insure(self) -> bool:
-        """Whether the budget has room for copies that probably aren't needed: else they would be missed elsewhere."""
-        return INSURANCE * self.loss / (1 - min(self.loss, 0.9)) < self.max_overhead
-
     def on_group_loss(self, group: SentGroup) -> None:
         """A group lost a shard: copies of what was held back may be needed now."""
-        missing = group.lost - group.spare
+        missing = group.missing
         if missing <= 0:
             return
-        wanted = copies_for(missing, min(500, round(self.loss * 1000))) if self._can_insure else missing
-        while group.held and wanted > group.repairs:
+        wanted = copies_for(missing, min(500, round(self.loss * 1000))) if self.insure else missing
+        while group.held and wanted > group.repairs - group.arrived:
             repair = self._lost.get(group.held.pop())
             if repair is not None and not repair.flying and not repair.counted:
                 self._count(repair)
@@ -160,7 +167,11 @@ class Retransmitter:
         if not self._lost:
             self._ready.clear()
             self._waiting.clear()
-        if repair is not None and repair.group is not None and not repair.flying:
+        if repair is None or repair.group is None:
+            return
+        if repair.flying:
+            repair.group.arrived += repair.counted
+        else:
             repair.group.lost -= 1
             self._discount(repair)
 
@@ -172,12 +183,26 @@ class Retransmitter:
         if repair.flying > 0:
             return
         repair.flying = 0
+        self._rtt = rtt
         self._discount(repair)
-        due = repair.last_sent + rtt
-        if due <= now:
-            self._ready.append(repair.number)
-        else:
-            heappush(self._waiting, (due, repair.number))
+        heappush(self._waiting, (repair.last_sent + rtt, repair.number))
+        self._wake(now)
+
+    def _wake(self, now: float) -> None:
+        """What has waited long enough is ready, unless its group only waits for copies that are on their way."""
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= now:
+            number = heappop(waiting)[1]
+            repair = self._lost.get(number)
+            if repair is None or repair.flying:
+                continue
+            group = repair.group
+            if group is not None and not repair.counted:
+                if now < group.told_at and group.missing <= group.repairs - group.arrived:
+                    heappush(waiting, (group.told_at, number))
+                    continue
+                self._count(repair)
+            self._ready.append(number)
 
     def next_time(self) -> float | None:
         """When something becomes ready; a time in the past when something is."""
@@ -193,9 +218,8 @@ class Retransmitter:
         What has been sent again in vain twice comes more than once: each further round trip costs those who wait for it
         more than such copies, which are few. One larger than `max_body` was made for a larger datagram and is given up.
         """
-        waiting, lost, ready = self._waiting, self._lost, self._ready
-        while waiting and waiting[0][0] <= now:
-            ready.append(heappop(waiting)[1])
+        lost, ready = self._lost, self._ready
+        self._wake(now)
         taken: list[Repair] = []
         while ready and max_bytes > 0:
             number = ready.popleft()
@@ -207,9 +231,11 @@ class Retransmitter:
                 self.expired += 1
                 continue
             repair.attempts += 1
-            repair.flying = max(1, min(repair.attempts - 1, MAX_COPIES)) if self._can_insure else 1
+            repair.flying = max(1, min(repair.attempts - 1, MAX_COPIES)) if self.insure else 1
             repair.last_sent = now
             self._count(repair)
+            if repair.group is not None:
+                repair.group.told_at = now + TOLD * self._rtt + TOLD_LATE
             max_bytes -= len(repair.body) * repair.flying
             taken += [repair] * repair.flying
         self.retransmitted += len(taken)

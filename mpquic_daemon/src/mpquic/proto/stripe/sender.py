@@ -39,6 +39,8 @@ PARITY_RESERVE = 1 << 15
 """Bytes of the overhead budget that parity leaves: a copy is sent for what is known to be lost, parity on suspicion."""
 TAIL_RESERVE = 1 << 17
 """Bytes that the parity leaves that is no more than a precaution."""
+INSURANCE_RESERVE = 1 << 16
+"""Bytes that copies for bad luck leave."""
 
 
 def _singles(frames: Iterable[Carried]) -> list[Frame]:
@@ -77,7 +79,6 @@ class StripeSender:
         self.overhead = OverheadBudget(config.max_overhead)
         self.pmtu = PathMtu(config.initial_datagram_size or config.datagram_size, config.datagram_size, now)
         self.recovery = Recovery(controller, self.pmtu, now)
-        self.recovery.arq.max_overhead = config.max_overhead
         self.datagram_size = self.pmtu.size
         self._group: _OpenGroup | None = None
         self._outgoing: list[tuple[Pipe, list[bytes]]] = []
@@ -129,9 +130,8 @@ class StripeSender:
             for label, bodies in stretches:
                 room -= sum(map(len, bodies))
                 self._send_bodies(label, bodies, now)
-        if room >= self.datagram_size and self.recovery.inflight.bytes < self.controller.congestion_window // 2:
-            # There would have been more if the application had it: what comes of this flight says nothing of the link.
-            self.recovery.inflight.mark_app_limited()
+        if room >= self.datagram_size:
+            self._mark_app_limited()
         return taken
 
     def take_outgoing(self) -> list[tuple[Pipe, list[bytes]]]:
@@ -148,6 +148,9 @@ class StripeSender:
         """Take a receiver report; False when it speaks of what was never sent."""
         if report.highest >= self._sealer.next_shard:
             return False
+        if self.pacer.available(now) >= self.pacer.burst:
+            self._mark_app_limited()
+        self.recovery.arq.insure = self.overhead.credit >= INSURANCE_RESERVE
         self.recovery.on_report(report, now)
         self.pacer.set_rate(self.controller.pacing_rate, now)
         self._send_repairs(now)
@@ -159,6 +162,7 @@ class StripeSender:
         self._sealer.rekey_if_due(now)
         if self._group is not None and now >= self._group.deadline:
             self._close_group(now, tail=True)
+        recovery.arq.insure = self.overhead.credit >= INSURANCE_RESERVE
         recovery.detect(now)
         if recovery.inflight.bytes and now >= recovery.timeout_at:
             probe = recovery.on_timeout(now)
@@ -189,6 +193,11 @@ class StripeSender:
         if self._window() <= 0 or not self._pipes.alive(now):
             return None
         return self.pacer.next_time(now)
+
+    def _mark_app_limited(self) -> None:
+        """There would have been more if the application had it: what comes of this flight says nothing of the link."""
+        if self.recovery.inflight.bytes < self.controller.congestion_window // 2:
+            self.recovery.inflight.mark_app_limited()
 
     def _window(self) -> int:
         return self.controller.congestion_window - self.recovery.inflight.bytes
