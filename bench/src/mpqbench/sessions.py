@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from statistics import median
 from typing import TYPE_CHECKING
 
 from mpqbench import iperf
@@ -29,8 +31,13 @@ if TYPE_CHECKING:
 
 ACTIVE = 10
 IDLE = 990
-LONGER = 2.0
-OMIT = 2.0
+TURNS = 3
+"""Measurements with the idle clients; as many come without them, before and after together, and one more."""
+OMIT = 4.0
+"""Seconds that don't count: connections that begin together first drive each other down."""
+SETTLE = 20.0
+"""Seconds between the last registration and the first measurement: until then most of them still look for what their
+path carries, and ask on all of their pipes."""
 INNER_NET = 16
 """Prefix length of the inner network."""
 START = 20.0
@@ -65,35 +72,36 @@ def idle_address(index: int) -> str:
 
 
 class Sessions:
-    """Measures what the active clients carry together: before the idle ones register, with them, and after."""
+    """Measures what the active clients carry together: before the idle ones register, with them, and after.
+
+    Each is measured several times and its median counts: one measurement differs by a third from the next.
+    """
 
     def measure(self, system: System, directory: Path, seconds: float, turn: int) -> list[Sample]:
         """Return the rate in both states, and their ratio."""
         del turn
         if not isinstance(system, Mpquic):
             raise BenchError(f"{system.name} has no server of this project")
-        length = seconds * LONGER
         with Star(directory) as star:
             try:
                 deployment = Deployment(directory / system.name)
                 _start(system, star, deployment)
-                before = _rate(star, length)
+                few = [_rate(star, seconds) for _ in range((TURNS + 1) // 2)]
                 swarm = _start_swarm(system, star, deployment)
-                earlier = swarm.usage().cpu
-                many = _rate(star, length)
-                spent = swarm.usage().cpu - earlier
-                if _registered(deployment) != ACTIVE + IDLE:
-                    raise BenchError(f"{_registered(deployment)} clients are left of {ACTIVE + IDLE}")
+                time.sleep(SETTLE)
+                earlier, since = swarm.usage().cpu, time.monotonic()
+                many = [_rate_of_all(star, deployment, seconds) for _ in range(TURNS)]
+                spent = (swarm.usage().cpu - earlier) / (time.monotonic() - since)
                 _stop_swarm(system, deployment)
                 # What drifts on the machine would otherwise count for one state or the other.
-                few = (before + _rate(star, length)) / 2
+                few += [_rate(star, seconds) for _ in range((TURNS + 1) // 2)]
             finally:
                 system.stop()
         return [
-            Sample("sessions", f"{ACTIVE} registered", "goodput", few, "Mbit/s"),
-            Sample("sessions", f"{ACTIVE + IDLE:,} registered", "goodput", many, "Mbit/s"),
-            Sample("sessions", f"{ACTIVE + IDLE:,} registered", "ratio", many / few, "share"),
-            Sample("sessions", "idle clients", "CPU", spent / (length + OMIT), "cores"),
+            Sample("sessions", f"{ACTIVE} registered", "goodput", median(few), "Mbit/s"),
+            Sample("sessions", f"{ACTIVE + IDLE:,} registered", "goodput", median(many), "Mbit/s"),
+            Sample("sessions", f"{ACTIVE + IDLE:,} registered", "ratio", median(many) / median(few), "share"),
+            Sample("sessions", "idle clients", "CPU", spent, "cores"),
         ]
 
 
@@ -145,6 +153,15 @@ def _stop_swarm(system: Mpquic, deployment: Deployment) -> None:
 
 def _registered(deployment: Deployment) -> int:
     return int(deployment.counters("server")["tables"]["registered"])
+
+
+def _rate_of_all(star: Star, deployment: Deployment, length: float) -> float:
+    """Return the rate of the active clients; BenchError when the idle ones aren't all registered after it."""
+    rate = _rate(star, length)
+    registered = _registered(deployment)
+    if registered != ACTIVE + IDLE:
+        raise BenchError(f"{registered} clients are left of {ACTIVE + IDLE}")
+    return rate
 
 
 def _rate(star: Star, length: float) -> float:
