@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpquic.proto.backoff import Backoff
 from mpquic.proto.control import ProbeAck
-from mpquic.proto.liveness import Liveness, RttEstimator
+from mpquic.proto.liveness import QUIET_LIMIT, Liveness, RttEstimator
 from mpquic.proto.path import PathState
+from mpquic.proto.stripe.pipes import REST_INTERVAL
 
 TICK = 0.01
 
@@ -133,6 +134,27 @@ def test_random_loss_of_probes_does_not_bring_a_path_down_and_is_measured(seed: 
     assert 0.0 <= live.loss <= 1.0
     assert abs(live.loss - lost / asked) < 0.25
     assert live.answered
+
+
+@given(st.integers(0, 2**32))
+def test_probes_rest_while_idle_pipes_are_answered_in_time_or_a_little_late(seed: int) -> None:
+    rng = random.Random(seed)
+    liveness = Liveness(0.0, probe_interval=0.5, down_after=3.0)
+    [first] = liveness.poll(0.0)
+    liveness.on_probe_ack(ProbeAck(sequence=first.sequence), 0.04)
+    now, probes = 0.0, 0
+    answers = [0.5 + REST_INTERVAL * turn + rng.uniform(0.02, 0.25) for turn in range(60)]
+    for answer in answers:
+        while (due := liveness.next_timer(now)) < answer:
+            now = due
+            for probe in liveness.poll(now):
+                probes += now > 3
+                liveness.on_probe_ack(ProbeAck(sequence=probe.sequence), now)
+        now = answer
+        liveness.on_other_evidence(answer, now)
+        assert liveness.state is PathState.UP
+    # After each that may not be left out, others go every `probe_interval` until the next answer on a pipe.
+    assert probes <= 5 * now / QUIET_LIMIT
 
 
 def test_answers_that_nobody_asked_for_prove_nothing() -> None:

@@ -22,7 +22,9 @@ DEAD_AFTER = 3.5
 BUSY_TIME = 5.0
 """Seconds after the last shard for which every pipe is asked. Later one pipe is, in turn, each `REST_INTERVAL`: a
 thousand sessions that do nothing must not keep a server busy."""
-REST_INTERVAL = 2.0
+REST_INTERVAL = 1.7
+"""Well below `liveness.QUIET_TIME`: each answer that comes later than that, as answers do when processors are short, makes
+a probe on the control connection go out as well, which costs several times as much."""
 RETRY_INTERVAL = 0.5
 """Seconds after which a pipe of a session at rest that hasn't answered is followed by the next: so a single loss is no
 outage, and an outage is still noticed in time."""
