@@ -12,6 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpqbench.interpreter import DEBIAN_PYTHON
+from mpqbench.processes import run
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -31,6 +34,7 @@ class Conditions:
     processor: str
     processors: int
     python: str
+    """Of the daemons."""
     packages: dict[str, str]
     runs: int
     seconds: float
@@ -74,6 +78,7 @@ def observe(runs: int, seconds: float) -> Conditions:
     """Look at the machine."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     query = ["dpkg-query", "-W", "-f=${Package} ${Version}\n", *PACKAGES]
+    version = [DEBIAN_PYTHON, "-c", "import platform; print(platform.python_version())"]
     known = subprocess.run(query, check=False, capture_output=True, text=True, timeout=10).stdout
     return Conditions(
         date=datetime.now(UTC).date().isoformat(),
@@ -81,7 +86,7 @@ def observe(runs: int, seconds: float) -> Conditions:
         kernel=platform.release(),
         processor=model.group(1) if model else "unknown",
         processors=len(os.sched_getaffinity(0)),
-        python=platform.python_version(),
+        python=run(version, timeout=30).strip(),
         packages=dict(line.split() for line in known.splitlines() if len(line.split()) == 2),
         runs=runs,
         seconds=seconds,

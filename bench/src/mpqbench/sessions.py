@@ -35,9 +35,12 @@ TURNS = 3
 """Measurements with the idle clients; as many come without them, before and after together, and one more."""
 OMIT = 4.0
 """Seconds that don't count: connections that begin together first drive each other down."""
-SETTLE = 20.0
-"""Seconds between the last registration and the first measurement: until then most of them still look for what their
-path carries, and ask on all of their pipes."""
+WINDOW = 2.0
+STILL_FALLING = 0.9
+SETTLE = 60.0
+"""After the last registration most of the idle clients still look for what their path carries, and ask on all of their
+pipes. It is waited, `SETTLE` seconds at most, until the processor time that they take in `WINDOW` seconds isn't below
+`STILL_FALLING` of the time in those before."""
 INNER_NET = 16
 """Prefix length of the inner network."""
 START = 20.0
@@ -88,7 +91,7 @@ class Sessions:
                 _start(system, star, deployment)
                 few = [_rate(star, seconds) for _ in range((TURNS + 1) // 2)]
                 swarm = _start_swarm(system, star, deployment)
-                time.sleep(SETTLE)
+                _settle(swarm)
                 earlier, since = swarm.usage().cpu, time.monotonic()
                 many = [_rate_of_all(star, deployment, seconds) for _ in range(TURNS)]
                 spent = (swarm.usage().cpu - earlier) / (time.monotonic() - since)
@@ -143,6 +146,18 @@ def _start_swarm(system: Mpquic, star: Star, deployment: Deployment) -> Process:
 
     wait_for(ready, SWARM_START, f"{system.name}: registration of {IDLE} idle clients")
     return swarm
+
+
+def _settle(swarm: Process) -> None:
+    """Wait until the idle clients are at rest."""
+    deadline = time.monotonic() + SETTLE
+    before, latest = float("inf"), float("inf")
+    while latest == float("inf") or latest < STILL_FALLING * before:
+        if time.monotonic() > deadline:
+            raise BenchError(f"{IDLE} idle clients are not at rest after {SETTLE:.0f} s")
+        start = swarm.usage().cpu
+        time.sleep(WINDOW)
+        before, latest = latest, swarm.usage().cpu - start
 
 
 def _stop_swarm(system: Mpquic, deployment: Deployment) -> None:
