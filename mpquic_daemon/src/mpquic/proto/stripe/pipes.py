@@ -23,8 +23,8 @@ BUSY_TIME = 5.0
 """Seconds after the last shard for which every pipe is asked. Later one pipe is, in turn, each `REST_INTERVAL`: a
 thousand sessions that do nothing must not keep a server busy."""
 REST_INTERVAL = 1.7
-"""Well below `liveness.QUIET_TIME`: each answer that comes later than that, as answers do when processors are short, makes
-a probe on the control connection go out as well, which costs several times as much."""
+"""Well below `liveness.QUIET_TIME`: each answer that comes later than that, as answers do when processors are short,
+has a probe go out on the control connection as well, which costs several times as much."""
 RETRY_INTERVAL = 0.5
 """Seconds after which a pipe of a session at rest that hasn't answered is followed by the next: so a single loss is no
 outage, and an outage is still noticed in time."""
