@@ -47,11 +47,11 @@ NOTES = {
     f"counts the bytes of IP packets that left the link towards the receiver. Shares are of the smaller of "
     f"{flowcap.RATE:g} and pipes times {flowcap.FLOW_RATE:g} Mbit/s.",
     "sessions": f"{sessions.ACTIVE} clients, each in a namespace of its own, send one TCP connection each over one "
-    f"server, together: while {sessions.IDLE} more are registered, and before and after. Each is the median of several "
-    f"measurements ({sessions.TURNS} with them), the first {sessions.OMIT:.0f} s of each left out. The idle are the "
-    "daemon's own clients in one process, without TUN devices, that keep their paths alive with the default "
-    f"timers, and have been there for {sessions.SETTLE:.0f} s. That process uses the same processors; *CPU* is what it "
-    "took.",
+    f"server, together: while {sessions.IDLE} more are registered, and after these have gone. Each is the median of "
+    f"{sessions.TURNS} measurements, the first {sessions.OMIT:.0f} s of each left out. The idle are the daemon's own "
+    "clients in one process, without TUN devices, that keep their paths alive with the default timers. That process "
+    "uses the same processors, which it wouldn't elsewhere: *CPU* is what it took, and when it has gone a stand-in "
+    "takes as much. What the server spends on the idle is in the ratio.",
 }
 SYSTEMS = {
     "veth": "the bare link, without a tunnel",
