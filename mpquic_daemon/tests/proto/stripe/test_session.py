@@ -43,7 +43,6 @@ def test_a_bulk_flow_gets_nearly_all_that_a_lossy_link_can_carry(loss: float, le
     duplex = Duplex(seed=7, up=Weather(loss=loss))
     share = goodput_share(duplex)
     missing = settle(duplex)
-    print(f"loss {loss}: {share:.3f} of the erasure limit, {missing} of {duplex.client.next_sequence} missing")
     assert share >= least
     assert missing <= duplex.client.next_sequence * 1e-3
     assert duplex.up.tail_drops <= duplex.up.sent * 0.01
@@ -345,7 +344,6 @@ def test_a_connection_inside_uses_most_of_what_a_lossy_link_can_carry(loss: floa
     tcp.run(3.0)
     share = tcp.goodput(5.0) / (duplex.up.weather.rate * (1 - loss) * MSS_SHARE)
     sender, hold = duplex.client.session.sender, duplex.server.session.hold
-    print(f"loss {loss}: {share:.3f}, {tcp.cubic.reductions} reductions, {tcp.timeouts} timeouts")
     assert share >= least
     assert hold is not None
     assert hold.given_up == 0
