@@ -365,3 +365,25 @@ def test_flags_of_a_segment_say_that_its_checksum_is_partial() -> None:
     sender.enqueue([make.superframe(4, 0, bytes(3000), 1000), PLAIN + make.udp(4, b"x", partial=False)], 0.0)
     sender.flush(0.0)
     assert [frame.flags for frame in path.taken] == [FrameFlag.CHECKSUM] * 3 + [0]
+
+
+def target_of(rtt: float, loss: float, rate: float = 5e6) -> float:
+    """CoDel's target for a path."""
+    path = RecordingPath()
+    path.rtt, path.loss, path.rate = rtt, loss, rate
+    sender = tunnel(path)
+    sender.enqueue([PLAIN + make.udp(4, bytes(100), partial=False)], 0.0)
+    sender.flush(0.0)
+    (queue,) = sender.queues.values()
+    return queue.target
+
+
+def test_the_queue_holds_what_comes_in_while_a_path_repairs() -> None:
+    # Of 107 packets in a round trip one is still missing after 4 transmissions at 30 %, after 2 at 10 %.
+    assert target_of(0.03, 0.0) == 0.005
+    assert target_of(0.03, 0.3) == pytest.approx(0.005 + 0.03 * 3.88, rel=0.01)
+    assert target_of(0.03, 0.1) == pytest.approx(0.005 + 0.03 * 2.03, rel=0.01)
+    # Never less than one round trip where something always waits, and not several long ones.
+    assert target_of(0.03, 0.02, rate=1e5) == pytest.approx(0.035)
+    assert target_of(0.6, 0.3) == pytest.approx(0.605)
+    assert target_of(0.1, 0.3) == pytest.approx(0.255)

@@ -5,6 +5,7 @@ Both halves work on batches. Nothing here waits: what cannot be sent now stays i
 
 from __future__ import annotations
 
+from math import log
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mpquic.proto import ip
@@ -48,6 +49,10 @@ QUEUE_TARGET = 0.005
 QUEUE_INTERVAL = 0.1
 LOSSY = 0.02
 """Loss at which nearly always something waits for its repair: one in a large group of FEC."""
+LONG_REPAIR = 0.25
+"""Seconds of repairing in several rounds that the queue makes up for at most: other connections wait in it too."""
+PACKET = 1400
+"""Bytes of a full packet, near enough."""
 RECEIVE_WINDOW = 1 << 16
 """Sequence numbers that a receiver remembers: pipes and paths may be as far apart as this, at their highest rate."""
 
@@ -441,15 +446,26 @@ class TunnelReceiver:
 def _tune(queue: ClassQueue, path: Path) -> None:
     """Set CoDel to a path.
 
-    While a path repairs losses, it holds back what its connections are told, up to a round trip: their
-    acknowledgements, and what follows these, come in bursts of that length. The queue must hold as much, or the path
-    runs dry after each. A connection that starts fills such a queue with several times what the path holds before
-    CoDel's interval is over, and is then cut down as often: it is told sooner when another round trip waits.
+    While a path repairs losses, it holds back what its connections are told: their acknowledgements, and what follows
+    these, come in bursts as long as it takes until the last of a window has arrived. The queue must hold as much, or
+    the path runs dry after each. A connection that starts fills such a queue with several times what the path holds
+    before CoDel's interval is over, and is then cut down as often: it is told sooner when another round trip waits.
     """
     rtt = path.rtt or 0.0
-    queue.target = QUEUE_TARGET + min(path.loss / LOSSY, 1.0) * rtt
+    repair = min(path.loss / LOSSY, 1.0) * max(rtt, min(rtt * _repair_rounds(path.loss, path.rate * rtt), LONG_REPAIR))
+    queue.target = QUEUE_TARGET + repair
     queue.interval = max(QUEUE_INTERVAL, 2 * (rtt + queue.target))
     queue.excess = max(queue.target + rtt, QUEUE_INTERVAL / 2)
+
+
+def _repair_rounds(loss: float, window: float) -> float:
+    """Return how many times some packet of a window of so many bytes has to be sent until one of it arrives, about.
+
+    Of n packets n * loss^k are still missing after k transmissions.
+    """
+    if not 0 < loss < 1 or window <= PACKET:
+        return 1.0
+    return log(window / PACKET) / -log(loss)
 
 
 def _segments(frame: Frame) -> int:
