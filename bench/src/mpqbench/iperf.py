@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from mpqbench.topology import Node
 
 PORT = 5201
-BUFFER = "4M"
+BUFFER = 4 << 20
+"""Bytes of each socket buffer of a UDP flow."""
 PATIENCE = 30.0
 """Seconds beyond its length after which a measurement is given up."""
 
@@ -95,7 +96,7 @@ def volume(source: Node, target: Node, address: str, size: int, limit: float) ->
 def udp(source: Node, target: Node, address: str, seconds: float, payload: int, rate: float) -> Flow:
     """Send UDP packets of `payload` bytes, `rate` of them a second."""
     bits = str(int(rate * payload * 8))
-    options = ["-t", f"{seconds:.0f}", "-u", "-l", str(payload), "-b", bits, "-w", BUFFER]
+    options = ["-t", f"{seconds:.0f}", "-u", "-l", str(payload), "-b", bits, "-w", str(BUFFER)]
     end = _client(source, target, address, PORT, options, seconds)["sum"]
     return Flow(int(end["packets"]), int(end["lost_packets"]), float(end["seconds"]))
 

@@ -94,18 +94,18 @@ class Sessions:
                 swarm = _start_swarm(system, star, deployment)
                 _settle(swarm)
                 earlier, since = swarm.usage().cpu, time.monotonic()
-                many = [_rate_of_all(star, deployment, seconds) for _ in range(TURNS)]
+                many = median(_rate_of_all(star, deployment, seconds) for _ in range(TURNS))
                 spent = (swarm.usage().cpu - earlier) / (time.monotonic() - since)
                 _stop_swarm(system, deployment)
                 command = [sys.executable, "-m", "mpqbench.standin", f"{min(spent, 1.0):.3f}"]
                 system.processes.append(star.swarm.spawn("standin", *command))
-                few = [_rate(star, seconds) for _ in range(TURNS)]
+                few = median(_rate(star, seconds) for _ in range(TURNS))
             finally:
                 system.stop()
         return [
-            Sample("sessions", f"{ACTIVE} registered", "goodput", median(few), "Mbit/s"),
-            Sample("sessions", f"{ACTIVE + IDLE:,} registered", "goodput", median(many), "Mbit/s"),
-            Sample("sessions", f"{ACTIVE + IDLE:,} registered", "ratio", median(many) / median(few), "share"),
+            Sample("sessions", f"{ACTIVE} registered", "goodput", few, "Mbit/s"),
+            Sample("sessions", f"{ACTIVE + IDLE:,} registered", "goodput", many, "Mbit/s"),
+            Sample("sessions", f"{ACTIVE + IDLE:,} registered", "ratio", many / few, "share"),
             Sample("sessions", "idle clients", "CPU", spent, "cores"),
         ]
 
@@ -153,13 +153,18 @@ def _start_swarm(system: Mpquic, star: Star, deployment: Deployment) -> Process:
 def _settle(swarm: Process) -> None:
     """Wait until the idle clients are at rest."""
     deadline = time.monotonic() + SETTLE
-    before, latest = float("inf"), float("inf")
-    while latest == float("inf") or latest < STILL_FALLING * before:
+    before = _window(swarm)
+    while (latest := _window(swarm)) < STILL_FALLING * before:
         if time.monotonic() > deadline:
             raise BenchError(f"{IDLE} idle clients are not at rest after {SETTLE:.0f} s")
-        start = swarm.usage().cpu
-        time.sleep(WINDOW)
-        before, latest = latest, swarm.usage().cpu - start
+        before = latest
+
+
+def _window(process: Process) -> float:
+    """Return the processor time in seconds that a process takes in the next `WINDOW` seconds."""
+    start = process.usage().cpu
+    time.sleep(WINDOW)
+    return process.usage().cpu - start
 
 
 def _stop_swarm(system: Mpquic, deployment: Deployment) -> None:

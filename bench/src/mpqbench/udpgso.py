@@ -16,16 +16,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from mpquic.net.offload import SOL_UDP, UDP_GRO, UDP_SEGMENT
+
 from mpqbench.iperf import BUFFER, PORT, Flow
 from mpqbench.processes import wait_for
 
 if TYPE_CHECKING:
     from mpqbench.topology import Node
 
-SOL_UDP = 17
-UDP_SEGMENT = 103
-UDP_GRO = 104
-"""include/uapi/linux/udp.h"""
 SEGMENTS = 50
 """Packets in one call; the kernel takes 64 at least."""
 BURST_TIME = 0.001
@@ -35,7 +33,6 @@ SILENCE = 0.5
 """Seconds in which the first packet must come, and after which none follows any more."""
 PATIENCE = 20.0
 READY = "listening"
-_BUFFER_BYTES = int(BUFFER.removesuffix("M")) << 20
 _READ_BYTES = 65536
 _numbers = itertools.count()
 
@@ -70,7 +67,7 @@ def send(address: str, port: int, payload: int, rate: float, seconds: float) -> 
     control = [(SOL_UDP, UDP_SEGMENT, struct.pack("H", payload))]
     sent, owed = 0, 0.0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         sender.connect((address, port))
         began = last = time.monotonic()
         while last < began + seconds:
@@ -90,7 +87,7 @@ def receive(port: int) -> int:
     """Count the packets of one flow, from the first until none has come for `SILENCE`; 0 when none comes at all."""
     received = 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
-        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         receiver.setsockopt(SOL_UDP, UDP_GRO, 1)
         receiver.bind(("", port))
         receiver.setblocking(False)

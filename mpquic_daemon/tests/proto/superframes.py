@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import strategies as st
+from mpquic.proto.assembler import FrameAssembler
 from mpquic.proto.frame import Frame, decode_frames
 from mpquic.proto.run import SegmentRun
 from mpquic.proto.segment import layout
@@ -48,6 +50,16 @@ def run_of(read: bytes, sequence: int = 0, traffic_class: int = 1) -> SegmentRun
     return SegmentRun(
         head, layout(head), [payload], 0, packet.gso_size, 0, sequence, packet.segments, traffic_class
     )  # fmt: skip
+
+
+def assembled(datagrams: list[bytes]) -> SegmentRun:
+    """The one run that these frames make."""
+    assembler = FrameAssembler(pytest.fail)
+    for datagram in datagrams:
+        assembler.add(datagram)
+    [run] = assembler.take()
+    assert isinstance(run, SegmentRun)
+    return run
 
 
 def singles(carried: list[Carried]) -> list[Frame]:

@@ -8,22 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mpquic.proto import vnet
-from mpquic.proto.assembler import FrameAssembler
 from mpquic.proto.run import SEGMENT_HEADER, SegmentRun, joined
 from mpquic.proto.superframe import Coalescer, parse_vnet
 
 from . import packets as make
-from .superframes import decoded, kernel_segments, run_of, singles, superframes
-
-
-def assembled(datagrams: list[bytes]) -> SegmentRun:
-    """The one run that these frames make."""
-    assembler = FrameAssembler(pytest.fail)
-    for datagram in datagrams:
-        assembler.add(datagram)
-    [run] = assembler.take()
-    assert isinstance(run, SegmentRun)
-    return run
+from .superframes import assembled, decoded, kernel_segments, run_of, singles, superframes
 
 
 @given(superframes(), st.integers(2**32 - 5, 2**32 + 5) | st.integers(0, 2**64 - 100), st.integers(0, 255))

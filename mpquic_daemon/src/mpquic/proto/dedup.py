@@ -78,11 +78,7 @@ class SequenceWindow:
         # The highest has been seen, so what is new lies on one side of it.
         if first + count > self.highest or first <= self.highest - self._size:
             return False
-        start = first & self._mask
-        end = start + count
-        if end <= self._size:
-            return self._seen.find(1, start, end) < 0
-        return self._seen.find(1, start) < 0 and self._seen.find(1, 0, end - self._size) < 0
+        return self._lacks(first, count, 1)
 
     def add_run(self, first: int, count: int) -> bool:
         """Enter `count` numbers from `first` on if all of them are new; False, and none entered, if not."""
@@ -100,22 +96,20 @@ class SequenceWindow:
         """The same as `add_run`, for the number with these low bits."""
         return self.add_run(expand_sequence(low32, self.highest), count)
 
-    def extend(self, highest: int) -> None:
-        """Enter all numbers up to `highest`, which is above the highest so far."""
-        first, count = self.highest + 1, highest - self.highest
-        self.highest = highest
-        self._mark(first, count, 1)
-
     def holds(self, first: int, count: int) -> bool:
         """Tell whether all of `count` numbers from `first` on have been entered and are still remembered."""
         last = first + count - 1
         if last > self.highest or first <= self.highest - self._size:
             return False
+        return self._lacks(first, count, 0)
+
+    def _lacks(self, first: int, count: int, state: int) -> bool:
+        """Tell whether none of `count` numbers from `first` on, all of them remembered, has that state."""
         start = first & self._mask
         end = start + count
         if end <= self._size:
-            return self._seen.find(0, start, end) < 0
-        return self._seen.find(0, start) < 0 and self._seen.find(0, 0, end - self._size) < 0
+            return self._seen.find(state, start, end) < 0
+        return self._seen.find(state, start) < 0 and self._seen.find(state, 0, end - self._size) < 0
 
     def _mark(self, first: int, count: int, state: int) -> None:
         size, octet = self._size, _OCTETS[state]

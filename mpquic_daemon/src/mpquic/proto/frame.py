@@ -320,6 +320,11 @@ def expand_sequence(low32: int, highest: int) -> int:
     return candidate
 
 
+def serial_distance(number: int, other: int) -> int:
+    """Return by how much a 32-bit number is ahead of another, negative when it is behind (RFC 1982, RFC 9293 3.4)."""
+    return (number - other + 0x80000000 & 0xFFFFFFFF) - 0x80000000
+
+
 def split(frame: Frame, capacity: int) -> list[Frame]:
     """Split a frame so that no encoded piece exceeds `capacity` bytes; one that fits is returned as it is.
 

@@ -11,7 +11,7 @@ from mpquic.proto.run import SegmentRun
 from mpquic.proto.stripe.hold import FlowHold, TcpSpan, hold_time, run_span, tcp_span
 
 from .. import packets as make
-from ..superframes import run_of, singles
+from ..superframes import assembled, run_of, singles
 
 
 def tcp(connection: int, sequence: int, size: int = 100, flags: int = 0x10, version: int = 4) -> bytes:
@@ -194,16 +194,6 @@ def test_an_outage_is_not_waited_for() -> None:
 def test_waiting_lasts_some_round_trips() -> None:
     assert hold_time(0, 0.03) < hold_time(1, 0.03) < 0.3
     assert hold_time(2, 0.6) == 1.0
-
-
-def assembled(datagrams: list[bytes]) -> SegmentRun:
-    """The one run that these frames make."""
-    assembler = FrameAssembler(pytest.fail)
-    for datagram in datagrams:
-        assembler.add(datagram)
-    [run] = assembler.take()
-    assert isinstance(run, SegmentRun)
-    return run
 
 
 def runs_of_a_connection(count: int, segments: int = 4) -> list[SegmentRun]:

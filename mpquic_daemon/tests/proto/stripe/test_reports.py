@@ -61,10 +61,10 @@ def test_a_report_comes_each_five_milliseconds_and_sooner_when_much_arrives() ->
     assert report == Report(0, report.delay, 1, [(0, 0)], [])
     assert report.delay == pytest.approx(0.005, abs=2e-6)
     assert reporter.next_time() is None
-    window.extend(2)
+    assert window.add_run(1, 2)
     reporter.on_shards(2, 1, highest_rose=True, now=1.006)
     assert reporter.next_time() == pytest.approx(1.011)
-    window.extend(64)
+    assert window.add_run(3, 62)
     reporter.on_shards(62, 3, highest_rose=True, now=1.0062)
     assert reporter.next_time() == pytest.approx(1.007)
 

@@ -42,6 +42,11 @@ class SentGroup:
         """Lost data shards that were left to the decoder."""
 
     @property
+    def under_way(self) -> int:
+        """Copies that are on their way or will be."""
+        return self.repairs - self.arrived
+
+    @property
     def missing(self) -> int:
         """How many copies more have to arrive until the decoder can do the rest."""
         return self.lost - self.spare - self.arrived
@@ -143,7 +148,7 @@ class Retransmitter:
         if missing <= 0:
             return
         wanted = copies_for(missing, min(500, round(self.loss * 1000))) if self.insure else missing
-        while group.held and wanted > group.repairs - group.arrived:
+        while group.held and wanted > group.under_way:
             repair = self._lost.get(group.held.pop())
             if repair is not None and not repair.flying and not repair.counted:
                 self._count(repair)
@@ -198,7 +203,7 @@ class Retransmitter:
                 continue
             group = repair.group
             if group is not None and not repair.counted:
-                if now < group.told_at and group.missing <= group.repairs - group.arrived:
+                if now < group.told_at and group.missing <= group.under_way:
                     heappush(waiting, (group.told_at, number))
                     continue
                 self._count(repair)

@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpquic.proto import ip
-from mpquic.proto.frame import FrameFlag, TrafficClass, expand_sequence
+from mpquic.proto.frame import FrameFlag, TrafficClass, expand_sequence, serial_distance
 from mpquic.proto.run import SegmentRun, joined
 
 if TYPE_CHECKING:
@@ -99,11 +99,6 @@ def _octets(carried: Carried) -> int:
     return len(carried.payload)
 
 
-def _ahead(sequence: int, expected: int) -> int:
-    """By how much a TCP sequence number is ahead of the expected one; negative when it is behind (RFC 9293 3.4)."""
-    return (sequence - expected + 0x80000000 & 0xFFFFFFFF) - 0x80000000
-
-
 def _fills(span: TcpSpan, expected: int | None) -> bool:
     """True for a segment with the octet that is due.
 
@@ -113,7 +108,8 @@ def _fills(span: TcpSpan, expected: int | None) -> bool:
     """
     if expected is None:
         return False
-    return _ahead(span.sequence, expected) <= 0 < _ahead(span.sequence + span.length & 0xFFFFFFFF, expected)
+    end = span.sequence + span.length & 0xFFFFFFFF
+    return serial_distance(span.sequence, expected) <= 0 < serial_distance(end, expected)
 
 
 class _Flow:
@@ -220,7 +216,7 @@ class FlowHold:
     def _pass(self, flow: _Flow, carried: Carried, number: int, span: TcpSpan, passing: list[Carried]) -> None:
         passing.append(carried)
         end = span.sequence + span.length & 0xFFFFFFFF
-        if flow.expected is None or _ahead(end, flow.expected) > 0:
+        if flow.expected is None or serial_distance(end, flow.expected) > 0:
             # Nothing of this connection is missing up to here, or nobody waits for it any more.
             flow.expected = end
         # One that the connection itself has sent again comes long after its neighbours, and tells nothing of those that
@@ -263,7 +259,7 @@ class FlowHold:
                 if span is not None and span.length:
                     flow = self._flow(span, number)
                     end = span.sequence + span.length & 0xFFFFFFFF
-                    if flow.expected is None or _ahead(end, flow.expected) > 0:
+                    if flow.expected is None or serial_distance(end, flow.expected) > 0:
                         flow.expected = end
                     flow.known = last
                 number = last + 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from mpquic.proto.frame import serial_distance
 from mpquic.proto.stripe.wire import shard_number
 
 if TYPE_CHECKING:
@@ -22,12 +23,7 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.receiver import Datagrams
 
 _LOW32 = 0xFFFFFFFF
-_HALF = 1 << 31
-
-
-def _ahead(number: int, due: int) -> int:
-    """By how much a number, of which the low 32 bits are known, is ahead of the one that is due; negative behind it."""
-    return (number - due + _HALF & _LOW32) - _HALF
+_FIRST = -1 << 31
 
 
 def in_sending_order(reads: Sequence[Datagrams], due: int) -> list[Datagrams]:
@@ -38,7 +34,7 @@ def in_sending_order(reads: Sequence[Datagrams], due: int) -> list[Datagrams]:
 
     def place(read: Datagrams) -> int:
         number = shard_number(read[0])
-        return -_HALF if number is None else _ahead(number, due)
+        return _FIRST if number is None else serial_distance(number, due)
 
     return sorted(reads, key=place)
 
@@ -140,16 +136,16 @@ class PipeMerge:
         piece = queue.popleft()
         if piece.first is not None:
             end = piece.first + piece.packets
-            if _ahead(end, self._due) > 0:
+            if serial_distance(end, self._due) > 0:
                 self._due = end & _LOW32
         return piece
 
     def _has_turn(self, piece: Piece) -> bool:
-        return piece.first is None or _ahead(piece.first, self._due) <= 0
+        return piece.first is None or serial_distance(piece.first, self._due) <= 0
 
     def _skip(self) -> bool:
         """What is due hasn't come: go on with what was sent next; False when nothing waits."""
-        ahead = [_ahead(queue[0].first, self._due) for queue in self._queues if queue and queue[0].first is not None]
-        if ahead:
-            self._due = self._due + min(ahead) & _LOW32
-        return bool(ahead)
+        waiting = [queue[0].first for queue in self._queues if queue and queue[0].first is not None]
+        if waiting:
+            self._due = min(waiting, key=lambda first: serial_distance(first, self._due))
+        return bool(waiting)
