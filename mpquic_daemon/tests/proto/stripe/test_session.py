@@ -264,6 +264,27 @@ def test_dead_pipes_are_left_and_used_again_when_they_return() -> None:
     assert max(carried) < 2 * min(carried)
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_a_pipe_that_dies_while_its_turn_comes_delays_single_packets_by_a_few_probes(number: int) -> None:
+    duplex = Duplex(seed=number)
+    duplex.run_until_ready()
+    duplex.run(0.5)
+    duplex.client.offer(400)
+    duplex.run(1.0)
+    client = duplex.client.session
+    # As behind runs of bulk at a high rate: all that is small goes to one pipe until it has made up for it.
+    client.pipes.all[number].sent_bytes -= 400_000
+    duplex.up.weather.dead_pipes.add(number)
+    duplex.server.latencies.clear()
+    for _ in range(40):
+        duplex.client.offer(1)
+        duplex.run(0.05)
+    duplex.run(0.5)
+    assert number in {pipe.number for pipe in client.pipes.alive(duplex.now)}
+    assert len(duplex.server.latencies) == 40
+    assert max(duplex.server.latencies) < 0.35
+
+
 def test_a_pipe_that_is_cut_in_one_direction_is_used_in_none() -> None:
     duplex = Duplex()
     duplex.run_until_ready()

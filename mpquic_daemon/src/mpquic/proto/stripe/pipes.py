@@ -169,9 +169,17 @@ class Pipes:
     def _confirm(self, pipe: Pipe, at: float | None) -> None:
         if pipe.confirmed_at is None and at is not None:
             # What it did not send while it was dead must not be made up for when it returns.
-            pipe.sent_bytes = max(other.sent_bytes for other in self.all)
+            self._put_last(pipe)
         pipe.confirmed_at = at
         self._alive_until = float("-inf")
+
+    def pass_over(self, pipe: Pipe) -> None:
+        """What was sent on a pipe is not answered: the others come first, before it is known to be dead."""
+        self._put_last(pipe)
+        pipe.sent_bytes += 1
+
+    def _put_last(self, pipe: Pipe) -> None:
+        pipe.sent_bytes = max(other.sent_bytes for other in self.all)
 
     @staticmethod
     def choose(alive: list[Pipe]) -> Pipe:

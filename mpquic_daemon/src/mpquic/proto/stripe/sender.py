@@ -166,6 +166,9 @@ class StripeSender:
         recovery.detect(now)
         if recovery.inflight.bytes and now >= recovery.timeout_at:
             probe = recovery.on_timeout(now)
+            # It may be the pipe: a probe on the same one, and what follows it there, would be lost like the tail.
+            self._pipes.pass_over(self._run_pipe)
+            self._run_left = 0
             if probe is not None and self._pipes.alive(now):
                 self._close_group(now, tail=True)
                 self.probes += 1
