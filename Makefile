@@ -3,8 +3,6 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
-PYTHONS := 3.12 3.13
-SOURCES := mpquic_daemon plan lab bench plugins library molecule
 
 .PHONY: help
 help: ## this list
@@ -25,21 +23,16 @@ lab-down: bootstrap ## stop the lab; nothing of it stays
 	mpqlab down
 
 .PHONY: test
-test: lint unit scenarios ## everything: format, lint, types, unit tests, scenarios
+test: bootstrap ## everything: format, lint, types, unit tests, scenarios; a table at the end
+	@scripts/run-tests
 
 .PHONY: lint
-lint: bootstrap
-	ruff format --check $(SOURCES)
-	ruff check $(SOURCES)
-	mypy mpquic_daemon/src plan/src lab/src bench/src
-	yamllint --strict .
-	shellcheck scripts/* .ci/run
-	ansible-lint --offline --strict --profile production
+lint: bootstrap ## format, lint and types
+	@scripts/run-tests lint
 
 .PHONY: unit
 unit: bootstrap ## unit and property tests, on every Python that is installed
-	pytest
-	scripts/test-pythons $(PYTHONS)
+	@scripts/run-tests unit
 
 .PHONY: fuzz
 fuzz: bootstrap ## a million inputs for what reads the network
@@ -47,7 +40,7 @@ fuzz: bootstrap ## a million inputs for what reads the network
 
 .PHONY: scenarios
 scenarios: bootstrap ## molecule, all scenarios
-	scripts/scenarios
+	@scripts/run-tests scenarios
 
 .PHONY: bench
 bench: bootstrap ## tunnels side by side, in namespaces, half an hour: tables, bench/results/, docs/performance.md
@@ -59,8 +52,8 @@ bench-micro: bootstrap ## the daemon's inner loops, each by itself
 
 .PHONY: format
 format: bootstrap ## rewrite the sources in the project's format
-	ruff format $(SOURCES)
-	ruff check --fix $(SOURCES)
+	ruff format .
+	ruff check --fix .
 
 .PHONY: docs
 docs: bootstrap ## regenerate the documents that are made from code
