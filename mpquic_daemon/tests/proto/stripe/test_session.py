@@ -57,6 +57,41 @@ def test_a_clean_link_carries_no_redundancy() -> None:
     assert duplex.server.session.receiver.refused == {}
 
 
+@pytest.mark.parametrize("loss", [0.0, 0.1, 0.5])
+def test_a_time_to_send_is_never_told_when_there_is_nothing_to_send_by(loss: float) -> None:
+    """Else an event loop that waits for that time spins: copies that wait, and can't be sent, have taken the budget."""
+    duplex = Duplex(seed=3, up=Weather(rate=2e5, loss=loss, delay=0.05), down=Weather(loss=loss, delay=0.05))
+    duplex.run_until_ready()
+    duplex.client.offer(10**8)
+    session, told = duplex.client.session, 0
+    for _ in range(3000):
+        duplex.run(0.001)
+        at = session.send_time(duplex.now)
+        if at is not None and at <= duplex.now:
+            assert session.budget(duplex.now) > 0
+            told += 1
+    assert told
+
+
+def test_a_session_that_has_used_up_its_keys_wants_nothing_more() -> None:
+    duplex = Duplex()
+    duplex.run_until_ready()
+    session = duplex.client.session
+    assert session.next_time(duplex.now) is not None
+    session.exhausted = True
+    assert session.next_time(duplex.now + 100.0) is None
+    assert session.poll(duplex.now + 100.0) == []
+    assert session.take_outgoing() == []
+
+
+def test_a_reply_that_waited_while_this_process_slept_says_nothing_of_now() -> None:
+    asked, both = 100.0, pipes.Pipes(2, 100.0, client=True)
+    assert both.on_answer(0, asked, asked + 0.03) == pytest.approx(0.03)
+    assert both.all[0] in both.alive(asked + 1.0)
+    assert both.on_answer(1, asked, asked + 45.0) is None
+    assert both.alive(asked + 45.0) == []
+
+
 def test_the_queue_stays_short() -> None:
     duplex = Duplex(up=Weather(buffer=2.0))
     goodput_share(duplex)

@@ -153,8 +153,11 @@ class Pipes:
             pipe.address = address
 
     def on_answer(self, number: int, stamp: float, now: float) -> float | None:
-        """A client was answered on a pipe; return the round trip in seconds, None when it cannot be ours."""
-        if not 0 <= now - stamp < 60:
+        """A client was answered on a pipe; return the round trip in seconds.
+
+        None when it cannot be ours, or says nothing of now: the reply waited to be read while this process slept.
+        """
+        if not 0 <= now - stamp < DEAD_AFTER:
             return None
         pipe = self.all[number]
         if pipe.registering:

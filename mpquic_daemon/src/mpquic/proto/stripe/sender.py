@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.pipes import Pipe, Pipes
     from mpquic.proto.stripe.reports import Report
 
+BLOCKED_TIME = 0.0005
+"""Seconds after which a budget that waiting copies take up is looked at again."""
 RUN = 32
 """Shards that leave on one pipe before the next is chosen, at least: long enough for GSO, short enough to spread."""
 RUN_TIME = 0.001
@@ -195,7 +197,9 @@ class StripeSender:
         """When `budget` is positive again as far as pacing knows; None when only a report can make it so."""
         if self._window() <= 0 or not self._pipes.alive(now):
             return None
-        return self.pacer.next_time(now)
+        at = self.pacer.next_time(now)
+        # What the pacer allows may be reserved for copies, and when these have gone isn't known.
+        return at if at > now or self.budget(now) > 0 else now + BLOCKED_TIME
 
     def _mark_app_limited(self) -> None:
         """There would have been more if the application had it: what comes of this flight says nothing of the link."""

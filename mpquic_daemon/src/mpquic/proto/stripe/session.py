@@ -230,6 +230,8 @@ class StripeSession:
 
     def next_time(self, now: float) -> float | None:
         """When `poll` is due; None when only a datagram can change anything."""
+        if self.exhausted:
+            return None if self.hold is None else self.hold.next_time()
         times = [
             time
             for time in (
