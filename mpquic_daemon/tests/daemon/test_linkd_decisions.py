@@ -65,6 +65,37 @@ def test_a_start_that_does_not_succeed_is_repeated_with_growing_pauses() -> None
     assert asked == [0, 5, 15, 35, 75, 155]
 
 
+def test_a_start_after_a_long_run_is_no_repetition() -> None:
+    reconciler = Reconciler()
+    for second in range(200):
+        reconciler.decide({"srv": ()}, NONE, NONE, NONE, float(second))
+    assert reconciler.decide({"srv": ()}, NONE, NONE, NONE, 201.0) == []
+    reconciler.decide({"srv": ()}, NONE, NONE, {"srv"}, 202.0)
+    reconciler.decide({"srv": ()}, NONE, NONE, {"srv"}, 212.0)
+    asked = [t for t in range(213, 260) if reconciler.decide({"srv": ()}, NONE, NONE, NONE, float(t))]
+    assert asked == [213, 218, 228, 248]
+
+
+def test_an_instance_that_starts_and_dies_at_once_does_not_end_its_pauses() -> None:
+    reconciler = Reconciler()
+    asked = []
+    for second in range(200):
+        running = {"srv"} if asked and second - asked[-1] <= 2 else NONE
+        if reconciler.decide({"srv": ()}, NONE, NONE, running, float(second)):
+            asked.append(second)
+    assert asked == [0, 5, 15, 35, 75, 155]
+
+
+def test_a_changed_file_or_wan_ends_the_pauses_of_its_instance_alone() -> None:
+    reconciler = Reconciler()
+    instances = {"mpq5": ("wan5",), "mp1": ("wan5", "wan6"), "srv": ()}
+    for second in range(100):
+        reconciler.decide(instances, NONE, {"wan5"}, NONE, float(second))
+    assert reconciler.decide(instances, NONE, {"wan5"}, NONE, 100.0) == []
+    assert reconciler.decide(instances, NONE, {"wan5", "wan6"}, NONE, 101.0) == [Action("start", "mp1")]
+    assert reconciler.decide(instances, NONE, {"wan5", "wan6"}, NONE, 102.0, {"srv"}) == [Action("start", "srv")]
+
+
 def test_an_instance_without_a_file_is_stopped_and_one_with_an_unreadable_file_is_not_touched() -> None:
     reconciler = Reconciler(hold=0.0)
     assert reconciler.decide({}, {"odd"}, NONE, {"old", "odd"}, 0.0) == [Action("stop", "old")]
@@ -143,6 +174,21 @@ def test_a_tunnel_that_came_up_ends_the_pauses_and_one_that_stays_up_does_not() 
     assert asked == [128, 144, 176, 240]
 
 
+def test_a_tunnel_that_worked_between_two_outages_makes_them_two() -> None:
+    limiter = RenewLimiter()
+    assert [t for t in range(130) if limiter.decide("wan5", evidence(), float(t))] == [0, 8, 24, 56, 120]
+    limiter.works("wan5")
+    assert limiter.decide("wan5", evidence(), 127.0) is None, "not within the first pause of the last request"
+    assert [t for t in range(140, 170) if limiter.decide("wan5", evidence(), float(t))] == [140, 148, 164]
+
+
+def test_the_first_request_of_another_outage_renews_though_the_last_one_went_unanswered() -> None:
+    limiter = RenewLimiter()
+    assert limiter.decide("wan5", evidence(stamp=1), 0.0) == "renew"
+    limiter.works("wan5")
+    assert limiter.decide("wan5", evidence(stamp=1), 60.0) == "renew"
+
+
 def test_each_family_has_to_answer_for_itself() -> None:
     limiter = RenewLimiter()
     assert limiter.decide("wan5", evidence(stamp=1, stamp6=1), 0.0) == "renew"
@@ -164,7 +210,9 @@ def test_a_file_is_parsed_again_when_it_has_changed(tmp_path: Path, monkeypatch:
     first = files.read()
     assert first[0] == {"mpq5": (("wan5", int(socket.AF_INET)),)}
     assert list(first[1]) == ["odd"]
+    assert files.changed == {"mpq5", "odd"}
     assert files.read() == first
+    assert files.changed == set()
     assert parsed == ["mpq5.yml", "odd.yml"]
     replacement = tmp_path / "mpq5.new"
     replacement.write_text(yaml.safe_dump({**CLIENT, "bind_ip": "iface:wan6"}))
@@ -175,7 +223,8 @@ def test_a_file_is_parsed_again_when_it_has_changed(tmp_path: Path, monkeypatch:
 
 
 def test_only_well_formed_requests_name_a_device() -> None:
-    assert parse_request(b"renew enp7s7\n") == "enp7s7"
+    assert parse_request(b"renew enp7s7\n") == ("renew", "enp7s7")
+    assert parse_request(b"works enp7s7") == ("works", "enp7s7")
     wrong = (
         b"",
         b"renew",

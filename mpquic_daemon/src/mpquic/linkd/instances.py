@@ -22,6 +22,8 @@ class InstanceFiles:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._parsed: dict[str, tuple[_Version, tuple[Wan, ...] | ConfigError]] = {}
+        self.changed: set[str] = set()
+        """The instances whose file was found to be new, or another than before, by the last `read`."""
 
     def read(self) -> tuple[dict[str, tuple[Wan, ...]], dict[str, str]]:
         """Return the WANs of each instance, and the problem of each whose file is wrong.
@@ -29,6 +31,7 @@ class InstanceFiles:
         Raises:
             OSError: the directory can't be read.
         """
+        self.changed = set()
         wanted: dict[str, tuple[Wan, ...]] = {}
         broken: dict[str, str] = {}
         for path in sorted(path for path in self.directory.iterdir() if path.suffix == ".yml"):
@@ -53,6 +56,7 @@ class InstanceFiles:
             return known[1]
         found = _load(path)
         self._parsed[path.stem] = version, found
+        self.changed.add(path.stem)
         return found
 
 

@@ -2,13 +2,14 @@
 
 An instance is needed when it has no WAN device (a server) or when at least one of its WAN devices is usable. One that
 isn't needed is stopped only after a hold time, so that a modem which flaps doesn't cost a restart at each flap. What
-was asked for and hasn't happened is asked again, with growing pauses.
+was asked for and hasn't happened is asked again, with growing pauses: these end when the instance has run for a while,
+or its file or what its WANs can do has changed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Mapping, Set
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 HOLD = 10.0
 FIRST_RETRY = 5.0
 LAST_RETRY = 300.0
+SETTLED = 10.0
+"""Seconds for which an instance that was started must run, so that its next start isn't a repetition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,9 @@ class Reconciler:
         self._hold = hold
         self._unneeded_since: dict[str, float] = {}
         self._asked: dict[str, _Asked] = {}
+        self._running_since: dict[str, float] = {}
+        self._usable: dict[str, frozenset[Hashable]] = {}
+        """The WANs of each instance that were usable when it was last looked at."""
 
     def decide(
         self,
@@ -48,13 +54,15 @@ class Reconciler:
         usable: Set[Hashable],
         running: Set[str],
         now: float,
+        changed: Set[str] = frozenset(),
     ) -> list[Action]:
         """Return what to do now.
 
         `instances` maps a name to its WANs, `usable` holds those of them that carry traffic now (both as whatever
         the caller tells WANs apart by), `unknown` are instances whose file can't be read (left as they are),
-        `running` the instances whose unit is active or becoming so.
+        `running` the instances whose unit is active or becoming so, `changed` those whose file is another than before.
         """
+        self._note(instances, usable, running, now, changed)
         actions: list[Action] = []
         for name in sorted((instances.keys() | running) - unknown):
             devices = instances.get(name)
@@ -77,6 +85,26 @@ class Reconciler:
         ends = (since + self._hold for name, since in self._unneeded_since.items() if name in running)
         return min((end for end in ends if end > now), default=None)
 
+    def _note(
+        self,
+        instances: Mapping[str, Collection[Hashable]],
+        usable: Set[Hashable],
+        running: Set[str],
+        now: float,
+        changed: Set[str],
+    ) -> None:
+        """End the pauses of instances about which something is new."""
+        for name, wans in instances.items():
+            carrying = frozenset(wan for wan in wans if wan in usable)
+            if self._usable.get(name) != carrying or name in changed:
+                self._asked.pop(name, None)
+            self._usable[name] = carrying
+        for name in running:
+            if now - self._running_since.setdefault(name, now) >= SETTLED:
+                self._asked.pop(name, None)
+        for name in self._running_since.keys() - running:
+            del self._running_since[name]
+
     def _may_ask(self, name: str, verb: Literal["start", "stop"], now: float) -> bool:
         asked = self._asked.get(name)
         if asked is None or asked.verb != verb or now - asked.at > LAST_RETRY * 2:
@@ -88,6 +116,7 @@ class Reconciler:
         return True
 
     def _forget(self, known: Set[str]) -> None:
-        for table in (self._unneeded_since, self._asked):
+        tables: tuple[dict[str, Any], ...] = (self._unneeded_since, self._asked, self._usable)
+        for table in tables:
             for name in [name for name in table if name not in known]:
                 del table[name]

@@ -5,8 +5,8 @@ gave the lease, and disturbs nothing. `reconfigure` forgets the lease and asks e
 for a moment: only when no tunnel on the device is up, and either the gateway no longer resolves or the last renewal
 went unanswered (the kernel's stamp on the address didn't change).
 
-The pauses between renewals grow until the lease gives something new or a tunnel comes up. That an address comes back
-is no such sign, since a reconfiguration takes it away itself.
+The pauses between renewals grow until the lease gives something new or a tunnel comes up, of which the tunnel's process
+tells. That an address comes back is no such sign, since a reconfiguration takes it away itself.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ LAST_PAUSE = 600.0
 CALM = 1200.0
 
 Verb = Literal["renew", "reconfigure"]
+Request = Literal["renew", "works"]
+"""What a tunnel's process says of a device: its path stays silent, or has begun to carry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class _Device:
     last: float
     pause: float
     evidence: LeaseEvidence
+    worked: bool = False
+    """Whether a tunnel has come up since the last request."""
 
 
 class RenewLimiter:
@@ -51,7 +55,7 @@ class RenewLimiter:
     def wants(self, device: str, now: float) -> bool:
         """Tell whether a request for `device` would be answered at `now`; lets the caller save gathering evidence."""
         known = self._devices.get(device)
-        return known is None or now - known.last >= known.pause
+        return known is None or now - known.last >= (FIRST_PAUSE if known.worked else known.pause)
 
     def decide(self, device: str, evidence: LeaseEvidence, now: float) -> Verb | None:
         """Return what to do for `device`, or None when it was done too recently."""
@@ -71,7 +75,12 @@ class RenewLimiter:
     @staticmethod
     def _recovered(known: _Device, evidence: LeaseEvidence) -> bool:
         """Tell whether a tunnel has come up since the last request. One that was up all the time proves nothing."""
-        return evidence.tunnel_up and not known.evidence.tunnel_up
+        return known.worked or (evidence.tunnel_up and not known.evidence.tunnel_up)
+
+    def works(self, device: str) -> None:
+        """A tunnel on `device` has come up: the next request begins another outage, with its first pause."""
+        if (known := self._devices.get(device)) is not None:
+            known.worked = True
 
     def seen(self, device: str, identity: frozenset[object]) -> None:
         """Take notice of what `device` has now; an address or gateway that is new ends its pauses."""
@@ -80,11 +89,12 @@ class RenewLimiter:
             del self._devices[device]
 
 
-def parse_request(datagram: bytes) -> str | None:
-    """Return the device of a `renew DEV` datagram, or None for anything else."""
+def parse_request(datagram: bytes) -> tuple[Request, str] | None:
+    """Return verb and device of a `renew DEV` or `works DEV` datagram, or None for anything else."""
     try:
         verb, _, device = datagram.decode("ascii").strip().partition(" ")
     except UnicodeDecodeError:
         return None
-    valid = 1 <= len(device) <= 15 and device.isprintable() and not any(mark in device for mark in "/ ")
-    return device if verb == "renew" and valid else None
+    if not (1 <= len(device) <= 15 and device.isprintable() and not any(mark in device for mark in "/ ")):
+        return None
+    return ("renew", device) if verb == "renew" else ("works", device) if verb == "works" else None

@@ -133,7 +133,9 @@ class LinkDaemon:
             for family in (socket.AF_INET, socket.AF_INET6)
             if self._monitor.state(device).usable_for(family)
         }
-        for action in self._reconciler.decide(self._wanted, self._broken.keys(), usable, running, now):
+        for action in self._reconciler.decide(
+            self._wanted, self._broken.keys(), usable, running, now, self._files.changed
+        ):
             self._journal.info(f"linkd.{action.verb}", instance=action.instance)
             try:
                 await (self._control.start if action.verb == "start" else self._control.stop)(action.instance)
@@ -174,10 +176,12 @@ class LinkDaemon:
                 datagram = requests.recv(MAX_DATAGRAM)
             except BlockingIOError:
                 return
-            device = parse_request(datagram)
+            request, device = parse_request(datagram) or (None, None)
             now = asyncio.get_running_loop().time()
             users = [name for name, wans in self._wanted.items() if any(wan == device for wan, _ in wans)]
-            if device is None or not users:
+            if device is not None and users and request == "works":
+                self._limiter.works(device)
+            elif device is None or not users:
                 self._journal.limited("request", now, "linkd.request_refused", request=datagram[:64])
             elif self._limiter.wants(device, now) and device not in self._renewals:
                 self._renewals[device] = task = asyncio.create_task(self._renew(device, users))
