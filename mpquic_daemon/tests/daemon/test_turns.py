@@ -17,6 +17,7 @@ from mpquic.daemon.client_connection import Ending, Failure, Phase
 from mpquic.daemon.credentials import CredentialsError
 from mpquic.daemon.journal import Journal
 from mpquic.daemon.session import MAX_REFUSED_STREAMS, CloseCode, Inbox, SessionError
+from mpquic.net.kernel import Kernel
 from mpquic.net.quic import LinkState, StreamReceived
 from mpquic.net.udp import SendStatus, UdpCounters
 from mpquic.proto.control import StreamType
@@ -94,7 +95,7 @@ class Wire:
     @staticmethod
     def _socket(send: Callable[..., SendStatus], receive: Callable[[], list[Any]], own: tuple[str, int]) -> Any:
         return SimpleNamespace(
-            send_batch=send, recv_batch=receive, fileno=lambda: -1, wants_write=False, counters=UdpCounters(),
+            send_batch=send, recv_batch=receive, fileno=lambda: -1, wants_write=False, reads=4, counters=UdpCounters(),
             peer_address=SERVER, local_address=own, close=lambda: None,
         )  # fmt: skip
 
@@ -102,7 +103,7 @@ class Wire:
 class Ends:
     """A server and, once it is started, a client in this process."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, wire: Wire) -> None:
         loop = asyncio.get_running_loop()
         journal = Journal(logging.getLogger("mpquic"))
         self.changes: list[float] = []
@@ -110,9 +111,15 @@ class Ends:
         server_file = site.server_config()
         client_file = site.client_config(bind_ip="10.77.1.2")
         self.server = server_module.Server(
-            load(server_file), journal, lambda: self.changes.append(loop.time()), self.fatal.append
+            load(server_file),
+            journal,
+            lambda: self.changes.append(loop.time()),
+            self.fatal.append,
+            Kernel(tun=Tun, udp=wire.server),
         )
-        self.client = client_module.Client(load(client_file), journal, lambda: None, self.fatal.append)
+        self.client = client_module.Client(
+            load(client_file), journal, lambda: None, self.fatal.append, Kernel(tun=Tun, udp=wire.client)
+        )
 
     @property
     def client_state(self) -> str:
@@ -137,17 +144,13 @@ Scenario = Callable[[Ends, Wire], Coroutine[Any, Any, None]]
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Scenario], None]:
     """Run a scenario with both ends up."""
     wire = Wire()
-    for module in (server_module, client_module):
-        monkeypatch.setattr(module, "TunDevice", Tun)
-    monkeypatch.setattr(server_module, "UdpSocket", wire.server)
-    monkeypatch.setattr("mpquic.daemon.client_connection.UdpSocket", wire.client)
     site = Site(tmp_path)
 
     async def main(scenario: Scenario) -> None:
         loop = asyncio.get_running_loop()
         for name in ("add_reader", "remove_reader", "remove_writer"):
             monkeypatch.setattr(loop, name, lambda *_: None)
-        ends = Ends(site)
+        ends = Ends(site, wire)
         ends.server.start()
         ends.client.start()
         try:

@@ -13,15 +13,15 @@ from mpquic.daemon.client_connection import ClientConnection, Ending, Failure, P
 from mpquic.daemon.control_socket import RequestError
 from mpquic.daemon.lease_request import LeaseRequest
 from mpquic.daemon.retry import RetryPolicy
-from mpquic.daemon.session import CloseCode
+from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.daemon.telemetry import snapshot
-from mpquic.net.netlink import LinkMonitor
+from mpquic.net.kernel import KERNEL
 from mpquic.net.quic import MIN_DATAGRAM_SIZE
-from mpquic.net.tun import TunDevice
 from mpquic.net.udp import endpoint, plain_host
 from mpquic.proto.frame import FrameError, TrafficClass
 from mpquic.proto.path import PathState
 from mpquic.proto.scheduler import FailoverScheduler
+from mpquic.proto.stripe.renewal import StripeRenewal
 from mpquic.proto.tunnel import RECEIVE_WINDOW, Counters, TunnelReceiver, TunnelSender
 
 if TYPE_CHECKING:
@@ -29,15 +29,19 @@ if TYPE_CHECKING:
 
     from mpquic.config import ClientConfig
     from mpquic.daemon.journal import Journal
+    from mpquic.net.kernel import Kernel
+    from mpquic.proto.control import StripeGrant
     from mpquic.proto.path import Carried
 
 RENEW_AFTER = 6.0
 LOOK_AGAIN = 1.0
 TWIN_INTERVAL = 3600.0
 TUN_BATCH = 16
-STRIPE_AGAIN = 60.0
-STRIPE_AGAIN_LAST = 3600.0
-"""Seconds to the first such attempt, and between the later ones at most."""
+SLEPT = 2.0
+"""Seconds by which an iteration is late after which this process, or its machine, has slept meanwhile."""
+FORGOTTEN_MARGIN = 5.0
+NO_STRIPE_INTERVAL = 3600.0
+"""Seconds between two journal lines that no pipe carries."""
 TICK = 0.5
 """Longest sleep of the loop while something is wanted that has no timer of its own."""
 
@@ -46,8 +50,14 @@ class Client:
     """Implements `Role`. States: inactive, connecting, up, down."""
 
     def __init__(
-        self, config: ClientConfig, journal: Journal, on_change: Callable[[], None], on_fatal: Callable[[str], None]
+        self,
+        config: ClientConfig,
+        journal: Journal,
+        on_change: Callable[[], None],
+        on_fatal: Callable[[str], None],
+        kernel: Kernel = KERNEL,
     ) -> None:
+        self._kernel = kernel
         self._config = config
         self._journal = journal
         self._on_change = on_change
@@ -89,9 +99,7 @@ class Client:
         self._twin_told_at = float("-inf")
         self._replace = False
         """Whether the WAN has changed under the current connection, so that another must take its place."""
-        self._stripe_again_at: float | None = None
-        """When another connection is tried for the sake of its striped data plane: the present one's is silent."""
-        self._stripe_pause = STRIPE_AGAIN
+        self._renewal = StripeRenewal()
         self._stopping = False
 
     # Life
@@ -99,9 +107,9 @@ class Client:
     def start(self) -> None:
         """Attach to the TUN and begin to connect; TunError, OSError, CredentialsError."""
         self._identity = credentials.load_client(self._config.tls)
-        self._tun = TunDevice(self._config.tun_name, uso=True)
+        self._tun = self._kernel.tun(self._config.tun_name, uso=True)
         self._receiver.coalescer.uso = self._tun.uso
-        self._monitor = LinkMonitor(self._config.devices)
+        self._monitor = self._kernel.monitor(self._config.devices)
         self._loop.add_reader(self._tun.fileno(), self._on_tun)
         if self._config.devices:
             self._loop.add_reader(self._monitor.fileno(), self._on_netlink)
@@ -195,6 +203,8 @@ class Client:
         if self._stopping:
             return
         now = self._loop.time()
+        if self._due is not None and now - self._due > SLEPT:
+            self._slept(now - self._due, now)
         if self._more is not None:
             self._more.cancel()
             self._more = None
@@ -206,17 +216,27 @@ class Client:
                     self._serve(connection, now)
             self._consider_attempt(now)
             self._settle_state(now)
-            self._watch_plane(now)
+            self._renew_stripe(now)
             self._send(now)
             self._push(now)
         finally:
             # A fault costs one turn: without a timer it could be the last.
             self._schedule(now)
 
+    def _slept(self, seconds: float, now: float) -> None:
+        """This process has slept: what wasn't heard meanwhile is nobody's silence."""
+        self._heard_at = min(now, self._heard_at + seconds)
+        self._renewal.changed()
+        if seconds > IDLE_TIMEOUT - FORGOTTEN_MARGIN and self._current is not None:
+            self._replace = True  # The server has forgotten the connection, whatever of it still waits to be read here.
+
     def _serve(self, connection: ClientConnection, now: float) -> None:
         inbox = connection.advance(now)
         if connection is self._candidate and connection.phase is Phase.REGISTERED:
             self._promote(connection, now)
+        renewed = connection.renewed_stripe(inbox)
+        if renewed is not None and connection is self._current:
+            self._open_plane(connection, renewed.stripe, now)
         if inbox.datagrams or inbox.stream_bytes:
             try:
                 writes = connection.session.writes(inbox, self._receiver, now)
@@ -261,10 +281,14 @@ class Client:
 
     def _schedule(self, now: float) -> None:
         timers = [c.timer(now) for c in (self._current, self._candidate) if c is not None]
-        timers += [self._look_again_at, self._stripe_again_at]
+        timers.append(self._look_again_at)
+        if self._current is not None and not self._current.renewing_stripe:
+            timers.append(self._renewal.due)
         if self._state != "inactive":
-            if self._candidate is None:
-                timers.append(self._retry.next_attempt if self._is_wanted(now) else self._retry.upgrade_at)
+            if self._candidate is None and self._is_wanted(now):
+                timers.append(self._retry.next_attempt)
+            elif self._candidate is None and not self._is_striped():
+                timers.append(self._retry.upgrade_at)
             if not self._is_carrying():
                 timers.append(now + TICK)
         self._due = due = min((timer for timer in timers if timer is not None), default=None)
@@ -295,6 +319,7 @@ class Client:
                 epoch=self._epoch,
                 max_datagram_size=size,
                 now=now,
+                kernel=self._kernel,
             )
         except (OSError, ValueError) as error:
             self._error = f"no socket: {error}"
@@ -307,58 +332,73 @@ class Client:
     def _is_wanted(self, now: float) -> bool:
         """Whether a new connection is wanted: for want of one that carries, or to replace it by a better one."""
         upgrade_at = self._retry.upgrade_at
-        upgrading = upgrade_at is not None and now >= upgrade_at
+        # Beside pipes that carry, QUIC has control messages alone, which need no large packets.
+        upgrading = upgrade_at is not None and now >= upgrade_at and not self._is_striped()
         return upgrading or self._replace or not self._is_carrying() or self._is_doubtful()
 
     def _promote(self, connection: ClientConnection, now: float) -> None:
         """The candidate has registered: it is the path from now on."""
-        assert connection.welcome is not None
+        welcome = connection.welcome
+        assert welcome is not None
         old, self._current, self._candidate = self._current, connection, None
         self._replace = False
         self._handover_until = None
-        if connection.welcome.session != self._session_name:
-            self._session_name = connection.welcome.session
+        if welcome.session != self._session_name:
+            self._session_name = welcome.session
             self._sender.restart()
             self._receiver.restart()
         self._scheduler.add(connection.session.path, priority=self._path.priority, weight=self._path.weight)
-        self._open_plane(connection)
+        self._renewal.changed()
+        self._open_plane(connection, welcome.stripe, now)
         if old is not None:
             self._release(old, "replaced by a newer connection")
         self._registrations += 1
         self._retry.registered(connection.max_datagram_size, now)
 
-    def _open_plane(self, connection: ClientConnection) -> None:
+    def _open_plane(self, connection: ClientConnection, grant: StripeGrant | None, now: float) -> None:
         """Prefer the striped data plane as soon as a pipe answers; until then, and without one, QUIC carries."""
-        try:
-            plane = connection.open_plane(self._sender, self._deliver)
-        except (OSError, ValueError) as error:
-            self._journal.limited("stripe", self._loop.time(), "path.no_stripe", path=self._path.name, error=error)
+        if self._path.transport != "stripe":
             return
-        if plane is not None:
-            self._scheduler.add(plane.path, priority=self._path.priority - 1, weight=self._path.weight)
-        elif self._path.transport == "stripe":
-            self._journal.limited(
-                "stripe", self._loop.time(), "path.no_stripe", path=self._path.name, error="the server grants none"
-            )
+        self._renewal.granted(now)
+        if grant is None:
+            self._tell_no_stripe("the server grants none", now)
+            return
+        self._close_plane(connection)
+        try:
+            plane = connection.open_plane(grant, self._sender, self._deliver)
+        except (OSError, ValueError) as error:
+            self._tell_no_stripe(error, now)
+            return
+        plane.on_change = self._turn
+        self._scheduler.add(plane.path, priority=self._path.priority - 1, weight=self._path.weight)
 
-    def _watch_plane(self, now: float) -> None:
-        """Give up a striped data plane that is silent or has used up its keys; have a new connection bring another."""
+    def _close_plane(self, connection: ClientConnection) -> None:
+        if connection.plane is not None:
+            self._scheduler.remove(connection.plane.path)
+            connection.close_plane()
+
+    def _tell_no_stripe(self, cause: object, now: float) -> None:
+        self._journal.limited(
+            f"stripe {cause}", now, "path.no_stripe", NO_STRIPE_INTERVAL, path=self._path.name, error=cause
+        )
+
+    def _renew_stripe(self, now: float) -> None:
+        """Give up a striped session that is silent or has used up its keys, and request another when that may help."""
         current = self._current
-        plane = current.plane if current is not None else None
-        if current is not None and plane is not None:
-            if plane.session.exhausted:
-                self._replace = True
-            elif plane.session.idle(now):
-                self._scheduler.remove(plane.path)
-                current.close_plane()
-                self._stripe_again_at = now + self._stripe_pause
-                self._stripe_pause = min(2 * self._stripe_pause, STRIPE_AGAIN_LAST)
-                self._journal.warning("path.no_stripe", path=self._path.name, error="no pipe answers; QUIC carries")
-            elif plane.path.state is PathState.UP:
-                self._stripe_again_at, self._stripe_pause = None, STRIPE_AGAIN
-        if self._stripe_again_at is not None and now >= self._stripe_again_at and self._is_carrying():
-            self._stripe_again_at = None
-            self._replace = True
+        if current is None or self._path.transport != "stripe":
+            return
+        plane = current.plane
+        if plane is not None and plane.session.idle(now):
+            self._close_plane(current)
+            plane = None
+        usable = plane is not None and not plane.session.exhausted
+        control = {PathState.UP: True, PathState.DOWN: False}.get(current.session.path.state)
+        rtt = current.session.liveness.rtt.smoothed
+        due = self._renewal.poll(now, control=control, carries=usable and self._is_striped(), usable=usable, rtt=rtt)
+        if due and not current.renewing_stripe:
+            if usable and self._renewal.unanswered:
+                self._tell_no_stripe("no pipe gets a reply; QUIC carries", now)
+            current.renew_stripe()
 
     def _ended(self, connection: ClientConnection, ending: Ending, now: float) -> None:
         """A connection or attempt has come to its end: drop it and decide when to try again."""
@@ -413,14 +453,17 @@ class Client:
             self._writing.discard(fd)
             self._loop.remove_writer(fd)
         self._scheduler.remove(connection.session.path)
-        if connection.plane is not None:
-            self._scheduler.remove(connection.plane.path)
+        self._close_plane(connection)
         connection.release()
 
     # State
 
     def _is_carrying(self) -> bool:
         return self._current is not None and self._current.session.path.state is not PathState.DOWN
+
+    def _is_striped(self) -> bool:
+        plane = self._current.plane if self._current is not None else None
+        return plane is not None and plane.path.state is PathState.UP
 
     def _is_doubtful(self) -> bool:
         """Whether the current connection still counts as up but a new one should be tried beside it."""
@@ -494,6 +537,8 @@ class Client:
         self._since = time.time()
         self._tun.set_carrier(state == "up")
         fields: dict[str, object] = {"path": self._path.name, "peer": self._peer()}
+        if state == "up" and self._path.bind_device is not None:
+            self._lease.works(self._path.bind_device, self._loop.time())
         if state == "up" and self._current is not None:
             fields["rtt_ms"] = client_report.rtt_ms(self._current)
             fields["local"] = plain_host(self._current.socket.local_address)

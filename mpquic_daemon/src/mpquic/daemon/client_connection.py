@@ -20,17 +20,19 @@ from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode, Inbox, Session, Sessi
 from mpquic.daemon.stripe_plane import ClientStripe
 from mpquic.net import quic
 from mpquic.net.aead import preferred_suites
+from mpquic.net.kernel import KERNEL
 from mpquic.net.quic import Established, LinkOptions, Terminated
-from mpquic.net.udp import SendStatus, UdpSocket, split_segments
+from mpquic.net.udp import SendStatus, split_segments
 from mpquic.proto.budget import BudgetMember
-from mpquic.proto.control import Bye, ControlError, StripeRequest
+from mpquic.proto.control import Bye, ControlError, RenewStripe, StripeRenewed, StripeRequest
 from mpquic.proto.handshake import ClientRegistration, Output, RegistrationRequest, Rejected, Send, Welcomed
 
 if TYPE_CHECKING:
     from mpquic.config import ClientConfig, ClientPath
     from mpquic.daemon.credentials import ClientIdentity
     from mpquic.daemon.stripe_plane import Deliver
-    from mpquic.proto.control import Welcome
+    from mpquic.net.kernel import Kernel
+    from mpquic.proto.control import StripeGrant, Welcome
     from mpquic.proto.tunnel import TunnelSender
 
 SILENCE = 1.8
@@ -96,7 +98,9 @@ class ClientConnection:
         epoch: int,
         max_datagram_size: int,
         now: float,
+        kernel: Kernel = KERNEL,
     ) -> None:
+        self._kernel = kernel
         self.phase = Phase.HANDSHAKE
         self.ending: Ending | None = None
         self.welcome: Welcome | None = None
@@ -108,6 +112,8 @@ class ClientConnection:
         """Whether an ICMP error came back: nothing to rely on, but a reason to try another connection at once."""
         self.plane: ClientStripe | None = None
         """The striped data plane, once the server has granted one."""
+        self._renewing: int | None = None
+        """Id of the request for another striped session to which no reply has come yet."""
         self.epoch = epoch
         self.max_datagram_size = max_datagram_size
         self._config = config
@@ -128,7 +134,7 @@ class ClientConnection:
             stripe=stripe_request(config, path),
         )
         any_address = "::" if path.family == socket.AF_INET6 else "0.0.0.0"
-        self.socket = UdpSocket(
+        self.socket = kernel.udp(
             (path.bind_address or any_address, 0),
             device=path.bind_device,
             peer=(path.remote_addr, path.remote_port),
@@ -241,13 +247,32 @@ class ClientConnection:
         self.link.close(code, reason)
         self.flush(now)
 
-    def open_plane(self, sender: TunnelSender, deliver: Deliver) -> ClientStripe | None:
-        """Open the striped data plane that the server has granted; None where there is none. OSError, ValueError."""
-        grant = self.welcome.stripe if self.welcome is not None else None
-        if grant is not None and self._request.stripe is not None:
-            self.plane = ClientStripe(self._config, self._path, self._request.stripe, grant, sender, deliver)
-            self.session.plane = self.plane
-        return self.plane
+    @property
+    def renewing_stripe(self) -> bool:
+        """Whether another striped session was requested and the reply has not come."""
+        return self._renewing is not None
+
+    def renew_stripe(self) -> None:
+        """Request another striped session; the reply reaches whoever takes the messages of `advance`."""
+        if self._request.stripe is not None:
+            self._renewing = self.session.send(RenewStripe(stripe=self._request.stripe))
+
+    def renewed_stripe(self, inbox: Inbox) -> StripeRenewed | None:
+        """Return the reply to `renew_stripe`, if it has come."""
+        for message_id, message in inbox.messages:
+            if isinstance(message, StripeRenewed) and message_id == self._renewing:
+                self._renewing = None
+                return message
+        return None
+
+    def open_plane(self, grant: StripeGrant, sender: TunnelSender, deliver: Deliver) -> ClientStripe:
+        """Open the striped data plane that the server has granted. OSError, ValueError."""
+        request = self._request.stripe
+        if request is None:
+            raise ValueError("the server grants a striped session that nobody has requested")
+        self.plane = plane = ClientStripe(self._config, self._path, request, grant, sender, deliver, self._kernel)
+        self.session.plane = plane
+        return plane
 
     def close_plane(self) -> None:
         """Close the striped data plane, if there is one."""

@@ -11,12 +11,13 @@ from mpquic.proto.backoff import Backoff
 if TYPE_CHECKING:
     import random
 
-PATIENCE = 300.0
-"""Seconds of an outage in which retries stay close together: most outages are over by then."""
+PATIENCE = 3600.0
+"""Seconds of an outage in which retries stay close together: most outages are over by then, and what they cost, some
+9 MB, is little. Only an attempt can show that a silent path has healed."""
 CLOSE_RETRY = 1.0
 """Longest pause before a retry during PATIENCE, unless the server refused us."""
 LOCAL_RETRY = 1.0
-UPGRADE_FIRST = 60.0
+UPGRADE_FIRST = 2.0
 UPGRADE_LAST = 3600.0
 
 
@@ -91,8 +92,9 @@ class RetryPolicy:
     def lost(self, now: float) -> None:
         """The connection in use is silent: others may be tried beside it."""
         self.failures += 1
-        self._outage_began = now
-        self._next = now + self._backoff.next_delay(now)
+        self._outage_began = self._next = now
+        # What attempts beside a connection that carried have met says nothing about this outage.
+        self._backoff.reset()
 
     def ended(self, ending: Ending, now: float) -> None:
         """An attempt or connection came to its end."""

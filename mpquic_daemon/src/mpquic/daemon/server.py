@@ -16,11 +16,11 @@ from mpquic.daemon.server_tunnel import ServerTunnel
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.daemon.stripe_listener import StripeListener
 from mpquic.daemon.telemetry import add, snapshot
+from mpquic.net.kernel import KERNEL
 from mpquic.net.quic import MIN_DATAGRAM_SIZE, LinkOptions, LinkState, QuicLink
 from mpquic.net.quic_listener import QuicListener
-from mpquic.net.tun import TunDevice
-from mpquic.net.udp import SendStatus, UdpSocket, split_segments
-from mpquic.proto.control import RefuseCode, Register, StripeGrant, Welcome
+from mpquic.net.udp import SendStatus, split_segments
+from mpquic.proto.control import RefuseCode, Register, RenewStripe, StripeGrant, StripeRenewed, Welcome
 from mpquic.proto.dispatch import dispatch
 from mpquic.proto.frame import FrameError
 from mpquic.proto.groups import Group, GroupTable, Registration, RegistrationRefusedError
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from mpquic.config import ServerConfig
     from mpquic.daemon.journal import Journal
     from mpquic.daemon.session import Inbox
+    from mpquic.net.kernel import Kernel
     from mpquic.net.udp import Address
+    from mpquic.proto.control import StripeRequest
     from mpquic.proto.identity import Identity
     from mpquic.proto.path import Carried
 
@@ -45,6 +47,10 @@ EXPIRY_CHECK = 60.0
 """Seconds between two looks at the dates of the certificates of connected clients."""
 COLLECTION_INTERVAL = 5.0
 """Seconds between two looks for striped sessions from which nothing comes."""
+RENEW_INTERVAL = 1.0
+"""Least seconds between two striped sessions of one connection."""
+SLEPT = 2.0
+"""Seconds by which an iteration is late after which this process, or its machine, has slept meanwhile."""
 TUN_BATCH = 16
 CHANGE_INTERVAL = 1.0
 """Least seconds between two announcements of a change: clients may come and go by the hundred."""
@@ -55,8 +61,14 @@ class Server:
     """Implements `Role`. Its state is up while it listens."""
 
     def __init__(
-        self, config: ServerConfig, journal: Journal, on_change: Callable[[], None], on_fatal: Callable[[str], None]
+        self,
+        config: ServerConfig,
+        journal: Journal,
+        on_change: Callable[[], None],
+        on_fatal: Callable[[str], None],
+        kernel: Kernel = KERNEL,
     ) -> None:
+        self._kernel = kernel
         self._config = config
         self._journal = journal
         self._on_change = on_change
@@ -91,13 +103,13 @@ class Server:
         config = self._config
         self._verifier = credentials.load_server(config.tls).verifier
         self._peers = _peer_table(config)
-        self._tun = TunDevice(config.tun_name, uso=True)
+        self._tun = self._kernel.tun(config.tun_name, uso=True)
         options = LinkOptions(config.congestion_algorithm, config.max_datagram_size, IDLE_TIMEOUT)
         with credentials.usable(config.tls):
             self._listener = QuicListener(cert_file=config.tls.cert_file, key_file=config.tls.key_file, options=options)
         host = config.bind_address or "::"
-        self._socket = UdpSocket((host, config.bind_port), device=config.bind_device, gso=config.udp_gso)
-        self._stripe = StripeListener(config) if config.stripe_enabled else None
+        self._socket = self._kernel.udp((host, config.bind_port), device=config.bind_device, gso=config.udp_gso)
+        self._stripe = StripeListener(config, self._kernel) if config.stripe_enabled else None
         self._loop.add_reader(self._tun.fileno(), self._on_tun)
         self._loop.add_reader(self._socket.fileno(), self._on_socket)
         self._turn()
@@ -184,9 +196,19 @@ class Server:
 
     def _on_socket(self) -> None:
         now = self._loop.time()
-        for data, segment, address in self._socket.recv_batch():
+        self._notice_sleep(now)
+        batch = self._socket.recv_batch()
+        for data, segment, address in batch:
             self._listener.receive(split_segments(data, segment), address, now)
+        if len(batch) < self._socket.reads:
+            self._listener.accepting = True
         self._turn()
+
+    def _notice_sleep(self, now: float) -> None:
+        """After sleep what was sent meanwhile waits to be read: so nobody was silent, and no handshake in it is new."""
+        if self._due is not None and now - self._due > SLEPT:
+            self._next_collection = now + COLLECTION_INTERVAL
+            self._listener.accepting = False
 
     def _on_writable(self) -> None:
         self._socket.resume()
@@ -198,6 +220,7 @@ class Server:
         if self._stopping:
             return
         now = self._loop.time()
+        self._notice_sleep(now)
         if self._more is not None:
             self._more.cancel()
             self._more = None
@@ -243,6 +266,7 @@ class Server:
         if tunnel is not None:
             if not connection.wants_data_stream and connection.ending is None and not connection.over:
                 self._use(connection, tunnel)
+            self._renew_stripe(connection, tunnel, inbox, now)
             self._deliver(connection, tunnel, inbox, now)
         if connection.ending is not None or connection.over:
             self._changed[connection] = None
@@ -375,27 +399,45 @@ class Server:
             self._tunnels[group] = tunnel
         connection.tunnel = tunnel
         inner = [str(prefix) for prefix in prefixes]
-        grant = self._grant_plane(connection, tunnel, register, registration)
+        grant = self._grant_plane(connection, tunnel, register.stripe, registration)
         return Welcome(session=group.session, inner=inner, tun_mtu=self._config.tun_mtu, stripe=grant)
 
     def _grant_plane(
-        self, connection: ServerConnection, tunnel: ServerTunnel, register: Register, registration: Registration
+        self,
+        connection: ServerConnection,
+        tunnel: ServerTunnel,
+        request: StripeRequest | None,
+        registration: Registration,
     ) -> StripeGrant | None:
-        """Begin the striped data plane that a client asks for, if there is one here."""
-        if register.stripe is None or self._stripe is None:
+        """Begin the striped data plane that a client requests, if there is one here."""
+        if request is None or self._stripe is None:
             return None
 
         def deliver(frames: list[Carried], now: float) -> None:
             for buffers in tunnel.receiver.receive(frames, now):
                 self._tun.write(buffers)
 
-        granted = self._stripe.grant(registration.path, register.stripe, tunnel.sender, deliver)
+        granted = self._stripe.grant(registration.path, request, tunnel.sender, deliver)
         if granted is None:
             return None
         grant, connection.plane = granted
+        connection.stripe_granted_at = self._loop.time()
         connection.session.plane = connection.plane
         tunnel.add_plane(connection.plane, registration.priority, registration.weight)
         return grant
+
+    def _renew_stripe(self, connection: ServerConnection, tunnel: ServerTunnel, inbox: Inbox, now: float) -> None:
+        """Replace the striped session of a client that has lost it, at most once in `RENEW_INTERVAL`."""
+        for message_id, message in inbox.messages:
+            group = self._table.group_of(connection)
+            if not isinstance(message, RenewStripe) or group is None:
+                continue
+            grant = None
+            if now - connection.stripe_granted_at >= RENEW_INTERVAL:
+                self._drop_plane(connection)
+                registration = group.members[connection.session.path.name].registration
+                grant = self._grant_plane(connection, tunnel, message.stripe, registration)
+            connection.session.send(StripeRenewed(stripe=grant), message_id)
 
     def _drop_plane(self, connection: ServerConnection) -> None:
         plane, connection.plane, connection.session.plane = connection.plane, None, None

@@ -45,6 +45,7 @@ class ServerConnection:
         self.tunnel: ServerTunnel | None = None
         self.plane: ServerStripe | None = None
         """The striped data plane of the path, if one was granted."""
+        self.stripe_granted_at = float("-inf")
         self.ending: tuple[CloseCode, str] | None = None
         """Why the connection is to be closed, with what the peer is told."""
         self.refusal: str | None = None

@@ -101,12 +101,13 @@ class Session:
         if self._control_stream is not None:
             self.link.send_stream(self._control_stream, data)
 
-    def send(self, message: Message, message_id: int | None = None) -> None:
-        """Send a message; a question gets an id of its own."""
+    def send(self, message: Message, message_id: int | None = None) -> int:
+        """Send a message and return its id; a request gets an id of its own."""
         if message_id is None:
             self._message_id += 1
             message_id = self._message_id
         self.send_bytes(control.encode(message, message_id))
+        return message_id
 
     def take(self, events: Iterable[LinkEvent], now: float) -> Inbox:
         """Sort out a batch of events. Raises SessionError, ControlError."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from mpquic.daemon.stripe_plane import StripePlane, stripe_config
 from mpquic.daemon.telemetry import snapshot
 from mpquic.net.aead import preferred_suites
-from mpquic.net.udp import SendStatus, UdpSocket
+from mpquic.net.kernel import KERNEL
+from mpquic.net.udp import SendStatus
 from mpquic.proto.control import StripeGrant
 from mpquic.proto.stripe.keys import Suite
 from mpquic.proto.stripe.merge import in_sending_order
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from mpquic.config import ServerConfig
     from mpquic.daemon.stripe_plane import Deliver
+    from mpquic.net.kernel import Kernel
     from mpquic.net.udp import Address
     from mpquic.proto.control import StripeRequest
     from mpquic.proto.stripe.receiver import Datagrams
@@ -56,10 +58,10 @@ class ServerStripe(StripePlane):
 class StripeListener:
     """One UDP port for all sessions of a server. Raises OSError."""
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, kernel: Kernel = KERNEL) -> None:
         self._loop = asyncio.get_running_loop()
         self.port = config.stripe_bind_port
-        self.socket = UdpSocket(
+        self.socket = kernel.udp(
             (config.bind_address or "::", self.port),
             device=config.bind_device,
             gso=config.udp_gso,

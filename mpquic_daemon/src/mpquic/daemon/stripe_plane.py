@@ -12,7 +12,8 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mpquic.net.udp import READ_BYTES, SendStatus, UdpSocket
+from mpquic.net.kernel import KERNEL
+from mpquic.net.udp import READ_BYTES, SendStatus
 from mpquic.proto.path import PathState
 from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.config import MIN_DATAGRAM, StripeConfig
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mpquic.config import ClientConfig, ClientPath
+    from mpquic.net.kernel import Kernel
+    from mpquic.net.udp import UdpSocket
     from mpquic.proto.control import StripeGrant, StripeRequest
     from mpquic.proto.path import Carried
     from mpquic.proto.stripe.receiver import Datagrams
@@ -75,6 +78,8 @@ class StripePlane:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._due = float("inf")
+        self.on_change: Callable[[], object] | None = None
+        """Called soon after the path has come up or gone down."""
 
     def receive(self, batch: Iterable[Datagrams], now: float) -> None:
         """Take what was read, answer, and use the room that it made."""
@@ -82,7 +87,7 @@ class StripePlane:
         if frames:
             self._deliver(frames, now)
         if self.path.state is not PathState.UP and self.session.ready(now):
-            self.path.state = PathState.UP
+            self._set_state(PathState.UP)
         self.push(now)
 
     def push(self, now: float) -> bool:
@@ -102,8 +107,14 @@ class StripePlane:
         waited = session.poll(now)
         if waited:
             self._deliver(waited, now)
-        self.path.state = PathState.UP if session.ready(now) else PathState.DOWN
+        self._set_state(PathState.UP if session.ready(now) else PathState.DOWN)
         self.push(now)
+
+    def _set_state(self, state: PathState) -> None:
+        if state is not self.path.state:
+            self.path.state = state
+            if self.on_change is not None:
+                self._loop.call_soon(self.on_change)
 
     def transmit(self, outgoing: list[Outgoing]) -> None:
         """Send datagrams."""
@@ -146,6 +157,7 @@ class ClientStripe(StripePlane):
         grant: StripeGrant,
         sender: TunnelSender,
         deliver: Deliver,
+        kernel: Kernel = KERNEL,
     ) -> None:
         now = asyncio.get_running_loop().time()
         settings = stripe_config(request, grant.suite, config.max_datagram_size)
@@ -160,7 +172,7 @@ class ClientStripe(StripePlane):
         self._ready = select.epoll()
         try:
             for _ in range(path.pipes):
-                pipe = UdpSocket(
+                pipe = kernel.udp(
                     (path.bind_address or any_address, 0),
                     device=path.bind_device,
                     peer=(path.remote_addr, grant.port),

@@ -65,6 +65,8 @@ class QuicListener:
         self.limits = limits or ListenerLimits()
         self.counters: Counter[str] = Counter()
         """What was refused or dropped, by reason."""
+        self.accepting = True
+        """Whether an Initial may begin a connection: those that waited while this process slept were given up."""
         self._options = options
         self._entropy = entropy
         self._configuration = self._configure(cert_file, key_file)
@@ -235,6 +237,9 @@ class QuicListener:
             return None
         if header.packet_type is not QuicPacketType.INITIAL:
             self.counters["unknown connection"] += 1
+            return None
+        if not self.accepting:
+            self.counters["too old"] += 1
             return None
         return self._accept(header, len(datagram), address, now)
 

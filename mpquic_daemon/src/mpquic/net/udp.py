@@ -130,6 +130,8 @@ class UdpSocket:
         family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
         self.counters = UdpCounters()
         self.device = device
+        self.reads = reads
+        """Reads of `recv_batch` that give something, at most, when nothing else is said."""
         self._buffers = [memoryview(bytearray(READ_BYTES)) for _ in range(reads)]
         self._control_bytes = socket.CMSG_SPACE(4)
         self._local: dict[Address, tuple[int, int, bytes]] = {}

@@ -159,6 +159,20 @@ class Welcome(Message, frozen=True, kw_only=True):
     stripe: StripeGrant | None = None
 
 
+class RenewStripe(Message, frozen=True, kw_only=True):
+    """Client to server, once registered: the striped session has fallen silent or is used up, another is wanted."""
+
+    TYPE: ClassVar[str] = "renew_stripe"
+    stripe: StripeRequest
+
+
+class StripeRenewed(Message, frozen=True, kw_only=True):
+    """The reply to RENEW_STRIPE: the session that replaces the old one; nil where there is none, or none so soon."""
+
+    TYPE: ClassVar[str] = "stripe_renewed"
+    stripe: StripeGrant | None = None
+
+
 class Refuse(Message, frozen=True, kw_only=True):
     """Server to client, or client to server: no. The connection is closed after it. `retry_after` in seconds."""
 
@@ -223,6 +237,8 @@ _TYPES: tuple[type[Message], ...] = (
     Challenge,
     Register,
     Welcome,
+    RenewStripe,
+    StripeRenewed,
     Refuse,
     Probe,
     ProbeAck,

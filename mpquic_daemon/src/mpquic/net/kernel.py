@@ -1,0 +1,26 @@
+"""What a client or a server gets from the kernel, in one place, so that a simulation can give it something else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mpquic.net.netlink import LinkMonitor
+from mpquic.net.tun import TunDevice
+from mpquic.net.udp import UdpSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Constructors of devices and sockets, with the arguments and errors of the classes that are the defaults."""
+
+    tun: Callable[..., TunDevice] = TunDevice
+    udp: Callable[..., UdpSocket] = UdpSocket
+    monitor: Callable[..., LinkMonitor] = LinkMonitor
+
+
+KERNEL = Kernel()
+"""The real one."""

@@ -1,0 +1,263 @@
+"""Outages and sleep in virtual time: a striped tunnel is striped again as soon as there is evidence that it can be."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+from mpquic.net.quic import MIN_DATAGRAM_SIZE
+from mpquic.proto.stripe.renewal import FIRST_PAUSE, LAST_PAUSE
+
+from .conftest import Site
+from .virtual import CLIENT, QUIC_PORT, STRIPE_PORT, Ends
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from .virtual import Endpoint
+
+    Make = Callable[..., Ends]
+
+WITHIN = 2.0
+"""Seconds in which a tunnel is striped again once its path answers."""
+OUTAGES = (1, 5, 20, 27, 29, 31, 45, 59, 61, 90, 150, 600)
+SLEEPS = (5, 20, 29, 31, 45, 89, 120, 600)
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> Iterator[Callable[..., Ends]]:
+    """Makes two ends, by default striped ones, and ends them after the test."""
+    made: list[Ends] = []
+
+    def make(*, striped: bool = True, **settings: object) -> Ends:
+        both = Ends(Site(tmp_path), **settings)
+        made.append(both)
+        both.wait(lambda: both.session if striped else both.state == "up", 5.0, "up")
+        both.run(5.0)
+        return both
+
+    yield make
+    for both in made:
+        both.close()
+
+
+def to_client(_source: Endpoint, destination: Endpoint) -> bool:
+    return destination[0] == CLIENT
+
+
+def from_client(source: Endpoint, _destination: Endpoint) -> bool:
+    return source[0] == CLIENT
+
+
+def pipes(source: Endpoint, destination: Endpoint) -> bool:
+    return STRIPE_PORT in (source[1], destination[1])
+
+
+def check_recovery(both: Ends) -> None:
+    """The path works from now on: the tunnel is striped soon and stays so, and packets pass in both directions."""
+    healed = both.now
+    both.wait(lambda: both.session and both.state == "up", WITHIN, "striped")
+    both.run(healed + WITHIN - both.now)
+    session = both.session
+    assert session is not None
+    both.run(10.0)
+    assert (both.session, both.state) == (session, "up")
+    if both.probes:
+        for name in ("cl", "sv"):
+            later = [moment for moment in both.arrivals(name) if moment > healed + both.network.delay]
+            assert later[0] <= healed + WITHIN
+            # One is sent every 0.1 s: no more than two in a row are lost when it is another plane that carries.
+            gaps = [b - a for a, b in itertools.pairwise(moment for moment in later if moment > healed + WITHIN)]
+            assert max(gaps) < 0.35
+
+
+@pytest.mark.parametrize("probes", [True, False], ids=["traffic", "idle"])
+@pytest.mark.parametrize("seconds", OUTAGES)
+def test_striped_within_2_s_after_an_outage(ends: Make, seconds: float, probes: bool) -> None:
+    both = ends(probes=probes)
+    both.network.cut()
+    both.run(seconds)
+    both.network.heal()
+    check_recovery(both)
+
+
+@pytest.mark.parametrize("direction", [to_client, from_client])
+@pytest.mark.parametrize("seconds", [5, 29, 31, 61, 150])
+def test_striped_within_2_s_after_an_outage_of_one_direction(
+    ends: Make, seconds: float, direction: Callable[[Endpoint, Endpoint], bool]
+) -> None:
+    both = ends()
+    both.network.lost = direction
+    both.run(seconds)
+    both.network.heal()
+    check_recovery(both)
+
+
+@pytest.mark.parametrize("seconds", [28.0 + step / 4 for step in range(25)])
+def test_striped_within_2_s_whichever_end_has_forgotten_the_session_first(ends: Make, seconds: float) -> None:
+    both = ends(probes=False)
+    both.network.cut()
+    both.run(seconds)
+    both.network.heal()
+    check_recovery(both)
+
+
+def test_striped_again_after_each_of_many_outages(ends: Make) -> None:
+    both = ends()
+    for seconds in (4, 33, 2, 61, 29, 95, 30, 3, 31, 12):
+        both.network.cut()
+        both.run(seconds)
+        both.network.heal()
+        check_recovery(both)
+    tables = both.server.counters()["tables"]
+    assert (tables["stripe_sessions"], tables["registered"], tables["groups"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("sleepers", [("cl",), ("sv",), ("cl", "sv")], ids=["client", "server", "both"])
+@pytest.mark.parametrize("seconds", SLEEPS)
+def test_striped_within_2_s_after_sleep(ends: Make, seconds: float, sleepers: tuple[str, ...]) -> None:
+    both = ends()
+    for name in sleepers:
+        both.sleep(name, seconds)
+    both.run(seconds)
+    check_recovery(both)
+
+
+def test_striped_within_2_s_after_an_outage_in_which_a_client_slept(ends: Make) -> None:
+    both = ends()
+    both.network.cut()
+    both.run(20.0)
+    both.sleep("cl", 45.0)
+    both.run(50.0)
+    both.network.heal()
+    check_recovery(both)
+
+
+def test_a_lease_is_not_asked_for_because_this_process_slept(ends: Make) -> None:
+    both = ends(bind_ip="iface:wan0")
+    both.sleep("cl", 45.0)
+    both.run(46.0)
+    assert both.client._lease._asked is False
+
+
+@pytest.mark.parametrize("outage", [0.0, 1.0, 40.0, 120.0])
+def test_striped_within_2_s_on_a_wan_with_another_address(ends: Make, outage: float) -> None:
+    both = ends(bind_ip="iface:wan0")
+    both.network.cut()
+    both.run(outage)
+    both.network.heal()
+    both.processes["cl"].call(lambda: both.monitors[0].change("10.77.1.3"))
+    check_recovery(both)
+
+
+def test_striped_within_2_s_on_a_wan_that_returns(ends: Make) -> None:
+    both = ends(bind_ip="iface:wan0")
+    both.processes["cl"].call(lambda: both.monitors[0].change(None))
+    both.run(100.0)
+    assert (both.state, both.session) == ("inactive", None)
+    both.processes["cl"].call(lambda: both.monitors[0].change("10.77.1.2"))
+    check_recovery(both)
+
+
+def test_a_path_that_lets_quic_through_and_no_pipe_is_asked_with_growing_pauses(ends: Make) -> None:
+    both = ends()
+    both.network.lost = pipes
+    requests: list[float] = []
+    sessions: set[int] = set()
+    end = both.now + 400.0
+    while both.now < end:
+        both.run(0.25)
+        known = set(both.server._stripe.table._sessions)
+        if known - sessions:
+            requests.append(both.now)
+            sessions |= known
+    pauses = [later - earlier for earlier, later in itertools.pairwise(requests[1:])]
+    assert pauses[0] == pytest.approx(FIRST_PAUSE, abs=0.6)
+    assert max(pauses) == pytest.approx(LAST_PAUSE, abs=0.6)
+    assert all(after >= before - 0.6 for before, after in itertools.pairwise(pauses))
+    assert len(requests) <= 13
+    assert both.state == "up"
+    assert both.client.status()["reconnects"] == 0, "QUIC carries, and its connection stays"
+    # What is tried next finds the port open: nobody needs to wait for longer than the longest pause.
+    both.network.heal()
+    both.wait(lambda: both.session, LAST_PAUSE + WITHIN, "striped")
+
+
+def test_pipes_that_are_let_through_again_soon_carry_at_once(ends: Make) -> None:
+    both = ends()
+    for seconds in (4.0, 6.0, 15.0):
+        both.network.lost = pipes
+        both.run(seconds)
+        assert both.session is None
+        both.network.heal()
+        check_recovery(both)
+
+
+def test_packets_pass_by_quic_while_no_pipe_carries(ends: Make) -> None:
+    both = ends()
+    both.network.lost = pipes
+    both.run(60.0)
+    for name in ("cl", "sv"):
+        lately = [moment for moment in both.arrivals(name) if moment > both.now - 50.0]
+        # A packet may be lost each time that another session is tried: it takes a moment to find it silent.
+        assert len(lately) > 480
+
+
+def test_a_session_that_has_used_up_its_keys_is_replaced_at_once(ends: Make) -> None:
+    both = ends()
+    before = both.session
+    both.processes["cl"].call(lambda: setattr(both.client._current.plane.session, "exhausted", True))
+    both.wait(lambda: both.session not in (None, before), WITHIN, "another session")
+    assert both.client.status()["reconnects"] == 0
+
+
+def test_requests_that_come_too_fast_change_nothing(ends: Make) -> None:
+    both = ends()
+    before = both.session
+
+    def ask_often() -> None:
+        for _ in range(50):
+            both.client._current.renew_stripe()
+        both.client._turn()
+
+    both.processes["cl"].call(ask_often)
+    both.run(0.5)
+    granted = both.session
+    assert granted != before, "the first of them is granted"
+    both.run(30.0)
+    assert both.server.counters()["tables"]["stripe_sessions"] == 1
+    assert both.session is not None
+
+
+def test_a_server_without_striping_is_asked_seldom_and_told_of_once(
+    ends: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = ends(striped=False, server={"stripe_enabled": False})
+    connection, asked = both.client._current, []
+    renew = connection.renew_stripe
+    connection.renew_stripe = lambda: (asked.append(both.now), renew())
+    both.run(600.0)
+    assert 9 <= len(asked) <= 15
+    assert both.state == "up"
+    assert caplog.text.count("path.no_stripe") == 1
+    assert both.client.status()["reconnects"] == 0
+
+
+def test_a_quic_tunnel_that_came_back_with_small_packets_soon_has_large_ones(ends: Make) -> None:
+    both = ends(striped=False, transport="quic")
+    sizes = set()
+    for outage in [100.0 + 1.8 * step for step in range(4)]:
+        both.network.cut()
+        both.run(outage)
+        both.network.heal()
+        both.wait(lambda: both.state == "up", WITHIN, "up")
+        sizes.add(both.client._current.max_datagram_size)
+        both.wait(lambda: both.client._current.max_datagram_size > MIN_DATAGRAM_SIZE, 3.0, "of full size")
+    assert MIN_DATAGRAM_SIZE in sizes, "some attempt with small packets was the one that met the healed path"
+
+
+def test_the_ends_speak_by_the_ports_that_the_tests_block(ends: Make) -> None:
+    both = ends()
+    assert {port for _, port in both.network.sockets} >= {QUIC_PORT, STRIPE_PORT}

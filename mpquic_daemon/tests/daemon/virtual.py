@@ -1,0 +1,402 @@
+"""A real client and a real server in virtual time: each has an event loop of its own, and only the kernel is played.
+
+The clock stands while anything can be done and then moves to what is due next, so hours of outages take seconds and
+each run is the same. A process can sleep, as a paused virtual machine does: its loop stands while the clock moves on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import ipaddress
+import itertools
+import logging
+import os
+import selectors
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+from mpquic.config import load
+from mpquic.daemon.client import Client
+from mpquic.daemon.journal import Journal
+from mpquic.daemon.server import Server
+from mpquic.net.kernel import Kernel
+from mpquic.net.netlink import WanState
+from mpquic.net.rtnetlink import DefaultRoute
+from mpquic.net.tun import VNET_HEADER_BYTES, TunCounters
+from mpquic.net.udp import SendStatus, UdpCounters
+
+from ..proto import packets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .conftest import Site
+
+DELAY = 0.017
+"""Seconds in one direction."""
+CLIENT, SERVER = "10.77.1.2", "10.77.2.2"
+INNER_CLIENT, INNER_SERVER = (ipaddress.ip_address(f"10.200.9.{number}").packed for number in (1, 2))
+QUIC_PORT, STRIPE_PORT = 45009, 46009
+QUEUE = 2000
+"""Datagrams that wait at most to be read by a process that sleeps."""
+
+ITERATION = 1e-6
+"""Seconds that an iteration of an event loop takes."""
+BUSY = 2000
+"""Iterations of a loop in 10 ms that show that it is run all the time by something that never comes to an end."""
+
+Endpoint = tuple[str, int]
+
+
+class Clock:
+    """Seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+
+class _Selector(selectors.EpollSelector):
+    """Never waits: when nothing is ready, it ends the loop's run and remembers when the loop wants to be run again."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self.idle: Callable[[], None] = lambda: None
+        self.wake_at = float("inf")
+        self._counted_from = clock.now
+        self._iterations = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._clock.now += ITERATION
+        self._iterations += 1
+        if self._clock.now - self._counted_from > 0.01:
+            self._counted_from, self._iterations = self._clock.now, 0
+        assert self._iterations < BUSY, "the event loop is busy although there is nothing to do"
+        events = super().select(0)
+        if not events and (timeout is None or timeout > 0):
+            self.wake_at = float("inf") if timeout is None else self._clock.now + timeout
+            self.idle()
+        return events
+
+
+class Process:
+    """An event loop on the virtual clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._selector = _Selector(clock)
+        self.loop = asyncio.SelectorEventLoop(self._selector)
+        self.loop.time = lambda: clock.now  # type: ignore[method-assign]
+        self._selector.idle = self.loop.stop
+        self.faults: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _loop, context: self.faults.append(context))
+        self.asleep_until = float("-inf")
+
+    @property
+    def due(self) -> float:
+        return max(self._selector.wake_at, self.asleep_until)
+
+    def wake(self) -> None:
+        """Something may be read."""
+        self._selector.wake_at = min(self._selector.wake_at, self._clock.now)
+
+    def run(self) -> None:
+        """Do everything that can be done now."""
+        self.loop.run_forever()
+        assert not self.faults, self.faults
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Run a function in the loop."""
+        self.loop.call_soon(function)
+        self.run()
+
+    def close(self, stop: Callable[[], Any]) -> None:
+        task = self.loop.create_task(stop())
+        while not task.done():
+            self.run()
+        task.result()
+        self.loop.close()
+
+
+class _Readable:
+    """Something with a queue and a file descriptor that tells whether it is empty."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+        self._waiting: deque[Any] = deque()
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def put(self, item: object) -> None:
+        if self._fd >= 0 and len(self._waiting) < QUEUE:
+            self._waiting.append(item)
+            os.eventfd_write(self._fd, 1)
+            self._process.wake()
+
+    def take(self, count: int) -> list[Any]:
+        taken = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+        for _ in taken:
+            os.eventfd_read(self._fd)
+        return taken
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._waiting.clear()
+
+
+class Network:
+    """The way between both ends. `lost` decides about each datagram, by its source and destination."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._flying: list[tuple[float, int, Endpoint, Endpoint, bytes]] = []
+        self._numbers = itertools.count()
+        self.sockets: dict[Endpoint, UdpSocket] = {}
+        self.delay = DELAY
+        self.lost: Callable[[Endpoint, Endpoint], bool] = lambda _source, _destination: False
+        self.sent = 0
+        """Datagrams that were sent in all, lost ones included."""
+
+    def cut(self) -> None:
+        self.lost = lambda _source, _destination: True
+
+    def heal(self) -> None:
+        self.lost = lambda _source, _destination: False
+
+    @property
+    def due(self) -> float:
+        return self._flying[0][0] if self._flying else float("inf")
+
+    def send(self, source: Endpoint, destination: Endpoint, data: bytes) -> None:
+        self.sent += 1
+        if not self.lost(source, destination):
+            arrival = self._clock.now + self.delay
+            heapq.heappush(self._flying, (arrival, next(self._numbers), source, destination, data))
+
+    def deliver(self) -> None:
+        while self.due <= self._clock.now:
+            _, _, source, destination, data = heapq.heappop(self._flying)
+            receiver = self.sockets.get(destination)
+            if receiver is not None and receiver.accepts(source):
+                receiver.put((source, data))
+
+
+class UdpSocket(_Readable):
+    """Stands for `mpquic.net.udp.UdpSocket`."""
+
+    def __init__(self, process: Process, network: Network, host: str, local: Endpoint, **options: Any) -> None:
+        super().__init__(process)
+        self._network = network
+        port = local[1] or 50000 + next(network._numbers)
+        self.local_address: Endpoint = (host, port)
+        self.peer_address: Endpoint | None = options.get("peer")
+        self.counters = UdpCounters()
+        self.wants_write = False
+        self.reads = options.get("reads", 4)
+        network.sockets[self.local_address] = self
+
+    def accepts(self, source: Endpoint) -> bool:
+        return self.peer_address is None or self.peer_address == source
+
+    def recv_batch(
+        self, buffers: Sequence[memoryview] | None = None, *, singles: int = 0
+    ) -> list[tuple[memoryview, int, Endpoint]]:
+        count = (self.reads if buffers is None else len(buffers)) + singles
+        return [(memoryview(data), len(data), source) for source, data in self.take(count)]
+
+    def send_batch(self, datagrams: Sequence[bytes], address: Endpoint | None = None) -> SendStatus:
+        destination = address or self.peer_address
+        assert destination is not None
+        for datagram in datagrams:
+            self._network.send(self.local_address, destination, bytes(datagram))
+        self.counters.tx_datagrams += len(datagrams)
+        return SendStatus.OK
+
+    def resume(self) -> SendStatus:
+        return SendStatus.OK
+
+    def close(self) -> None:
+        self._network.sockets.pop(self.local_address, None)
+        super().close()
+
+
+class Tun(_Readable):
+    """Stands for `mpquic.net.tun.TunDevice`. `received` holds what the tunnel gave to the kernel, with its time."""
+
+    def __init__(self, process: Process, clock: Clock, name: str) -> None:
+        super().__init__(process)
+        self._clock = clock
+        self.name = name
+        self.uso = self.gone = self.carrier = False
+        self.counters = TunCounters()
+        self.received: list[tuple[float, bytes]] = []
+
+    def set_carrier(self, carrier: bool) -> None:
+        self.carrier = carrier
+
+    def read_batch(self, max_packets: int) -> list[bytes]:
+        return self.take(max_packets)
+
+    def write(self, buffers: Sequence[bytes]) -> bool:
+        self.received.append((self._clock.now, b"".join(buffers)[VNET_HEADER_BYTES:]))
+        return True
+
+    def give(self, packet: bytes) -> None:
+        self.put(bytes(VNET_HEADER_BYTES) + packet)
+
+
+class Monitor(_Readable):
+    """Stands for `mpquic.net.netlink.LinkMonitor`, for one WAN with an address."""
+
+    def __init__(self, process: Process, devices: Sequence[str]) -> None:
+        super().__init__(process)
+        self._generation = 1
+        self._address: str | None = "10.77.1.2"
+        self._devices = devices
+
+    def state(self, device: str) -> WanState:
+        addresses, routes = (), ()
+        if self._address is not None:
+            gateway = ipaddress.ip_address("10.77.1.1")
+            addresses = (ipaddress.ip_address(self._address),)
+            routes = (DefaultRoute(2, 2, gateway, 104, 0),)
+        return WanState(device, True, 3, True, addresses, routes, {2: self._generation, 10: 0})
+
+    def change(self, address: str | None) -> None:
+        """Have another address, or none."""
+        self._address = address
+        self._generation += 1
+        self.put(None)
+
+    def read(self) -> list[WanState]:
+        self.take(QUEUE)
+        return [self.state(device) for device in self._devices]
+
+    refresh = read
+
+
+class Ends:
+    """A client and a server, and with `probes` a packet every 0.1 s in each direction through the tunnel.
+
+    `server` and other keywords are changes of the two configurations.
+    """
+
+    def __init__(
+        self, site: Site, *, probes: bool = True, server: dict[str, object] | None = None, **client: object
+    ) -> None:
+        self.clock = Clock()
+        self.network = Network(self.clock)
+        self.processes = {"cl": Process(self.clock), "sv": Process(self.clock)}
+        self.tuns: dict[str, Tun] = {}
+        self.monitors: list[Monitor] = []
+        self.fatal: list[str] = []
+        self.probes = probes
+        self._next_probe = self.clock.now
+        self._probe = 0
+        settings = {"bind_ip": CLIENT, "transport": "stripe", **client}
+        files = {"cl": site.client_config(**settings), "sv": site.server_config(**(server or {}))}
+        journal = Journal(logging.getLogger("mpquic"))
+        roles: dict[str, Any] = {}
+
+        def make(name: str) -> None:
+            kernel = self._kernel(name, {"cl": CLIENT, "sv": SERVER}[name])
+            role = {"cl": Client, "sv": Server}[name]
+            roles[name] = role(load(files[name]), journal, lambda: None, self.fatal.append, kernel)
+            roles[name].start()
+
+        for name in ("sv", "cl"):
+            self.processes[name].call(lambda name=name: make(name))
+        self.client: Client = roles["cl"]
+        self.server: Server = roles["sv"]
+
+    def _kernel(self, name: str, host: str) -> Kernel:
+        process = self.processes[name]
+
+        def tun(device: str, *, uso: bool) -> Tun:
+            del uso
+            self.tuns[name] = Tun(process, self.clock, device)
+            return self.tuns[name]
+
+        def monitor(devices: Sequence[str]) -> Monitor:
+            self.monitors.append(Monitor(process, devices))
+            return self.monitors[-1]
+
+        def udp(local: Endpoint, **options: Any) -> UdpSocket:
+            return UdpSocket(process, self.network, host, local, **options)
+
+        return Kernel(*cast("tuple[Any, Any, Any]", (tun, udp, monitor)))
+
+    @property
+    def now(self) -> float:
+        return self.clock.now
+
+    @property
+    def state(self) -> str:
+        return str(self.client.status()["state"])
+
+    @property
+    def session(self) -> str | None:
+        """Name of the striped session that carries at both ends, None while there is none."""
+        ends = [role.paths()[0].get("stripe") if role.paths() else None for role in (self.client, self.server)]
+        if not all(isinstance(end, dict) and end["carries"] for end in ends):
+            return None
+        names = {str(end["session"]) for end in ends if isinstance(end, dict)}
+        return names.pop() if len(names) == 1 else None
+
+    def sleep(self, name: str, seconds: float) -> None:
+        """Have a process sleep from now on, for so long."""
+        self.processes[name].asleep_until = self.now + seconds
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        end = self.now + seconds
+        while self._step(end):
+            pass
+
+    def wait(self, condition: Callable[[], object], within: float, what: str) -> float:
+        """Seconds until `condition` held."""
+        began = self.now
+        while not condition():
+            more = self._step(began + within)
+            assert more or condition(), f"not {what} after {within} s: {self.client.status()}, {self.client.paths()}"
+        return self.now - began
+
+    def _step(self, end: float) -> bool:
+        """Do what is due next; False when nothing is before `end`, where the clock is then."""
+        due = min(self.network.due, *(process.due for process in self.processes.values()))
+        if self.probes:
+            due = min(due, self._next_probe)
+        if due > end:
+            self.clock.now = end
+            return False
+        self.clock.now = max(self.now, due)
+        self.network.deliver()
+        if self.probes and self._next_probe <= self.now:
+            self._send_probes()
+        for process in self.processes.values():
+            if process.due <= self.now:
+                process.run()
+        return True
+
+    def _send_probes(self) -> None:
+        self._next_probe = self.now + 0.1
+        self._probe += 1
+        body = self._probe.to_bytes(8, "big") + bytes(56)
+        for name, source, destination in (("cl", INNER_CLIENT, INNER_SERVER), ("sv", INNER_SERVER, INNER_CLIENT)):
+            self.tuns[name].give(packets.ipv4(253, body, source=source, destination=destination))
+
+    def arrivals(self, name: str) -> list[float]:
+        """Times at which probes came out of an end's TUN."""
+        return [moment for moment, _ in self.tuns[name].received]
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.asleep_until = float("-inf")
+        self.processes["cl"].close(self.client.stop)
+        self.processes["sv"].close(self.server.stop)
+        assert self.fatal == []
