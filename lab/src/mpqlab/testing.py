@@ -120,6 +120,14 @@ class Lab:
         wait_until(striping, within, f"{tunnel} striped")
         return found[0]
 
+    def striped_at(self, tunnel: str, after: float) -> float:
+        """Unix time at which `tunnel` said that a pipe carries again, the first one after the Unix time `after`.
+
+        By the daemon's own journal: questions take longer than what is measured.
+        """
+        log = self.run("client", f"journalctl -q --no-pager -o short-unix -g path.striped -u mpquic@{tunnel}")
+        return min(float(line.split()[0]) for line in log.splitlines() if float(line.split()[0]) > after)
+
     def daemon_counters(self, tunnel: str, node: str) -> dict[str, Any]:
         """`mpquicctl counters` of an instance."""
         return dict(json.loads(self.run(node, f"mpquicctl counters {tunnel}")))

@@ -6,11 +6,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from mpqlab.testing import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpqlab.testing import Download, Lab, Probe
+
+
+STRIPED_WITHIN = 2
+"""Seconds in which a tunnel is striped again once its path answers."""
 
 
 def kill(lab: Lab, node: str, unit: str) -> float:
@@ -85,10 +90,26 @@ def test_silent_cut_of_60_s_is_seen_and_survived(lab: Lab, download: Callable[..
         assert states["mpq4"] == "up"
         assert "up" not in (states["mpq5"], states["mpq6"])
 
+    healed: dict[str, float] = {}
     for wan in running:
+        healed[wan] = time.time()
         lab.link("heal", wan)
         lab.wait_state(wan.replace("wan", "mpq"), "up", within=3)
     lab.wait_striping("mpq6", within=5)
+    assert lab.striped_at("mpq6", after=healed["wan6"]) - healed["wan6"] <= STRIPED_WITHIN
     for transfer in running.values():
         transfer.finish(within=120)
         assert transfer.received == size
+
+
+def test_an_idle_tunnel_whose_session_both_ends_have_forgotten_is_striped_again_within_2_s(lab: Lab) -> None:
+    session = lab.wait_striping("mpq6", within=10)
+    cut = time.monotonic()
+    lab.link("cut", "wan6")
+    # Both ends forget a session after 30 s of silence, the server up to 5 s later, when it looks for such sessions.
+    wait_until(lambda: lab.daemon_counters("mpq6", "vps")["tables"]["stripe_sessions"] == 0, 45, "forgotten")
+    assert time.monotonic() - cut > 25
+    healed = time.time()
+    lab.link("heal", "wan6")
+    assert lab.wait_striping("mpq6", within=5) != session
+    assert lab.striped_at("mpq6", after=healed) - healed <= STRIPED_WITHIN

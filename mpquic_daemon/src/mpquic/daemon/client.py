@@ -369,8 +369,14 @@ class Client:
         except (OSError, ValueError) as error:
             self._tell_no_stripe(error, now)
             return
-        plane.on_change = self._turn
+        plane.on_change = self._on_stripe_change
         self._scheduler.add(plane.path, priority=self._path.priority - 1, weight=self._path.weight)
+
+    def _on_stripe_change(self) -> None:
+        plane = self._current.plane if self._current is not None else None
+        if plane is not None and plane.path.state is PathState.UP:
+            self._journal.info("path.striped", path=self._path.name, session=f"{plane.session.session:08x}")
+        self._turn()
 
     def _close_plane(self, connection: ClientConnection) -> None:
         if connection.plane is not None:
