@@ -70,9 +70,16 @@ def shell_scripts(root: Path = ROOT) -> list[str]:
 
 
 def unit() -> list[Step]:
-    """Return the unit and property tests on the virtual environment's Python, and the daemon's on the others."""
-    results = LOGS / "unit-venv.xml"
-    steps = [Step("unit-venv", "unit", ["pytest", f"--junitxml={results}"], ROOT, environment(), results)]
+    """Return the unit and property tests on the virtual environment's Python, and the daemon's on the others.
+
+    Tests in network namespaces measure time and rates: they run one after the other. The others share all processors.
+    """
+    parts = {"unit-root": ["-m", "root"], "unit-venv": ["-m", "not root", "-q", "-n", "auto"]}
+    steps = []
+    for name, options in parts.items():
+        results = LOGS / f"{name}.xml"
+        command = ["pytest", *options, f"--junitxml={results}"]
+        steps.append(Step(name, "unit", command, ROOT, environment(), results))
     for version in PYTHONS:
         name = f"unit-{version}"
         results = LOGS / f"{name}.xml"

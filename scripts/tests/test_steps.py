@@ -24,7 +24,12 @@ def test_every_step_has_a_name_of_its_own() -> None:
 
 def test_steps_are_chosen_by_name_and_by_group() -> None:
     chosen = steps.choose(steps.all_steps(), ["unit", "mypy"])
-    assert [step.name for step in chosen] == ["mypy", "unit-venv", *(f"unit-{version}" for version in steps.PYTHONS)]
+    assert [step.name for step in chosen] == [
+        "mypy",
+        "unit-root",
+        "unit-venv",
+        *(f"unit-{version}" for version in steps.PYTHONS),
+    ]
 
 
 def test_a_wrong_name_of_a_step_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +83,7 @@ def test_an_interpreter_that_refuses_to_run_is_passed_over(tmp_path: Path) -> No
 
 def test_a_python_that_is_missing_is_a_skipped_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "PYTHONS", ("3.98",))
-    assert [step.unavailable for step in steps.unit()] == ["", "Python 3.98 is not installed here"]
+    assert [step.unavailable for step in steps.unit()] == ["", "", "Python 3.98 is not installed here"]
 
 
 @pytest.mark.parametrize(
