@@ -1,5 +1,6 @@
 """linkd runs what has a usable WAN, and renews a lease without disturbing tunnels that are up."""
 
+import itertools
 import socket
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from mpquic import config
 from mpquic.config import InstanceConfig
 from mpquic.linkd import instances
 from mpquic.linkd.reconcile import Action, Reconciler
-from mpquic.linkd.renew import LeaseEvidence, RenewLimiter, parse_request
+from mpquic.linkd.renew import LeaseEvidence, Rediscovery, RenewLimiter, parse_request
 from mpquic.linkd.systemd import parse_units
 
 INSTANCES = {"mpq4": ("wan4",), "mpq5": ("wan5",), "srv": ()}
@@ -194,6 +195,19 @@ def test_each_family_has_to_answer_for_itself() -> None:
     assert limiter.decide("wan5", evidence(stamp=1, stamp6=1), 0.0) == "renew"
     assert limiter.decide("wan5", evidence(stamp=2, stamp6=2), 10.0) == "renew"
     assert limiter.decide("wan5", evidence(stamp=3, stamp6=2), 30.0) == "reconfigure"
+
+
+def test_a_device_without_a_lease_asks_again_every_half_minute_at_least() -> None:
+    rediscovery = Rediscovery()
+    assert rediscovery.next_time() is None
+    rediscovery.began("wan5", 0.0)
+    asked = [t for t in range(1, 200) if rediscovery.due(float(t))]
+    assert asked[0] == 8
+    pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 30
+    rediscovery.ended("wan5")
+    assert (rediscovery.due(500.0), rediscovery.next_time()) == ([], None)
 
 
 def test_a_file_is_parsed_again_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

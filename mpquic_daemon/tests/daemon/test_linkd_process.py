@@ -170,6 +170,19 @@ def test_a_dead_path_gets_its_lease_renewed_and_then_the_device_configured_anew(
     assert host.stop() == 0
 
 
+def test_a_device_that_gave_up_its_lease_and_got_none_is_configured_anew_until_it_has_one(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    bring_up()
+    ip("neigh", "replace", "10.150.19.1", "dev", "wan5", "nud", "failed")
+    host.start()
+    wait_for(lambda: bool(host.log()))
+    host.ask(b"renew wan5")
+    wait_for(lambda: "reconfigure wan5" in host.log())
+    ip("addr", "flush", "dev", "wan5")  # What networkd does, and nobody answers its DISCOVER.
+    wait_for(lambda: host.log().count("reconfigure wan5") == 2, 10)
+    assert host.stop() == 0
+
+
 def test_devices_are_renewed_side_by_side(host: Host) -> None:
     ip("link", "add", "wan6", "type", "veth", "peer", "name", "isp6")
     ip("link", "set", "isp6", "up")

@@ -17,6 +17,8 @@ from typing import Literal
 FIRST_PAUSE = 8.0
 LAST_PAUSE = 600.0
 CALM = 1200.0
+FIRST_DISCOVERY = 8.0
+LAST_DISCOVERY = 30.0
 
 Verb = Literal["renew", "reconfigure"]
 Request = Literal["renew", "works"]
@@ -87,6 +89,38 @@ class RenewLimiter:
         known = self._devices.get(device)
         if known is not None and identity - known.evidence.identity:
             del self._devices[device]
+
+
+class Rediscovery:
+    """Devices whose lease was given up and that have got no other: when each is configured anew once more.
+
+    networkd's own pauses between two DISCOVERs grow to 64 s (RFC 2131 section 4.1), and nothing else shows that the
+    DHCP server can be reached again. Times are seconds of one monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, tuple[float, float]] = {}
+        """When each is due, and the pause after that."""
+
+    def began(self, device: str, now: float) -> None:
+        """The lease of `device` was given up."""
+        self._waiting[device] = (now + FIRST_DISCOVERY, FIRST_DISCOVERY)
+
+    def ended(self, device: str) -> None:
+        """`device` has an address, or can't ask for one: it has no carrier, where networkd begins anew by itself."""
+        self._waiting.pop(device, None)
+
+    def due(self, now: float) -> list[str]:
+        """Return the devices that are to be configured anew now; each is due again after its next pause."""
+        found = [device for device, (at, _) in self._waiting.items() if now >= at]
+        for device in found:
+            pause = min(self._waiting[device][1] * 1.5, LAST_DISCOVERY)
+            self._waiting[device] = (now + pause, pause)
+        return found
+
+    def next_time(self) -> float | None:
+        """Return when the next device is due; None when none waits."""
+        return min((at for at, _ in self._waiting.values()), default=None)
 
 
 def parse_request(datagram: bytes) -> tuple[Request, str] | None:

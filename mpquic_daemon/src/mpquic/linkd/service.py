@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from mpquic.linkd import leases
 from mpquic.linkd.instances import InstanceFiles, Wan
 from mpquic.linkd.reconcile import Reconciler
-from mpquic.linkd.renew import LeaseEvidence, RenewLimiter, parse_request
+from mpquic.linkd.renew import LeaseEvidence, Rediscovery, RenewLimiter, parse_request
 from mpquic.linkd.systemd import CommandError, ServiceControl
 from mpquic.net.netlink import LinkMonitor
 
@@ -60,6 +60,7 @@ class LinkDaemon:
         self._evidence = evidence
         self._reconciler = Reconciler(hold)
         self._limiter = RenewLimiter()
+        self._rediscovery = Rediscovery()
         self._monitor = LinkMonitor()
         self._wanted: dict[str, tuple[Wan, ...]] = {}
         self._broken: dict[str, str] = {}
@@ -80,6 +81,7 @@ class LinkDaemon:
         try:
             while not self._stopping:
                 await self._reconcile()
+                await self._rediscover()
                 await self._sleep()
         finally:
             self._notifier.stopping()
@@ -105,9 +107,9 @@ class LinkDaemon:
     async def _sleep(self) -> None:
         timeout = PERIOD
         now = asyncio.get_running_loop().time()
-        end = self._reconciler.next_time(self._running, now)
-        if end is not None:
-            timeout = min(timeout, end - now)
+        for end in (self._reconciler.next_time(self._running, now), self._rediscovery.next_time()):
+            if end is not None:
+                timeout = min(timeout, max(0.0, end - now))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), timeout)
             await asyncio.sleep(SETTLE)
@@ -141,6 +143,19 @@ class LinkDaemon:
                 await (self._control.start if action.verb == "start" else self._control.stop)(action.instance)
             except CommandError as error:
                 self._journal.limited(f"unit {action.instance}", now, "linkd.systemd_failed", error=error)
+
+    async def _rediscover(self) -> None:
+        """Configure anew, once more, the devices that have had no address since that was done last."""
+        now = asyncio.get_running_loop().time()
+        for device in self._rediscovery.due(now):
+            state = self._monitor.state(device) if device in self._monitor.devices else None
+            if state is None or state.addresses or not state.carrier:
+                self._rediscovery.ended(device)
+                continue
+            try:
+                await self._control.reconfigure(device)
+            except CommandError as error:
+                self._journal.limited(f"renew {device}", now, "linkd.renew_failed", device=device, error=error)
 
     def _read_instances(self) -> None:
         try:
@@ -205,6 +220,9 @@ class LinkDaemon:
             if verb is None:
                 return
             self._journal.warning(f"linkd.{verb}", device=device, asked_by=",".join(users))
+            if verb == "reconfigure":
+                self._rediscovery.began(device, now)
+                self._wake.set()
             await (self._control.renew if verb == "renew" else self._control.reconfigure)(device)
         except (CommandError, OSError) as error:
             self._journal.limited(f"renew {device}", now, "linkd.renew_failed", device=device, error=error)
