@@ -74,7 +74,7 @@ def test_killed_daemon_of_a_striped_tunnel_begins_a_session_without_a_past(
 
 
 def test_silent_cut_of_60_s_is_seen_and_survived(lab: Lab, download: Callable[..., Download]) -> None:
-    size = 40_000_000
+    size = 20_000_000
     running = {wan: download(int(wan[-1]), size, "1M") for wan in ("wan5", "wan6")}
     for wan, transfer in running.items():
         lab.wait_state(wan.replace("wan", "mpq"), "up", within=10)

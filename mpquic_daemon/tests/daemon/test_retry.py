@@ -3,7 +3,7 @@
 import itertools
 import random
 
-from mpquic.daemon.client_connection import SILENCE, Ending, Failure
+from mpquic.daemon.client_connection import LONG_SILENCE, SILENCE, Ending, Failure
 from mpquic.daemon.retry import MIN_DATAGRAM_SIZE, PATIENCE, UPGRADE_FIRST, RetryPolicy
 
 FULL = 1452
@@ -36,6 +36,17 @@ def test_attempts_into_silence_follow_each_other_without_a_pause_for_an_hour() -
 def test_after_an_hour_of_silence_the_pauses_grow_to_the_longest() -> None:
     late = [gap for gap in gaps(run(policy(), Failure.SILENT, SILENCE, 2 * PATIENCE)) if gap > SILENCE + 0.01]
     assert 3.0 < max(late) <= SILENCE + 8.0
+
+
+def test_attempts_last_longer_after_repeated_silence_and_no_two_clients_are_in_step() -> None:
+    retry = policy()
+    first = [retry.patience for _ in range(20)]
+    assert all(0.9 * SILENCE <= seconds <= SILENCE for seconds in first)
+    assert len(set(first)) == 20
+    run(retry, Failure.SILENT, SILENCE, 20.0)
+    assert 0.9 * LONG_SILENCE <= retry.patience <= LONG_SILENCE
+    retry.changed()
+    assert retry.patience <= SILENCE
 
 
 def test_repeated_silence_tries_the_smallest_packets_every_other_time() -> None:

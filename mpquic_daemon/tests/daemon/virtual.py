@@ -16,6 +16,7 @@ import selectors
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 from mpquic.config import load
 from mpquic.daemon.client import Client
 from mpquic.daemon.journal import Journal
@@ -87,11 +88,14 @@ class Process:
         self._clock = clock
         self._selector = _Selector(clock)
         self.loop = asyncio.SelectorEventLoop(self._selector)
-        self.loop.time = lambda: clock.now  # type: ignore[method-assign]
+        self.suspended = 0.0
+        """For how long its machine was suspended in all; the loop's clock stood meanwhile."""
+        self.loop.time = lambda: clock.now - self.suspended  # type: ignore[method-assign]
         self._selector.idle = self.loop.stop
         self.faults: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _loop, context: self.faults.append(context))
         self.asleep_until = float("-inf")
+        self.is_reachable = True
 
     @property
     def due(self) -> float:
@@ -131,7 +135,7 @@ class _Readable:
         return self._fd
 
     def put(self, item: object) -> None:
-        if self._fd >= 0 and len(self._waiting) < QUEUE:
+        if self._fd >= 0 and len(self._waiting) < QUEUE and self._process.is_reachable:
             self._waiting.append(item)
             os.eventfd_write(self._fd, 1)
             self._process.wake()
@@ -184,6 +188,25 @@ class Network:
             receiver = self.sockets.get(destination)
             if receiver is not None and receiver.accepts(source):
                 receiver.put((source, data))
+
+
+class Nat:
+    """A NAT in front of the client. `rebind` gives each of its sockets another public port; the old ones are dead."""
+
+    def __init__(self, network: Network) -> None:
+        self._send = network.send
+        self._shift = 0
+        network.send = self.send  # type: ignore[method-assign]
+
+    def rebind(self) -> None:
+        self._shift += 1_000_000
+
+    def send(self, source: Endpoint, destination: Endpoint, data: bytes) -> None:
+        if source[0] == CLIENT:
+            source = (CLIENT, source[1] + self._shift)
+        elif destination[0] == CLIENT:
+            destination = (CLIENT, destination[1] - self._shift)
+        self._send(source, destination, data)
 
 
 class UdpSocket(_Readable):
@@ -329,7 +352,7 @@ class Ends:
         def udp(local: Endpoint, **options: Any) -> UdpSocket:
             return UdpSocket(process, self.network, host, local, **options)
 
-        return Kernel(*cast("tuple[Any, Any, Any]", (tun, udp, monitor)))
+        return Kernel(*cast("tuple[Any, Any, Any]", (tun, udp, monitor)), suspended=lambda: process.suspended)
 
     @property
     def now(self) -> float:
@@ -351,6 +374,40 @@ class Ends:
     def sleep(self, name: str, seconds: float) -> None:
         """Have a process sleep from now on, for so long."""
         self.processes[name].asleep_until = self.now + seconds
+
+    def suspend(self, name: str, seconds: float) -> None:
+        """Let time pass while the machine of an end is suspended: its clock stands, and nothing reaches it."""
+        process = self.processes[name]
+        began, before = self.now, process.suspended
+        process.loop.time = lambda: self.now - before - min(seconds, self.now - began)  # type: ignore[method-assign]
+        process.is_reachable = False
+        self.sleep(name, seconds)
+        self.run(seconds)
+        process.suspended = before + seconds
+        process.loop.time = lambda: self.now - process.suspended  # type: ignore[method-assign]
+        process.is_reachable = True
+
+    def restart_server(self, **changes: object) -> None:
+        """The server crashes without a word and is started anew, with some settings changed."""
+        process, old, lost = self.processes["sv"], self.server, self.network.lost
+        self.network.cut()
+        task = process.loop.create_task(old.stop())
+        while not task.done():
+            process.run()
+        self.network.lost = lost
+        config = msgspec.structs.replace(old._config, **changes)
+
+        def make() -> None:
+            self.server = Server(config, old._journal, lambda: None, self.fatal.append, self._kernel("sv", SERVER))
+            self.server.start()
+
+        process.call(make)
+
+    def states(self) -> list[str]:
+        """The states that the client enters from now on, in a list that grows."""
+        entered: list[str] = []
+        self.client._on_change = lambda: entered.append(self.state)
+        return entered
 
     def run(self, seconds: float) -> None:
         """Let time pass."""

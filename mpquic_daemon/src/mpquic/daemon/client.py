@@ -19,6 +19,7 @@ from mpquic.net.kernel import KERNEL
 from mpquic.net.quic import MIN_DATAGRAM_SIZE
 from mpquic.net.udp import endpoint, plain_host
 from mpquic.proto.frame import FrameError, TrafficClass
+from mpquic.proto.liveness import QUIET_LIMIT
 from mpquic.proto.path import PathState
 from mpquic.proto.scheduler import FailoverScheduler
 from mpquic.proto.stripe.renewal import StripeRenewal
@@ -40,6 +41,12 @@ TUN_BATCH = 16
 SLEPT = 2.0
 """Seconds by which an iteration is late after which this process, or its machine, has slept meanwhile."""
 FORGOTTEN_MARGIN = 5.0
+"""Seconds before the server forgets something, its own clock and the way there allowed for."""
+DEAF_AFTER = QUIET_LIMIT + 10.0
+"""Seconds without a QUIC packet, while pipes are heard, after which the connection is replaced. Both ends probe it each
+`QUIET_LIMIT` at the latest."""
+STALE_REQUEST = 5.0
+"""Seconds after which a reply to a request for a striped session may name one that the server has forgotten."""
 NO_STRIPE_INTERVAL = 3600.0
 """Seconds between two journal lines that no pipe carries."""
 TICK = 0.5
@@ -100,6 +107,8 @@ class Client:
         self._replace = False
         """Whether the WAN has changed under the current connection, so that another must take its place."""
         self._renewal = StripeRenewal()
+        self._suspended = kernel.suspended()
+        """For how long the machine was suspended in all when that was looked at last."""
         self._stopping = False
 
     # Life
@@ -203,8 +212,7 @@ class Client:
         if self._stopping:
             return
         now = self._loop.time()
-        if self._due is not None and now - self._due > SLEPT:
-            self._slept(now - self._due, now)
+        self._notice_sleep(now)
         if self._more is not None:
             self._more.cancel()
             self._more = None
@@ -223,12 +231,24 @@ class Client:
             # A fault costs one turn: without a timer it could be the last.
             self._schedule(now)
 
-    def _slept(self, seconds: float, now: float) -> None:
-        """This process has slept: what wasn't heard meanwhile is nobody's silence."""
-        self._heard_at = min(now, self._heard_at + seconds)
+    def _notice_sleep(self, now: float) -> None:
+        """Find out whether this process, or its machine, has slept since the last iteration."""
+        suspended = self._kernel.suspended()
+        slept = max(now - self._due if self._due is not None else 0.0, 0.0) + suspended - self._suspended
+        self._suspended = suspended
+        if slept <= SLEPT:
+            return
+        # What wasn't heard meanwhile is nobody's silence. But the server has had its time, and forgets.
+        self._heard_at = min(now, self._heard_at + slept)
         self._renewal.changed()
-        if seconds > IDLE_TIMEOUT - FORGOTTEN_MARGIN and self._current is not None:
-            self._replace = True  # The server has forgotten the connection, whatever of it still waits to be read here.
+        current = self._current
+        if current is None:
+            return
+        plane = current.plane
+        if plane is not None and slept > plane.session.config.idle_timeout - FORGOTTEN_MARGIN:
+            self._close_plane(current)
+        if max(slept, now - current.silent_since) > IDLE_TIMEOUT - FORGOTTEN_MARGIN:
+            self._replace = True
 
     def _serve(self, connection: ClientConnection, now: float) -> None:
         inbox = connection.advance(now)
@@ -237,6 +257,8 @@ class Client:
         renewed = connection.renewed_stripe(inbox)
         if renewed is not None and connection is self._current:
             self._open_plane(connection, renewed.stripe, now)
+            if now - connection.renewing_since > STALE_REQUEST:
+                self._renewal.changed()
         if inbox.datagrams or inbox.stream_bytes:
             try:
                 writes = connection.session.writes(inbox, self._receiver, now)
@@ -282,8 +304,13 @@ class Client:
     def _schedule(self, now: float) -> None:
         timers = [c.timer(now) for c in (self._current, self._candidate) if c is not None]
         timers.append(self._look_again_at)
-        if self._current is not None and not self._current.renewing_stripe:
-            timers.append(self._renewal.due)
+        current = self._current
+        if current is not None:
+            deaf_at = self._deaf_at(current)
+            if deaf_at is not None and deaf_at > now:
+                timers.append(deaf_at)
+            if current.session.path.state is PathState.UP and not current.renewing_stripe:
+                timers.append(self._renewal.due)
         if self._state != "inactive":
             if self._candidate is None and self._is_wanted(now):
                 timers.append(self._retry.next_attempt)
@@ -291,7 +318,8 @@ class Client:
                 timers.append(self._retry.upgrade_at)
             if not self._is_carrying():
                 timers.append(now + TICK)
-        self._due = due = min((timer for timer in timers if timer is not None), default=None)
+        # What is overdue is due now: `_notice_sleep` compares with this.
+        self._due = due = min((max(timer, now) for timer in timers if timer is not None), default=None)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -319,6 +347,7 @@ class Client:
                 epoch=self._epoch,
                 max_datagram_size=size,
                 now=now,
+                patience=self._retry.patience,
                 kernel=self._kernel,
             )
         except (OSError, ValueError) as error:
@@ -334,7 +363,7 @@ class Client:
         upgrade_at = self._retry.upgrade_at
         # Beside pipes that carry, QUIC has control messages alone, which need no large packets.
         upgrading = upgrade_at is not None and now >= upgrade_at and not self._is_striped()
-        return upgrading or self._replace or not self._is_carrying() or self._is_doubtful()
+        return upgrading or self._replace or not self._is_carrying() or self._is_doubtful(now)
 
     def _promote(self, connection: ClientConnection, now: float) -> None:
         """The candidate has registered: it is the path from now on."""
@@ -399,12 +428,12 @@ class Client:
             plane = None
         usable = plane is not None and not plane.session.exhausted
         control = {PathState.UP: True, PathState.DOWN: False}.get(current.session.path.state)
-        rtt = current.session.liveness.rtt.smoothed
+        rtt = current.session.liveness.rtt.minimum
         due = self._renewal.poll(now, control=control, carries=usable and self._is_striped(), usable=usable, rtt=rtt)
         if due and not current.renewing_stripe:
             if usable and self._renewal.unanswered:
                 self._tell_no_stripe("no pipe gets a reply; QUIC carries", now)
-            current.renew_stripe()
+            current.renew_stripe(now)
 
     def _ended(self, connection: ClientConnection, ending: Ending, now: float) -> None:
         """A connection or attempt has come to its end: drop it and decide when to try again."""
@@ -418,8 +447,9 @@ class Client:
             self._retry.shrink()
         candidate = self._candidate
         if was_current and ending.failure is Failure.REPLACED:
-            if candidate is not None and candidate.phase is Phase.REGISTERING:
-                # By our own: its WELCOME is still on its way. The TUN keeps its carrier, packets wait meanwhile.
+            if candidate is not None:
+                # By our own: its WELCOME is still on its way, or it was given up for another since the WAN has changed.
+                # The TUN keeps its carrier, packets wait meanwhile.
                 self._handover_until = now + self._config.down_after
                 return
             if connection.epoch == self._epoch:
@@ -471,11 +501,21 @@ class Client:
         plane = self._current.plane if self._current is not None else None
         return plane is not None and plane.path.state is PathState.UP
 
-    def _is_doubtful(self) -> bool:
+    def _deaf_at(self, current: ClientConnection) -> float | None:
+        """When a connection whose path counts as up is to be replaced, since only pipes have been heard for long.
+
+        The NAT may have forgotten its port, or a firewall drop it: QUIC would end it, and the pipes with it.
+        """
+        return current.silent_since + DEAF_AFTER if self._is_striped() else None
+
+    def _is_doubtful(self, now: float) -> bool:
         """Whether the current connection still counts as up but a new one should be tried beside it."""
         current = self._current
         if current is None:
             return False
+        deaf_at = self._deaf_at(current)
+        if deaf_at is not None and now >= deaf_at:
+            return True
         if current.too_large and current.max_datagram_size > MIN_DATAGRAM_SIZE:
             return True
         return current.doubtful and current.session.path.state is PathState.SUSPECT
@@ -513,7 +553,11 @@ class Client:
             return
         if self._is_carrying():
             self._error = None
-            if self._candidate is not None and self._candidate.phase is Phase.HANDSHAKE and not self._wants_candidate():
+            if (
+                self._candidate is not None
+                and self._candidate.phase is Phase.HANDSHAKE
+                and not self._wants_candidate(now)
+            ):
                 # The old connection came back by itself before the new one had registered.
                 self._drop("_candidate", None)
             self._set_state("up")
@@ -533,8 +577,8 @@ class Client:
         if self._path.bind_device is not None and now - self._heard_at >= RENEW_AFTER:
             self._lease.ask(self._path.bind_device, now)
 
-    def _wants_candidate(self) -> bool:
-        return self._replace or self._is_doubtful() or self._retry.upgrade_at is not None
+    def _wants_candidate(self, now: float) -> bool:
+        return self._replace or self._is_doubtful(now) or self._retry.upgrade_at is not None
 
     def _set_state(self, state: str) -> None:
         if state == self._state:

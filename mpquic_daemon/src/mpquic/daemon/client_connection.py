@@ -36,8 +36,12 @@ if TYPE_CHECKING:
     from mpquic.proto.tunnel import TunnelSender
 
 SILENCE = 1.8
-"""Seconds after which an attempt that the peer hasn't answered at all is given up for a new one. aioquic sends its
-first packets at 0, 0.3 and 0.9 s: a link that heals meanwhile waits for less than a second."""
+"""Seconds without a packet of the peer after which an attempt is given up for a new one, at first."""
+LONG_SILENCE = 6.0
+"""The same once several attempts in a row have met silence: the round trip may be longer than `SILENCE`."""
+FIRST_FLIGHT_INTERVAL = 0.9
+"""Seconds after which the first flight is sent again as it is, beside aioquic's own repetitions at 0.3, 0.9, 2.1 and
+4.5 s: a link that heals meanwhile waits for no longer than that."""
 DEADLINE = 10.0
 """Seconds in which an attempt that the peer has answered must have come to its end."""
 
@@ -98,9 +102,14 @@ class ClientConnection:
         epoch: int,
         max_datagram_size: int,
         now: float,
+        patience: float = SILENCE,
         kernel: Kernel = KERNEL,
     ) -> None:
         self._kernel = kernel
+        self._patience = patience
+        self._first_flight: list[bytes] = []
+        self._repeat_at = now + FIRST_FLIGHT_INTERVAL
+        """When the first flight is sent again, as long as nothing has been heard."""
         self.phase = Phase.HANDSHAKE
         self.ending: Ending | None = None
         self.welcome: Welcome | None = None
@@ -114,6 +123,8 @@ class ClientConnection:
         """The striped data plane, once the server has granted one."""
         self._renewing: int | None = None
         """Id of the request for another striped session to which no reply has come yet."""
+        self.renewing_since = now
+        """When the last of these requests was made."""
         self.epoch = epoch
         self.max_datagram_size = max_datagram_size
         self._config = config
@@ -161,6 +172,12 @@ class ClientConnection:
         )
 
     @property
+    def _silence(self) -> float:
+        """Seconds without a packet of the peer after which this attempt is given up."""
+        rtt = self.link.meter.rtt_smoothed
+        return self._patience if rtt is None else max(self._patience, 3 * rtt)
+
+    @property
     def silent_since(self) -> float:
         """When the peer was last heard, or the attempt began."""
         return self.started if self.heard_at is None else self.heard_at
@@ -179,6 +196,9 @@ class ClientConnection:
         """Let time pass and take the connection's events; returns what they brought for the tunnel."""
         if self.link.is_due(now):
             self.link.handle_timer(now)
+        if self.heard_at is None and now >= self._repeat_at:
+            self._repeat_at = now + FIRST_FLIGHT_INTERVAL
+            self._transmit(self._first_flight)
         inbox = Inbox()
         if self.phase is Phase.OVER:
             return inbox
@@ -221,7 +241,13 @@ class ClientConnection:
         out = self.link.flush(now)
         if not out:
             return
-        status = self.socket.send_batch([datagram for datagram, _ in out])
+        datagrams = [datagram for datagram, _ in out]
+        if not self._first_flight and self.heard_at is None:
+            self._first_flight = datagrams
+        self._transmit(datagrams)
+
+    def _transmit(self, datagrams: list[bytes]) -> None:
+        status = self.socket.send_batch(datagrams)
         if status is SendStatus.TOO_LARGE:
             self.too_large = True
         elif status is SendStatus.REFUSED:
@@ -234,8 +260,10 @@ class ClientConnection:
         timers = [self.link.timer(), self.session.timer(now)]
         if self._registration is not None:
             timers.append(self._registration.deadline)
-        if self.phase is Phase.HANDSHAKE and self.heard_at is None:
-            timers.append(self.started + SILENCE)
+        if self.phase in (Phase.HANDSHAKE, Phase.REGISTERING):
+            timers.append(self.silent_since + self._silence)
+        if self.heard_at is None:
+            timers.append(self._repeat_at)
         return min((timer for timer in timers if timer is not None), default=None)
 
     def close(self, code: CloseCode, reason: str, now: float) -> None:
@@ -252,9 +280,10 @@ class ClientConnection:
         """Whether another striped session was requested and the reply has not come."""
         return self._renewing is not None
 
-    def renew_stripe(self) -> None:
-        """Request another striped session; the reply reaches whoever takes the messages of `advance`."""
+    def renew_stripe(self, now: float) -> None:
+        """Request another striped session; `renewed_stripe` finds the reply among what `advance` returns."""
         if self._request.stripe is not None:
+            self.renewing_since = now
             self._renewing = self.session.send(RenewStripe(stripe=self._request.stripe))
 
     def renewed_stripe(self, inbox: Inbox) -> StripeRenewed | None:
@@ -331,8 +360,8 @@ class ClientConnection:
                 self._end(Failure.REFUSED, f"{output.code}: {output.reason}", output.retry_after)
 
     def _give_up(self, now: float) -> None:
-        if self.phase is Phase.HANDSHAKE and self.heard_at is None and now - self.started >= SILENCE:
-            self._end(Failure.SILENT, f"no answer in {SILENCE:g} s")
+        if self.phase in (Phase.HANDSHAKE, Phase.REGISTERING) and now - self.silent_since >= self._silence:
+            self._end(Failure.SILENT, f"no answer in {self._silence:.3g} s")
 
     def _on_icmp_error(self) -> None:
         # Nobody listens there, or a router says so. An attempt goes on: its next packets may meet a server that has

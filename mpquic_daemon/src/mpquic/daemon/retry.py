@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpquic.daemon.client_connection import Ending, Failure
+from mpquic.daemon.client_connection import LONG_SILENCE, SILENCE, Ending, Failure
 from mpquic.net.quic import MIN_DATAGRAM_SIZE
 from mpquic.proto.backoff import Backoff
 
@@ -17,6 +17,10 @@ PATIENCE = 3600.0
 CLOSE_RETRY = 1.0
 """Longest pause before a retry during PATIENCE, unless the server refused us."""
 LOCAL_RETRY = 1.0
+SILENT_BEFORE_LONG = 6
+"""Attempts in a row that meet silence before they last longer."""
+JITTER = 0.1
+"""Share by which the length of an attempt varies, so that clients of a server that returns don't come in step."""
 UPGRADE_FIRST = 2.0
 UPGRADE_LAST = 3600.0
 
@@ -47,6 +51,12 @@ class RetryPolicy:
     def next_attempt(self) -> float:
         """When the next attempt may begin."""
         return self._next
+
+    @property
+    def patience(self) -> float:
+        """Seconds of silence after which the attempt that begins now is given up."""
+        silence = SILENCE if self._silent < SILENT_BEFORE_LONG else LONG_SILENCE
+        return silence * (1.0 - JITTER * self._rng.random())
 
     @property
     def upgrade_at(self) -> float | None:

@@ -51,6 +51,8 @@ RENEW_INTERVAL = 1.0
 """Least seconds between two striped sessions of one connection."""
 SLEPT = 2.0
 """Seconds by which an iteration is late after which this process, or its machine, has slept meanwhile."""
+STALE_TIME = 1.0
+"""Seconds after sleep in which a server that is too busy to empty its socket takes handshakes for old ones, at most."""
 TUN_BATCH = 16
 CHANGE_INTERVAL = 1.0
 """Least seconds between two announcements of a change: clients may come and go by the hundred."""
@@ -94,6 +96,8 @@ class Server:
         self._next_tick = 0.0
         self._next_expiry_check = 0.0
         self._next_collection = 0.0
+        self._accept_at = 0.0
+        """When new connections are accepted again at the latest."""
         self._stopping = False
 
     # Life
@@ -200,7 +204,7 @@ class Server:
         batch = self._socket.recv_batch()
         for data, segment, address in batch:
             self._listener.receive(split_segments(data, segment), address, now)
-        if len(batch) < self._socket.reads:
+        if len(batch) < self._socket.reads or now >= self._accept_at:
             self._listener.accepting = True
         self._turn()
 
@@ -208,7 +212,7 @@ class Server:
         """After sleep what was sent meanwhile waits to be read: so nobody was silent, and no handshake in it is new."""
         if self._due is not None and now - self._due > SLEPT:
             self._next_collection = now + COLLECTION_INTERVAL
-            self._listener.accepting = False
+            self._listener.accepting, self._accept_at = False, now + STALE_TIME
 
     def _on_writable(self) -> None:
         self._socket.resume()
@@ -363,7 +367,7 @@ class Server:
         if self._connections:
             timers.append(self._next_tick)
         timers += [tunnel.next_allowance(now) for tunnel in self._waiting]
-        self._due = due = min((timer for timer in timers if timer is not None), default=None)
+        self._due = due = min((max(timer, now) for timer in timers if timer is not None), default=None)
         if due is not None:
             self._timer = self._loop.call_at(max(due, now + 0.0005), self._turn)
 

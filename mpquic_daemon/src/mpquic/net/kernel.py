@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def suspended() -> float:
+    """Return for how many seconds the machine was suspended since it booted: event loops' clocks stand meanwhile.
+
+    A virtual machine that its host pauses knows nothing of it.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """Constructors of devices and sockets, with the arguments and errors of the classes that are the defaults."""
@@ -20,6 +29,8 @@ class Kernel:
     tun: Callable[..., TunDevice] = TunDevice
     udp: Callable[..., UdpSocket] = UdpSocket
     monitor: Callable[..., LinkMonitor] = LinkMonitor
+    suspended: Callable[[], float] = suspended
+    """Seconds for which the machine was suspended, in all."""
 
 
 KERNEL = Kernel()

@@ -10,6 +10,8 @@ from mpquic.proto.path import PathState
 QUIET_TIME = 2.0
 QUIET_LIMIT = 20.0
 """Seconds without a probe after other evidence, and at most: the connection that carries probes must not fall idle."""
+QUIET_SHARE = 2 / 3
+"""Of `down_after`, where that is short: a probe goes out, and its reply comes, before the path is called down."""
 _LOSS_HISTORY = 64
 _MAX_OUTSTANDING = 256
 
@@ -48,8 +50,8 @@ class Liveness:
     packets reach us, so it counts for no longer than `suspect_after` past the last answer: a link that is cut in one
     direction is noticed although the other still delivers.
 
-    Times are seconds. `down_after` is counted from the last evidence. A pause of this process itself (it was not polled
-    for two probe intervals) is not held against the peer.
+    Times are seconds. `down_after` is counted from the last evidence. A pause of this process itself (it was polled
+    more than a probe interval after `next_timer`) is not held against the peer.
     """
 
     def __init__(
@@ -66,7 +68,8 @@ class Liveness:
         self.answered = False
         self._last_answer = now
         self._last_receive = now
-        self._last_poll = now
+        self._poll_due = now
+        """When `poll` was to be called at the latest."""
         self._next_probe = self._last_probe = now
         self._last_other = float("-inf")
         self._next_sequence = 0
@@ -95,7 +98,7 @@ class Liveness:
             self._last_receive = min(now, self._last_receive + pause)
             for sequence, sent in self._outstanding.items():
                 self._outstanding[sequence] = min(now, sent + pause)
-        self._last_poll = now
+        self._poll_due = now + self.probe_interval
         self._expire(now)
         self._update(now)
         if now < self._next_probe:
@@ -115,7 +118,8 @@ class Liveness:
             steady = self._last_answer - self._last_other < self.suspect_after
             limit = self.suspect_after if self.state is PathState.UP and not steady else self.down_after
             timer = min(timer, self._evidence() + limit)
-        return max(timer, now)
+        self._poll_due = max(timer, now)
+        return self._poll_due
 
     def on_receive(self, now: float) -> None:
         """Anything authentic arrived from the peer."""
@@ -136,7 +140,7 @@ class Liveness:
         if at > self._last_answer:
             self.on_round_trip(at)
             self._last_other = at
-            rest = min(at + QUIET_TIME, self._last_probe + QUIET_LIMIT)
+            rest = min(at + min(QUIET_TIME, QUIET_SHARE * self.down_after), self._last_probe + QUIET_LIMIT)
             self._next_probe = max(self._next_probe, rest)
             self._update(now)
 
@@ -152,8 +156,8 @@ class Liveness:
         return now - self._evidence()
 
     def _pause(self, now: float) -> float:
-        """Seconds that this process missed since the last poll, 0.0 while it is on time."""
-        pause = now - self._last_poll - self.probe_interval
+        """Seconds by which this process is late with `poll`, 0.0 while it is on time."""
+        pause = now - self._poll_due
         return pause if pause > self.probe_interval else 0.0
 
     def _evidence(self) -> float:
