@@ -22,7 +22,7 @@ from mpquic.net import quic
 from mpquic.net.aead import preferred_suites
 from mpquic.net.kernel import KERNEL
 from mpquic.net.quic import Established, LinkOptions, Terminated
-from mpquic.net.udp import SendStatus, split_segments
+from mpquic.net.udp import SendStatus, endpoint, split_segments
 from mpquic.proto.budget import BudgetMember
 from mpquic.proto.control import Bye, ControlError, RenewStripe, StripeRenewed, StripeRequest
 from mpquic.proto.handshake import ClientRegistration, Output, RegistrationRequest, Rejected, Send, Welcomed
@@ -361,7 +361,7 @@ class ClientConnection:
 
     def _give_up(self, now: float) -> None:
         if self.phase in (Phase.HANDSHAKE, Phase.REGISTERING) and now - self.silent_since >= self._silence:
-            self._end(Failure.SILENT, f"no answer in {self._silence:.3g} s")
+            self._end(Failure.SILENT, f"no answer from {endpoint(self._path.remote_addr, self._path.remote_port)}")
 
     def _on_icmp_error(self) -> None:
         # Nobody listens there, or a router says so. An attempt goes on: its next packets may meet a server that has
