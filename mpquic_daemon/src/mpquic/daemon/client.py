@@ -42,7 +42,7 @@ SLEPT = 2.0
 """Seconds by which an iteration is late after which this process, or its machine, has slept meanwhile."""
 FORGOTTEN_MARGIN = 5.0
 """Seconds before the server forgets something, its own clock and the way there allowed for."""
-DEAF_AFTER = QUIET_LIMIT + 10.0
+CONTROL_SILENCE = QUIET_LIMIT + 10.0
 """Seconds without a QUIC packet, while pipes are heard, after which the connection is replaced. Both ends probe it each
 `QUIET_LIMIT` at the latest."""
 STALE_REQUEST = 5.0
@@ -306,9 +306,9 @@ class Client:
         timers.append(self._look_again_at)
         current = self._current
         if current is not None:
-            deaf_at = self._deaf_at(current)
-            if deaf_at is not None and deaf_at > now:
-                timers.append(deaf_at)
+            silent_at = self._control_silent_at(current)
+            if silent_at is not None and silent_at > now:
+                timers.append(silent_at)
             if current.session.path.state is PathState.UP and not current.renewing_stripe:
                 timers.append(self._renewal.due)
         if self._state != "inactive":
@@ -501,20 +501,20 @@ class Client:
         plane = self._current.plane if self._current is not None else None
         return plane is not None and plane.path.state is PathState.UP
 
-    def _deaf_at(self, current: ClientConnection) -> float | None:
+    def _control_silent_at(self, current: ClientConnection) -> float | None:
         """When a connection whose path counts as up is to be replaced, since only pipes have been heard for long.
 
         The NAT may have forgotten its port, or a firewall drop it: QUIC would end it, and the pipes with it.
         """
-        return current.silent_since + DEAF_AFTER if self._is_striped() else None
+        return current.silent_since + CONTROL_SILENCE if self._is_striped() else None
 
     def _is_doubtful(self, now: float) -> bool:
         """Whether the current connection still counts as up but a new one should be tried beside it."""
         current = self._current
         if current is None:
             return False
-        deaf_at = self._deaf_at(current)
-        if deaf_at is not None and now >= deaf_at:
+        silent_at = self._control_silent_at(current)
+        if silent_at is not None and now >= silent_at:
             return True
         if current.too_large and current.max_datagram_size > MIN_DATAGRAM_SIZE:
             return True
