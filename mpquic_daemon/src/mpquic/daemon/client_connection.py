@@ -39,6 +39,8 @@ SILENCE = 1.8
 """Seconds without a packet of the peer after which an attempt is given up for a new one, at first."""
 LONG_SILENCE = 6.0
 """The same once several attempts in a row have met silence: the round trip may be longer than `SILENCE`."""
+ANSWERED_SILENCE = 3.0
+"""The same at least, once the peer has answered: a server to which a thousand clients return at once is slow."""
 FIRST_FLIGHT_INTERVAL = 0.9
 """Seconds after which the first flight is sent again as it is, beside aioquic's own repetitions at 0.3, 0.9, 2.1 and
 4.5 s: a link that heals meanwhile waits for no longer than that."""
@@ -174,8 +176,9 @@ class ClientConnection:
     @property
     def _silence(self) -> float:
         """Seconds without a packet of the peer after which this attempt is given up."""
-        rtt = self.link.meter.rtt_smoothed
-        return self._patience if rtt is None else max(self._patience, 3 * rtt)
+        if self.heard_at is None:
+            return self._patience
+        return max(self._patience, ANSWERED_SILENCE, 3 * (self.link.meter.rtt_smoothed or 0.0))
 
     @property
     def silent_since(self) -> float:
