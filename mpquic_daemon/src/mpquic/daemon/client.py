@@ -38,8 +38,6 @@ RENEW_AFTER = 6.0
 LOOK_AGAIN = 1.0
 TWIN_INTERVAL = 3600.0
 TUN_BATCH = 16
-SLEPT = 2.0
-"""Seconds by which an iteration is late after which this process, or its machine, has slept meanwhile."""
 FORGOTTEN_MARGIN = 5.0
 """Seconds before the server forgets something, its own clock and the way there allowed for."""
 CONTROL_SILENCE = QUIET_LIMIT + 10.0
@@ -236,7 +234,7 @@ class Client:
         suspended = self._kernel.suspended()
         slept = max(now - self._due if self._due is not None else 0.0, 0.0) + suspended - self._suspended
         self._suspended = suspended
-        if slept <= SLEPT:
+        if slept <= turn.SLEPT:
             return
         # What wasn't heard meanwhile is nobody's silence. But the server has had its time, and forgets.
         self._heard_at = min(now, self._heard_at + slept)

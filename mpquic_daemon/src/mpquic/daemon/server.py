@@ -49,8 +49,6 @@ COLLECTION_INTERVAL = 5.0
 """Seconds between two looks for striped sessions from which nothing comes."""
 RENEW_INTERVAL = 1.0
 """Least seconds between two striped sessions of one connection."""
-SLEPT = 2.0
-"""Seconds by which an iteration is late after which this process, or its machine, has slept meanwhile."""
 STALE_TIME = 1.0
 """Seconds after sleep in which a server that is too busy to empty its socket takes handshakes for old ones, at most."""
 TUN_BATCH = 16
@@ -210,7 +208,7 @@ class Server:
 
     def _notice_sleep(self, now: float) -> None:
         """After sleep what was sent meanwhile waits to be read: so nobody was silent, and no handshake in it is new."""
-        if self._due is not None and now - self._due > SLEPT:
+        if self._due is not None and now - self._due > turn.SLEPT:
             self._next_collection = now + COLLECTION_INTERVAL
             self._listener.accepting, self._accept_at = False, now + STALE_TIME
 

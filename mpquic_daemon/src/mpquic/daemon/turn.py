@@ -1,4 +1,4 @@
-"""How much is sent before the loop reads its sockets again."""
+"""What the event loops of both ends share: how much is sent before sockets are read again, and what counts as sleep."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 TURN_BYTES = 256 << 10
 MAX_ROUNDS = 16
+SLEPT = 2.0
+"""Seconds by which an iteration is late after which this process, or its machine, has slept meanwhile."""
 
 
 def send(flush: Callable[[], None], fill: Callable[[], int]) -> bool:
