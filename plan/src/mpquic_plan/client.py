@@ -22,6 +22,7 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
     egress = egress_name(site)
     return {
         "role": "client",
+        "vps": vps.host,
         "management": [_management(item, egress) for item in sorted(site.management, key=lambda item: item.number)],
         "resolvers": _resolvers(site, egress),
         "wans": [_wan(wan, egress) for wan in sorted(site.wans, key=lambda wan: wan.number)],

@@ -1,0 +1,168 @@
+#!/usr/bin/python
+"""Ansible module: other programs no longer configure the interfaces of a host, now and after a boot."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: network_takeover
+short_description: Take the network over from other programs, and keep what they had
+description:
+  - Files are moved below I(kept), with their former path; one of a package is masked by a link to /dev/null instead.
+  - A program that makes files at boot (a generator of systemd) is masked, so they don't come back. A service is stopped
+    in a way that leaves its addresses, and is masked.
+  - What was taken over is noted in I(note), by which later runs know that this isn't the first.
+options:
+  files: {description: Files of systemd-networkd and udev., type: list, elements: path, default: []}
+  managers: {description: Programs by name., type: list, elements: str, default: []}
+  kept: {description: Folder for what was there., type: path, default: /var/lib/mpquic/before}
+  note: {description: File that says what was taken over., type: path, default: /var/lib/mpquic/taken-over.json}
+  root: {description: Where the host's files are., type: path, default: /}
+"""
+
+RETURN = r"""
+taken: {description: Sentences on what was done., returned: always, type: list}
+"""
+
+import glob
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+GENERATORS = "etc/systemd/system-generators"
+CLOUD = "etc/cloud/cloud.cfg.d/99-mpquic-network.cfg"
+CLOUD_TEXT = "# Written by Ansible (role networkd): systemd-networkd has the network.\nnetwork: {config: disabled}\n"
+FILES_OF = {
+    "netplan": ("etc/netplan/*.yaml", "run/netplan/*.yaml"),
+    "cloud-init": ("etc/network/interfaces.d/50-cloud-init*", "etc/systemd/network/10-cloud-init*"),
+}
+SERVICES_OF = {
+    "NetworkManager": (
+        "NetworkManager.service",
+        "NetworkManager-wait-online.service",
+        "NetworkManager-dispatcher.service",
+    ),
+    "dhcpcd": ("dhcpcd.service",),
+}
+PACKAGED = ("usr/lib/", "usr/local/lib/", "lib/")
+
+
+class Host:
+    """The files of a host, and what is to be done to them."""
+
+    def __init__(self, root: Path, kept: Path, *, dry: bool) -> None:
+        self._root = root
+        self._kept = kept
+        self._dry = dry
+        self.taken: list[str] = []
+
+    def move(self, path: str) -> None:
+        """Move a file below the folder of what is kept; mask one that a package brings."""
+        relative = path.lstrip("/")
+        place = self._root / relative
+        if not place.exists() and not place.is_symlink():
+            return
+        if relative.startswith(PACKAGED):
+            self.mask(f"etc/systemd/network/{place.name}")
+            return
+        self.taken.append(f"moved {path}")
+        if self._dry:
+            return
+        target = self._kept / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            # An earlier one stays: the first is what the host had before the suite.
+            number = next(n for n in range(1, 1000) if not target.with_name(f"{target.name}.{n}").exists())
+            target = target.with_name(f"{target.name}.{number}")
+        shutil.move(str(place), target)
+
+    def mask(self, relative: str) -> None:
+        """Make a link to /dev/null, which says that a file of that name in a later folder doesn't count."""
+        place = self._root / relative
+        if place.is_symlink() and os.readlink(place) == os.devnull:  # noqa: PTH115
+            return
+        self.taken.append(f"masked /{relative}")
+        if not self._dry:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            place.symlink_to(os.devnull)
+
+    def write(self, relative: str, text: str) -> None:
+        """Write a file that isn't there with this text."""
+        place = self._root / relative
+        if place.is_file() and place.read_text() == text:
+            return
+        self.taken.append(f"wrote /{relative}")
+        if not self._dry:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text)
+            place.chmod(0o644)
+
+    def matching(self, pattern: str) -> list[str]:
+        """Paths on the host that match a pattern."""
+        return [f"/{Path(path).relative_to(self._root)}" for path in sorted(glob.glob(str(self._root / pattern)))]  # noqa: PTH207
+
+
+def take_files(host: Host, manager: str) -> None:
+    """Take the files of a program, and keep it from making them again."""
+    for pattern in FILES_OF.get(manager, ()):
+        for path in host.matching(pattern):
+            host.move(path)
+    if manager == "netplan":
+        host.mask(f"{GENERATORS}/netplan")
+    if manager == "cloud-init":
+        host.write(CLOUD, CLOUD_TEXT)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "files": {"type": "list", "elements": "path", "default": []},
+            "managers": {"type": "list", "elements": "str", "default": []},
+            "kept": {"type": "path", "default": "/var/lib/mpquic/before"},
+            "note": {"type": "path", "default": "/var/lib/mpquic/taken-over.json"},
+            "root": {"type": "path", "default": "/"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    os.umask(0o022)
+    host = Host(Path(params["root"]), Path(params["kept"]), dry=module.check_mode)
+
+    def systemctl(*words: str) -> tuple[int, str]:
+        code, out, err = module.run_command(["systemctl", *words])
+        return code, str(err or out).strip()
+
+    for manager in params["managers"]:
+        take_files(host, manager)
+        for unit in SERVICES_OF.get(manager, ()):
+            if systemctl("cat", unit)[0] != 0:
+                continue
+            host.taken.append(f"masked {unit}")
+            if module.check_mode:
+                continue
+            code, text = systemctl("mask", unit)
+            if code != 0:
+                module.fail_json(msg=f"{unit} can't be masked: {text}; mask it by hand, then run again")
+            # Asked to end, a DHCP client takes its addresses away; systemd-networkd has taken them over.
+            systemctl("kill", "--kill-whom=all", "--signal=KILL", unit)
+            systemctl("stop", unit)
+    for path in params["files"]:
+        host.move(path)
+    note = Path(params["note"])
+    entry: dict[str, Any] = {"files": params["files"], "managers": params["managers"]}
+    before = json.loads(note.read_text()) if note.is_file() else None
+    # The note is written at the end: an interrupted run is still the first.
+    after = {key: sorted({*(before or {}).get(key, []), *entry[key]}) for key in entry}
+    if not module.check_mode and after != before:
+        note.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        note.write_text(json.dumps(after) + "\n")
+        note.chmod(0o644)
+    module.exit_json(changed=bool(host.taken) or after != before, taken=host.taken)
+
+
+if __name__ == "__main__":
+    main()

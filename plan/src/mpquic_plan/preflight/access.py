@@ -1,0 +1,89 @@
+"""The way in that this run came by is still there after it."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_interface
+from typing import TYPE_CHECKING
+
+from mpquic_plan.preflight.finding import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mpquic_plan.preflight.finding import Host
+
+LOCKED_OUT = "locked-out"
+
+
+def connection_stays(host: Host) -> Iterator[Finding]:
+    """The device and the address by which Ansible came in are accepted by the client's packet filter afterwards."""
+    connection = host.survey["connection"]
+    if connection is None or not host.is_client:
+        return
+    device, address = connection["device"], connection["address"]
+    if not device:
+        # Behind a translation in the host itself (a container's); nothing on the host tells the way of the packets.
+        yield Finding(
+            LOCKED_OUT,
+            f"ssh came in to {address}, which no interface of the host has; connect to an address of the host itself",
+        )
+        return
+    allowed = host.plan["firewall"]["ssh"]["devices"]
+    if device not in allowed:
+        names = ", ".join(allowed) or "no interface"
+        yield Finding(
+            LOCKED_OUT,
+            f"this run came in by {device} ({address}), and afterwards ssh would be accepted from {names} alone "
+            "(site.firewall.ssh_from, site.management[].device): name the interface there, or correct the device, "
+            "or come in by another one",
+        )
+    elif not _keeps_address(host, device, address):
+        yield Finding(
+            LOCKED_OUT,
+            f"this run came in to {address} on {device}, which the variables don't give to the host: the connection "
+            "would end in the middle of the run; state this address, or connect to one that stays (ansible_host)",
+        )
+
+
+def _keeps_address(host: Host, device: str, address: str) -> bool:
+    """Whether an address of a device stays: the variables state it, or DHCP goes on giving it."""
+    own = ip_address(address.partition("%")[0])
+    own = getattr(own, "ipv4_mapped", None) or own
+    if own.is_link_local:
+        return True
+    links = [link for kind in ("management", "wans", "lans") for link in host.plan[kind] if link["device"] == device]
+    links += [tun for tun in host.plan["tuns"] if tun["name"] == device]
+    return any(
+        link.get("dhcp") or any(ip_interface(stated).ip == own for stated in link["addresses"]) for link in links
+    )
+
+
+def ssh_port_stays(host: Host) -> Iterator[Finding]:
+    """The port by which Ansible came in is open afterwards."""
+    connection, ports = host.survey["connection"], host.ssh_ports
+    if connection is not None and ports is not None and connection["port"] not in ports:
+        key = "site.firewall.ssh_ports" if host.is_client else "vps.ssh_ports"
+        yield Finding(
+            LOCKED_OUT,
+            f"this run came in by port {connection['port']}, and {key} opens {', '.join(map(str, ports))} alone; "
+            "add the port, or set auto",
+        )
+
+
+def management_address_is_there(host: Host) -> Iterator[Finding]:
+    """No other device has an address of a management interface: the host would have it twice."""
+    for item in host.plan.get("management", []):
+        for address in item["addresses"]:
+            wanted = ip_interface(address).ip
+            for name, link in host.survey["links"].items():
+                present = [ip_interface(entry).ip for entry in link["addresses"]]
+                if name != item["device"] and wanted in present and name not in _wan_devices(host):
+                    yield Finding(
+                        LOCKED_OUT,
+                        f"{wanted}, the address of {item['name']} on {item['device']}, is on {name} at present; "
+                        f"correct site.management[].device, or take the address away from {name}",
+                    )
+
+
+def _wan_devices(host: Host) -> list[str]:
+    return [wan["device"] for wan in host.plan["wans"]]

@@ -1,0 +1,107 @@
+"""Who else configures the network of a host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mpquic_plan.preflight import networkd_files
+from mpquic_plan.preflight.finding import Finding, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mpquic_plan.preflight.finding import Host
+
+FOREIGN: Final = "foreign-network"
+KEPT: Final = "/var/lib/mpquic/before"
+"""Folder on the host that keeps what was taken over, below its former path."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """What the run takes over on a client: files of systemd-networkd and udev, and programs by their names."""
+
+    files: tuple[str, ...]
+    managers: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.files or self.managers)
+
+
+def to_take_over(host: Host) -> TakeOver:
+    """Return who else configures the interfaces of a client; nothing on a VPS, whose network stays with its owner."""
+    if not host.is_client:
+        return TakeOver((), ())
+    return TakeOver(tuple(_files_for(host, host.devices)), tuple(_managers(host)))
+
+
+def _files_for(host: Host, devices: list[str]) -> list[str]:
+    """Return the foreign files that are for one of these devices."""
+    links = host.survey["links"]
+    found = []
+    for file in host.survey["network_files"]:
+        path, text = file["path"], file["text"]
+        if path.endswith(".netdev"):
+            concerned = networkd_files.makes(text) in devices
+        else:
+            concerned = any(networkd_files.matches(text, device, links.get(device)) for device in devices)
+        if concerned:
+            found.append(path)
+    return found
+
+
+def _managers(host: Host) -> Iterator[str]:
+    found = host.survey["managers"]
+    devices = set(host.devices)
+    ifupdown = found["ifupdown"]
+    if ifupdown["installed"] and (host.first_run or any(devices & set(file["devices"]) for file in ifupdown["files"])):
+        yield "ifupdown"
+    for name in ("NetworkManager", "dhcpcd"):
+        if found[name]["active"] or found[name]["enabled"] in ("enabled", "enabled-runtime"):
+            yield name
+    netplan = found["netplan"]
+    if netplan["installed"] and not netplan["generator_masked"]:
+        yield "netplan"
+    if host.survey["cloud_network"]:
+        yield "cloud-init"
+
+
+def network_is_ours(host: Host) -> Iterator[Finding]:
+    """The first run takes the network over from whoever has it and says so; later, it's somebody's doing."""
+    found = to_take_over(host)
+    if not found:
+        return
+    what = ", ".join([*found.managers, *found.files])
+    if host.first_run:
+        yield Finding(
+            FOREIGN,
+            f"systemd-networkd takes the network over from {what}; what was there is kept in {KEPT}",
+            Severity.NOTICE,
+        )
+        return
+    yield Finding(
+        FOREIGN,
+        f"{what} configures interfaces of this site again, which systemd-networkd has by {_ours(host)}: remove it, or "
+        f"let this run take it over (mpquic_accept={FOREIGN}; what is there is kept in {KEPT})",
+    )
+
+
+def _ours(host: Host) -> str:
+    return "/etc/systemd/network/*-mpquic-*" if host.devices else "no file"
+
+
+def tunnels_are_ours(host: Host) -> Iterator[Finding]:
+    """On a VPS, no file of somebody else configures a TUN device of ours."""
+    if host.is_client:
+        return
+    for path in _files_for(host, host.tuns):
+        file = next(each for each in host.survey["network_files"] if each["path"] == path)
+        section = networkd_files.sections(file["text"]).get("Match", {})
+        if path.endswith(".link") and not section:
+            continue
+        yield Finding(
+            "foreign-tunnel-file",
+            f"{path} is for TUN devices of ours, too ({', '.join(host.tuns)}): give its [Match] the name of the "
+            "interface that it is meant for",
+        )

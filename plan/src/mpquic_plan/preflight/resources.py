@@ -1,0 +1,96 @@
+"""Clock, disk, memory and kernel of a host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mpquic_plan.preflight.finding import Finding, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mpquic_plan.preflight.finding import Host
+
+CLOCK_NAMED: Final = 300.0
+"""Seconds of difference from the controller's clock that are told."""
+CLOCK_STOPS: Final = 20 * 3600.0
+"""Seconds at which certificates would not hold: they are valid from a day before they are issued."""
+
+MIB: Final = 1 << 20
+ROOM: Final = {
+    "/": (16, "the system"),
+    "/etc": (4, "configuration"),
+    "/opt": (160, "two releases of the daemon"),
+    "/var/lib": (32, "the archive of a release"),
+    "/var/tmp": (4, "private folders of services"),
+    "/tmp": (16, "the installation of a release"),
+    "/run": (4, "sockets and states"),
+}
+"""MiB that must be free for root in each folder, and what for. Folders of one file system share the largest."""
+INODES: Final = 5000
+MEMORY_STOPS: Final = 400 * MIB
+
+
+def clock_is_right(host: Host) -> Iterator[Finding]:
+    """The clock agrees with the controller's, or certificates aren't valid on the host."""
+    ahead = host.clock_ahead
+    if abs(ahead) <= CLOCK_NAMED:
+        return
+    side = "ahead of" if ahead > 0 else "behind"
+    text = f"the clock is {_duration(abs(ahead))} {side} the controller's"
+    if abs(ahead) < CLOCK_STOPS:
+        yield Finding("clock", f"{text}; set ntp, or look at `timedatectl` on both", Severity.NOTICE)
+    else:
+        yield Finding(
+            "clock",
+            f"{text}: certificates that are issued now would not be valid on the host. Set whichever clock is wrong "
+            "(`timedatectl set-ntp true`), then run again; mpquic_accept=clock goes on all the same",
+        )
+
+
+def _duration(seconds: float) -> str:
+    for size, name in ((365 * 86400, "years"), (86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} seconds"
+
+
+def disk_has_room(host: Host) -> Iterator[Finding]:
+    """There is room for what the run writes."""
+    told: set[object] = set()
+    for folder, (needed, purpose) in sorted(ROOM.items(), key=lambda item: -item[1][0]):
+        free = host.survey["disk"].get(folder)
+        if free is None or free["device"] in told:
+            continue
+        if free["bytes"] < needed * MIB:
+            told.add(free["device"])
+            have = free["bytes"] / MIB
+            yield Finding(
+                "disk-full",
+                f"{folder} has {have:.0f} MiB free, and {needed} MiB are needed for {purpose}; make room there",
+            )
+        elif 0 <= free["inodes"] < INODES:
+            told.add(free["device"])
+            yield Finding(
+                "disk-full", f"{folder} has {free['inodes']} inodes free, and {INODES} are needed; delete files there"
+            )
+
+
+def memory_is_enough(host: Host) -> Iterator[Finding]:
+    """The host has the memory that the tunnels need."""
+    memory = host.survey["memory"]
+    if 0 < memory < MEMORY_STOPS:
+        yield Finding(
+            "memory",
+            f"the host has {memory / MIB:.0f} MiB of memory, and {MEMORY_STOPS // MIB} are needed; give the machine "
+            "more, or go on with mpquic_accept=memory",
+        )
+
+
+def kernel_has_tun(host: Host) -> Iterator[Finding]:
+    """Tunnels can be made."""
+    if not host.survey["tun"]:
+        yield Finding(
+            "kernel",
+            "/dev/net/tun isn't there: load the module tun (`modprobe tun`), or allow the device to this container",
+        )

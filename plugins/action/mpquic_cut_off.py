@@ -1,0 +1,92 @@
+"""Stops a run whose part on a VPS would cut off a site that can't follow, before anything is touched."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+from ansible.plugins.action import ActionBase
+from cryptography import x509
+from mpquic_plan.preflight.cut_off import cut_off, served
+
+DOCUMENTATION = r"""
+name: mpquic_cut_off
+short_description: Refuse to cut off sites that aren't in the run
+description:
+  - Compares what each VPS of the run serves now (the survey of the preflight) with what the plan says, for every site
+    of the inventory that isn't in the run, wasn't reached or was stopped by the preflight.
+options:
+  plan: {description: The plan of all hosts., type: dict, required: true}
+  hosts: {description: Hosts that are still in the run., type: list, elements: str, required: true}
+  accept: {description: Hosts that may be cut off; C(all) stands for every one., type: list, elements: str, default: []}
+"""
+
+
+class ActionModule(ActionBase):
+    """`mpquic_cut_off`: the pure comparison with Ansible's variables."""
+
+    TRANSFERS_FILES = False
+    BYPASS_HOST_LOOP = True
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, arguments = self.validate_argument_spec(
+            argument_spec={
+                "plan": {"type": "dict", "required": True},
+                "hosts": {"type": "list", "elements": "str", "required": True},
+                "accept": {"type": "list", "elements": "str", "default": []},
+            }
+        )
+        plan = json.loads(json.dumps(arguments["plan"], default=str))
+        hostvars = (task_vars or {})["hostvars"]
+        present, accepted = set(arguments["hosts"]), set(arguments["accept"])
+        lines = []
+        for name in sorted(present):
+            if plan[name]["role"] != "vps":
+                continue
+            absent = {
+                host: slice_
+                for host, slice_ in plan.items()
+                if slice_["role"] == "client" and slice_["vps"] == name and host not in present
+            }
+            survey = json.loads(json.dumps(hostvars[name]["mpquic_survey"]["survey"], default=str))
+            found = cut_off(
+                served([config for text in survey["instances"].values() if isinstance(config := _load(text), dict)]),
+                served([instance["config"] for instance in plan[name]["instances"]]),
+                _names(survey["pki"]["certificate"]),
+                [entry.removeprefix("DNS:") for entry in plan[name]["pki"]["subject_alt_names"]],
+                absent,
+            )
+            lines += [str(each) for each in found if not {each.host, "all"} & accepted]
+        if lines:
+            result["failed"] = True
+            result["msg"] = "\n".join(
+                [
+                    "Sites that aren't in this run, weren't reached or were stopped would be cut off; nothing was changed:",
+                    *(f"- {line}" for line in lines),
+                    "Bring them into the run, or take the change back; mpquic_cut_off=HOST,... (or all) cuts them off.",
+                ]
+            )
+        return {**result, "changed": False}
+
+
+def _load(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+
+
+def _names(certificate: str | None) -> list[str]:
+    """DNS names in a certificate, in their order; none when there is no certificate that can be read."""
+    if not certificate:
+        return []
+    try:
+        loaded = x509.load_pem_x509_certificate(certificate.encode())
+        names = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound):
+        return []
+    return list(names.get_values_for_type(x509.DNSName))

@@ -1,0 +1,150 @@
+"""The table at the end of a run of site.yml: each host, how it went, what changed, its tunnels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+
+DOCUMENTATION = r"""
+name: mpquic_report
+type: aggregate
+short_description: A table of hosts, results, changes and tunnels at the end of site.yml
+description:
+  - Printed at the end of every run of site.yml, also of one that a failure has ended.
+requirements: [enable in configuration]
+"""
+
+PLAYBOOK = "site.yml"
+HEADINGS = ("HOST", "RESULT", "CHANGED", "TUNNELS")
+UP = ("up", "listening")
+
+
+@dataclass
+class Row:
+    """What is known of a host."""
+
+    changed: dict[str, int] = field(default_factory=dict)
+    """Number of changed tasks by role."""
+    begun: bool = False
+    """Whether a task has run that may change the host."""
+    done: bool = False
+    unreachable: str = ""
+    failed: str = ""
+    tunnels: list[dict[str, Any]] | None = None
+
+    def result(self) -> str:
+        """One word or two."""
+        if self.unreachable:
+            return "unreachable"
+        if self.failed:
+            return "failed" if self.begun else "stopped"
+        if not self.done:
+            return "not finished" if self.begun else "not begun"
+        return "changed" if self.changed else "ok"
+
+
+def changes(row: Row) -> str:
+    """Roles with the number of their tasks that have changed something."""
+    return ", ".join(f"{role} {count}" for role, count in row.changed.items()) or "nothing"
+
+
+def tunnels(row: Row) -> str:
+    """States of the tunnels, those that carry first; `-` when they weren't looked at."""
+    if row.tunnels is None:
+        return "-"
+    by_state: dict[str, list[str]] = {}
+    for tunnel in row.tunnels:
+        by_state.setdefault(str(tunnel.get("state")), []).append(str(tunnel.get("name")))
+    states = sorted(by_state, key=lambda state: (state not in UP, state))
+    return "; ".join(f"{state}: {', '.join(sorted(by_state[state]))}" for state in states) or "none"
+
+
+def table(rows: dict[str, Row]) -> list[str]:
+    """The lines of the table."""
+    cells = [HEADINGS, *((name, row.result(), changes(row), tunnels(row)) for name, row in sorted(rows.items()))]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def reasons(rows: dict[str, Row]) -> list[str]:
+    """A line for each host that didn't come through, with the cause."""
+    lines = []
+    for name, row in sorted(rows.items()):
+        text = row.unreachable or row.failed
+        if text:
+            first, *more = [line for line in text.strip().splitlines() if line.strip()] or ["no reason given"]
+            # A message with a heading ends in a colon; what counts is below it.
+            shown = (
+                "; ".join(line.strip().removeprefix("- ") for line in more) if first.endswith(":") and more else first
+            )
+            lines.append(f"{name}: {shown}")
+    return lines
+
+
+class CallbackModule(CallbackBase):
+    """Collects results while the plays run."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "mpquic_report"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self, display: Any = None, options: Any = None) -> None:
+        super().__init__(display=display, options=options)
+        self._rows: dict[str, Row] = {}
+        self._active = False
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        self._active = Path(playbook._file_name).name == PLAYBOOK
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        hosts = play.get_variable_manager()._inventory.get_hosts(play.hosts)
+        for host in hosts:
+            self._rows.setdefault(host.get_name(), Row())
+
+    def _row(self, result: Any) -> Row:
+        return self._rows.setdefault(result._host.get_name(), Row())
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        row, role = self._row(result), self._role(result)
+        if role not in ("preflight", ""):
+            row.begun = True
+        if result._result.get("changed") and not self._delegated(result):
+            row.changed[role or "site.yml"] = row.changed.get(role or "site.yml", 0) + 1
+        self._look_at(row, result)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        if ignore_errors:
+            return
+        row = self._row(result)
+        row.failed = str(result._result.get("msg") or result._result.get("stderr") or "see above")
+        self._look_at(row, result)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._row(result).unreachable = str(result._result.get("msg") or "no reason given")
+
+    @staticmethod
+    def _role(result: Any) -> str:
+        role = result._task._role
+        return role.get_name() if role else ""
+
+    @staticmethod
+    def _delegated(result: Any) -> bool:
+        return bool(result._task.delegate_to)
+
+    @staticmethod
+    def _look_at(row: Row, result: Any) -> None:
+        if "tunnels" in result._result and result._task.action == "site_health":
+            row.tunnels = list(result._result["tunnels"])
+            row.done = not result._result.get("failed")
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        del stats
+        if not self._active or not self._rows:
+            return
+        self._display.banner("SITES AND VPSES")
+        for line in [*table(self._rows), *([""] if reasons(self._rows) else []), *reasons(self._rows)]:
+            self._display.display(line)
