@@ -29,6 +29,6 @@ def _keys(value: Any) -> Iterator[str]:
 
 def test_every_key_of_the_plan_is_read(reference: dict[str, dict[str, Any]]) -> None:
     files = [path for path in ROOT.glob("roles/*/*/*") if path.parent.name in ("defaults", "tasks", "templates")]
-    text = "\n".join(path.read_text() for path in [*files, *ROOT.glob("plugins/filter/*.py")])
+    text = "\n".join(path.read_text() for path in [*files, ROOT / "site.yml", *ROOT.glob("plugins/filter/*.py")])
     words = set(re.findall(r"""(?:\.|\['|\["|attribute='|selectattr\(')(\w+)""", text))
     assert sorted({*_keys(build(reference))} - words - {"site1-client", "vps1"}) == []

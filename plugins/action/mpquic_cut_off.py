@@ -65,7 +65,7 @@ class ActionModule(ActionBase):
             result["failed"] = True
             result["msg"] = "\n".join(
                 [
-                    "Sites that aren't in this run, weren't reached or were stopped would be cut off; nothing was changed:",
+                    "Nothing was changed, as sites that aren't in this run or weren't reached would be cut off:",
                     *(f"- {line}" for line in lines),
                     "Bring them into the run, or take the change back; mpquic_cut_off=HOST,... (or all) cuts them off.",
                 ]
