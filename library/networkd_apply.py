@@ -25,6 +25,7 @@ action: {description: What was done., returned: always, type: str, sample: reloa
 """
 
 import hashlib
+import os
 import re
 import time
 from pathlib import Path
@@ -111,6 +112,7 @@ def main() -> None:
     bad = complaints(journal, [path.name for path in [*files, *extra]])
     if bad:
         module.fail_json(msg="systemd-networkd did not understand its files: " + "; ".join(bad), lines=bad)
+    os.umask(0o022)
     stamp.parent.mkdir(parents=True, exist_ok=True)
     stamp.write_text("\n".join(wanted) + "\n")
     module.exit_json(changed=True, action=action)

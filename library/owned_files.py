@@ -12,7 +12,18 @@ description:
   - Every new content is validated before the first file is touched, so a wrong one changes nothing at all.
 options:
   directory: {description: Directory that holds the files; made when it is missing., type: path, required: true}
-  directory_mode: {description: Mode of the directory when it is made., type: str, default: "0755"}
+  directory_mode:
+    description:
+      - Mode of the directory, octal. A directory that is there is brought to it. Without this option one that is there
+        is somebody else's and stays as it is, and one that is missing is made with 0755.
+    type: str
+  directory_owner: {description: Owner of the directory; only compared together with I(directory_mode)., type: str}
+  directory_group: {description: Group of the directory; only compared together with I(directory_mode)., type: str}
+  directory_from:
+    description:
+      - The first folder on the way to I(directory) that is ours; all from there have its mode, owner and group. Others
+        that are missing are made with 0755, whatever the umask is.
+    type: path
   patterns:
     description: Shell patterns of the file names that are owned.
     type: list
@@ -32,6 +43,7 @@ options:
 RETURN = r"""
 written: {description: Names of files that were made or got another content or mode., returned: always, type: list}
 removed: {description: Names of files that were removed., returned: always, type: list}
+directories: {description: Folders that were made or got another mode or owner., returned: always, type: list}
 """
 
 import fnmatch
@@ -48,7 +60,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 class Attributes(NamedTuple):
-    """Wanted ownership of a file; None leaves what is there."""
+    """Wanted ownership of a file or directory; None leaves what is there."""
 
     uid: int | None
     gid: int | None
@@ -88,6 +100,33 @@ def attributes_differ(path: Path, wanted: Attributes) -> bool:
         or (wanted.gid is not None and status.st_gid != wanted.gid)
         or stat.S_IMODE(status.st_mode) != wanted.mode
     )
+
+
+def plan_directories(directory: Path, first: Path | None, wanted: Attributes | None) -> list[tuple[Path, Attributes]]:
+    """Directories to make or to mend, the outermost first.
+
+    `directory`, and those on the way to it from `first` on, are brought to `wanted`; with None they only have to exist.
+    """
+    plain = Attributes(None, None, 0o755)
+    ours = {directory}
+    if first is not None:
+        ours |= {path for path in directory.parents if path == first or first in path.parents}
+    changes = []
+    for path in reversed([directory, *directory.parents]):
+        attributes = wanted if wanted is not None and path in ours else None
+        if not path.is_dir():
+            changes.append((path, attributes or plain))
+        elif attributes is not None and attributes_differ(path.resolve(), attributes):
+            changes.append((path, attributes))
+    return changes
+
+
+def set_directory(path: Path, wanted: Attributes) -> None:
+    """Make a directory if need be and give it these attributes: `mkdir` alone leaves its mode to the umask."""
+    if not path.is_dir():
+        path.mkdir(mode=0o700)
+    os.chown(path, -1 if wanted.uid is None else wanted.uid, -1 if wanted.gid is None else wanted.gid)
+    path.chmod(wanted.mode)
 
 
 def plan_changes(directory: Path, patterns: list[str], files: dict[str, str], wanted: Attributes) -> Changes:
@@ -159,25 +198,29 @@ def _diffs(directory: Path, changes: Changes, files: dict[str, str], *, sensitiv
     return result
 
 
-def _identity(module: AnsibleModule) -> Attributes:
+def _attributes(module: AnsibleModule, prefix: str = "") -> Attributes:
+    owner, group = module.params[f"{prefix}owner"], module.params[f"{prefix}group"]
     uid = gid = None
     # On a bare host in check mode the user does not exist yet; the comparison then leaves it out.
     try:
-        if module.params["owner"]:
-            uid = pwd.getpwnam(module.params["owner"]).pw_uid
-        if module.params["group"]:
-            gid = grp.getgrnam(module.params["group"]).gr_gid
+        if owner:
+            uid = pwd.getpwnam(owner).pw_uid
+        if group:
+            gid = grp.getgrnam(group).gr_gid
     except KeyError as error:
         if not module.check_mode:
-            module.fail_json(msg=f"no such user or group: {error}")
-    return Attributes(uid, gid, int(module.params["mode"], 8))
+            module.fail_json(msg=f"{module.params['directory']}: no such user or group: {error}")
+    return Attributes(uid, gid, int(module.params[f"{prefix}mode"], 8))
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "directory": {"type": "path", "required": True},
-            "directory_mode": {"type": "str", "default": "0755"},
+            "directory_mode": {"type": "str"},
+            "directory_owner": {"type": "str"},
+            "directory_group": {"type": "str"},
+            "directory_from": {"type": "path"},
             "patterns": {"type": "list", "elements": "str", "required": True},
             "files": {"type": "dict", "required": True},
             "owner": {"type": "str"},
@@ -193,7 +236,11 @@ def main() -> None:
     misplaced = misplaced_names(files, module.params["patterns"])
     if misplaced:
         module.fail_json(msg=f"no owned pattern matches {', '.join(misplaced)}: they could never be removed again")
-    wanted = _identity(module)
+    wanted = _attributes(module)
+    first = Path(module.params["directory_from"]) if module.params["directory_from"] else None
+    directories = plan_directories(
+        directory, first, _attributes(module, "directory_") if module.params["directory_mode"] else None
+    )
     changes = plan_changes(directory, module.params["patterns"], files, wanted)
     command = module.params["validate"]
     if command and changes.written:
@@ -201,19 +248,30 @@ def main() -> None:
         # Before the first run the checker itself is not installed; only check mode may go on without it.
         if not module.check_mode or module.get_bin_path(executable) or os.access(executable, os.X_OK):
             _validate(module, command, files, changes.written, wanted)
-    result = {"changed": any(changes), "written": changes.written, "removed": changes.removed}
+    result = {
+        "changed": bool(any(changes) or directories),
+        "written": changes.written,
+        "removed": changes.removed,
+        "directories": [str(path) for path, _ in directories],
+    }
     if module._diff:
         result["diff"] = _diffs(directory, changes, files, sensitive=module.params["sensitive"])
+        result["diff"] += [
+            {
+                "before_header": str(path),
+                "after_header": str(path),
+                "before": f"{stat.S_IMODE(path.stat().st_mode):04o}\n" if path.is_dir() else "",
+                "after": f"{attributes.mode:04o}\n",
+            }
+            for path, attributes in directories
+        ]
     if not module.check_mode:
-        if not directory.is_dir():
-            directory.mkdir(parents=True, mode=int(module.params["directory_mode"], 8))
-            result["changed"] = True
+        for path, attributes in directories:
+            set_directory(path, attributes)
         for name in changes.written:
             write_atomically(directory / name, files[name], wanted)
         for name in changes.removed:
             (directory / name).unlink()
-    elif not directory.is_dir():
-        result["changed"] = True
     module.exit_json(**result)
 
 

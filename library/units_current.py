@@ -38,6 +38,7 @@ stopped: {description: Units., returned: always, type: list}
 """
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,10 @@ class Applied:
 
     def remember(self) -> None:
         """Note the files of now as those the unit runs with."""
-        self.sum_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        state = self.sum_file.parent
+        state.mkdir(parents=True, exist_ok=True)
+        # Copies of configurations are root's alone, whatever the umask was or is.
+        state.chmod(0o700)
         if self.config is not None and self.config.is_file():
             shutil.copyfile(self.config, self.config_copy)
         self.sum_file.write_text(sum_of(self._restart_files))
@@ -125,6 +129,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     systemctl = module.get_bin_path("systemctl", required=True)
+    os.umask(0o022)
     state = Path(module.params["state"])
 
     def run(*words: str) -> str:

@@ -27,6 +27,7 @@ removed: {description: Old releases that were removed., returned: always, type: 
 
 import os
 import shutil
+import stat
 import tarfile
 from pathlib import Path
 
@@ -52,6 +53,13 @@ def point(link: Path, target: str) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(link)
+
+
+def closed(folder: Path) -> list[Path]:
+    """Folders on the way from `folder` to the commands of its releases that others than the owner can't pass."""
+    return [
+        path for path in (folder, folder / "releases") if path.is_dir() and stat.S_IMODE(path.stat().st_mode) != 0o755
+    ]
 
 
 def leads_to(link: Path, target: str) -> bool:
@@ -111,9 +119,12 @@ def main() -> None:
     switch = not leads_to(current, target)
     command_targets = {links / name: str(current / "venv/bin" / name) for name in params["commands"]}
     unlinked = {link: to for link, to in command_targets.items() if not leads_to(link, to)}
+    mended = closed(root)
     if not module.check_mode:
         if install:
             _install(module, folder)
+        for path in mended:
+            path.chmod(0o755)
         if switch:
             point(current, target)
         for link, to in unlinked.items():
@@ -123,7 +134,7 @@ def main() -> None:
         for name in removed:
             shutil.rmtree(releases / name)
     result = {
-        "changed": bool(install or switch or unlinked or removed),
+        "changed": bool(install or switch or unlinked or removed or mended),
         "installed": install,
         "switched": switch,
         "removed": removed,

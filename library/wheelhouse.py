@@ -139,6 +139,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
+    # The modes of our files are in the wheel, and the wheel's sum names the release.
+    os.umask(0o022)
     source, lock = Path(params["source"]), Path(params["requirements"])
     version = tomllib.loads((source / "pyproject.toml").read_text())["project"]["version"]
     sum_ = release_sum(source, lock, params["python_version"], params["machine"])

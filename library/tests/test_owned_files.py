@@ -1,7 +1,18 @@
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-from owned_files import Attributes, misplaced_names, plan_changes, write_atomically
+import pytest
+from module_process import run_module
+from owned_files import (
+    Attributes,
+    misplaced_names,
+    plan_changes,
+    plan_directories,
+    set_directory,
+    write_atomically,
+)
 
 OURS = Attributes(os.getuid(), os.getgid(), 0o644)
 
@@ -52,3 +63,67 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
 
 def test_names_that_could_never_be_removed_are_refused() -> None:
     assert misplaced_names({"30-a": "", "x/../30-b": "", "other": ""}, ["30-*"]) == ["other", "x/../30-b"]
+
+
+@pytest.fixture
+def strict_umask() -> Iterator[None]:
+    """The umask of hardened sudoers."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+OPEN = Attributes(os.getuid(), os.getgid(), 0o755)
+
+
+@pytest.mark.usefixtures("strict_umask")
+def test_directories_that_are_made_have_their_mode_under_umask_077_the_parents_too(tmp_path: Path) -> None:
+    directory = tmp_path / "etc" / "mpquic" / "instances"
+    for path, attributes in plan_directories(directory, None, OPEN):
+        set_directory(path, attributes)
+    assert [mode(path) for path in (directory, directory.parent, directory.parent.parent)] == [0o755] * 3
+    assert plan_directories(directory, None, OPEN) == []
+
+
+@pytest.mark.usefixtures("strict_umask")
+def test_a_directory_that_an_earlier_run_left_closed_is_mended(tmp_path: Path) -> None:
+    directory = tmp_path / "iproute2" / "rt_tables.d"
+    directory.mkdir(parents=True)
+    directory.parent.chmod(0o700)
+    changes = plan_directories(directory, tmp_path / "iproute2", OPEN)
+    assert [path for path, _ in changes] == [directory.parent, directory]
+    for path, attributes in changes:
+        set_directory(path, attributes)
+    assert mode(directory) == mode(directory.parent) == 0o755
+
+
+def test_a_directory_of_somebody_else_keeps_its_mode(tmp_path: Path) -> None:
+    directory = tmp_path / "system"
+    directory.mkdir()
+    directory.chmod(0o711)
+    assert plan_directories(directory, None, None) == []
+    inner = directory / "ours"
+    assert [path for path, _ in plan_directories(inner, None, OPEN)] == [inner]
+
+
+@pytest.mark.usefixtures("strict_umask")
+def test_the_module_writes_and_mends_modes_under_umask_077(tmp_path: Path) -> None:
+    directory = tmp_path / "instances"
+    arguments = {
+        "directory": str(directory),
+        "directory_mode": "0755",
+        "patterns": ["*.yml"],
+        "files": {"a.yml": "x\n"},
+        "mode": "0640",
+    }
+    assert run_module("owned_files", arguments)["changed"]
+    assert (mode(directory), mode(directory / "a.yml")) == (0o755, 0o640)
+    directory.chmod(0o700)
+    mended = run_module("owned_files", arguments)
+    assert (mended["changed"], mended["directories"], mended["written"]) == (True, [str(directory)], [])
+    assert mode(directory) == 0o755
+    assert not run_module("owned_files", arguments)["changed"]

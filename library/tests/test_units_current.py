@@ -1,3 +1,4 @@
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,10 @@ def test_nothing_is_left_of_a_forgotten_unit(tmp_path: Path, unit: dict[str, Any
     applied.remember()
     applied.forget()
     assert list((tmp_path / "state").iterdir()) == []
+
+
+def test_copies_of_configurations_are_roots_alone_whatever_the_umask(tmp_path: Path, unit: dict[str, Any]) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o755)
+    Applied(state, unit).remember()
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700

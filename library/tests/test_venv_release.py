@@ -1,7 +1,7 @@
 import os
 from pathlib import Path
 
-from venv_release import leads_to, point, surplus
+from venv_release import closed, leads_to, point, surplus
 
 
 def release(releases: Path, name: str, age: float, *, complete: bool = True) -> None:
@@ -29,3 +29,11 @@ def test_a_link_is_replaced_in_one_step(tmp_path: Path) -> None:
     point(link, "releases/b")
     assert leads_to(link, "releases/b")
     assert [entry.name for entry in tmp_path.iterdir()] == ["current"]
+
+
+def test_folders_that_a_strict_umask_has_closed_are_found(tmp_path: Path) -> None:
+    root = tmp_path / "mpquic"
+    (root / "releases").mkdir(parents=True)
+    root.chmod(0o755)
+    (root / "releases").chmod(0o700)
+    assert closed(root) == [root / "releases"]
