@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-FREE = ("config", "sysctl", "forwarding")
+FREE = ("config", "sysctl", "sysctl_minimums", "forwarding")
 """Passed on as they are, whatever keys they have."""
 
 

@@ -110,7 +110,12 @@ def test_the_firewalls_open_what_is_needed(client: dict[str, Any], server: dict[
 def test_forwarding_waits_for_the_packet_filter(client: dict[str, Any], server: dict[str, Any]) -> None:
     for plan in (client, server):
         assert plan["forwarding"] == {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
-        assert not set(plan["forwarding"]) & set(plan["sysctl"])
+        assert not set(plan["forwarding"]) & {*plan["sysctl"], *plan["sysctl_minimums"]}
+
+
+def test_connection_tracking_has_room_for_hundreds_of_users(client: dict[str, Any], server: dict[str, Any]) -> None:
+    for plan in (client, server):
+        assert plan["sysctl_minimums"]["net.netfilter.nf_conntrack_max"] == 262144
 
 
 def test_servers_always_have_a_list_of_revoked_certificates(server: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
         ),
         "routing_tables": _table_names(site),
         "sysctl": hosts.sysctl(),
+        "sysctl_minimums": hosts.sysctl_minimums(),
         "forwarding": hosts.forwarding(),
         "ranges": hosts.ranges(),
         "pki": hosts.client_pki(site),

@@ -47,6 +47,7 @@ def vps_slice(vps: Vps, sites: Sequence[Site]) -> dict[str, Any]:
             [str(prefix) for prefix in prefixes if not is_private(prefix)],
         ),
         "sysctl": hosts.sysctl(),
+        "sysctl_minimums": hosts.sysctl_minimums(),
         "forwarding": hosts.forwarding(),
         "ranges": hosts.ranges(),
         "pki": hosts.server_pki(vps),
