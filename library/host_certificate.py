@@ -396,8 +396,8 @@ def main() -> None:
     except RefusedError as error:
         module.fail_json(
             msg=f"The signing request of '{name}' is refused: {error}. Nothing was signed. The role asks for what the "
-            "plan says and no more, so something else on that host has made or changed the request: find out what (look "
-            "at the packages of its Python first) before you trust the host, or set it up anew."
+            "plan says and no more, so something else on that host has made or changed the request: find out what "
+            "(packages of its Python first) before you trust the host, or set it up anew."
         )
     except (OSError, ValueError, TypeError) as error:
         module.fail_json(msg=f"The certificate of '{name}' can't be issued: {error}")
