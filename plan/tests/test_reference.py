@@ -118,10 +118,19 @@ def test_connection_tracking_has_room_for_hundreds_of_users(client: dict[str, An
         assert plan["sysctl_minimums"]["net.netfilter.nf_conntrack_max"] == 262144
 
 
-def test_servers_always_have_a_list_of_revoked_certificates(server: dict[str, Any]) -> None:
-    assert server["pki"]["revoked"] == []
-    named = {instance["config"]["tls"]["revoked_file"] for instance in server["instances"]}
-    assert named == {server["pki"]["revoked_file"]}
+def test_both_ends_always_have_a_list_of_revoked_certificates(client: dict[str, Any], server: dict[str, Any]) -> None:
+    for plan in (client, server):
+        assert plan["pki"]["revoked"] == []
+        named = {instance["config"]["tls"]["revoked_file"] for instance in plan["instances"]}
+        assert named == {plan["pki"]["revoked_file"]}
+
+
+@pytest.mark.parametrize("serial", ["0a1bff", "0A1BFF", "0A:1B:FF", "0a:1b:ff"])
+def test_the_list_of_a_vps_is_that_of_its_sites_however_it_is_written(
+    changed: Callable[..., Hosts], serial: str
+) -> None:
+    plan = build(changed([("vps1", "vps.revoked_certificates", [serial])]))
+    assert plan["vps1"]["pki"]["revoked"] == plan["site1-client"]["pki"]["revoked"] == ["a1bff"]
 
 
 def test_the_client_asks_the_dns_servers_of_its_egress_first(changed: Callable[..., Hosts]) -> None:

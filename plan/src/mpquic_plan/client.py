@@ -43,7 +43,7 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
         "sysctl_minimums": hosts.sysctl_minimums(),
         "forwarding": hosts.forwarding(),
         "ranges": hosts.ranges(),
-        "pki": hosts.client_pki(site),
+        "pki": hosts.client_pki(site, vps),
     }
 
 

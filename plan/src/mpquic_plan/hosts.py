@@ -20,7 +20,7 @@ def identity(site_name: str) -> str:
 
 def client_tls(site: Site, vps: Vps) -> dict[str, str]:
     """Return the `tls` of a client instance."""
-    return {**_files(site.name), "server_name": vps.hostnames[0]}
+    return {**_files(site.name), "server_name": vps.hostnames[0], "revoked_file": REVOKED_FILE}
 
 
 def server_tls(vps: Vps) -> dict[str, str]:
@@ -29,13 +29,14 @@ def server_tls(vps: Vps) -> dict[str, str]:
     return {**_files(vps.host), "revoked_file": REVOKED_FILE}
 
 
-def client_pki(site: Site) -> dict[str, Any]:
+def client_pki(site: Site, vps: Vps) -> dict[str, Any]:
     """Return what the certificate of a site's client holds: no name that a server could have."""
     return {
         "name": site.name,
         "common_name": site.name,
         "subject_alt_names": [f"URI:{identity(site.name)}"],
         "usage": "clientAuth",
+        **_revoked(vps),
     }
 
 
@@ -47,9 +48,14 @@ def server_pki(vps: Vps) -> dict[str, Any]:
         "common_name": vps.hostnames[0],
         "subject_alt_names": [f"DNS:{name}" for name in vps.hostnames] + [f"IP:{address}" for address in addresses],
         "usage": "serverAuth",
-        "revoked_file": REVOKED_FILE,
-        "revoked": list(vps.revoked_certificates),
+        **_revoked(vps),
     }
+
+
+def _revoked(vps: Vps) -> dict[str, Any]:
+    """Return the list of a VPS, which its sites have too: a client must not believe a stolen server either."""
+    serials = [f"{int(serial.replace(':', ''), 16):x}" for serial in vps.revoked_certificates]
+    return {"revoked_file": REVOKED_FILE, "revoked": serials}
 
 
 def _files(name: str) -> dict[str, str]:
