@@ -180,8 +180,8 @@ def _with_own(controller: Controller, own: Ca, hosts: Sequence[Host], now: dt.da
         return Decision(
             Action.REFUSE,
             f"{_TITLE} {controller.directory}/ca.crt {'has ended' if ended else 'is not valid yet'}: it counts from "
-            f"{_time(validity.not_before)} to {_time(validity.not_after)}. The controller's clock says {_time(now)}: set "
-            "it if that is wrong."
+            f"{_time(validity.not_before)} to {_time(validity.not_after)}. The controller's clock says {_time(now)}; "
+            "set it if that is wrong."
             + (f" Otherwise replace the CA: set {VARIABLE}: true for one run with every host." if ended else ""),
         )
     others = [host for host in hosts if host.reached and (host.ca_unreadable or (host.ca and host.ca.key != own.key))]
