@@ -12,7 +12,7 @@ description:
   - systemd-networkd only logs a key that it doesn't know. The journal of the reload is read; such a line is a failure.
 options:
   directory: {description: Where the files are., type: path, default: /etc/systemd/network}
-  pattern: {description: Shell pattern of our files., type: str, required: true}
+  patterns: {description: Shell patterns of our files., type: list, elements: str, required: true}
   extra_files: {description: Files that need a restart when they change., type: list, elements: path, default: []}
   stamp: {description: File that holds the sums of what was applied., type: path, required: true}
   force: {description: Reload although the sums agree., type: bool, default: false}
@@ -40,6 +40,11 @@ COMPLAINT = re.compile(
 HARMLESS = re.compile(r"(ignoring DHCP|ignoring DHCPv6|ignoring the (received|assigned))", re.IGNORECASE)
 
 
+def matching(directory: Path, patterns: list[str]) -> list[Path]:
+    """Files of a directory that match a pattern, each once."""
+    return sorted({path for pattern in patterns for path in directory.glob(pattern)})
+
+
 def sum_of(paths: list[Path]) -> str:
     """One sum over names and contents."""
     digest = hashlib.sha256()
@@ -63,7 +68,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "directory": {"type": "path", "default": "/etc/systemd/network"},
-            "pattern": {"type": "str", "required": True},
+            "patterns": {"type": "list", "elements": "str", "required": True},
             "extra_files": {"type": "list", "elements": "path", "default": []},
             "stamp": {"type": "path", "required": True},
             "force": {"type": "bool", "default": False},
@@ -73,7 +78,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    files = sorted(Path(params["directory"]).glob(params["pattern"]))
+    files = matching(Path(params["directory"]), params["patterns"])
     extra = [Path(path) for path in params["extra_files"]]
     stamp = Path(params["stamp"])
     wanted = [sum_of(files), sum_of(extra)]

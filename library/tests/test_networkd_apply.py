@@ -1,13 +1,13 @@
 from pathlib import Path
 
-from networkd_apply import complaints, sum_of
+from networkd_apply import complaints, matching, sum_of
 
-NAMES = ["30-mpquic-mpq5.netdev"]
+NAMES = ["05-mpquic-50-mpq5.netdev"]
 
 
 def test_an_unknown_key_of_our_file_is_a_complaint() -> None:
     journal = (
-        "/etc/systemd/network/30-mpquic-mpq5.netdev:9: Unknown key name 'VNetHeadre' in section 'Tun', ignoring.\n"
+        "/etc/systemd/network/05-mpquic-50-mpq5.netdev:9: Unknown key name 'VNetHeadre' in section 'Tun', ignoring.\n"
     )
     assert complaints(journal, NAMES) == [journal.strip()]
 
@@ -15,8 +15,8 @@ def test_an_unknown_key_of_our_file_is_a_complaint() -> None:
 def test_complaints_about_files_of_others_and_states_of_links_are_left_out() -> None:
     journal = (
         "/etc/systemd/network/10-theirs.network:3: Unknown key name 'Adress' in section 'Network', ignoring.\n"
-        "enp7s7: ignoring DHCP packet, 30-mpquic-mpq5.netdev\n"
-        "enp7s7: Reconfiguring with /etc/systemd/network/30-mpquic-mpq5.netdev.\n"
+        "enp7s7: ignoring DHCP packet, 05-mpquic-50-mpq5.netdev\n"
+        "enp7s7: Reconfiguring with /etc/systemd/network/05-mpquic-50-mpq5.netdev.\n"
     )
     assert complaints(journal, NAMES) == []
 
@@ -31,3 +31,10 @@ def test_the_sum_follows_names_and_contents(tmp_path: Path) -> None:
     assert sum_of([first]) == before
     first.write_text("y")
     assert sum_of([first]) != before
+
+
+def test_files_of_all_patterns_count_each_once(tmp_path: Path) -> None:
+    for name in ("05-mpquic-20-enp7s3.network", "30-mpquic-enp7s3.network", "10-netplan-all-en.network"):
+        (tmp_path / name).touch()
+    found = matching(tmp_path, ["05-mpquic-*", "30-mpquic-*", "*-mpquic-*"])
+    assert [path.name for path in found] == ["05-mpquic-20-enp7s3.network", "30-mpquic-enp7s3.network"]

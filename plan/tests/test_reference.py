@@ -312,3 +312,10 @@ def test_fixed_addresses_of_a_wan_stand_in_its_table(changed: Callable[..., Host
         ("198.51.100.0/30", None, 104),
         ("0.0.0.0/0", "198.51.100.1", 104),
     ]
+
+
+def test_files_of_links_sort_before_those_of_others(client: dict[str, Any], server: dict[str, Any]) -> None:
+    names = [link["file"] for kind in ("management", "wans", "lans", "tuns") for link in client[kind]]
+    assert names[0] == "05-mpquic-10-enp6s18"
+    assert {name.split("-")[2] for name in names} == {"10", "20", "30", "50"}
+    assert max([*names, *(tun["file"] for tun in server["tuns"])]) < "10-netplan-all-en"

@@ -6,6 +6,7 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
 from mpquic_plan import addressing, firewall, hosts, sizes, tables
+from mpquic_plan.link_files import link_file
 
 if TYPE_CHECKING:
     from mpquic_plan.model import Lan, Listener, Management, Network, Site, Tunnel, Vps, Wan
@@ -109,6 +110,7 @@ def _management(item: Management, egress: str | None) -> dict[str, Any]:
     return {
         "name": item.name,
         "device": item.device,
+        "file": link_file("management", item.device),
         "dhcp": item.address is None,
         "addresses": [str(address) for address in (item.address, item.address6) if address is not None],
         "dns": list(item.dns),
@@ -151,6 +153,7 @@ def _wan(wan: Wan, egress: str | None) -> dict[str, Any]:
     return {
         "name": wan.name,
         "device": wan.device,
+        "file": link_file("wan", wan.device),
         "table": table,
         "ipv6": wan.ipv6,
         "dhcp": wan.static is None,
@@ -245,6 +248,7 @@ def _lan(lan: Lan, site: Site, wans: dict[str, Wan]) -> dict[str, Any]:
     return {
         "name": lan.name,
         "device": lan.device,
+        "file": link_file("lan" if lan.vlan_id is None else "vlan", lan.device),
         "parent": lan.parent,
         "vlan_id": lan.vlan_id,
         "vlan_devices": [child.device for child in children],
@@ -277,6 +281,7 @@ def _tun(tunnel: Tunnel, site: Site, wan: Wan, listener: Listener) -> dict[str, 
             ]
     return {
         "name": tunnel.name,
+        "file": link_file("tun", tunnel.name),
         "mtu": tunnel_sizes(tunnel, wan).tun_mtu,
         "addresses": own.host_routes,
         "routes": routes,

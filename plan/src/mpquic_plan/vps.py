@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpquic_plan import addressing, firewall, hosts, sizes
 from mpquic_plan.client import inner_prefixes, is_private, routed_prefixes, tunnel_sizes
+from mpquic_plan.link_files import link_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +70,7 @@ def _tun(listener: Listener, pairs: Sequence[Pair]) -> dict[str, Any]:
     destinations = [str(listener.subnet), str(listener.subnet6), *(str(prefix) for prefix in _routed(pairs))]
     return {
         "name": listener.tun,
+        "file": link_file("tun", listener.tun),
         "mtu": listener.tun_mtu,
         "addresses": own.host_routes,
         "routes": [
