@@ -1,4 +1,4 @@
-"""The action plugin in a real ansible-playbook, on inventories made up here."""
+"""The plugins that read and check the variables, in a real ansible-playbook, on inventories made up here."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ pytestmark = pytest.mark.skipif(not ANSIBLE.exists(), reason="ansible isn't in t
 
 def _run(folder: Path, inventory: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
     (folder / "play.yml").write_text(PLAY)
-    (folder / "ansible.cfg").write_text(f"[defaults]\naction_plugins = {ROOT / 'plugins/action'}\n")
+    (folder / "ansible.cfg").write_text(
+        f"[defaults]\naction_plugins = {ROOT / 'plugins/action'}\nvars_plugins = {ROOT / 'plugins/vars'}\n"
+        "duplicate_dict_key = error\n"
+    )
     (folder / "inventory.json").write_text(json.dumps(inventory))
     environment = {
         **os.environ,
@@ -115,3 +118,47 @@ def test_all_problems_are_listed_and_nothing_is_written(tmp_path: Path) -> None:
     ):
         assert any(expected in line for line in lines), done.stdout
     assert any("vps1: vps: can't be templated" in line and "no_such_variable" in line for line in lines), done.stdout
+
+
+def test_each_problem_is_told_once(tmp_path: Path) -> None:
+    inventory = json.loads(json.dumps(INVENTORY))
+    inventory["all"]["children"]["vps"]["hosts"]["vps1"]["vps"]["colour"] = "red"
+    done = _run(tmp_path, inventory)
+    assert (done.stdout + done.stderr).count("vps.colour") == 1, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("root", "group"), [("site", "sites"), ("vps", "vps")])
+def test_a_host_outside_of_its_group_is_not_skipped(tmp_path: Path, root: str, group: str) -> None:
+    inventory = json.loads(json.dumps(INVENTORY))
+    [(host, variables)] = inventory["all"]["children"][group]["hosts"].items()
+    inventory["all"]["children"][group]["hosts"] = {}
+    inventory["all"]["children"]["other"] = {"hosts": {host: variables}}
+    done = _run(tmp_path, inventory)
+    assert done.returncode != 0
+    expected = f"{host}: {root}: is set, but the host isn't in the group '{group}', so that no play would touch it;"
+    assert expected in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("site:\n  name: site1\n\tsite_id: 1\n", "Tabs are usually invalid in YAML."),
+        ("site:\n  name: site1\n  name: site2\n", "Found duplicate mapping key 'name'."),
+    ],
+)
+def test_a_file_that_can_not_be_read_is_named_once_with_the_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars/sites.yml").write_text(text)
+    (tmp_path / "group_vars/nobody.yml").write_text("a: [\n")
+    done = _run(tmp_path, INVENTORY, "--limit", "vps1")
+    assert done.returncode != 0
+    output = done.stdout + done.stderr
+    assert output.count("group_vars/sites.yml: line 3, column") == 1, output
+    assert output.count(message) == 1, output
+    assert output.count("group_vars/nobody.yml: line ") == 1, output
+    assert "2 files of variables can't be read" in output
+
+
+def test_a_wrong_inventory_is_no_success() -> None:
+    """Ansible itself only warns, and ends with 0 when no host is left."""
+    assert "any_unparsed_is_failed = true" in (ROOT / "ansible.cfg").read_text()

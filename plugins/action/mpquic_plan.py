@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
@@ -22,14 +23,14 @@ short_description: Build the plan of all sites and VPSes
 description:
   - Takes the variables C(site) and C(vps) of every host of the inventory, whatever the play is limited to, checks them
     all, and returns what the roles render for each host. It touches no host.
-  - If anything is wrong it fails with every problem, one a line, as C(host - path in the variables - what to do).
+  - If anything is wrong it shows every problem, one a line, as C(host - path in the variables - what to do), and fails.
 options:
   site_group:
-    description: Group whose hosts must have C(site).
+    description: Group whose hosts, and no others, have C(site).
     type: str
     default: sites
   vps_group:
-    description: Group whose hosts must have C(vps).
+    description: Group whose hosts, and no others, have C(vps).
     type: str
     default: vps
   known_variables:
@@ -62,11 +63,6 @@ hosts:
   description: For each host that has C(site) or C(vps) its slice of the plan, plain data.
   type: dict
   returned: success
-problems:
-  description: What is wrong, a dict with host, path and message each.
-  type: list
-  elements: dict
-  returned: failure
 """
 
 
@@ -97,10 +93,21 @@ class ActionModule(ActionBase):
         unreadable = {problem.host for problem in problems}
         groups = variables["groups"]
         for root, group in (("site", arguments["site_group"]), ("vps", arguments["vps_group"])):
+            members = [str(host) for host in groups.get(group, [])]
             problems += [
                 Problem(host, root, f"is missing; every host of the group '{group}' must have it")
-                for host in groups.get(group, [])
+                for host in members
                 if host not in unreadable and root not in hosts.get(host, {})
+            ]
+            problems += [
+                Problem(
+                    host,
+                    root,
+                    f"is set, but the host isn't in the group '{group}', so that no play would touch it; "
+                    f"put it there, or take {root} away",
+                )
+                for host, roots in hosts.items()
+                if root in roots and host not in members
             ]
         names = {str(host): [str(name) for name in of_host] for host, of_host in variables["hostvars"].items()}
         problems += misspelt_anywhere(names, arguments["known_variables"])
@@ -112,12 +119,10 @@ class ActionModule(ActionBase):
         else:
             problems = sorted({*problems, *validate(hosts, unreadable)})
         count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
-        return {
-            **result,
-            "failed": True,
-            "msg": "\n".join([f"{count} in the variables; no host was touched:", *map(str, problems)]),
-            "problems": [{"host": each.host, "path": each.path, "message": each.message} for each in problems],
-        }
+        # Ansible shows the text of a failure twice and each key of the result once more.
+        lines = [f"{count} in the variables; no host was touched:", *map(str, problems)]
+        self._display.display("\n".join(lines), color=constants.COLOR_ERROR)
+        return {**result, "failed": True, "msg": f"{count} in the variables; see above"}
 
     @staticmethod
     def _read(hostvars: Any) -> tuple[dict[str, dict[str, Any]], list[Problem]]:

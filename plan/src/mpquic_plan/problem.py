@@ -30,10 +30,15 @@ class PlanError(ValueError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-def nearest(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the valid name that `name` probably is a misspelling of, if there is one."""
-    matches = difflib.get_close_matches(name.lower(), sorted(valid), n=1, cutoff=cutoff)
-    return matches[0] if matches else None
+def nearest(name: str, valid: Iterable[str], cutoff: float = 0.75) -> str | None:
+    """Return the valid name that `name` probably is a misspelling of, if there is one.
+
+    That is one in which about one letter of four differs at most, or that has the same letters in another order.
+    """
+    names = sorted(valid)
+    matches = difflib.get_close_matches(name.lower(), names, n=1, cutoff=cutoff)
+    swapped = (other for other in names if sorted(other) == sorted(name.lower()))
+    return matches[0] if matches else next(swapped, None)
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 from jsonschema import Draft202012Validator
+from jsonschema.validators import extend
 
-from mpquic_plan.formats import checker
+from mpquic_plan.formats import NotOfAHostError, checker, conforms
 from mpquic_plan.problem import Problem, nearest
 
 if TYPE_CHECKING:
@@ -52,9 +54,23 @@ def load(root: str) -> dict[str, Any]:
     return schema
 
 
+def _is_whole(_: object, value: object) -> bool:
+    """JSON Schema takes 1500.0 for an integer; what is derived from it would be a fraction all the same."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(_: object, value: object) -> bool:
+    """YAML's .nan and .inf pass every range."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_TYPES: Final = Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": _is_whole, "number": _is_number})
+_STRICT: Final[Any] = extend(Draft202012Validator, type_checker=_TYPES)  # type: ignore[no-untyped-call]
+
+
 @cache
-def _validator(root: str) -> Draft202012Validator:
-    return Draft202012Validator(load(root), format_checker=checker())
+def _validator(root: str) -> Any:
+    return _STRICT(load(root), format_checker=checker())
 
 
 def resolve(root: str, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +135,8 @@ def _sentences(error: ValidationError) -> list[tuple[str, str]]:
     if error.validator == "required":
         # jsonschema yields one error for each missing key, all alike but for the text.
         key = next(key for key in _missing_keys(error) if error.message.startswith(repr(key)))
-        return [(path_text([*path, key]), "is missing; it must be stated")]
+        why = schema["properties"].get(key, {}).get("x-missing", "it must be stated")
+        return [(path_text([*path, key]), f"is missing; {why}")]
     return [(path_text(path), f"expected {_expected(error)}, got {_shown(error.instance)}{_hint(error)}")]
 
 
@@ -159,7 +176,17 @@ def _shown(value: Any) -> str:
 
 
 def _hint(error: ValidationError) -> str:
-    choices = _schema_of(error).get("enum", ())
+    """Return what to add to an error: what the value is instead, and the remedy where it is known."""
+    schema = _schema_of(error)
+    choices = schema.get("enum", ())
+    if isinstance(error.cause, NotOfAHostError):
+        return f", {error.cause}"
+    if isinstance(error.instance, str):
+        for name, remedy in schema.get("x-instead", {}).items():
+            if conforms(error.instance, name):
+                return f"; {remedy}"
+    if isinstance(error.instance, float) and schema.get("type") == "integer" and error.instance.is_integer():
+        return f"; write {int(error.instance)}"
     if isinstance(error.instance, bool):
         word = "on" if error.instance else "off"
         taken = f"; YAML takes {word} without quotes for {_shown(error.instance)}, write '{word}'"

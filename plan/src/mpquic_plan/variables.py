@@ -66,8 +66,7 @@ def misspelt_anywhere(names: Mapping[str, Iterable[str]], known: Iterable[str] =
 
 def _ours(name: str) -> str | None:
     """Return the variable or distinctive key of ours that a name is nearly, or has the letters of in another order."""
-    swapped = next((root for root in ROOTS if sorted(root) == sorted(name)), None)
-    return swapped or nearest(name, [*ROOTS, *KEYS_OF], _CUTOFF)
+    return nearest(name, [*ROOTS, *KEYS_OF], _CUTOFF)
 
 
 def _unknown(host: str, name: str, valid: frozenset[str]) -> list[Problem]:

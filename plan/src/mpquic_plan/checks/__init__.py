@@ -16,6 +16,7 @@ CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     interfaces.names_are_unique,
     interfaces.devices_are_unique,
     interfaces.interface_names_are_short,
+    interfaces.devices_are_cards,
     references.vps_exists,
     references.tunnels_use_known_wans,
     references.tunnels_use_known_listeners,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 from mpquic_plan import addressing
 from mpquic_plan.checks.addresses import overlap
+from mpquic_plan.formats import holds_special
 from mpquic_plan.problem import Problem
 
 if TYPE_CHECKING:
@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 LARGEST_SUBNET: Final = 8
 SMALLEST_SUBNET: Final = 30
-_MULTICAST_AND_ABOVE: Final = IPv4Network("224.0.0.0/3")
 
 
 def has_room(listener: Listener) -> bool:
     """Return whether a subnet is of a size and kind that a listener can have."""
     sized = LARGEST_SUBNET <= listener.subnet.prefixlen <= SMALLEST_SUBNET
-    return sized and not listener.subnet.overlaps(_MULTICAST_AND_ABOVE)
+    return sized and holds_special(listener.subnet) is None
 
 
 def listener_subnets_have_room(fleet: Fleet) -> Iterator[Problem]:
@@ -34,7 +33,9 @@ def listener_subnets_have_room(fleet: Fleet) -> Iterator[Problem]:
             if not LARGEST_SUBNET <= subnet.prefixlen <= SMALLEST_SUBNET:
                 yield Problem(vps.host, f"{listener.path}.subnet", f"{subnet} must be from /8 to /30")
             elif not has_room(listener):
-                yield Problem(vps.host, f"{listener.path}.subnet", f"{subnet} holds no addresses of hosts")
+                what = holds_special(subnet)
+                message = f"{subnet} holds {what}; state another one, such as 10.200.9.0/24"
+                yield Problem(vps.host, f"{listener.path}.subnet", message)
             elif listener.subnet6.prefixlen > 32 + subnet.prefixlen:
                 yield Problem(
                     vps.host,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from mpquic_plan.problem import Problem
@@ -58,6 +59,82 @@ def _vps_devices(vps: Vps) -> list[Item]:
     return public + [(f"{listener.path}.tun", listener.name, listener.tun) for listener in vps.listeners]
 
 
+_RESERVED: Final = {
+    "lo": "is the loopback interface",
+    "all": "is the kernel's name for settings of all interfaces",
+    "default": "is the kernel's name for settings of interfaces to come",
+}
+_WORDS: Final = {
+    "none": "says that a LAN has no tunnel",
+    "management": "means all management interfaces in the firewall",
+    "lan": "means all LANs in the firewall",
+    "tunnel": "means all tunnels in the firewall",
+}
+_NO_CARD: Final = "name a network card instead (`ip -brief link` lists them)"
+_MODEM: Final = (
+    "PPPoE and dial-up are not supported: let the modem or a router dial, and name the card that leads to it"
+)
+_DIALLED: Final = re.compile(r"(ppp|pppoe-?)[0-9a-z_.-]*")
+_VIRTUAL: Final = re.compile(
+    r"(wg|tun|tap|docker|veth|virbr|vnet|lxcbr|lxdbr|podman|cni|flannel\.|cali|tailscale|zt|dummy|ifb|sit|gre|gretap|"
+    r"erspan|ip6tnl|ip6gre|ipip|tunl|ip_vti|vti|vxlan|geneve)[0-9][0-9a-z]*|(br|veth|cali|zt)-?[0-9a-f]{6,}"
+)
+"""Interfaces that another program makes and takes away, by the names that it gives them."""
+_TAGGED: Final = {
+    "management": "state vlan: {{id: {vlan}, parent: {parent}}} instead of device",
+    "wan": (
+        "a WAN with a VLAN tag is not supported: have the switch or modem hand it over untagged (an access port), and "
+        "name the card that leads there"
+    ),
+    "lan": "state device: {parent} and in it vlans: [{{id: {vlan}, tunnel: ...}}]",
+}
+
+
+def device_problem(kind: str, device: str) -> str | None:
+    """Return why a device can't be a `management`, `wan` or `lan` link, with the remedy; None if it can."""
+    if device in _RESERVED:
+        return f"'{device}' {_RESERVED[device]}; {_NO_CARD}"
+    parent, _, vlan = device.rpartition(".")
+    if parent and vlan.isdecimal():
+        return f"'{device}' is a VLAN on {parent}; {_TAGGED[kind].format(parent=parent, vlan=int(vlan))}"
+    if _DIALLED.fullmatch(device):
+        return f"'{device}' is a dialled connection; {_MODEM}"
+    if _VIRTUAL.fullmatch(device):
+        return f"'{device}' is made by another program, and comes and goes with it; {_NO_CARD}"
+    return None
+
+
+def devices_are_cards(fleet: Fleet) -> Iterator[Problem]:
+    """A link is a network card: what other programs make, tag or dial isn't there at boot, or needs more than we do."""
+    for site in fleet.sites.values():
+        links = [("management", item.path, item.device) for item in site.management]
+        links += [("wan", wan.path, wan.device) for wan in site.wans]
+        links += [("lan", lan.path, lan.device) for lan in site.lans if lan.vlan_id is None]
+        for kind, path, device in links:
+            message = device_problem(kind, device)
+            if message is not None:
+                yield Problem(site.host, f"{path}.device", message)
+        for lan in site.lans:
+            if lan.vlan_id is not None and lan.device in _RESERVED:
+                yield Problem(site.host, f"{lan.path}.device", f"'{lan.device}' {_RESERVED[lan.device]}; name another")
+        for tunnel in site.tunnels:
+            if tunnel.name in _RESERVED:
+                yield Problem(
+                    site.host, f"{tunnel.path}.name", f"'{tunnel.name}' {_RESERVED[tunnel.name]}; name another"
+                )
+            elif tunnel.name in _WORDS:
+                yield Problem(site.host, f"{tunnel.path}.name", f"'{tunnel.name}' {_WORDS[tunnel.name]}; name another")
+    for vps in fleet.vpses.values():
+        if vps.device in _RESERVED:
+            message = f"'{vps.device}' {_RESERVED[vps.device]}; {_NO_CARD}, or auto"
+            yield Problem(vps.host, "vps.device", message)
+        for listener in vps.listeners:
+            if listener.tun in _RESERVED:
+                yield Problem(
+                    vps.host, f"{listener.path}.tun", f"'{listener.tun}' {_RESERVED[listener.tun]}; name another"
+                )
+
+
 def _devices(fleet: Fleet) -> Iterator[tuple[str, list[Item]]]:
     for site in fleet.sites.values():
         yield site.host, _site_devices(site)
@@ -78,8 +155,6 @@ def interface_names_are_short(fleet: Fleet) -> Iterator[Problem]:
     """No interface has a name that the kernel refuses."""
     for host, devices in _devices(fleet):
         for path, _, name in devices:
-            if name == "lo":
-                yield Problem(host, path, "'lo' is the loopback interface; name another")
             if len(name) > LONGEST_INTERFACE_NAME:
                 yield Problem(
                     host,
