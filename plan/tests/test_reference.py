@@ -303,6 +303,30 @@ def test_a_tunnel_over_ipv6_goes_to_the_address_of_that_family(changed: Callable
     assert (config["remote_addr"], config["max_datagram_size"]) == ("2001:db8:113::10", 1452)
 
 
+@pytest.mark.parametrize(
+    ("address", "gateway", "why"),
+    [
+        ("198.51.100.2/30", "198.51.100.1", "the address of another WAN"),
+        ("198.51.100.3/29", "198.51.100.1", "the subnet of another WAN"),
+        ("10.10.11.7/24", "10.10.11.1", "the subnet of management"),
+        ("10.10.11.100/24", "10.10.11.1", "the address of management"),
+        ("172.16.5.1/30", "172.16.5.2", "the address of a LAN"),
+        ("10.200.5.1/30", "10.200.5.2", "the inner address of a tunnel"),
+    ],
+)
+def test_a_wan_may_have_any_subnet(changed: Callable[..., Hosts], address: str, gateway: str, why: str) -> None:
+    """What two providers give out isn't ours to choose: each WAN has its device and its table."""
+    hosts = changed(
+        [
+            ("site1-client", "site.wans[3].static", {"address": "198.51.100.2/30", "gateway": "198.51.100.1"}),
+            ("site1-client", "site.wans[5].static", {"address": address, "gateway": gateway}),
+        ]
+    )
+    wan = _by_name(build(hosts)["site1-client"]["wans"])["wan6"]
+    assert wan["addresses"] == [address], why
+    assert {route["table"] for route in wan["routes"]} == {106}
+
+
 def test_fixed_addresses_of_a_wan_stand_in_its_table(changed: Callable[..., Hosts]) -> None:
     static = {"address": "198.51.100.2/30", "gateway": "198.51.100.1"}
     client = build(changed([("site1-client", "site.wans[3].static", static)]))["site1-client"]

@@ -30,6 +30,7 @@ CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     addresses.gateways_are_in_their_subnets,
     addresses.routers_are_in_their_subnets,
     addresses.subnets_of_a_site_are_disjoint,
+    addresses.wans_do_not_hold_the_vps,
     inner.listener_subnets_have_room,
     inner.listener_subnets_are_disjoint,
     inner.slots_exist,

@@ -82,11 +82,6 @@ def _blocks(site: Site) -> list[Block]:
     for item in site.management:
         blocks += [(f"{item.path}.address", item.name, item.address.network)] if item.address else []
         blocks += [(f"{item.path}.address6", item.name, item.address6.network)] if item.address6 else []
-    for wan in site.wans:
-        if wan.static is not None:
-            blocks.append((f"{wan.path}.static.address", wan.name, wan.static.address.network))
-            if wan.static.address6 is not None:
-                blocks.append((f"{wan.path}.static.address6", wan.name, wan.static.address6.network))
     # Of a LAN and a VLAN that clash, the VLAN is told of: its address is a default more often.
     for lan in sorted(site.lans, key=lambda lan: lan.vlan_id is not None):
         blocks.append((f"{lan.path}.address", lan.name, lan.address.network))
@@ -96,7 +91,10 @@ def _blocks(site: Site) -> list[Block]:
 
 
 def subnets_of_a_site_are_disjoint(fleet: Fleet) -> Iterator[Problem]:
-    """Management, WANs, LANs, what is behind them, and the tunnels of the VPS have subnets of their own."""
+    """Management, LANs, what is behind them, and the tunnels of the VPS have subnets of their own.
+
+    WANs are left out: each has a device and a table of its own, as DHCP may give two of them the same address.
+    """
     for site in fleet.sites.values():
         blocks = _blocks(site)
         # Of items with the same name only the first counts, or each clash of names would be told twice.
@@ -114,3 +112,24 @@ def subnets_of_a_site_are_disjoint(fleet: Fleet) -> Iterator[Problem]:
                     if vps and overlap(net, inner):
                         message = f"{net} of {name} overlaps {inner} of listener {listener.name} on {vps.host}"
                         yield Problem(site.host, path, message)
+
+
+def wans_do_not_hold_the_vps(fleet: Fleet) -> Iterator[Problem]:
+    """The subnet of a WAN with fixed addresses doesn't hold the VPS, which would be looked for on the link itself."""
+    for site in fleet.sites.values():
+        vps = fleet.vps_of(site)
+        for wan in site.wans if vps else ():
+            if vps is None or wan.static is None:
+                continue
+            own4, own6 = wan.static.address, wan.static.address6
+            pairs: list[tuple[str, Network, IPv4Address | IPv6Address]] = [("address", own4.network, vps.address)]
+            if own6 is not None and vps.address6 is not None:
+                pairs.append(("address6", own6.network, vps.address6))
+            for key, network, public in pairs:
+                if public in network:
+                    yield Problem(
+                        site.host,
+                        f"{wan.path}.static.{key}",
+                        f"{network} holds {public}, the public address of {vps.host}, which would be looked for on the "
+                        "link itself and not by the gateway; correct the address or its prefix length",
+                    )
