@@ -11,7 +11,7 @@ import pytest
 from mpqlab import preflight
 from mpqlab.cli import main, parse
 from mpqlab.errors import LabError
-from mpqlab.state import RUN
+from mpqlab.topology import RUN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mpqlab import topology
 from mpqlab.errors import LabError
 from mpqlab.run import inside
-from mpqlab.topology import INTERNET, MACHINES, MGMT, NODES
+from mpqlab.topology import BARE, INTERNET, MACHINES, MGMT, NODES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,8 @@ def command(lab: Lab, node: str, argv: Sequence[str]) -> list[str]:
     lab.require()
     if node in MACHINES:
         return lab.machines[node].enter(list(argv))
+    if node == BARE:
+        return lab.bare.enter(list(argv))
     resolver = str(topology.MANAGEMENT[0].controller.ip) if node == MGMT else topology.INTERNET_ADDRESS
     if node == INTERNET:
         resolver = topology.INTERNET_ADDRESS

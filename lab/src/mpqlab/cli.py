@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mpqlab import access, links, preflight, status, tunnels
+from mpqlab import access, links, nics, preflight, ssh, status, topology, tunnels
 from mpqlab.emulator.client import EmulatorError
 from mpqlab.emulator.model import describe_keys
 from mpqlab.errors import LabError
@@ -34,8 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: _Command = options.run
     try:
         preflight.check_system()
+        if topology.NICS_SCHEME not in nics.SCHEMES:
+            nics.named(topology.NICS_SCHEME)
         return run(Lab(Progress(quiet=options.quiet)), options)
-    except (LabError, EmulatorError) as error:
+    except (LabError, EmulatorError, nics.UnknownSchemeError) as error:
         print(f"mpqlab: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
@@ -57,8 +60,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         return parser().parse_args(words)
     split = words.index("--")
     options = parser().parse_args(words[:split])
-    if options.run is not _exec:
-        parser().error("only `exec NODE -- CMD` has words behind `--`")
+    if options.run not in {_exec, _ssh}:
+        parser().error("only `exec NODE -- CMD` and `ssh MACHINE -- CMD` have words behind `--`")
     options.command += words[split + 1 :]
     return options
 
@@ -71,6 +74,12 @@ def parser() -> argparse.ArgumentParser:
 
     up = _add(commands, "up", _up, "start the lab; what runs already keeps running")
     up.add_argument("--suite", choices=SUITES, help=f"Debian of the machines (default: {SUITES[0]})")
+    up.add_argument(
+        "--ssh",
+        action="store_true",
+        help=f"a user for sudo and ssh from the controller in mgmt; {ssh.INVENTORY} goes behind inventories/lab",
+    )
+    up.add_argument("--umask", type=_umask, metavar="OCTAL", help="umask of that user and of sudo, as 077")
     _add(commands, "down", _down, "remove the lab without a trace")
     image = _add(commands, "image", _image, "build the machine image and keep it, without starting the lab")
     image.add_argument("--suite", choices=SUITES, default=SUITES[0])
@@ -85,6 +94,9 @@ def parser() -> argparse.ArgumentParser:
     execute = _add(commands, "exec", _exec, "run a command in a node; its exit status is the command's")
     execute.add_argument("node", metavar="NODE", choices=NODES, help=", ".join(NODES))
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="default: a shell")
+    login = _add(commands, "ssh", _ssh, "a shell by ssh, or a command, as the controller opens it")
+    login.add_argument("node", metavar="MACHINE", choices=MACHINES, help=", ".join(MACHINES))
+    login.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="default: a shell")
     reboot = _add(commands, "reboot", _reboot, "shut a machine down and boot it again")
     reboot.add_argument("node", metavar="MACHINE", choices=MACHINES, help=", ".join(MACHINES))
     reboot.add_argument("--hard", action="store_true", help="pull the plug instead of shutting down")
@@ -155,6 +167,12 @@ def _lan(text: str) -> Lan:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _umask(text: str) -> str:
+    if not re.fullmatch("0?[0-7]{3}", text):
+        raise argparse.ArgumentTypeError(f"{text}: expected three octal digits, as 077")
+    return text[-3:]
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
@@ -170,10 +188,13 @@ def _seconds(text: str) -> float:
 
 
 def _up(lab: Lab, options: argparse.Namespace) -> int:
+    if options.umask is not None and not options.ssh:
+        raise LabError("--umask is the umask of the user that comes in by ssh: give --ssh, too")
+    wanted = ssh.Access(options.umask) if options.ssh else None
     with lab.exclusively():
         if not lab.complete:
             preflight.check()
-        started = lab.up(options.suite)
+        started = lab.up(options.suite, access=wanted)
     # On standard output, for whoever wants to know whether the command changed anything.
     print(f"{'started' if started else 'running already'} (Debian {lab.suite})")
     return 0
@@ -210,6 +231,12 @@ def _table(lab: Lab, options: argparse.Namespace) -> int:
 
 def _exec(lab: Lab, options: argparse.Namespace) -> int:
     command = access.command(lab, options.node, options.command or ["/bin/sh"])
+    os.execvp(command[0], command)
+
+
+def _ssh(lab: Lab, options: argparse.Namespace) -> int:
+    lab.require()
+    command = ssh.login(options.node, options.command)
     os.execvp(command[0], command)
 
 

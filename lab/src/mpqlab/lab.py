@@ -7,7 +7,8 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from mpqlab import cgroup, namespaces, network, services
+from mpqlab import cgroup, namespaces, network, nics, services, ssh, topology
+from mpqlab.bare import BareNode
 from mpqlab.errors import LabError
 from mpqlab.image import Image
 from mpqlab.lock import locked
@@ -28,6 +29,7 @@ class Lab:
         self.state = state or State()
         self.progress = progress
         self.machines = {name: Machine(name, self.state) for name in MACHINES}
+        self.bare = BareNode()
 
     @property
     def suite(self) -> str | None:
@@ -44,17 +46,34 @@ class Lab:
         """Check that the lab is up.
 
         Raises:
-            LabError: it isn't.
+            LabError: it isn't, or its devices have other names than the environment says.
         """
         if not self.complete:
             raise LabError("the lab isn't up: start it with `mpqlab up`")
+        self.require_names()
+
+    def require_names(self) -> None:
+        """Check that a lab which is up has the device names that this process reckons with.
+
+        Raises:
+            LabError: it hasn't.
+        """
+        record = self.state.read("lab")
+        scheme = record.get("nics", nics.REFERENCE)
+        if record.get("complete") and scheme != topology.NICS_SCHEME:
+            raise LabError(
+                f"the lab's devices have the names of {nics.VARIABLE}={scheme}, and the environment says "
+                f"{topology.NICS_SCHEME}: set {nics.VARIABLE} to {scheme} or leave it out"
+            )
 
     def exclusively(self) -> contextlib.AbstractContextManager[None]:
         """Keep other commands that change this lab out until the block ends."""
         return locked(LAB_NAME, lambda: self.progress.say("waiting for another mpqlab command"))
 
-    def up(self, suite: str | None) -> bool:
+    def up(self, suite: str | None, *, access: ssh.Access | None = None) -> bool:
         """Start what isn't running. What a person has changed (cut, unplugged, renumbered) stays changed.
+
+        With `access` the machines get an ssh way in, also those that run already.
 
         Returns:
             Whether there was anything to start.
@@ -63,6 +82,7 @@ class Lab:
             LabError: the lab runs another suite, or a part doesn't start.
         """
         if self.complete:
+            self.require_names()
             if suite not in {None, self.suite}:
                 raise LabError(f"the lab runs {self.suite}: `mpqlab down` first, then `mpqlab up --suite {suite}`")
             for machine in self.machines.values():
@@ -71,13 +91,17 @@ class Lab:
                     self._renew_network(machine.name)
         else:
             self._build(suite or SUITES[0])
+        opened = access is not None and ssh.set_up(self.state, self.machines, access)
         started = services.start_all(self.state)
         booting = [machine for machine in self.machines.values() if machine.leader is None]
         if booting:
             with self.progress.step(f"booting {', '.join(machine.name for machine in booting)}"):
                 self._boot(booting)
-        self.state.write("lab", {"suite": self.suite, "complete": True})
-        return started or bool(booting)
+        self._record(self.suite, complete=True)
+        return opened or started or bool(booting)
+
+    def _record(self, suite: str | None, *, complete: bool) -> None:
+        self.state.write("lab", {"suite": suite, "complete": complete, "nics": topology.NICS_SCHEME})
 
     def _build(self, suite: str) -> None:
         """Make namespaces and root file systems, after removing what an interrupted run has left."""
@@ -85,7 +109,7 @@ class Lab:
         image = Image(suite)
         image.build(self.progress)
         self.state.create()
-        self.state.write("lab", {"suite": suite, "complete": False})
+        self._record(suite, complete=False)
         namespaces.note_mount()
         with self.progress.step("making namespaces and links"):
             network.create_all_namespaces()
@@ -93,6 +117,7 @@ class Lab:
                 network.connect_machine(machine.name)
         with self.progress.step("making the machines' root file systems"), ThreadPoolExecutor() as pool:
             list(pool.map(lambda machine: machine.create(image), self.machines.values()))
+            self.bare.create(image)
 
     def _boot(self, machines: list[Machine]) -> None:
         def boot(machine: Machine) -> None:
@@ -108,6 +133,7 @@ class Lab:
     def reboot(self, name: str, *, pull_the_plug: bool = False) -> None:
         """Power a machine off, take everything away that a kernel forgets, and boot it again."""
         machine = self.machines[name]
+        ssh.close_connections(self.state)
         with self.progress.step(f"switching {name} off"):
             if pull_the_plug:
                 machine.kill()
@@ -144,6 +170,7 @@ class Lab:
         for node in self._namespaces():
             self._end_strays(node)
             network.delete_namespace(node)
+        self.bare.delete()
         for machine in self.machines.values():
             machine.delete()
         for folder in (STORAGE, self.state.run):

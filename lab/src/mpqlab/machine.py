@@ -74,13 +74,14 @@ class Machine:
                 target = self.root / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(text)
-            self._change_root(["ssh-keygen", "-A"])
+            self.change_root(["ssh-keygen", "-A"])
             if self.name == "vps":
-                self._change_root(["systemctl", "enable", "--quiet", "systemd-networkd"])
+                self.change_root(["systemctl", "enable", "--quiet", "systemd-networkd"])
 
-    def _change_root(self, argv: list[str]) -> None:
+    def change_root(self, argv: list[str], *, stdin: str = "") -> None:
+        """Run a command in its root file system, whether it is on or off."""
         # In a group of the lab, so that an interrupted command leaves nothing that keeps the file system busy.
-        run(cgroup.joining(SERVICES, ["chroot", str(self.root), *argv]))
+        run(cgroup.joining(SERVICES, ["chroot", str(self.root), *argv]), stdin=stdin)
 
     def power_on(self) -> None:
         """Start booting; `wait_until_up` waits for the end."""
@@ -192,7 +193,13 @@ class Machine:
 
 def enter_command(leader: int, argv: list[str]) -> list[str]:
     """Return the command that enters all namespaces of the init process `leader`, with a login's clean environment."""
-    environment = (
+    words = ["nsenter", f"--target={leader}", "--all", "--root", "--wd", "--", "env", "-i"]
+    return [*words, *login_environment(), *argv]
+
+
+def login_environment() -> tuple[str, ...]:
+    """Return the environment of root's login as `env` takes it."""
+    return (
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME=/root",
         "USER=root",
@@ -201,7 +208,6 @@ def enter_command(leader: int, argv: list[str]) -> list[str]:
         "LANG=C.UTF-8",
         f"TERM={os.environ.get('TERM', 'dumb')}",
     )
-    return ["nsenter", f"--target={leader}", "--all", "--root", "--wd", "--", "env", "-i", *environment, *argv]
 
 
 def _first_files(machine: str) -> dict[str, str]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 NETNS = Path("/run/netns")
 VPS_PEER = "vps"
+CONTROLLER_PEER = "mgmt"
 
 _ROUTER_SYSCTL = {
     "ipv4/ip_forward": 1,
@@ -45,6 +46,8 @@ _ROUTER_SYSCTL = {
     "ipv6/conf/default/accept_dad": 0,
     "ipv6/conf/default/accept_ra": 0,
 }
+# Stated, since a new namespace may begin with the forwarding of the machine that runs the lab.
+_CONTROLLER_SYSCTL = {"ipv4/ip_forward": 0, "ipv6/conf/all/forwarding": 0}
 _HOST_SYSCTL = {"ipv6/conf/default/accept_dad": 0, "ipv6/conf/default/accept_ra": 0}
 
 _MASQUERADE = """
@@ -63,6 +66,14 @@ table inet lab {{
         iifname "{ISP_UPLINK_DEVICE}" ct state new drop
     }}
 }}
+"""
+# A second lock beside the sysctl: the client's management must have no way to the Internet by the controller.
+_CONTROLLER_FILTER = """
+table inet lab {
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+    }
+}
 """
 
 
@@ -116,8 +127,35 @@ def create_all_namespaces() -> None:
         ],
     )
     _configure_openwrt()
+    _connect_controller()
     for wan in EMULATED_WANS:
         _create_isp(wan)
+
+
+def _connect_controller() -> None:
+    """Give the controller a way to the VPS and to nothing else of the Internet.
+
+    Its address that refuses connections stands for a site that is off.
+    """
+    sysctl(MGMT, _CONTROLLER_SYSCTL)
+    nft(MGMT, _CONTROLLER_FILTER)
+    ip(
+        INTERNET,
+        [
+            _veth(CONTROLLER_PEER, MGMT, topology.CONTROLLER_DEVICE, 4, 1),
+            f"address add {topology.CONTROLLER_GATEWAY} dev {CONTROLLER_PEER}",
+            f"link set {CONTROLLER_PEER} up",
+        ],
+    )
+    ip(
+        MGMT,
+        [
+            f"address add {topology.CONTROLLER_ADDRESS} dev {topology.CONTROLLER_DEVICE}",
+            f"address add {topology.REFUSING_ADDRESS}/32 dev lo",
+            f"link set {topology.CONTROLLER_DEVICE} up",
+            f"route add {topology.VPS_ADDRESS.network} via {topology.CONTROLLER_GATEWAY.ip}",
+        ],
+    )
 
 
 def _configure_openwrt() -> None:

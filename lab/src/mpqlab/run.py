@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from mpqlab import cgroup
 from mpqlab.errors import LabError
-from mpqlab.state import RUN, Process
-from mpqlab.topology import namespace
+from mpqlab.state import Process
+from mpqlab.topology import RUN, namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

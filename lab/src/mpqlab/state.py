@@ -15,9 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mpqlab.topology import LAB_NAME
-
-RUN = Path("/run") / LAB_NAME
+from mpqlab.topology import RUN
 
 
 @dataclass(frozen=True, slots=True)

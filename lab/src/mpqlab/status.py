@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def gather(lab: Lab) -> dict[str, Any]:
     """Return the lab's state: `up`, `suite`, `nodes`, `links`, and `stopped`, the processes that should run."""
+    lab.require_names()
     if not lab.complete:
         return {"up": False, "suite": None, "nodes": [], "links": [], "stopped": []}
     with ThreadPoolExecutor(max_workers=8) as pool:

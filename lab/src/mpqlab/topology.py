@@ -10,10 +10,18 @@ import os
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Interface, IPv6Network
+from pathlib import Path
+
+from mpqlab import nics
 
 LAB_NAME = os.environ.get("MPQLAB_NAME", "mpqlab")
 """Another name makes another lab beside the first: own namespaces, processes and machines, on the same addresses."""
 NAMESPACE_PREFIX = f"{LAB_NAME}-"
+RUN = Path("/run") / LAB_NAME
+
+NICS_SCHEME = nics.chosen(os.environ, RUN / "lab.json")
+# A wrong scheme is refused by the command line, in a sentence; until then the reference's names stand.
+NICS = nics.named(NICS_SCHEME if NICS_SCHEME in nics.SCHEMES else nics.REFERENCE)
 
 CLIENT = "client"
 VPS = "vps"
@@ -23,18 +31,26 @@ HOSTNAMES = {CLIENT: "site1-client", VPS: "vps1"}
 OPENWRT = "openwrt"
 MGMT = "mgmt"
 INTERNET = "internet"
+BARE = "bare"
+"""A Debian host without a running systemd and without a network: what no site can be provisioned on."""
 
 INTERNET_ADDRESS = "192.0.2.80"
 INTERNET_ADDRESS6 = "2001:db8:80::80"
 INTERNET_NAME = "internet.example.net"
 IPERF_BASE_PORT = 5200
 
-VPS_DEVICE = "ens18"
+VPS_DEVICE = NICS.vps
 VPS_NAME = "vps1.example.net"
 VPS_ADDRESS = IPv4Interface("203.0.113.10/24")
 VPS_GATEWAY = IPv4Interface("203.0.113.1/24")
 VPS_ADDRESS6 = "2001:db8:113::10/64"
 VPS_GATEWAY6 = "2001:db8:113::1/64"
+
+CONTROLLER_DEVICE = "uplink"
+CONTROLLER_ADDRESS = IPv4Interface("192.0.2.2/30")
+CONTROLLER_GATEWAY = IPv4Interface("192.0.2.1/30")
+REFUSING_ADDRESS = "10.10.11.254"
+"""An address that the controller reaches and that refuses every connection: a site that is switched off."""
 
 SUITES = ("bookworm", "trixie")
 
@@ -187,22 +203,19 @@ ISP_PORT_DEVICE = "modem"
 ISP_UPLINK_DEVICE = "uplink"
 
 MANAGEMENT = (
-    Management(1, "enp6s18", IPv4Interface("10.10.11.100/24"), IPv4Interface("10.10.11.1/24")),
-    Management(2, "enp6s19", IPv4Interface("10.10.10.100/24"), IPv4Interface("10.10.10.1/24")),
+    Management(1, NICS.management[0], IPv4Interface("10.10.11.100/24"), IPv4Interface("10.10.11.1/24")),
+    Management(2, NICS.management[1], IPv4Interface("10.10.10.100/24"), IPv4Interface("10.10.10.1/24")),
 )
 
-LANS = tuple(
-    Lan(number, device)
-    for number, device in enumerate(("enp6s20", "enp6s21", "enp6s22", "enp6s23", "enp7s1", "enp7s2"), start=1)
-)
+LANS = tuple(Lan(number, device) for number, device in enumerate(NICS.lans, start=1))
 
 WANS = (
-    Wan(1, "enp7s3", Attachment.NO_DEVICE),
-    Wan(2, "enp7s4", Attachment.NO_CARRIER),
-    Wan(3, "enp7s5", Attachment.NO_DHCP),
+    Wan(1, NICS.wans[0], Attachment.NO_DEVICE),
+    Wan(2, NICS.wans[1], Attachment.NO_CARRIER),
+    Wan(3, NICS.wans[2], Attachment.NO_DHCP),
     Wan(
         4,
-        "enp7s6",
+        NICS.wans[3],
         Attachment.ISP,
         (
             Subnet(IPv4Interface("192.168.1.1/24"), "192.168.1.100", "198.51.100.4"),
@@ -214,7 +227,7 @@ WANS = (
     ),
     Wan(
         5,
-        "enp7s7",
+        NICS.wans[4],
         Attachment.ISP,
         (
             Subnet(IPv4Interface("10.150.19.1/24"), "10.150.19.95", "198.51.100.5", IPv6Network("2001:db8:5::/64")),
@@ -226,7 +239,7 @@ WANS = (
     ),
     Wan(
         6,
-        "enp7s8",
+        NICS.wans[5],
         Attachment.ISP,
         (
             Subnet(IPv4Interface("100.64.0.1/24"), "100.64.0.100", "198.51.100.6"),
@@ -249,7 +262,10 @@ NODES = (
     MGMT,
     *(wan.isp for wan in ATTACHED_WANS),
     INTERNET,
+    BARE,
 )
+OWN_ROOT = (*MACHINES, BARE)
+"""Nodes with a root file system of their own; in the others a command has the controller's."""
 
 
 def find_wan(text: str) -> Wan:
