@@ -29,6 +29,7 @@ import json
 import os
 import platform
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,12 @@ def read(path: str | Path) -> str | None:
             return stream.read(LARGEST_FILE).decode("utf-8", "replace")
     except OSError:
         return None
+
+
+def os_release(text: str) -> dict[str, str]:
+    """Values of os-release(5)."""
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {key.strip(): value.strip().strip("\"'") for key, value in pairs}
 
 
 def ssh_connection(process: int) -> list[str]:
@@ -274,10 +281,17 @@ def main() -> None:
         output("systemctl", "show", "--property=Id,ActiveState,UnitFileState,LoadState", *UNITS),
     )
     connection = ssh_connection(os.getpid())
+    release = os_release(read("/etc/os-release") or "")
     pki = Path(params["pki"])
     survey: dict[str, Any] = {
         "time": time.time(),
         "user": os.geteuid(),
+        "system": {
+            **{key: release.get(key, "") for key in ("ID", "VERSION_ID", "PRETTY_NAME")},
+            "init": (read("/proc/1/comm") or "").strip(),
+            "apt": module.get_bin_path("apt-get") is not None,
+            "python": list(sys.version_info[:2]),
+        },
         "kernel": platform.release(),
         "container": output("systemd-detect-virt", "--container").strip(),
         "connection": {

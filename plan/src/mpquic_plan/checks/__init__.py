@@ -26,6 +26,7 @@ CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     references.egress_leads_out,
     references.management_by_dhcp_is_the_egress,
     references.zones_are_known,
+    references.somebody_may_log_in,
     references.liveness_has_room,
     addresses.gateways_are_in_their_subnets,
     addresses.routers_are_in_their_subnets,

@@ -142,6 +142,22 @@ def zones_are_known(fleet: Fleet) -> Iterator[Problem]:
                     yield Problem(site.host, path, unknown("zone or interface", zone, names))
 
 
+def somebody_may_log_in(fleet: Fleet) -> Iterator[Problem]:
+    """Each client accepts ssh from somewhere, or nobody could ever come in again."""
+    for site in fleet.sites.values():
+        if any(site.broken.get(collection) for collection in ("management", "lans", "tunnels")):
+            continue
+        # A name that doesn't resolve is told of by `zones_are_known`.
+        if all(zone in ZONES and not zone_devices(site, zone) for zone in site.ssh_from):
+            asked = f"{', '.join(site.ssh_from)} has no interface here" if site.ssh_from else "it is empty"
+            yield Problem(
+                site.host,
+                "site.firewall.ssh_from",
+                f"{asked}, so nobody could log in after the run; state a management interface (site.management), or "
+                "name a LAN or tunnel that ssh comes in by",
+            )
+
+
 def liveness_has_room(fleet: Fleet) -> Iterator[Problem]:
     """One lost probe takes no tunnel down."""
     for site in fleet.sites.values():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ACCEPTABLE", "Finding", "Host", "Severity", "judge"]
 
 CHECKS: Final[tuple[Callable[[Host], Iterable[Finding]], ...]] = (
+    resources.system_is_supported,
     access.connection_stays,
     access.ssh_port_stays,
     access.management_address_is_there,

@@ -31,6 +31,24 @@ INODES: Final = 5000
 MEMORY_STOPS: Final = 400 * MIB
 
 
+SYSTEMS: Final = {"debian": 12, "ubuntu": 24}
+
+
+def system_is_supported(host: Host) -> Iterator[Finding]:
+    """It runs a Debian or an Ubuntu that the roles know, with systemd."""
+    system = host.survey["system"]
+    version = str(system["VERSION_ID"]).partition(".")[0]
+    oldest = SYSTEMS.get(system["ID"])
+    supported = oldest is not None and (not version or (version.isdecimal() and int(version) >= oldest))
+    if not supported or system["init"] != "systemd" or not system["apt"]:
+        init = system["init"] or "an unknown process"
+        yield Finding(
+            "system",
+            f"{system['PRETTY_NAME'] or 'an unknown system'} with {init} as its first process; Debian 12 or newer, or "
+            "Ubuntu 24.04 or newer, with systemd and apt is needed: reinstall it, or take it out of the inventory",
+        )
+
+
 def clock_is_right(host: Host) -> Iterator[Finding]:
     """The clock agrees with the controller's, or certificates aren't valid on the host."""
     ahead = host.clock_ahead
