@@ -1,25 +1,28 @@
 # Copyright: the mpquic authors
 # GNU General Public License v3.0 or later (see LICENSE)
-"""Run tasks in a machine of the lab by entering its namespaces."""
+"""Run tasks in a node of the lab by entering its namespaces."""
 
 from __future__ import annotations
 
 DOCUMENTATION = """
 name: mpqlab_node
 author: the mpquic authors
-short_description: run tasks in a machine of the lab
+short_description: run tasks in a node of the lab
 description:
-  - Enters all namespaces of a systemd-nspawn machine that C(mpqlab up) has started, with C(nsenter).
-  - The machine's init process is looked up for each command, so a machine may reboot in the middle of a play.
+  - Enters a node of the lab that C(mpqlab up) has started and that has a root file system of its own, with C(nsenter).
+  - A machine's init process is looked up for each command, so a machine may reboot in the middle of a play.
   - The controller is the machine that runs the lab, and the user is root on both sides.
 extends_documentation_fragment:
   - connection_pipelining
 options:
   mpqlab_node:
-    description: Name of the machine in the lab.
+    description:
+      - Name of the node in the lab.
+      - C(bare) is no machine, but a Debian file system without a running systemd. In the other nodes a task would write
+        to the controller's own files.
     required: true
     type: str
-    choices: [client, vps]
+    choices: [client, vps, bare]
     vars:
       - name: mpqlab_node
   executable:
@@ -46,8 +49,10 @@ from ansible.plugins.connection import ConnectionBase
 from ansible.utils.display import Display
 
 try:
-    from mpqlab.machine import enter_command
-    from mpqlab.state import State
+    from mpqlab import access
+    from mpqlab.errors import LabError
+    from mpqlab.lab import Lab
+    from mpqlab.progress import Progress
 except ImportError as error:
     IMPORT_ERROR = error
 else:
@@ -57,7 +62,7 @@ display = Display()
 
 
 class Connection(ConnectionBase):
-    """A connection to one machine; nothing is kept open between commands."""
+    """A connection to one node; nothing is kept open between commands."""
 
     transport = "mpqlab_node"
     has_pipelining = True
@@ -70,19 +75,17 @@ class Connection(ConnectionBase):
         return self
 
     def _enter(self, argv):
-        """Return the command that runs `argv` in the machine as it runs now."""
+        """Return the command that runs `argv` in the node as it runs now."""
         if IMPORT_ERROR is not None:
             raise AnsibleError(
                 "The connection plugin mpqlab_node needs the package mpqlab in Ansible's own Python: "
                 "run Ansible from the environment that `make lab` makes."
             ) from IMPORT_ERROR
-        machine = self.get_option("mpqlab_node")
-        leader = State().leader(machine)
-        if leader is None:
-            raise AnsibleConnectionFailure(
-                f"The machine {machine} of the lab isn't running: start it with `mpqlab up`."
-            )
-        return [to_bytes(word) for word in enter_command(leader.pid, argv)]
+        try:
+            words = access.command(Lab(Progress(quiet=True)), self.get_option("mpqlab_node"), argv)
+        except LabError as error:
+            raise AnsibleConnectionFailure(f"{to_text(error)}") from error
+        return [to_bytes(word) for word in words]
 
     def _run(self, argv, stdin, stdout):
         # The command line is ours and has no shell: `argv` goes to execve as it is.

@@ -13,6 +13,7 @@ from mpqlab import access, links, nics, preflight, ssh, status, topology, tunnel
 from mpqlab.emulator.client import EmulatorError
 from mpqlab.emulator.model import describe_keys
 from mpqlab.errors import LabError
+from mpqlab.foreign import programs
 from mpqlab.image import Image
 from mpqlab.lab import Lab
 from mpqlab.progress import Progress
@@ -100,6 +101,12 @@ def parser() -> argparse.ArgumentParser:
     reboot = _add(commands, "reboot", _reboot, "shut a machine down and boot it again")
     reboot.add_argument("node", metavar="MACHINE", choices=MACHINES, help=", ".join(MACHINES))
     reboot.add_argument("--hard", action="store_true", help="pull the plug instead of shutting down")
+    seed = _add(commands, "seed", _seed, "put onto a machine what another program leaves there, as a host may have it")
+    seed.add_argument("node", metavar="MACHINE", choices=MACHINES, help=", ".join(MACHINES))
+    seed.add_argument(
+        "programs", metavar="PROGRAM", nargs="+", choices=programs.PROGRAMS, help=", ".join(programs.PROGRAMS)
+    )
+    seed.add_argument("--remove", action="store_true", help="take it away again (programs that run)")
     _add_link(commands)
 
     test = _add(commands, "speedtest", _speedtest, "measure from a host behind OpenWrt to the Internet", shows=True)
@@ -244,6 +251,15 @@ def _reboot(lab: Lab, options: argparse.Namespace) -> int:
     with lab.exclusively():
         lab.require()
         lab.reboot(options.node, pull_the_plug=options.hard)
+    return 0
+
+
+def _seed(lab: Lab, options: argparse.Namespace) -> int:
+    with lab.exclusively():
+        lab.require()
+        change = programs.remove if options.remove else programs.install
+        for name in options.programs:
+            change(lab.machines[options.node], name)
     return 0
 
 

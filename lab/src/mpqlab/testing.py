@@ -10,6 +10,7 @@ import re
 import subprocess
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import testinfra.backend
 from testinfra.backend.base import BaseBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 PROJECT = Path(__file__).resolve().parents[3]
 INTERNET = "192.0.2.80"
@@ -139,18 +140,44 @@ class Lab:
 
     def playbook(self, *arguments: str, inventory: Path | None = None) -> str:
         """Output of `ansible-playbook site.yml`; fails when the play fails."""
-        done = subprocess.run(
-            ["ansible-playbook", "site.yml", "-i", str(inventory or PROJECT / "inventories/lab"), *arguments],
-            cwd=PROJECT,
-            env=os.environ
-            | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1"},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-        return done.stdout
+        done = run_site(*arguments, inventories=[inventory or PROJECT / "inventories/lab"])
+        assert done.status == 0, done.output[-9000:]
+        return done.output
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRun:
+    """A run of `site.yml` that has ended: Ansible's exit status, and what it printed."""
+
+    status: int
+    output: str
+
+    @property
+    def changed(self) -> list[str]:
+        """Names of the tasks that changed something, with their host."""
+        return changed_tasks(self.output)
+
+    @property
+    def recap(self) -> dict[str, dict[str, int]]:
+        """The last lines of the output: by host the number of tasks that were ok, changed, unreachable, failed."""
+        found = re.findall(r"^(\S+)\s+: (ok=\d+ .*)$", self.output.partition("PLAY RECAP")[2], re.MULTILINE)
+        return {host: {key: int(n) for key, n in re.findall(r"(\w+)=(\d+)", counts)} for host, counts in found}
+
+
+def run_site(*arguments: str, inventories: Sequence[Path]) -> SiteRun:
+    """Run `site.yml` with these inventories, a later one over an earlier one, whatever comes of it."""
+    words = [word for inventory in inventories for word in ("-i", str(inventory))]
+    done = subprocess.run(
+        ["ansible-playbook", "site.yml", *words, *arguments],
+        cwd=PROJECT,
+        env=os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    return SiteRun(done.returncode, done.stdout)
 
 
 def changed_tasks(output: str) -> list[str]:

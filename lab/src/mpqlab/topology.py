@@ -264,8 +264,6 @@ NODES = (
     INTERNET,
     BARE,
 )
-OWN_ROOT = (*MACHINES, BARE)
-"""Nodes with a root file system of their own; in the others a command has the controller's."""
 
 
 def find_wan(text: str) -> Wan:

@@ -1,0 +1,104 @@
+"""The lab, its machines, and runs of site.yml over ssh, for every test of the scenario."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import testinfra
+import yaml
+from mpqlab import testing
+from mpqlab.ssh import INVENTORY as SSH
+from mpqlab.testing import Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mpqlab.testing import SiteRun
+    from testinfra.host import Host
+
+INVENTORY = Path(__file__).resolve().parents[1] / "inventory"
+CARRYING = ("mpq4", "mpq5", "mpq6")
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    return Lab()
+
+
+@pytest.fixture(scope="session")
+def client() -> Host:
+    return testinfra.get_host("mpqlab://client")
+
+
+@pytest.fixture(scope="session")
+def vps() -> Host:
+    return testinfra.get_host("mpqlab://vps")
+
+
+@pytest.fixture(autouse=True)
+def healed(lab: Lab) -> Iterator[None]:
+    """Whatever a test did to a WAN is over before the next one."""
+    yield
+    lab.heal()
+
+
+class Site:
+    """Runs site.yml over ssh. `differs` says that the last run that changed anything used another inventory."""
+
+    def __init__(self) -> None:
+        self.differs = False
+
+    def __call__(self, *arguments: str, inventory: Path = INVENTORY) -> SiteRun:
+        """Run it with the scenario's inventory or a copy of it, behind which stands how the hosts are reached."""
+        done = testing.run_site(*arguments, inventories=[inventory, SSH])
+        if any(counts["changed"] for counts in done.recap.values()):
+            self.differs = inventory != INVENTORY
+        return done
+
+
+@pytest.fixture(scope="session")
+def run_site() -> Site:
+    return Site()
+
+
+@dataclass
+class Variables:
+    """What a test edits in a copy of the inventory: `site`, `vps`, and the document of hosts.yml."""
+
+    site: dict[str, Any]
+    vps: dict[str, Any]
+    hosts: dict[str, Any]
+
+    def add_site(self, name: str, **variables: str) -> None:
+        """Add a host like the first site's, in a group of its own, reached by other connection variables."""
+        self.hosts["all"]["children"]["sites"]["children"][name] = {"hosts": {f"{name}-client": variables}}
+
+
+@pytest.fixture
+def edited(lab: Lab, run_site: Site, tmp_path: Path) -> Iterator[Callable[[Callable[[Variables], None]], Path]]:
+    """A copy of the scenario's inventory with edited variables; the lab is put back where a run with it changed it."""
+    inventory = tmp_path / "inventory"
+
+    def edit(change: Callable[[Variables], None]) -> Path:
+        shutil.copytree(INVENTORY, inventory, dirs_exist_ok=True)
+        paths = {
+            "site": inventory / "group_vars/site1/site.yml",
+            "vps": inventory / "group_vars/vps/vps.yml",
+            "hosts": inventory / "hosts.yml",
+        }
+        documents = {name: yaml.safe_load(path.read_text()) for name, path in paths.items()}
+        change(Variables(documents["site"]["site"], documents["vps"]["vps"], documents["hosts"]))
+        for name, path in paths.items():
+            path.write_text(yaml.safe_dump(documents[name], sort_keys=False))
+        return inventory
+
+    yield edit
+    if run_site.differs:
+        done = run_site()
+        assert done.status == 0, done.output[-9000:]
+        for tunnel in CARRYING:
+            lab.wait_state(tunnel, "up", within=30)
