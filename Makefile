@@ -13,9 +13,9 @@ bootstrap: ## system packages and the locked virtual environment
 	@scripts/bootstrap
 
 .PHONY: lab
-lab: bootstrap ## start the lab, provision it, check traffic end to end, print the table
-	mpqlab up
-	ansible-playbook -i inventories/lab site.yml
+lab: bootstrap ## start the lab, provision it, check traffic end to end, print the table; SSH=1: over ssh
+	mpqlab up $(if $(SSH),--ssh --umask 077)
+	ansible-playbook -i inventories/lab $(if $(SSH),-i /run/$(or $(MPQLAB_NAME),mpqlab)/ssh.yml) site.yml
 	mpqlab table --measure
 
 .PHONY: lab-down

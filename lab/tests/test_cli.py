@@ -34,10 +34,23 @@ def test_exec_without_a_separator_works_too() -> None:
     assert parse(["exec", "host5", "ping", "-c", "1", "192.0.2.80"]).command == ["ping", "-c", "1", "192.0.2.80"]
 
 
+def test_ssh_passes_everything_behind_the_machine_on() -> None:
+    assert parse(["ssh", "vps", "--", "sudo", "id"]).command == ["sudo", "id"]
+
+
+@pytest.mark.parametrize(("text", "umask"), [("077", "077"), ("0027", "027")])
+def test_a_umask_is_read_with_three_or_four_digits(text: str, umask: str) -> None:
+    assert parse(["up", "--ssh", "--umask", text]).umask == umask
+
+
+def test_a_umask_without_ssh_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "give --ssh, too" in refused(["up", "--umask", "077"], capsys)
+
+
 def test_other_commands_take_nothing_behind_the_separator(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(["status", "--", "x"])
-    assert "only `exec NODE -- CMD`" in capsys.readouterr().err
+    assert "only `exec NODE -- CMD` and `ssh MACHINE -- CMD`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -73,6 +86,9 @@ def test_speedtest_defaults_to_ten_seconds_of_tcp_upload_on_lan_5() -> None:
         (["exec", "moon", "--", "true"], "invalid choice: 'moon'"),
         (["reboot", "openwrt"], "invalid choice: 'openwrt'"),
         (["up", "--suite", "potato"], "invalid choice: 'potato'"),
+        (["up", "--ssh", "--umask", "9"], "9: expected three octal digits, as 077"),
+        (["ssh", "openwrt"], "invalid choice: 'openwrt'"),
+        (["seed", "client", "windows"], "invalid choice: 'windows'"),
         ([], "required: COMMAND"),
     ],
 )
@@ -100,7 +116,7 @@ def test_on_another_system_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch)
 def test_missing_programs_are_named_by_their_packages() -> None:
     there = {"ip", "mount", "nft", "nsenter", "unshare", "iperf3"}
     packages = preflight.missing_programs(lambda program: f"/usr/bin/{program}" if program in there else None)
-    assert packages == ["debootstrap", "dnsmasq-base", "systemd-container"]
+    assert packages == ["debootstrap", "dnsmasq-base", "openssh-client", "systemd-container"]
 
 
 def test_a_command_for_a_lab_that_is_down_says_how_to_start_it() -> None:

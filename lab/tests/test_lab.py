@@ -21,13 +21,16 @@ NAME = "labtest"
 PROJECT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"MPQLAB_NAME": NAME}
 FIRST_TIME_SECONDS = 900.0
+PYTHON = "ansible_python_interpreter=/usr/bin/python3"
 
 
-def mpqlab(*arguments: str, timeout: float = 180.0, check: bool = True) -> subprocess.CompletedProcess[str]:
+def mpqlab(
+    *arguments: str, timeout: float = 180.0, check: bool = True, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command for the lab of this test."""
     done = subprocess.run(
         [sys.executable, "-c", "import sys; from mpqlab.cli import main; sys.exit(main())", "--quiet", *arguments],
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | (environment or {}),
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -35,6 +38,18 @@ def mpqlab(*arguments: str, timeout: float = 180.0, check: bool = True) -> subpr
     )
     assert not check or done.returncode == 0, f"mpqlab {' '.join(arguments)}: {done.stderr}"
     return done
+
+
+def ansible(*arguments: str, pipelining: str = "1") -> subprocess.CompletedProcess[str]:
+    """Let Ansible call its module `ping` on all hosts."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("ansible")), "all", "-m", "ping", *arguments],
+        env=ENVIRONMENT | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_PIPELINING": pipelining},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
 
 
 def shell(node: str, script: str) -> str:
@@ -175,16 +190,105 @@ class TestRunningLab:
         assert link("wan5")["public"] == "198.51.100.5"
 
     def test_ansible_reaches_the_machines_with_and_without_pipelining(self) -> None:
-        inventory = "client,"
-        base = [str(Path(sys.executable).with_name("ansible")), "all", "-i", inventory, "-m", "ping"]
-        base += ["-e", "ansible_connection=mpqlab_node mpqlab_node=client ansible_python_interpreter=/usr/bin/python3"]
         for pipelining in ("1", "0"):
-            environment = ENVIRONMENT | {
-                "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
-                "ANSIBLE_PIPELINING": pipelining,
-            }
-            done = subprocess.run(base, env=environment, capture_output=True, text=True, timeout=180, check=False)
+            node = f"ansible_connection=mpqlab_node mpqlab_node=client {PYTHON}"
+            done = ansible("-i", "client,", "-e", node, pipelining=pipelining)
             assert "pong" in done.stdout, done.stdout + done.stderr
+
+    def test_a_bare_node_has_python_and_root_and_no_systemd(self) -> None:
+        assert shell("bare", "id -u; cat /proc/1/comm") == "0\nsh"
+        assert "not been booted with systemd" in shell("bare", "systemctl is-system-running 2>&1 || true")
+        done = ansible("-i", "bare1,", "-e", f"ansible_connection=mpqlab_node mpqlab_node=bare {PYTHON}")
+        assert "pong" in done.stdout, done.stdout + done.stderr
+        shell("bare", "echo kept > /etc/motd")
+        assert shell("bare", "cat /etc/motd") == "kept"
+        assert not Path("/etc/motd").exists() or Path("/etc/motd").read_text() != "kept\n"
+
+    def test_another_choice_of_device_names_is_refused_while_the_lab_runs(self) -> None:
+        for words in (["up"], ["status"], ["exec", "client", "--", "true"]):
+            refused = mpqlab(*words, check=False, environment={"MPQLAB_NICS": "eth"})
+            assert refused.returncode == 1
+            assert "set MPQLAB_NICS to reference or leave it out" in refused.stderr
+
+    def test_the_controller_has_no_way_in_by_ssh_before_it_is_asked_for(self) -> None:
+        refused = mpqlab("ssh", "client", "--", "true", check=False)
+        assert "`mpqlab up --ssh` makes it" in refused.stderr
+
+    def test_the_controller_comes_in_as_a_sudo_user_with_the_umask_that_was_asked_for(self) -> None:
+        assert mpqlab("up", "--ssh", "--umask", "077").stdout == "started (Debian bookworm)\n"
+        assert mpqlab("up", "--ssh", "--umask", "077").stdout == "running already (Debian bookworm)\n"
+        for machine in ("client", "vps"):
+            said = mpqlab("ssh", machine, "--", "id -un; umask; sudo sh -c 'id -un; umask'; hostname").stdout.split()
+            hostname = {"client": "site1-client", "vps": "vps1"}[machine]
+            assert said == ["operator", "0077", "root", "0077", hostname]
+        mpqlab("up", "--ssh")
+        assert mpqlab("ssh", "client", "--", "umask; sudo sh -c umask").stdout.split() == ["0022", "0022"]
+
+    def test_ansible_comes_in_by_ssh_and_by_the_key_alone(self) -> None:
+        mpqlab("up", "--ssh")
+        over_ssh = ["-i", str(PROJECT / "inventories/lab"), "-i", f"/run/{NAME}/ssh.yml", "-e", PYTHON]
+        for pipelining in ("1", "0"):
+            done = ansible(*over_ssh, "--become", pipelining=pipelining)
+            assert done.stdout.count("pong") == 2, done.stdout + done.stderr
+        assert list(Path("/run", NAME, "ssh/control").iterdir()), "Ansible keeps its connections in the lab's folder"
+        refused = ["-o", "PubkeyAuthentication=no", "-o", "ControlPath=none", "operator@203.0.113.10", "true"]
+        done = subprocess.run(
+            [Path(sys.executable).with_name("mpqlab-ssh"), *refused],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "Permission denied (publickey" in done.stderr
+
+    def test_a_machine_with_another_host_key_is_not_trusted(self) -> None:
+        mpqlab("up", "--ssh")
+        known = Path("/run", NAME, "ssh/known_hosts")
+        kept = known.read_text()
+        known.write_text(kept.replace("203.0.113.10", "203.0.113.99"))
+        refused = mpqlab("ssh", "vps", "--", "true", check=False)
+        known.write_text(kept)
+        assert "Host key verification failed" in refused.stderr
+
+    def test_a_site_that_is_off_refuses_the_connection(self) -> None:
+        mpqlab("up", "--ssh")
+        done = ansible(
+            *("-i", "off,", "-i", f"/run/{NAME}/ssh.yml", "-l", "off"),
+            *("-e", "ansible_connection=ssh ansible_host=10.10.11.254"),
+        )
+        assert done.returncode == 4
+        assert "Connection refused" in done.stdout + done.stderr
+
+    def test_the_client_has_no_internet_by_the_controller(self) -> None:
+        for address in ("192.0.2.80", "192.0.2.1", "203.0.113.10"):
+            shell("client", f"ip route replace {address} via 10.10.11.1")
+            assert shell("client", f"ping -c 2 -i 0.2 -W 1 {address} | grep -c 'bytes from' || true") == "0"
+            shell("client", f"ip route delete {address}")
+        assert shell("mgmt", "ping -c 1 -W 10 203.0.113.10 >/dev/null && echo there") == "there"
+
+    def test_a_program_that_was_seeded_is_back_after_a_reboot_and_can_be_removed(self) -> None:
+        mpqlab("seed", "vps", "docker", "ufw")
+        fetch = "curl -sS -m 10 http://203.0.113.10:8080"
+        assert shell("internet", fetch) == "answer of the container"
+        mpqlab("reboot", "vps")
+        assert shell("internet", fetch) == "answer of the container"
+        assert shell("vps", "ip netns exec web curl -sS -m 10 http://192.0.2.80/ip") == "203.0.113.10"
+        assert shell("vps", "systemctl list-units --failed --plain --no-legend") == ""
+        mpqlab("seed", "vps", "docker", "ufw", "--remove")
+        assert shell("vps", "nft list ruleset; ip netns list; ls /sys/class/net").split() == ["ens18", "lo"]
+
+    def test_files_of_netplan_come_back_as_long_as_its_generator_is_there(self) -> None:
+        mpqlab("seed", "client", "netplan", "hardening")
+        shell("client", "rm /run/systemd/network/10-netplan-*; echo 1 > /proc/sys/net/ipv4/ip_forward")
+        mpqlab("reboot", "client")
+        assert shell("client", "ls /run/systemd/network").split() == [
+            "10-netplan-all-en.network",
+            "10-netplan-enp7s7.network",
+        ]
+        values = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/all/rp_filter"
+        assert shell("client", values).split() == ["0", "1"]
+        assert "10.10.11.100/24" in shell("client", "ip -4 -br address show enp6s18")
 
     def test_a_reboot_keeps_files_and_forgets_what_the_kernel_knew(self) -> None:
         shell(

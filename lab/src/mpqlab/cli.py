@@ -58,7 +58,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     words = list(arguments)
     if "--" not in words:
-        return parser().parse_args(words)
+        options = parser().parse_args(words)
+        if options.run is _up and options.umask is not None and not options.ssh:
+            parser().error("--umask is that of the user who comes in by ssh: give --ssh, too")
+        return options
     split = words.index("--")
     options = parser().parse_args(words[:split])
     if options.run not in {_exec, _ssh}:
@@ -195,8 +198,6 @@ def _seconds(text: str) -> float:
 
 
 def _up(lab: Lab, options: argparse.Namespace) -> int:
-    if options.umask is not None and not options.ssh:
-        raise LabError("--umask is the umask of the user that comes in by ssh: give --ssh, too")
     wanted = ssh.Access(options.umask) if options.ssh else None
     with lab.exclusively():
         if not lab.complete:

@@ -28,6 +28,7 @@ PROGRAMS = {
     "mount": "mount",
     "nft": "nftables",
     "nsenter": "util-linux",
+    "ssh": "openssh-client",
     "systemd-nspawn": "systemd-container",
     "unshare": "util-linux",
 }

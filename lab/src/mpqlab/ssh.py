@@ -7,6 +7,7 @@ are checked. In the machines a user without password may do everything by sudo.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import asdict, dataclass
@@ -146,7 +147,10 @@ def close_connections(state: State) -> None:
     if not state.read("ssh"):
         return
     for socket in _CONTROL.glob("*"):
-        run([*command("ssh", ["-o", f"ControlPath={socket}", "-O", "exit", "machine"])], timeout=10.0)
+        # A socket may have outlived its process.
+        with contextlib.suppress(LabError):
+            run(command("ssh", ["-o", f"ControlPath={socket}", "-O", "exit", "machine"]), timeout=10.0)
+        socket.unlink(missing_ok=True)
 
 
 def command(program: str, arguments: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ import yaml
 from mpqlab import testing
 from mpqlab.ssh import INVENTORY as SSH
 from mpqlab.testing import Lab
+from mpqlab.topology import BARE, REFUSING_ADDRESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 INVENTORY = Path(__file__).resolve().parents[1] / "inventory"
 CARRYING = ("mpq4", "mpq5", "mpq6")
+FLEET = "fleet"
+REFUSING = {"ansible_connection": "ssh", "ansible_host": REFUSING_ADDRESS}
+"""A site that is off: its address refuses the connection."""
+BARE_NODE = {"ansible_connection": "mpqlab_node", "mpqlab_node": BARE}
+"""A host with Python and root, on which no systemd runs."""
 
 
 @pytest.fixture(scope="session")
@@ -73,9 +79,26 @@ class Variables:
     vps: dict[str, Any]
     hosts: dict[str, Any]
 
-    def add_site(self, name: str, **variables: str) -> None:
-        """Add a host like the first site's, in a group of its own, reached by other connection variables."""
-        self.hosts["all"]["children"]["sites"]["children"][name] = {"hosts": {f"{name}-client": variables}}
+    def add_site(self, number: int, **connection: str) -> str:
+        """Add site `number` (2 to 63) with one tunnel to a listener that such sites share; return its host's name.
+
+        `connection` are its host's connection variables: `REFUSING`, `BARE_NODE`, or a machine's.
+        """
+        name = f"site{number}"
+        if all(listener["name"] != FLEET for listener in self.vps["listeners"]):
+            self.vps["listeners"].append({"name": FLEET, "port": 45010, "subnet": "10.230.0.0/16"})
+        site = {
+            "name": name,
+            "site_id": number,
+            "vps": "vps1",
+            "management": [{"name": "mgmt1", "device": "ens3", "address": f"10.10.11.{100 + number}/24"}],
+            "wans": [{"name": "wan4", "device": "ens14"}],
+            "lans": [{"name": "lan4", "device": "ens8", "tunnel": f"{name}a"}],
+            "tunnels": [{"name": f"{name}a", "wan": "wan4", "listener": FLEET}],
+        }
+        hosts = self.hosts["all"]["children"]["sites"].setdefault("hosts", {})
+        hosts[f"{name}-client"] = {"ansible_python_interpreter": "/usr/bin/python3", **connection, "site": site}
+        return f"{name}-client"
 
 
 @pytest.fixture
