@@ -31,9 +31,11 @@ INSTANCES_DIR = Path("/etc/mpquic/instances")
 FIELDS = (
     "name", "role", "state", "since", "peer", "wan", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects", "error",
 )  # fmt: skip
+JSON_FIELDS = (*FIELDS, "certificate")
 PATH_FIELDS = (
     "instance", "path", "state", "stripe", "local", "peer", "device", "rtt_ms", "loss", "tx_bytes", "rx_bytes",
 )  # fmt: skip
+JSON_PATH_FIELDS = (*PATH_FIELDS, "identity", "peer_certificate")
 RECONNECT_POLL = 0.005
 Row = dict[str, Any]
 
@@ -44,17 +46,17 @@ def instance_files(directory: Path) -> list[Path]:
 
 
 def status(files: Sequence[Path]) -> list[Row]:
-    """Return one row of FIELDS for each instance; what isn't known is None."""
+    """Return one row of JSON_FIELDS for each instance; what isn't known is None."""
     answers = _ask_each(files, {"op": "get", "what": "status"})
     return [_status_row(path, answer) for path, answer in zip(files, answers, strict=True)]
 
 
 def paths(files: Sequence[Path]) -> list[Row]:
-    """Return one row of PATH_FIELDS for each path of each running instance."""
+    """Return one row of JSON_PATH_FIELDS for each path of each running instance."""
     answers = _ask_each(files, {"op": "get", "what": "paths"})
     # `status` tells why one doesn't answer; a process that isn't there has no paths.
     return [
-        {"instance": path.stem, **{key: found.get(key) for key in PATH_FIELDS[1:]}}
+        {"instance": path.stem, **{key: found.get(key) for key in JSON_PATH_FIELDS[1:]}}
         for path, answer in zip(files, answers, strict=True)
         if not isinstance(answer, Exception)
         for found in answer
@@ -104,7 +106,7 @@ def _ask_each(files: Sequence[Path], request: dict[str, object]) -> list[Any]:
 
 
 def _status_row(path: Path, answer: Any) -> Row:
-    row: Row = dict.fromkeys(FIELDS)
+    row: Row = dict.fromkeys(JSON_FIELDS)
     row["name"] = path.stem
     if isinstance(answer, control_client.NotRunning):
         row.update(_row_of_stopped(path))
@@ -112,7 +114,7 @@ def _status_row(path: Path, answer: Any) -> Row:
         row.update(_row_of_file(path))
         row["state"], row["error"] = "down", _reason(answer)
     else:
-        row.update({key: answer.get(key) for key in FIELDS if key in answer})
+        row.update({key: answer.get(key) for key in JSON_FIELDS if key in answer})
     return row
 
 

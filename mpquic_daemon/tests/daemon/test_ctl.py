@@ -35,6 +35,7 @@ SERVER = {
 UP = {
     "name": "mpq5", "role": "client", "state": "up", "since": 0.0, "peer": "203.0.113.10:45005", "wan": "wan5",
     "rtt_ms": 13.24, "loss": 0.015, "tx_bytes": 1234567, "rx_bytes": 999, "reconnects": 2, "secret": "x",
+    "certificate": {"serial": "a", "not_after": "2028-06-01T12:30:00Z", "days_left": 99},
 }  # fmt: skip
 
 

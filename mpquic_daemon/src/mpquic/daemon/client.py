@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 import random
 import time
 from typing import TYPE_CHECKING
 
-from mpquic.daemon import client_report, credentials, turn
+from mpquic.daemon import client_report, credentials, expiry, turn
 from mpquic.daemon.client_connection import ClientConnection, Ending, Failure, Phase
 from mpquic.daemon.control_socket import RequestError
 from mpquic.daemon.lease_request import LeaseRequest
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpquic.config import ClientConfig
+    from mpquic.daemon.credentials import Dates
     from mpquic.daemon.journal import Journal
     from mpquic.net.kernel import Kernel
     from mpquic.proto.control import StripeGrant
@@ -139,13 +141,17 @@ class Client:
         self._lease.close()
 
     def apply(self, config: ClientConfig) -> None:
-        """Take over hot keys; the files of the identity are used by the next connection. CredentialsError."""
+        """Take over hot keys; the files of the identity are used by the next connection. CredentialsError.
+
+        A connection to a server whose certificate is revoked now ends.
+        """
         self._identity = credentials.load_client(config.tls)
         self._config = config
         self._retry.set_reconnect_max(config.reconnect_max_s)
         for connection in (self._current, self._candidate):
             if connection is not None:
                 connection.session.retime(config.probe_interval, config.down_after)
+                connection.end_if_revoked(self._identity.revoked, self._loop.time())
         self._turn()
 
     def reconnect(self, *, silent: bool) -> None:
@@ -379,6 +385,8 @@ class Client:
         self._open_plane(connection, welcome.stripe, now)
         if old is not None:
             self._release(old, "replaced by a newer connection")
+        if connection.server_certificate is not None:
+            expiry.warn_of_peer(connection.server_certificate, self._journal, self._peer(), _today(), now)
         self._registrations += 1
         self._retry.registered(connection.max_datagram_size, now)
 
@@ -598,6 +606,11 @@ class Client:
 
     # What people ask
 
+    @property
+    def dates(self) -> Dates:
+        """The dates of the client's certificate and of its CA."""
+        return self._identity.dates
+
     def status(self) -> dict[str, object]:
         """Return the row of `mpquicctl status` without the name."""
         current = self._current if self._is_carrying() else None
@@ -612,6 +625,7 @@ class Client:
             "rx_bytes": self._counters.rx_bytes,
             "reconnects": max(0, self._registrations - 1),
             "error": self._error,
+            "certificate": expiry.status(self.dates, _today()),
         }
 
     def paths(self) -> list[dict[str, object]]:
@@ -648,3 +662,7 @@ class Client:
 
     def _peer(self) -> str:
         return endpoint(self._path.remote_addr, self._path.remote_port)
+
+
+def _today() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

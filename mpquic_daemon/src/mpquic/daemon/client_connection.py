@@ -26,8 +26,11 @@ from mpquic.net.udp import SendStatus, endpoint, split_segments
 from mpquic.proto.budget import BudgetMember
 from mpquic.proto.control import Bye, ControlError, RenewStripe, StripeRenewed, StripeRequest
 from mpquic.proto.handshake import ClientRegistration, Output, RegistrationRequest, Rejected, Send, Welcomed
+from mpquic.proto.validity import Validity
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from mpquic.config import ClientConfig, ClientPath
     from mpquic.daemon.credentials import ClientIdentity
     from mpquic.daemon.stripe_plane import Deliver
@@ -115,6 +118,8 @@ class ClientConnection:
         self.phase = Phase.HANDSHAKE
         self.ending: Ending | None = None
         self.welcome: Welcome | None = None
+        self.server_certificate: Validity | None = None
+        """Dates and serial number of the server's certificate, once TLS has verified it."""
         self.started = now
         self.heard_at: float | None = None
         self.too_large = False
@@ -312,6 +317,14 @@ class ClientConnection:
             self.plane.close()
         self.plane = self.session.plane = None
 
+    def end_if_revoked(self, revoked: Collection[int], now: float) -> bool:
+        """End the connection if the server's certificate is among `revoked` (serial numbers); return whether it is."""
+        if self.server_certificate is None or self.server_certificate.serial not in revoked:
+            return False
+        self.close(CloseCode.REVOKED, "", now)
+        self._end(Failure.REFUSED, f"the server's certificate {self.server_certificate.serial:x} is revoked")
+        return True
+
     def release(self) -> None:
         """Close the sockets without a word."""
         self.phase = Phase.OVER
@@ -321,10 +334,8 @@ class ClientConnection:
     def _register(self, now: float) -> None:
         certificate = self.link.server_certificate
         assert certificate is not None
-        serial = x509.load_der_x509_certificate(certificate).serial_number
-        if serial in self._identity.revoked:
-            self.close(CloseCode.REVOKED, "", now)
-            self._end(Failure.REFUSED, f"the server's certificate {serial:x} is revoked")
+        self.server_certificate = Validity.of(x509.load_der_x509_certificate(certificate))
+        if self.end_if_revoked(self._identity.revoked, now):
             return
         self.phase = Phase.REGISTERING
         self._registration = ClientRegistration(

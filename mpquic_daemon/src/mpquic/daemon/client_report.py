@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 def path(connection: ClientConnection) -> dict[str, object]:
     """Return what `mpquicctl paths` shows of a registered connection."""
-    used = connection.session.path
+    used, server = connection.session.path, connection.server_certificate
     host, port = connection.socket.local_address[:2]
     return {
         "state": used.state.value,
         "local": endpoint(host, port),
+        "peer_certificate": server_report.peer_certificate(server) if server is not None else None,
         "rtt_ms": rtt_ms(connection),
         "loss": round(used.loss, 4),
         "transport_mode": "reliable" if used.reliable else "datagram",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 
 from mpquic.proto.identity import ChainVerifier, Credentials, IdentityError, parse_revoked
+from mpquic.proto.validity import Validity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,14 @@ class CredentialsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Dates:
+    """The dates of an instance's certificate, and of the certificate in its CA file that ends first."""
+
+    own: Validity
+    ca: Validity
+
+
+@dataclass(frozen=True, slots=True)
 class ClientIdentity:
     """What a client proves itself with, and the servers' certificates that it no longer accepts."""
 
@@ -30,6 +39,7 @@ class ClientIdentity:
     revoked: frozenset[int]
     ca_data: bytes
     """The certificates of the authority, PEM: read once, so that no attempt fails for want of the file."""
+    dates: Dates
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,7 @@ class ServerIdentity:
     """What a server checks clients with."""
 
     verifier: ChainVerifier
+    dates: Dates
 
 
 def load_client(tls: ClientTls) -> ClientIdentity:
@@ -47,18 +58,21 @@ def load_client(tls: ClientTls) -> ClientIdentity:
         credentials = Credentials.from_pem(certificates, key)
     except IdentityError as error:
         raise CredentialsError(f"tls.cert_file {tls.cert_file}, tls.key_file {tls.key_file}: {error}") from error
-    return ClientIdentity(credentials, _read_revoked(tls.revoked_file), ca_data)
+    return ClientIdentity(
+        credentials, _read_revoked(tls.revoked_file), ca_data, _dates(tls.cert_file, certificates, ca_data)
+    )
 
 
 def load_server(tls: ServerTls) -> ServerIdentity:
     """Read the files of a server; CredentialsError. The certificate and key themselves are read by the listener."""
     ca_data = _read_ca(tls.ca_file)
-    for name, path in (("cert_file", tls.cert_file), ("key_file", tls.key_file)):
-        _read(f"tls.{name}", path)
+    certificates = _read("tls.cert_file", tls.cert_file)
+    _read("tls.key_file", tls.key_file)
     with usable(tls):
         # OpenSSL's own check: that the key is the certificate's.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert_file, tls.key_file, password="")
-    return ServerIdentity(ChainVerifier(x509.load_pem_x509_certificates(ca_data), _read_revoked(tls.revoked_file)))
+    verifier = ChainVerifier(x509.load_pem_x509_certificates(ca_data), _read_revoked(tls.revoked_file))
+    return ServerIdentity(verifier, _dates(tls.cert_file, certificates, ca_data))
 
 
 @contextmanager
@@ -69,6 +83,15 @@ def usable(tls: ServerTls) -> Iterator[None]:
     except (ssl.SSLError, OSError, ValueError) as error:
         reason = f"they can't be used together: {error}"
         raise CredentialsError(f"tls.cert_file {tls.cert_file}, tls.key_file {tls.key_file}: {reason}") from error
+
+
+def _dates(path: str, certificates: bytes, ca_data: bytes) -> Dates:
+    try:
+        own = Validity.of(x509.load_pem_x509_certificate(certificates))
+    except ValueError as error:
+        raise CredentialsError(f"tls.cert_file {path}: holds no usable PEM certificate") from error
+    authorities = [Validity.of(certificate) for certificate in x509.load_pem_x509_certificates(ca_data)]
+    return Dates(own, min(authorities, key=lambda validity: validity.not_after))
 
 
 def _read_ca(path: str) -> bytes:

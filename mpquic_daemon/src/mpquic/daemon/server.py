@@ -9,7 +9,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from mpquic.daemon import credentials, server_report, turn
+from mpquic.daemon import credentials, expiry, server_report, turn
 from mpquic.daemon.control_socket import RequestError
 from mpquic.daemon.server_connection import ServerConnection
 from mpquic.daemon.server_tunnel import ServerTunnel
@@ -28,11 +28,13 @@ from mpquic.proto.path import PathState
 from mpquic.proto.peers import PeerRule, PeerTable
 from mpquic.proto.prefix import parse_prefix
 from mpquic.proto.tunnel import Counters
+from mpquic.proto.validity import Validity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpquic.config import ServerConfig
+    from mpquic.daemon.credentials import Dates
     from mpquic.daemon.journal import Journal
     from mpquic.daemon.session import Inbox
     from mpquic.net.kernel import Kernel
@@ -103,7 +105,8 @@ class Server:
     def start(self) -> None:
         """Attach to the TUN and listen; TunError, OSError, CredentialsError."""
         config = self._config
-        self._verifier = credentials.load_server(config.tls).verifier
+        self._identity = credentials.load_server(config.tls)
+        self._verifier = self._identity.verifier
         self._peers = _peer_table(config)
         self._tun = self._kernel.tun(config.tun_name, uso=True)
         options = LinkOptions(config.congestion_algorithm, config.max_datagram_size, IDLE_TIMEOUT)
@@ -146,10 +149,11 @@ class Server:
 
     def apply(self, config: ServerConfig) -> None:
         """Take over hot keys and the files of the identity; close what they no longer allow. CredentialsError."""
-        verifier = credentials.load_server(config.tls).verifier
+        identity = credentials.load_server(config.tls)
+        verifier = identity.verifier
         with credentials.usable(config.tls):
             self._listener.reload_certificate(config.tls.cert_file, config.tls.key_file)
-        self._config, self._verifier, self._peers = config, verifier, _peer_table(config)
+        self._config, self._identity, self._verifier, self._peers = config, identity, verifier, _peer_table(config)
         for connection in self._connections.values():
             connection.session.retime(config.probe_interval, config.down_after)
             admitted = connection.admitted
@@ -454,6 +458,9 @@ class Server:
         assert connection.admitted is not None
         inner = ",".join(connection.admitted.register.inner)
         self._journal.info("client.registered", inner=inner, **server_report.names(connection))
+        identity = connection.admitted.identity
+        dates = Validity.of(identity.leaf)
+        expiry.warn_of_peer(dates, self._journal, identity.uri, dt.datetime.now(dt.UTC), self._loop.time())
         self._announce()
 
     def _use(self, connection: ServerConnection, tunnel: ServerTunnel) -> None:
@@ -519,6 +526,11 @@ class Server:
 
     # What people ask
 
+    @property
+    def dates(self) -> Dates:
+        """The dates of the server's certificate and of its CA."""
+        return self._identity.dates
+
     def status(self) -> dict[str, object]:
         """Return the row of `mpquicctl status` without the name."""
         count = self._table.connection_count
@@ -535,6 +547,7 @@ class Server:
             "rx_bytes": totals.get("rx_bytes", 0),
             "reconnects": max(0, self._registrations - count),
             "error": None,
+            "certificate": expiry.status(self.dates, dt.datetime.now(dt.UTC)),
         }
 
     def paths(self) -> list[dict[str, object]]:

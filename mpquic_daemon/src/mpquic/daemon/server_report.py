@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpquic.proto.path import PathState
+from mpquic.proto.validity import Validity, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,13 +26,14 @@ def paths(
     for group in table:
         counters = tunnels[group].counters
         for name, member in group.members.items():
-            session = member.connection.session
+            session, admitted = member.connection.session, member.connection.admitted
             rtt = session.liveness.rtt.smoothed or session.path.rtt
             rows.append(
                 {
                     "path": name,
                     "state": session.path.state.value,
                     "identity": group.identity,
+                    "peer_certificate": peer_certificate(Validity.of(admitted.identity.leaf)) if admitted else None,
                     "tunnel": group.tunnel,
                     "inner": [str(prefix) for prefix in group.prefixes],
                     "peer": member.connection.peer,
@@ -47,6 +49,11 @@ def paths(
                 }
             )
     return rows
+
+
+def peer_certificate(validity: Validity) -> dict[str, object]:
+    """Return what identifies the certificate of a peer, and its end."""
+    return {"serial": f"{validity.serial:x}", "not_after": shown(validity.not_after)}
 
 
 def stripe(plane: StripePlane | None) -> dict[str, object] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 import signal
 import time
@@ -15,6 +16,7 @@ import mpquic
 from mpquic import control_client
 from mpquic.config import ClientConfig, InstanceConfig, ServerConfig, load
 from mpquic.config_reload import compare, take_hot
+from mpquic.daemon import expiry
 from mpquic.daemon.control_socket import ControlSocket, RequestError
 from mpquic.daemon.credentials import CredentialsError
 from mpquic.daemon.journal import LEVELS, Journal, open_journal, set_level
@@ -26,6 +28,8 @@ from mpquic.schema import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mpquic.daemon.credentials import Dates
+
 # Faults of the program in callbacks: one is logged and survived, many mean that only a new process helps.
 MAX_FAULTS = 20
 FAULT_WINDOW = 10.0
@@ -34,6 +38,10 @@ STOP_TIMEOUT = 3.0
 
 class Role(Protocol):
     """A client or a server, as the process sees it."""
+
+    @property
+    def dates(self) -> Dates:
+        """The dates of its certificate and CA."""
 
     def start(self) -> None:
         """Attach to everything and begin; TunError, OSError or CredentialsError when that is impossible."""
@@ -76,6 +84,7 @@ class Service:
         self._exit_status = 0
         self._faults: deque[float] = deque()
         self._watchdog: asyncio.TimerHandle | None = None
+        self._date_check: asyncio.TimerHandle | None = None
         self._started = time.time()
 
     def _make_role(self, config: InstanceConfig) -> Role:
@@ -100,6 +109,7 @@ class Service:
         try:
             await self._control.open()
             self._journal.info("started", name=self._config.name, role=self._config.role, version=mpquic.__version__)
+            self._check_dates()
             self._notifier.ready(str(self._role.status()["state"]))
             self._ping_watchdog()
             await self._stop.wait()
@@ -110,8 +120,9 @@ class Service:
         return self._exit_status
 
     async def _shut_down(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        for timer in (self._watchdog, self._date_check):
+            if timer is not None:
+                timer.cancel()
         await self._control.close()
         try:
             await asyncio.wait_for(self._role.stop(), STOP_TIMEOUT)
@@ -173,6 +184,7 @@ class Service:
         self._config_error = None
         self._restart_keys = changes.restart
         self._apply_policy()
+        self._check_dates()
         self._journal.info("config.reloaded", applied=",".join(changes.hot), restart_needed=",".join(changes.restart))
         if changes.restart:
             self._journal.warning("config.restart_needed", keys=",".join(changes.restart))
@@ -221,6 +233,13 @@ class Service:
             return
         self._notifier.watchdog()
         self._watchdog = self._loop.call_later(interval / 3, self._ping_watchdog)
+
+    def _check_dates(self) -> None:
+        """Warn of certificates that end soon: now, and each day from now on."""
+        expiry.warn(self._role.dates, self._journal, dt.datetime.now(dt.UTC))
+        if self._date_check is not None:
+            self._date_check.cancel()
+        self._date_check = self._loop.call_later(expiry.CHECK_INTERVAL, self._check_dates)
 
     def _on_fatal(self, reason: str) -> None:
         """Nothing helps but a new process: end with a status that makes systemd start one."""

@@ -5,6 +5,7 @@ leave now. What waits inside is bounded: `datagram_budget` and `stream_budget` f
 that packets wait in the tunnel's own queues, where something decides which are worth sending.
 """
 
+import datetime as dt
 import enum
 import logging
 from collections import deque
@@ -26,6 +27,7 @@ from mpquic.net.aioquic_send import PlainWriter
 from mpquic.net.pacing import BurstPacer
 from mpquic.net.udp import Address
 from mpquic.proto.identity import IdentityError, certificate_sha256, check_server_certificate
+from mpquic.proto.validity import Validity
 
 ALPN = "mpquic/1"
 MIN_DATAGRAM_SIZE = 1200
@@ -542,11 +544,20 @@ class QuicLink:
         self.established_at = now
         self._events.append(Established())
 
+    def _date_problem(self) -> str | None:
+        """Say whether our end of the handshake failed for the dates of the server's certificate: TLS names no time."""
+        certificate = internals.peer_certificate(self._connection)
+        if certificate is None:
+            return None
+        return Validity.of(certificate).problem("the server's certificate", dt.datetime.now(dt.UTC))
+
     def _fail(self) -> None:
         self._finish(QuicErrorCode.INTERNAL_ERROR, "internal error", by_peer=False)
 
     def _finish(self, code: int, reason: str, *, by_peer: bool) -> None:
         if self.state is not LinkState.CLOSED:
+            if self._is_client and not by_peer and self.state is LinkState.HANDSHAKE:
+                reason = self._date_problem() or reason
             self.state = LinkState.CLOSED
             self._deadline = None
             self._pending.clear()

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from mpquic.proto.validity import Validity
+
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Collection, Sequence
@@ -173,6 +175,7 @@ class ChainVerifier:
         if not ca:
             raise IdentityError("no CA certificate")
         self._store = verification.Store(list(ca))
+        self._authorities = [Validity.of(certificate) for certificate in ca]
         self._revoked = frozenset(revoked)
 
     @classmethod
@@ -213,7 +216,7 @@ class ChainVerifier:
             verified = verifier.verify(leaf, certificates[1:])
             uri = _client_uri(leaf)
         except verification.VerificationError as error:
-            raise IdentityError(f"chain not verified: {error}") from error
+            raise IdentityError(f"chain not verified: {self._date_problem(certificates, time) or error}") from error
         except _UNREADABLE as error:
             raise IdentityError(f"unreadable certificate: {error}") from error
         for certificate in verified.chain:
@@ -221,6 +224,13 @@ class ChainVerifier:
                 raise IdentityError(f"certificate {certificate.serial_number:x} is revoked")
         algorithm_of(leaf.public_key())
         return Identity(uri, leaf.serial_number, leaf.not_valid_after_utc, leaf)
+
+    def _date_problem(self, certificates: Sequence[x509.Certificate], time: dt.datetime) -> str | None:
+        """Say whether dates are what is wrong: of all causes the one that a clock makes, and that ends by itself."""
+        dates = [("the client's certificate", Validity.of(certificate)) for certificate in certificates]
+        dates += [("the certificate of the CA", validity) for validity in self._authorities]
+        problems = (validity.problem(whose, time) for whose, validity in dates)
+        return next((problem for problem in problems if problem is not None), None)
 
 
 def parse_revoked(text: str) -> frozenset[int]:
