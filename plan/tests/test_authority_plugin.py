@@ -50,6 +50,19 @@ PLAY = """
         ansible_connection: local
         ansible_python_interpreter: "{{ ansible_playbook_python }}"
 """
+ROLE_PLAY = """
+- hosts: all
+  gather_facts: false
+  vars:
+    mpquic_pki_dir: pki/prod
+    mpquic_plan: {hosts: {vps1: {pki: {name: vps1}}, site1-client: {pki: {name: site1}}}}
+  tasks:
+    - ansible.builtin.set_fact:
+        mpquic_survey: {survey: {pki: {ca: null, certificate: null}}}
+    - ansible.builtin.include_role:
+        name: pki
+        tasks_from: authority
+"""
 NOTHING = {"ca": None, "certificate": None}
 
 pytestmark = pytest.mark.skipif(not ANSIBLE.exists(), reason="ansible isn't in this virtual environment")
@@ -87,6 +100,23 @@ class Controller:
             check=False,
             umask=0o077,
         )
+
+    def run_role(self, *more: str, **environment: str) -> None:
+        """Run the role's part for the controller; it must make a CA in pki/prod beside the play."""
+        (self.folder / "role.yml").write_text(ROLE_PLAY)
+        command = [str(ANSIBLE), "-i", "vps1,site1-client,", str(self.folder / "role.yml"), *more]
+        values = {
+            **os.environ,
+            "ANSIBLE_CONFIG": str(self.folder / "ansible.cfg"),
+            "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
+            "ANSIBLE_LIBRARY": str(ROOT / "library"),
+            "ANSIBLE_LOCAL_TEMP": str(self.folder / "tmp"),
+            "HOME": str(self.folder),
+            **environment,
+        }
+        # Elsewhere, since paths of variables count from the folder of the play.
+        done = subprocess.run(command, cwd="/", env=values, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def done(self, surveys: dict[str, Any], *more: str, **variables: Any) -> dict[str, Any]:
         run = self.run(surveys, *more, **variables)
@@ -174,6 +204,33 @@ def test_a_generated_passphrase_is_kept_beside_the_key(controller: Controller) -
     kept = controller.pki / "passphrase"
     assert kept.stat().st_mode & 0o777 == 0o600
     serialization.load_pem_private_key((controller.pki / "ca.key").read_bytes(), kept.read_text().strip().encode())
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "passphrase"),
+    [
+        (
+            ["mpquic_pki_passphrase=by the variable", "mpquic_pki_passphrase_file=~/mine"],
+            "of the environment",
+            "by the variable",
+        ),
+        (["mpquic_pki_passphrase_file=~/mine"], "of the environment", "out of the file"),
+        (["mpquic_pki_passphrase_file=mine"], "of the environment", "out of the file"),
+        ([], "of the environment", "of the environment"),
+        ([], "", "beside the key"),
+    ],
+    ids=["variable", "file at home", "file beside the play", "environment", "folder"],
+)
+def test_the_first_passphrase_that_is_set_counts(
+    controller: Controller, given: list[str], environment: str, passphrase: str
+) -> None:
+    (controller.folder / "mine").write_text("out of the file\n")
+    controller.pki.mkdir(parents=True)
+    (controller.pki / "passphrase").write_text("beside the key\n")
+    options = [word for variable in given for word in ("-e", json.dumps(dict([variable.split("=")])))]
+    controller.run_role(*options, MPQUIC_PKI_PASSPHRASE=environment)
+    key = (controller.pki / "ca.key").read_bytes()
+    assert serialization.load_pem_private_key(key, passphrase.encode())
 
 
 def test_a_host_without_a_survey_was_not_reached(controller: Controller) -> None:
