@@ -88,3 +88,9 @@ def test_mac_addresses_are_local_unicast_and_unique() -> None:
     macs = [topology.mac(group, number, side) for group in range(1, 6) for number in range(7) for side in (1, 2)]
     assert all(int(mac[:2], 16) & 0b11 == 0b10 for mac in macs)
     assert len(set(macs)) == len(macs)
+
+
+def test_an_isp_can_give_a_lease_that_equals_another_address() -> None:
+    subnet = find_wan("wan6").subnets[0].with_lease(IPv4Interface("172.16.5.1/30"))
+    assert (str(subnet.gateway), subnet.lease, subnet.last_lease) == ("172.16.5.2/30", "172.16.5.1", "172.16.5.2")
+    assert subnet.public == find_wan("wan6").subnets[0].public

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mpqlab import access, links, nics, preflight, ssh, status, topology, tunnels
@@ -145,6 +146,12 @@ def _add_link(commands: Any) -> None:
     _add_wan(renumber)
     renumber.add_argument(
         "--flap", action="store_true", help="and drops the carrier for a moment, which tells the client"
+    )
+    renumber.add_argument(
+        "--lease",
+        type=IPv4Interface,
+        metavar="ADDRESS/LENGTH",
+        help="the client's new address and subnet, behind the same public address; also one that equals another",
     )
 
 
@@ -319,7 +326,7 @@ def _link_plug(lab: Lab, options: argparse.Namespace) -> int:
 
 def _link_renumber(lab: Lab, options: argparse.Namespace) -> int:
     with lab.exclusively():
-        links.renumber(lab, options.wan, flap=options.flap)
+        links.renumber(lab, options.wan, flap=options.flap, lease=options.lease)
     return _show(lab, options)
 
 

@@ -12,6 +12,7 @@ from mpqlab.topology import CLIENT, ISP_PORT_DEVICE, Attachment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from ipaddress import IPv4Interface
 
     from mpqlab.lab import Lab
     from mpqlab.topology import Wan
@@ -60,8 +61,10 @@ def plug(lab: Lab, wan: Wan) -> None:
         network.set_carrier(wan, on=True)
 
 
-def renumber(lab: Lab, wan: Wan, *, flap: bool) -> None:
+def renumber(lab: Lab, wan: Wan, *, flap: bool, lease: IPv4Interface | None = None) -> None:
     """Let the ISP move to its other subnet, gateway, pool and public address; `flap` also drops the carrier briefly.
+
+    With `lease` the ISP gives the client this address, in this subnet, and its public address stays.
 
     Raises:
         LabError: the WAN has no ISP.
@@ -69,14 +72,17 @@ def renumber(lab: Lab, wan: Wan, *, flap: bool) -> None:
     _emulator(lab, wan)
     if flap and not network.device_exists(wan.isp, ISP_PORT_DEVICE):
         raise LabError(f"{wan.name} is unplugged, so there is no carrier to drop: renumber it without --flap")
-    number = (int(lab.state.read(wan.name).get("subnet", 0)) + 1) % len(wan.subnets)
-    subnet = wan.subnets[number]
+    number = int(lab.state.read(wan.name).get("subnet", 0))
+    if lease is None:
+        number = (number + 1) % len(wan.subnets)
+    now = {"subnet": number} if lease is None else {"subnet": number, "lease": str(lease)}
     dhcp = lab.state.process(services.dhcp_name(wan))
     if dhcp is not None:
         dhcp.end()
     if flap:
         network.set_carrier(wan, on=False)
-    lab.state.write(wan.name, {"subnet": number})
+    lab.state.write(wan.name, now)
+    subnet = services.current_subnet(lab.state, wan)
     network.set_customer_subnet(wan, subnet)
     network.set_public_address(wan, subnet)
     services.await_listening(services.start_dhcp(lab.state, wan, subnet), "udp", 67)

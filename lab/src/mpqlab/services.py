@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
 from mpqlab import topology
@@ -103,8 +104,10 @@ def start_all(state: State) -> bool:
 
 
 def current_subnet(state: State, wan: Wan) -> Subnet:
-    """Return what the ISP gives now; `link renumber` goes to the next one."""
-    return wan.subnets[int(state.read(wan.name).get("subnet", 0))]
+    """Return what the ISP gives now; `link renumber` goes to the next one, or to a lease that a person wants."""
+    now = state.read(wan.name)
+    subnet = wan.subnets[int(now.get("subnet", 0))]
+    return subnet.with_lease(IPv4Interface(now["lease"])) if "lease" in now else subnet
 
 
 def start_dhcp(state: State, wan: Wan, subnet: Subnet) -> Process:

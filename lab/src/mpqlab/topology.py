@@ -7,7 +7,7 @@ mistaken for a real host.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Interface, IPv6Network
 from pathlib import Path
@@ -156,6 +156,11 @@ class Subnet:
     def gateway6(self) -> str | None:
         """The ISP's address in its IPv6 prefix."""
         return f"{self.prefix6[1]}/64" if self.prefix6 else None
+
+    def with_lease(self, lease: IPv4Interface) -> Subnet:
+        """Return it with another address for the client; the gateway is the first other one of that subnet."""
+        gateway = next(host for host in lease.network.hosts() if host != lease.ip)
+        return replace(self, gateway=IPv4Interface(f"{gateway}/{lease.network.prefixlen}"), lease=str(lease.ip))
 
 
 class Attachment(Enum):
