@@ -187,3 +187,36 @@ def test_a_wan_that_flaps_leaves_nothing_behind(ends: Make) -> None:
     check_recovery(both)
     tables = both.server.counters()["tables"]
     assert [tables[key] for key in ("stripe_sessions", "registered", "groups")] == [1, 1, 1]
+
+
+def test_a_lease_that_covers_the_server_is_named_until_it_changes(ends: Make) -> None:
+    both = ends(bind_ip="iface:wan0")
+    both.run(5.0)
+    monitor = both.monitors[0]
+    monitor.prefix_length = 16
+    both.network.cut()
+    both.processes["cl"].call(lambda: monitor.change("10.77.1.3"))
+    both.run(20.0)
+    error = str(both.client.status()["error"])
+    assert error.startswith("the lease 10.77.1.3/16 of wan0 covers the VPS's address 10.77.2.2: "), error
+    monitor.prefix_length = 24
+    both.processes["cl"].call(lambda: monitor.change("10.77.1.4"))
+    both.run(5.0)
+    assert "covers" not in str(both.client.status()["error"])
+    both.network.heal()
+    both.wait(lambda: both.state == "up", 20.0, "up")
+    assert both.client.status()["error"] is None
+
+
+def test_nothing_leaves_any_more_from_an_address_that_the_wan_has_lost(ends: Make) -> None:
+    both = ends(bind_ip="iface:wan0")
+    both.run(5.0)
+    connection = both.client._current
+    assert connection is not None
+    assert connection.plane is not None
+    before = [connection.socket, *connection.plane.sockets]
+    both.processes["cl"].call(lambda: both.monitors[0].change("10.77.1.3"))
+    sent = [each.counters.tx_datagrams for each in before]
+    both.run(5.0)
+    assert [each.counters.tx_datagrams for each in before] == sent
+    check_recovery(both)

@@ -219,7 +219,7 @@ class UdpSocket(_Readable):
         self.local_address: Endpoint = (host, port)
         self.peer_address: Endpoint | None = options.get("peer")
         self.counters = UdpCounters()
-        self.wants_write = False
+        self.wants_write = self.muted = False
         self.reads = options.get("reads", 4)
         network.sockets[self.local_address] = self
 
@@ -235,6 +235,8 @@ class UdpSocket(_Readable):
     def send_batch(self, datagrams: Sequence[bytes], address: Endpoint | None = None) -> SendStatus:
         destination = address or self.peer_address
         assert destination is not None
+        if self.muted:
+            return SendStatus.UNREACHABLE
         for datagram in datagrams:
             self._network.send(self.local_address, destination, bytes(datagram))
         self.counters.tx_datagrams += len(datagrams)
@@ -242,6 +244,9 @@ class UdpSocket(_Readable):
 
     def resume(self) -> SendStatus:
         return SendStatus.OK
+
+    def mute(self) -> None:
+        self.muted = True
 
     def close(self) -> None:
         self._network.sockets.pop(self.local_address, None)
@@ -280,6 +285,7 @@ class Monitor(_Readable):
         super().__init__(process)
         self._generation = 1
         self._address: str | None = "10.77.1.2"
+        self.prefix_length = 24
         self._devices = devices
 
     def state(self, device: str) -> WanState:
@@ -288,7 +294,8 @@ class Monitor(_Readable):
             gateway = ipaddress.ip_address("10.77.1.1")
             addresses = (ipaddress.ip_address(self._address),)
             routes = (DefaultRoute(2, 2, gateway, 104, 0),)
-        return WanState(device, True, 3, True, addresses, routes, {2: self._generation, 10: 0})
+        subnets = tuple(ipaddress.ip_interface(f"{address}/{self.prefix_length}") for address in addresses)
+        return WanState(device, True, 3, True, addresses, routes, subnets, {2: self._generation, 10: 0})
 
     def change(self, address: str | None) -> None:
         """Have another address, or none."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mpquic.daemon.credentials import Dates
     from mpquic.daemon.journal import Journal
     from mpquic.net.kernel import Kernel
+    from mpquic.net.netlink import WanState
     from mpquic.proto.control import StripeGrant
     from mpquic.proto.path import Carried
 
@@ -99,6 +100,10 @@ class Client:
         self._more: asyncio.Handle | None = None
         self._writing: set[int] = set()
         self._generation: int | None = None
+        self._own: tuple[str, ...] = ()
+        """Addresses of the WAN's device."""
+        self._obstacle: str | None = None
+        """Why no packet can reach the server by this WAN, as far as its addresses tell."""
         self._look_again_at: float | None = None
         """When the state of the WAN is read anew, since netlink failed."""
         self._handover_until: float | None = None
@@ -351,6 +356,7 @@ class Client:
                 epoch=self._epoch,
                 max_datagram_size=size,
                 now=now,
+                own=self._own,
                 patience=self._retry.patience,
                 kernel=self._kernel,
             )
@@ -535,7 +541,8 @@ class Client:
             # Without address or route the kernel would send by another WAN's address: nothing leaves any more.
             self._drop("_candidate", None)
             self._drop("_current", None)
-            self._generation = None
+            self._generation = self._obstacle = None
+            self._own = ()
             self._error = f"{wan.device}: {wan.reason() or 'no address of the family of remote_addr'}"
             self._set_state("inactive")
             return
@@ -545,7 +552,11 @@ class Client:
         if self._generation is not None:
             self._journal.info("wan.changed", wan=self._path.name, device=wan.device)
         self._generation = generation
+        self._own = wan.own_hosts(self._path.family)
+        self._obstacle = self._find_obstacle(wan)
         self._drop("_candidate", None)
+        if self._current is not None:
+            self._current.keep_to(self._own)
         self._retry.changed()
         self._heard_at = self._loop.time()
         self._lease.reset()
@@ -553,6 +564,20 @@ class Client:
         if self._state == "inactive":
             self._error = None
             self._set_state("connecting")
+
+    def _find_obstacle(self, wan: WanState) -> str | None:
+        subnet, server = wan.covering(self._path.remote_addr), self._path.remote_addr
+        if subnet is None:
+            return None
+        return (
+            f"the lease {subnet} of {wan.device} covers the VPS's address {server}: it is looked for at the modem, "
+            "which must give another subnet"
+        )
+
+    @property
+    def _cause(self) -> str | None:
+        """Why the tunnel doesn't carry."""
+        return self._error if self._is_carrying() else self._obstacle or self._error
 
     def _settle_state(self, now: float) -> None:
         if self._state == "inactive":
@@ -598,8 +623,8 @@ class Client:
         if state == "up" and self._current is not None:
             fields["rtt_ms"] = client_report.rtt_ms(self._current)
             fields["local"] = plain_host(self._current.socket.local_address)
-        elif self._error is not None:
-            fields["reason"] = self._error
+        elif self._cause is not None:
+            fields["reason"] = self._cause
         write = self._journal.warning if state == "down" else self._journal.info
         write(f"tunnel.{state}", **fields)
         self._on_change()
@@ -624,7 +649,7 @@ class Client:
             "tx_bytes": self._counters.tx_bytes,
             "rx_bytes": self._counters.rx_bytes,
             "reconnects": max(0, self._registrations - 1),
-            "error": self._error,
+            "error": self._cause,
             "certificate": expiry.status(self.dates, _today()),
         }
 

@@ -7,7 +7,6 @@ nor its address.
 from __future__ import annotations
 
 import os
-import socket
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from cryptography import x509
 import mpquic
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode, Inbox, Session, SessionError
 from mpquic.daemon.stripe_plane import ClientStripe
+from mpquic.daemon.wan_socket import mute_foreign, open_socket
 from mpquic.net import quic
 from mpquic.net.aead import preferred_suites
 from mpquic.net.kernel import KERNEL
@@ -95,7 +95,10 @@ def stripe_request(config: ClientConfig, path: ClientPath) -> StripeRequest | No
 
 
 class ClientConnection:
-    """A connection to the server. Raises OSError when the socket can't be made now."""
+    """A connection to the server. Raises OSError when the socket can't be made now.
+
+    `own` are the addresses of the path's device, by which alone it sends; empty for a path without a device.
+    """
 
     def __init__(
         self,
@@ -107,10 +110,12 @@ class ClientConnection:
         epoch: int,
         max_datagram_size: int,
         now: float,
+        own: tuple[str, ...] = (),
         patience: float = SILENCE,
         kernel: Kernel = KERNEL,
     ) -> None:
         self._kernel = kernel
+        self._own = own
         self._patience = patience
         self._first_flight: list[bytes] = []
         self._repeat_at = now + FIRST_FLIGHT_INTERVAL
@@ -151,14 +156,7 @@ class ClientConnection:
             transport_mode=config.transport_mode,
             stripe=stripe_request(config, path),
         )
-        any_address = "::" if path.family == socket.AF_INET6 else "0.0.0.0"
-        self.socket = kernel.udp(
-            (path.bind_address or any_address, 0),
-            device=path.bind_device,
-            peer=(path.remote_addr, path.remote_port),
-            gso=config.udp_gso,
-            dual_stack=False,
-        )
+        self.socket = open_socket(kernel, path, path.remote_port, own, gso=config.udp_gso)
         try:
             options = LinkOptions(config.congestion_algorithm, max_datagram_size, IDLE_TIMEOUT, DEADLINE)
             self.link = quic.connect(
@@ -307,9 +305,16 @@ class ClientConnection:
         request = self._request.stripe
         if request is None:
             raise ValueError("the server grants a striped session that nobody has requested")
-        self.plane = plane = ClientStripe(self._config, self._path, request, grant, sender, deliver, self._kernel)
+        self.plane = plane = ClientStripe(
+            self._config, self._path, request, grant, sender, deliver, self._own, self._kernel
+        )
         self.session.plane = plane
         return plane
+
+    def keep_to(self, own: tuple[str, ...]) -> None:
+        """Take over the addresses that the device has now: nothing leaves any more from another one."""
+        self._own = own
+        mute_foreign([self.socket, *(self.plane.sockets if self.plane is not None else ())], own)
 
     def close_plane(self) -> None:
         """Close the striped data plane, if there is one."""

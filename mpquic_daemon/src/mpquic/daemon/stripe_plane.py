@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import select
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mpquic.daemon.wan_socket import open_socket
 from mpquic.net.kernel import KERNEL
 from mpquic.net.udp import READ_BYTES, SendStatus
 from mpquic.proto.path import PathState
@@ -147,7 +147,7 @@ class StripePlane:
 
 
 class ClientStripe(StripePlane):
-    """The client's end: a socket for each pipe, bound to the WAN's device. Raises OSError, ValueError."""
+    """The client's end: a socket for each pipe, by the WAN's device from an address of `own`. OSError, ValueError."""
 
     def __init__(
         self,
@@ -157,13 +157,13 @@ class ClientStripe(StripePlane):
         grant: StripeGrant,
         sender: TunnelSender,
         deliver: Deliver,
+        own: tuple[str, ...] = (),
         kernel: Kernel = KERNEL,
     ) -> None:
         now = asyncio.get_running_loop().time()
         settings = stripe_config(request, grant.suite, config.max_datagram_size)
         session = StripeSession(settings, grant.session, grant.secret, now, client=True)
         super().__init__(path.name, session, sender, deliver)
-        any_address = "::" if path.family == socket.AF_INET6 else "0.0.0.0"
         self.sockets: list[UdpSocket] = []
         # Of each pipe one read at most waits for its turn.
         self._free = [bytearray(READ_BYTES) for _ in range(READS + path.pipes)]
@@ -172,14 +172,7 @@ class ClientStripe(StripePlane):
         self._ready = select.epoll()
         try:
             for _ in range(path.pipes):
-                pipe = kernel.udp(
-                    (path.bind_address or any_address, 0),
-                    device=path.bind_device,
-                    peer=(path.remote_addr, grant.port),
-                    gso=config.udp_gso,
-                    dual_stack=False,
-                    probes_mtu=True,
-                )
+                pipe = open_socket(kernel, path, grant.port, own, gso=config.udp_gso, probes_mtu=True)
                 self.sockets.append(pipe)
                 self._ready.register(pipe.fileno(), select.EPOLLIN)
         except BaseException:

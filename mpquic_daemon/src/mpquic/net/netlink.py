@@ -4,6 +4,7 @@ Level-triggered: a notification only says that something about a watched device 
 from the kernel. A lost notification (the kernel tells of it) costs nothing but such a reading.
 """
 
+import ipaddress
 import socket
 import struct
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from mpquic.net import rtnetlink
 from mpquic.net.rtnetlink import DefaultRoute, EventSocket, IpAddress, NeighbourState, RouteSocket
 
+Subnet = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 _SCOPE_UNIVERSE = 0
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
@@ -29,6 +31,8 @@ class WanState:
     """Addresses of global scope that are ready for use, sorted."""
     default_routes: tuple[DefaultRoute, ...] = ()
     """Default routes over this device in any table, best metric first."""
+    subnets: tuple[Subnet, ...] = ()
+    """The same addresses with the length of their subnets."""
     generations: dict[int, int] = field(default_factory=dict, compare=False)
     """For each address family: counts the changes of device, addresses and gateways. Sockets of an old one are void."""
 
@@ -71,6 +75,16 @@ class WanState:
         if not self.addresses:
             return "no address"
         return "no default route"
+
+    def own_hosts(self, family: int) -> tuple[str, ...]:
+        """Return this device's own addresses of the family as the socket module writes them."""
+        version = 4 if family == socket.AF_INET else 6
+        return tuple(str(address) for address in self.addresses if address.version == version)
+
+    def covering(self, host: str) -> Subnet | None:
+        """Return the address of this device in whose subnet `host` lies: it is looked for on the link, not beyond."""
+        wanted = ipaddress.ip_address(host)
+        return next((subnet for subnet in self.subnets if wanted in subnet.network), None)
 
     def identity(self, family: int) -> tuple[object, ...]:
         """What a socket of the family depends on."""
@@ -166,13 +180,19 @@ class LinkMonitor:
             link = links.get(device)
             new = WanState(device)
             if link is not None:
-                own = {a.address for a in addresses if a.index == link.index and a.ready and a.scope == _SCOPE_UNIVERSE}
+                own = {
+                    ipaddress.ip_interface((a.address, a.prefix_length))
+                    for a in addresses
+                    if a.index == link.index and a.ready and a.scope == _SCOPE_UNIVERSE
+                }
+                subnets = sorted(own, key=lambda subnet: (subnet.version, subnet.ip.packed, subnet.network.prefixlen))
                 new = WanState(
                     device,
                     exists=True,
                     index=link.index,
                     carrier=bool(link.flags & rtnetlink.IFF_UP and link.flags & rtnetlink.IFF_LOWER_UP),
-                    addresses=tuple(sorted(own, key=lambda address: (address.version, address.packed))),
+                    addresses=tuple(dict.fromkeys(subnet.ip for subnet in subnets)),
+                    subnets=tuple(subnets),
                     default_routes=tuple(
                         sorted(
                             (route for route in routes if route.index == link.index),

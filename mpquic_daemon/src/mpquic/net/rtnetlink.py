@@ -81,6 +81,7 @@ class InterfaceAddress:
     address: IpAddress
     scope: int
     ready: bool
+    prefix_length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def parse_link(kind: int, body: memoryview) -> Link:
 
 def parse_address(body: memoryview) -> InterfaceAddress | None:
     """Decode RTM_NEWADDR and RTM_DELADDR; None for a family other than IP."""
-    family, _prefix, flags, scope, index = _ADDRESS.unpack_from(body)
+    family, prefix, flags, scope, index = _ADDRESS.unpack_from(body)
     found = attributes(body[_ADDRESS.size :])
     # On a point-to-point link IFA_ADDRESS is the peer's.
     raw = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
@@ -147,7 +148,8 @@ def parse_address(body: memoryview) -> InterfaceAddress | None:
         return None
     if _IFA_FLAGS in found:
         flags = _U32.unpack_from(found[_IFA_FLAGS])[0]
-    return InterfaceAddress(index, ipaddress.ip_address(bytes(raw)), scope, ready=not flags & _IFA_F_UNUSABLE)
+    ready = not flags & _IFA_F_UNUSABLE
+    return InterfaceAddress(index, ipaddress.ip_address(bytes(raw)), scope, ready=ready, prefix_length=prefix)
 
 
 def parse_default_routes(body: memoryview) -> list[DefaultRoute]:

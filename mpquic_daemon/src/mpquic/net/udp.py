@@ -64,6 +64,7 @@ _STATUS_OF_ERRNO = {
     errno.EMSGSIZE: SendStatus.TOO_LARGE,
     errno.ENETUNREACH: SendStatus.UNREACHABLE,
     errno.ENETDOWN: SendStatus.UNREACHABLE,
+    errno.EPIPE: SendStatus.UNREACHABLE,  # `mute`
     errno.EADDRNOTAVAIL: SendStatus.UNREACHABLE,
     errno.EINVAL: SendStatus.UNREACHABLE,  # the bound source address is local to nothing any more
     errno.ENODEV: SendStatus.NO_DEVICE,
@@ -299,6 +300,11 @@ class UdpSocket:
                 worst = status
             start = stop
         return worst
+
+    def mute(self) -> None:
+        """Let nothing leave any more, what waits included; what arrives is still read. Connected sockets only."""
+        self._backlog.clear()
+        self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Close the socket; waiting datagrams are dropped."""
