@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from ipaddress import ip_interface, ip_network
+from ipaddress import IPv4Interface, ip_interface, ip_network
 
 import pytest
 from mpqlab import topology
