@@ -343,3 +343,41 @@ def test_files_of_links_sort_before_those_of_others(client: dict[str, Any], serv
     assert names[0] == "05-mpquic-10-enp6s18"
     assert {name.split("-")[2] for name in names} == {"10", "20", "30", "50"}
     assert max([*names, *(tun["file"] for tun in server["tuns"])]) < "10-netplan-all-en"
+
+
+def _static_routes(hosts: Hosts) -> list[tuple[str, str | None, bool]]:
+    wan = _by_name(build(hosts)["site1-client"]["wans"])["wan4"]
+    return [
+        (route["destination"], route["gateway"], route["on_link"])
+        for route in wan["routes"]
+        if route["type"] == "unicast"
+    ]
+
+
+def test_a_single_address_has_its_gateway_on_the_link(changed: Callable[..., Hosts]) -> None:
+    static = {
+        "address": "198.51.100.2/32",
+        "gateway": "192.0.2.1",
+        "address6": "2001:db8:5::2/128",
+        "gateway6": "2001:db8:6::1",
+    }
+    assert _static_routes(changed([("site1-client", "site.wans[3].static", static)])) == [
+        ("0.0.0.0/0", "192.0.2.1", True),
+        ("::/0", "2001:db8:6::1", True),
+    ]
+
+
+def test_a_gateway_outside_of_the_subnet_has_to_be_meant(changed: Callable[..., Hosts]) -> None:
+    static = {
+        "address": "198.51.100.2/30",
+        "gateway": "192.0.2.1",
+        "address6": "2001:db8:5::2/64",
+        "gateway6": "fe80::1",
+        "gateway_on_link": True,
+    }
+    assert _static_routes(changed([("site1-client", "site.wans[3].static", static)])) == [
+        ("198.51.100.0/30", None, False),
+        ("2001:db8:5::/64", None, False),
+        ("0.0.0.0/0", "192.0.2.1", True),
+        ("::/0", "fe80::1", False),
+    ]

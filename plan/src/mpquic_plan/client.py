@@ -91,19 +91,11 @@ def _management(item: Management, egress: str | None) -> dict[str, Any]:
         gateway = str(item.gateway)
         subnet = str(item.address.network)
         routes += [
-            {"type": "unicast", "destination": subnet, "gateway": None, "table": table, "metric": None},
-            {"type": "unicast", "destination": DEFAULT_ROUTES[0], "gateway": gateway, "table": table, "metric": None},
+            route(subnet, table=table),
+            route(DEFAULT_ROUTES[0], gateway=gateway, table=table),
         ]
         if egress == item.name:
-            routes.append(
-                {
-                    "type": "unicast",
-                    "destination": DEFAULT_ROUTES[0],
-                    "gateway": gateway,
-                    "table": None,
-                    "metric": tables.DEFAULT_METRIC,
-                }
-            )
+            routes.append(route(DEFAULT_ROUTES[0], gateway=gateway, metric=tables.DEFAULT_METRIC))
         rules.append(
             _rule(tables.management_priority(item), table, source=f"{item.address.ip}/32", family="ipv4"),
         )
@@ -170,36 +162,46 @@ def _static_addresses(wan: Wan) -> list[str]:
     return [str(address) for address in (wan.static.address, wan.static.address6) if address is not None]
 
 
+def route(
+    destination: str,
+    *,
+    kind: str = "unicast",
+    gateway: str | None = None,
+    on_link: bool = False,
+    table: int | None = None,
+    metric: int | None = None,
+) -> dict[str, Any]:
+    """Return a route of the link in whose file it stands; `on_link`: its gateway is in no subnet of the link."""
+    return {
+        "type": kind,
+        "destination": destination,
+        "gateway": gateway,
+        "on_link": on_link,
+        "table": table,
+        "metric": metric,
+    }
+
+
 def _static_routes(wan: Wan, table: int) -> list[dict[str, Any]]:
     """The routes of a WAN with fixed addresses; DHCP and router advertisements bring their own."""
-    if wan.static is None:
+    static = wan.static
+    if static is None:
         return []
-    pairs = [(wan.static.address.network, DEFAULT_ROUTES[0], wan.static.gateway)]
-    routes: list[dict[str, Any]] = []
-    subnets: list[tuple[str, str | None]] = [(str(network), None) for network, _, _ in pairs]
-    subnets.append((DEFAULT_ROUTES[0], str(wan.static.gateway)))
-    if wan.static.address6 is not None:
-        subnets.append((str(wan.static.address6.network), None))
-    if wan.static.gateway6 is not None:
-        subnets.append((DEFAULT_ROUTES[1], str(wan.static.gateway6)))
-    for destination, gateway in subnets:
-        routes.append(
-            {
-                "type": "unicast",
-                "destination": destination,
-                "gateway": gateway,
-                "table": table,
-                "metric": tables.DEFAULT_METRIC,
-            }
-        )
-    return routes
+    metric = tables.DEFAULT_METRIC
+    subnets = [address.network for address in (static.address, static.address6) if address is not None]
+    # A subnet of one address has nobody else in it.
+    routes = [route(str(net), table=table, metric=metric) for net in subnets if net.num_addresses > 1]
+    gateways = [(DEFAULT_ROUTES[0], static.gateway, static.gateway_is_on_link)]
+    if static.gateway6 is not None:
+        gateways.append((DEFAULT_ROUTES[1], static.gateway6, static.gateway6_is_on_link))
+    return routes + [
+        route(destination, gateway=str(gateway), on_link=on_link, table=table, metric=metric)
+        for destination, gateway, on_link in gateways
+    ]
 
 
 def _last_routes(kind: str, table: int) -> list[dict[str, Any]]:
-    return [
-        {"type": kind, "destination": destination, "gateway": None, "table": table, "metric": tables.LAST_METRIC}
-        for destination in DEFAULT_ROUTES
-    ]
+    return [route(destination, kind=kind, table=table, metric=tables.LAST_METRIC) for destination in DEFAULT_ROUTES]
 
 
 def router_of(lan: Lan, version: int) -> str | None:
@@ -224,16 +226,7 @@ def _lan(lan: Lan, site: Site, wans: dict[str, Wan]) -> dict[str, Any]:
     table = tables.lan_table(lan)
     priority = tables.lan_priority(site, lan)
     rules = [_rule(priority, table, incoming=lan.device)]
-    routes: list[dict[str, Any]] = [
-        {
-            "type": "unicast",
-            "destination": str(prefix),
-            "gateway": router_of(lan, prefix.version),
-            "table": None,
-            "metric": None,
-        }
-        for prefix in lan.behind
-    ]
+    routes = [route(str(prefix), gateway=router_of(lan, prefix.version)) for prefix in lan.behind]
     if lan.fallback is None:
         routes += _last_routes("unreachable", table)
     else:
@@ -263,20 +256,11 @@ def _tun(tunnel: Tunnel, site: Site, wan: Wan, listener: Listener) -> dict[str, 
     """A TUN: the far end is reached by the main table, so that the client answers what comes from it."""
     own = addressing.client_address(listener, site.site_id, tunnel.slot)
     far = addressing.server_address(listener)
-    routes: list[dict[str, Any]] = [
-        {"type": "unicast", "destination": destination, "gateway": None, "table": None, "metric": None}
-        for destination in far.host_routes
-    ]
+    routes = [route(destination) for destination in far.host_routes]
     for lan in sorted(site.lans, key=lambda lan: (lan.number, lan.vlan_id or 0)):
         if lan.tunnel == tunnel.name:
             routes += [
-                {
-                    "type": "unicast",
-                    "destination": destination,
-                    "gateway": None,
-                    "table": tables.lan_table(lan),
-                    "metric": tables.DEFAULT_METRIC,
-                }
+                route(destination, table=tables.lan_table(lan), metric=tables.DEFAULT_METRIC)
                 for destination in DEFAULT_ROUTES
             ]
     return {

@@ -37,6 +37,19 @@ class StaticAddress:
     gateway: IPv4Address
     address6: IPv6Interface | None
     gateway6: IPv6Address | None
+    gateway_on_link: bool
+
+    @property
+    def gateway_is_on_link(self) -> bool:
+        """Whether the IPv4 gateway is outside of the subnet, and reached on the link all the same."""
+        return self.gateway not in self.address.network
+
+    @property
+    def gateway6_is_on_link(self) -> bool:
+        """Whether the IPv6 gateway is outside of the subnet; a link-local one needs no mention."""
+        if self.gateway6 is None or self.gateway6.is_link_local:
+            return False
+        return self.address6 is None or self.gateway6 not in self.address6.network
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,7 @@ class _Reader:
                 IPv4Address(static["gateway"]),
                 _interface6(static.get("address6")),
                 _address6(static.get("gateway6")),
+                static["gateway_on_link"],
             ),
             udp_gso=item["udp_gso"],
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mpquic_plan import addressing, firewall, hosts, sizes
-from mpquic_plan.client import inner_prefixes, is_private, routed_prefixes, tunnel_sizes
+from mpquic_plan.client import inner_prefixes, is_private, route, routed_prefixes, tunnel_sizes
 from mpquic_plan.link_files import link_file
 
 if TYPE_CHECKING:
@@ -73,10 +73,7 @@ def _tun(listener: Listener, pairs: Sequence[Pair]) -> dict[str, Any]:
         "file": link_file("tun", listener.tun),
         "mtu": listener.tun_mtu,
         "addresses": own.host_routes,
-        "routes": [
-            {"type": "unicast", "destination": destination, "gateway": None, "table": None, "metric": None}
-            for destination in destinations
-        ],
+        "routes": [route(destination) for destination in destinations],
     }
 
 

@@ -53,11 +53,31 @@ def gateways_are_in_their_subnets(fleet: Fleet) -> Iterator[Problem]:
         for wan in site.wans:
             if wan.static is None:
                 continue
-            path = f"{wan.path}.static"
-            yield from _neighbour(site.host, f"{path}.gateway", wan.static.gateway, wan.static.address)
+            path, static = f"{wan.path}.static", wan.static
+            yield from _gateway(site.host, f"{path}.gateway", static.gateway, static.address, static.gateway_on_link)
             # The gateway of IPv6 is a link-local address as often as not.
-            if wan.static.gateway6 is not None and not wan.static.gateway6.is_link_local:
-                yield from _neighbour(site.host, f"{path}.gateway6", wan.static.gateway6, wan.static.address6)
+            if static.gateway6 is not None and not static.gateway6.is_link_local:
+                yield from _gateway(
+                    site.host, f"{path}.gateway6", static.gateway6, static.address6, static.gateway_on_link
+                )
+
+
+def _gateway(
+    host: str,
+    path: str,
+    gateway: IPv4Address | IPv6Address,
+    own: IPv4Interface | IPv6Interface | None,
+    on_link: bool,
+) -> Iterator[Problem]:
+    """Check the gateway of a WAN. An address without neighbours needs one outside; elsewhere it may be an error."""
+    if own is not None and gateway not in own.network and own.network.num_addresses > 1 and not on_link:
+        message = (
+            f"{gateway} is outside of {own.network}; correct it, or set gateway_on_link: true if the provider's "
+            "gateway is on the link all the same"
+        )
+        yield Problem(host, path, message)
+    elif own is None or gateway == own.ip:
+        yield from _neighbour(host, path, gateway, own)
 
 
 def routers_are_in_their_subnets(fleet: Fleet) -> Iterator[Problem]:
