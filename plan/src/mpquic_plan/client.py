@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from mpquic_plan import addressing, firewall, hosts, sizes, tables
 from mpquic_plan.link_files import link_file
+from mpquic_plan.routes import DEFAULT_ROUTES, last_routes, route, rule
+from mpquic_plan.wans import wan_slice
 
 if TYPE_CHECKING:
     from mpquic_plan.model import Lan, Listener, Management, Network, Site, Tunnel, Vps, Wan
-
-DEFAULT_ROUTES = ("0.0.0.0/0", "::/0")
 
 
 def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
         "vps": vps.host,
         "management": [_management(item, egress) for item in sorted(site.management, key=lambda item: item.number)],
         "resolvers": _resolvers(site, egress),
-        "wans": [_wan(wan, egress) for wan in sorted(site.wans, key=lambda wan: wan.number)],
+        "wans": [wan_slice(wan, egress) for wan in sorted(site.wans, key=lambda wan: wan.number)],
         "lans": [_lan(lan, site, wans) for lan in lans],
         "tuns": [_tun(tunnel, site, wans[tunnel.wan], listeners[tunnel.listener]) for tunnel in tunnels],
         "instances": [
@@ -97,7 +97,7 @@ def _management(item: Management, egress: str | None) -> dict[str, Any]:
         if egress == item.name:
             routes.append(route(DEFAULT_ROUTES[0], gateway=gateway, metric=tables.DEFAULT_METRIC))
         rules.append(
-            _rule(tables.management_priority(item), table, source=f"{item.address.ip}/32", family="ipv4"),
+            rule(tables.management_priority(item), table, source=f"{item.address.ip}/32", family="ipv4"),
         )
     return {
         "name": item.name,
@@ -110,98 +110,6 @@ def _management(item: Management, egress: str | None) -> dict[str, Any]:
         "routes": routes,
         "rules": rules,
     }
-
-
-def _rule(
-    priority: int,
-    table: int,
-    *,
-    source: str | None = None,
-    incoming: str | None = None,
-    outgoing: str | None = None,
-    suppress_prefix_length: int | None = None,
-    family: str = "both",
-) -> dict[str, Any]:
-    return {
-        "priority": priority,
-        "table": table,
-        "from": source,
-        "incoming_interface": incoming,
-        "outgoing_interface": outgoing,
-        "suppress_prefix_length": suppress_prefix_length,
-        "family": family,
-    }
-
-
-def _wan(wan: Wan, egress: str | None) -> dict[str, Any]:
-    table = tables.wan_table(wan)
-    rules = [_rule(tables.wan_priority(wan), table, outgoing=wan.device)]
-    if egress == wan.name:
-        # What the main table knows better than by a default route (management, LANs, tunnels' ends) keeps its way.
-        rules += [
-            _rule(tables.EGRESS_MAIN_PRIORITY, tables.MAIN_TABLE, suppress_prefix_length=0),
-            _rule(tables.egress_priority(wan), table, incoming="lo"),
-        ]
-    return {
-        "name": wan.name,
-        "device": wan.device,
-        "file": link_file("wan", wan.device),
-        "table": table,
-        "ipv6": wan.ipv6,
-        "dhcp": wan.static is None,
-        "addresses": _static_addresses(wan),
-        "egress": egress == wan.name,
-        "rules": rules,
-        "routes": [*_static_routes(wan, table), *_last_routes("blackhole", table)],
-    }
-
-
-def _static_addresses(wan: Wan) -> list[str]:
-    if wan.static is None:
-        return []
-    return [str(address) for address in (wan.static.address, wan.static.address6) if address is not None]
-
-
-def route(
-    destination: str,
-    *,
-    kind: str = "unicast",
-    gateway: str | None = None,
-    on_link: bool = False,
-    table: int | None = None,
-    metric: int | None = None,
-) -> dict[str, Any]:
-    """Return a route of the link in whose file it stands; `on_link`: its gateway is in no subnet of the link."""
-    return {
-        "type": kind,
-        "destination": destination,
-        "gateway": gateway,
-        "on_link": on_link,
-        "table": table,
-        "metric": metric,
-    }
-
-
-def _static_routes(wan: Wan, table: int) -> list[dict[str, Any]]:
-    """The routes of a WAN with fixed addresses; DHCP and router advertisements bring their own."""
-    static = wan.static
-    if static is None:
-        return []
-    metric = tables.DEFAULT_METRIC
-    subnets = [address.network for address in (static.address, static.address6) if address is not None]
-    # A subnet of one address has nobody else in it.
-    routes = [route(str(net), table=table, metric=metric) for net in subnets if net.num_addresses > 1]
-    gateways = [(DEFAULT_ROUTES[0], static.gateway, static.gateway_is_on_link)]
-    if static.gateway6 is not None:
-        gateways.append((DEFAULT_ROUTES[1], static.gateway6, static.gateway6_is_on_link))
-    return routes + [
-        route(destination, gateway=str(gateway), on_link=on_link, table=table, metric=metric)
-        for destination, gateway, on_link in gateways
-    ]
-
-
-def _last_routes(kind: str, table: int) -> list[dict[str, Any]]:
-    return [route(destination, kind=kind, table=table, metric=tables.LAST_METRIC) for destination in DEFAULT_ROUTES]
 
 
 def router_of(lan: Lan, version: int) -> str | None:
@@ -225,14 +133,14 @@ def router_of(lan: Lan, version: int) -> str | None:
 def _lan(lan: Lan, site: Site, wans: dict[str, Wan]) -> dict[str, Any]:
     table = tables.lan_table(lan)
     priority = tables.lan_priority(site, lan)
-    rules = [_rule(priority, table, incoming=lan.device)]
+    rules = [rule(priority, table, incoming=lan.device)]
     routes = [route(str(prefix), gateway=router_of(lan, prefix.version)) for prefix in lan.behind]
     if lan.fallback is None:
-        routes += _last_routes("unreachable", table)
+        routes += last_routes("unreachable", table)
     else:
         # Without an end of its own the LAN's table falls through to the WAN's, which ends in a blackhole.
         rules.append(
-            _rule(tables.fallback_priority(site, lan), tables.wan_table(wans[lan.fallback]), incoming=lan.device)
+            rule(tables.fallback_priority(site, lan), tables.wan_table(wans[lan.fallback]), incoming=lan.device)
         )
     children = sorted(
         (other for other in site.lans if other.parent == lan.device and lan.vlan_id is None),

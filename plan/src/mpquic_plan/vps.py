@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mpquic_plan import addressing, firewall, hosts, sizes
-from mpquic_plan.client import inner_prefixes, is_private, route, routed_prefixes, tunnel_sizes
+from mpquic_plan.client import inner_prefixes, is_private, routed_prefixes, tunnel_sizes
 from mpquic_plan.link_files import link_file
+from mpquic_plan.routes import route
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,64 @@
+"""The WANs of a site's client: all that such a link brings goes into a table of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mpquic_plan import tables
+from mpquic_plan.link_files import link_file
+from mpquic_plan.routes import DEFAULT_ROUTES, last_routes, route, rule
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+    from mpquic_plan.model import Wan
+
+
+def wan_slice(wan: Wan, egress: str | None) -> dict[str, Any]:
+    """Return a WAN; `egress` is the name of the interface by which the client's own traffic leaves."""
+    table = tables.wan_table(wan)
+    rules = [rule(tables.wan_priority(wan), table, outgoing=wan.device)]
+    if egress == wan.name:
+        # What the main table knows better than by a default route (management, LANs, tunnels' ends) keeps its way.
+        rules += [
+            rule(tables.EGRESS_MAIN_PRIORITY, tables.MAIN_TABLE, suppress_prefix_length=0),
+            rule(tables.egress_priority(wan), table, incoming="lo"),
+        ]
+    return {
+        "name": wan.name,
+        "device": wan.device,
+        "file": link_file("wan", wan.device),
+        "table": table,
+        "ipv6": wan.ipv6,
+        "dhcp": wan.static is None,
+        "addresses": _static_addresses(wan),
+        "egress": egress == wan.name,
+        "rules": rules,
+        "routes": [*_static_routes(wan, table), *last_routes("blackhole", table)],
+    }
+
+
+def _static_addresses(wan: Wan) -> list[str]:
+    if wan.static is None:
+        return []
+    return [str(address) for address in (wan.static.address, wan.static.address6) if address is not None]
+
+
+def _static_routes(wan: Wan, table: int) -> list[dict[str, Any]]:
+    """The routes of a WAN with fixed addresses; DHCP and router advertisements bring their own."""
+    static = wan.static
+    if static is None:
+        return []
+    metric = tables.DEFAULT_METRIC
+    subnets = [address.network for address in (static.address, static.address6) if address is not None]
+    # A subnet of one address has nobody else in it.
+    routes = [route(str(net), table=table, metric=metric) for net in subnets if net.num_addresses > 1]
+    gateways: list[tuple[str, IPv4Address | IPv6Address, bool]] = [
+        (DEFAULT_ROUTES[0], static.gateway, static.gateway_is_on_link)
+    ]
+    if static.gateway6 is not None:
+        gateways.append((DEFAULT_ROUTES[1], static.gateway6, static.gateway6_is_on_link))
+    return routes + [
+        route(destination, gateway=str(gateway), on_link=on_link, table=table, metric=metric)
+        for destination, gateway, on_link in gateways
+    ]
