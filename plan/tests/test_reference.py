@@ -381,3 +381,25 @@ def test_a_gateway_outside_of_the_subnet_has_to_be_meant(changed: Callable[..., 
         ("0.0.0.0/0", "192.0.2.1", True),
         ("::/0", "fe80::1", False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("client_id", "expected"),
+    [
+        ("mac", ("mac", None, None, None)),
+        ("duid", ("duid", None, None, None)),
+        ("01:02:00:5E:00:53:04", ("mac", None, None, None)),
+        ("FF:00:00:00:2A:00:03:00:01:02:00:5e:00:53:05", ("duid", 42, 3, "00:01:02:00:5e:00:53:05")),
+    ],
+)
+def test_a_client_identifier_is_taken_apart(
+    changed: Callable[..., Hosts], client_id: str, expected: tuple[str | int | None, ...]
+) -> None:
+    changes = [
+        ("site1-client", "site.wans[3].mac", "02:00:5E:00:53:04"),
+        ("site1-client", "site.wans[3].dhcp", {"client_id": client_id}),
+    ]
+    wan = _by_name(build(changed(changes))["site1-client"]["wans"])["wan4"]
+    client = wan["dhcp_client"]
+    assert (client["identifier"], client["iaid"], client["duid_type"], client["duid_data"]) == expected
+    assert wan["mac"] == "02:00:5e:00:53:04"

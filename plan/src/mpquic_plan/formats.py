@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 _HOSTNAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$")
+_HEX = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2})+$")
+
+SHORTEST_RFC4361_ID: Final = 1 + 4 + 2 + 1
+"""Type, IAID, type of the DUID, and something in it (RFC 4361 section 6.1)."""
+LONGEST_RFC4361_ID: Final = 1 + 4 + 130
+"""A DUID has at most 128 bytes after its type (RFC 8415 section 11.1)."""
 
 LINK_LOCAL: Final = "a link-local address, which is valid on one link only"
 SPECIAL: Final = (
@@ -171,6 +177,17 @@ def _mac(text: str) -> None:
         raise NotOfAHostError("an address of no card")
 
 
+def _dhcp_client_id(text: str) -> None:
+    if text in ("mac", "duid"):
+        return
+    if not _HEX.match(text):
+        raise ValueError("neither a word nor hexadecimal digits")
+    if text[:2].lower() == "01":
+        _mac(text[3:])
+    elif text[:2].lower() != "ff" or not SHORTEST_RFC4361_ID <= len(text.split(":")) <= LONGEST_RFC4361_ID:
+        raise ValueError("neither a MAC address nor IAID and DUID")
+
+
 _FORMATS: Final[dict[str, Callable[[str], object]]] = {
     "ipv4": _ipv4,
     "ipv6": _ipv6,
@@ -187,6 +204,7 @@ _FORMATS: Final[dict[str, Callable[[str], object]]] = {
     "hostname": _hostname,
     "dns-name": _dns_name,
     "mac": _mac,
+    "dhcp-client-id": _dhcp_client_id,
 }
 
 

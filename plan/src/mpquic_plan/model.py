@@ -53,6 +53,15 @@ class StaticAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class DhcpClient:
+    """What a WAN tells a DHCP server; `client_id` is `mac`, `duid` or hexadecimal digits."""
+
+    client_id: str
+    vendor_class: str | None
+    hostname: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Wan:
     """A WAN link; `mtu` in bytes of an IP packet."""
 
@@ -63,6 +72,8 @@ class Wan:
     mtu: int
     ipv6: bool
     static: StaticAddress | None
+    dhcp: DhcpClient | None
+    mac: str | None
     udp_gso: str
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpquic_plan import addressing, reference
 from mpquic_plan.model import (
+    DhcpClient,
     Fleet,
     Lan,
     Listener,
@@ -73,6 +74,10 @@ def _address6(text: str | None) -> IPv6Address | None:
 
 def _interface6(text: str | None) -> IPv6Interface | None:
     return None if text is None else IPv6Interface(text)
+
+
+def _lower(text: str | None) -> str | None:
+    return None if text is None else text.lower()
 
 
 def _name_or_none(text: str) -> str | None:
@@ -166,7 +171,7 @@ class _Reader:
             )
 
     def _wan(self, path: str, item: Mapping[str, Any]) -> Wan:
-        static = item.get("static")
+        static, dhcp = item.get("static"), item.get("dhcp")
         return Wan(
             path=path,
             name=item["name"],
@@ -182,8 +187,14 @@ class _Reader:
                 _address6(static.get("gateway6")),
                 static["gateway_on_link"],
             ),
+            dhcp=None if dhcp is None else self._dhcp(dhcp),
+            mac=_lower(item.get("mac")),
             udp_gso=item["udp_gso"],
         )
+
+    @staticmethod
+    def _dhcp(item: Mapping[str, Any]) -> DhcpClient:
+        return DhcpClient(item["client_id"].lower(), item.get("vendor_class"), item.get("hostname"))
 
     def _lans(self) -> Iterator[Lan]:
         for path, item in self._items(self.value, "lans", "site"):

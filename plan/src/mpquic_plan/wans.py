@@ -11,7 +11,7 @@ from mpquic_plan.routes import DEFAULT_ROUTES, last_routes, route, rule
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
-    from mpquic_plan.model import Wan
+    from mpquic_plan.model import DhcpClient, Wan
 
 
 def wan_slice(wan: Wan, egress: str | None) -> dict[str, Any]:
@@ -31,10 +31,27 @@ def wan_slice(wan: Wan, egress: str | None) -> dict[str, Any]:
         "table": table,
         "ipv6": wan.ipv6,
         "dhcp": wan.static is None,
+        "mac": wan.mac,
+        "dhcp_client": _dhcp_client(wan.dhcp),
         "addresses": _static_addresses(wan),
         "egress": egress == wan.name,
         "rules": rules,
         "routes": [*_static_routes(wan, table), *last_routes("blackhole", table)],
+    }
+
+
+def _dhcp_client(dhcp: DhcpClient | None) -> dict[str, Any]:
+    """What the link says of itself; a stated identifier is taken apart as systemd-networkd wants it (RFC 4361)."""
+    client_id = dhcp.client_id if dhcp else "mac"
+    parts = client_id.split(":")
+    rfc4361 = parts[0] == "ff"
+    return {
+        "identifier": "duid" if rfc4361 or client_id == "duid" else "mac",
+        "iaid": int("".join(parts[1:5]), 16) if rfc4361 else None,
+        "duid_type": int("".join(parts[5:7]), 16) if rfc4361 else None,
+        "duid_data": ":".join(parts[7:]) if rfc4361 else None,
+        "vendor_class": dhcp.vendor_class if dhcp else None,
+        "hostname": dhcp.hostname if dhcp else None,
     }
 
 

@@ -29,6 +29,7 @@ CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     references.somebody_may_log_in,
     references.liveness_has_room,
     addresses.gateways_are_in_their_subnets,
+    addresses.dhcp_says_what_it_can,
     addresses.routers_are_in_their_subnets,
     addresses.subnets_of_a_site_are_disjoint,
     addresses.wans_do_not_hold_the_vps,

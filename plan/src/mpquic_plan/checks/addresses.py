@@ -62,6 +62,23 @@ def gateways_are_in_their_subnets(fleet: Fleet) -> Iterator[Problem]:
                 )
 
 
+def dhcp_says_what_it_can(fleet: Fleet) -> Iterator[Problem]:
+    """Only a WAN that asks for a lease tells who it is, and an identifier with a MAC address has the link's."""
+    for site in fleet.sites.values():
+        for wan in site.wans:
+            if wan.dhcp is None:
+                continue
+            path = f"{wan.path}.dhcp"
+            kind, _, mac = wan.dhcp.client_id.partition(":")
+            if wan.static is not None:
+                yield Problem(
+                    site.host, path, f"{wan.name} has fixed addresses and asks nobody; take dhcp or static away"
+                )
+            elif kind == "01" and mac != wan.mac:
+                message = f'an identifier with a MAC address has that of the link; state mac: "{mac}" in {wan.path}'
+                yield Problem(site.host, f"{path}.client_id", message)
+
+
 def _gateway(
     host: str,
     path: str,
