@@ -403,3 +403,20 @@ def test_a_client_identifier_is_taken_apart(
     client = wan["dhcp_client"]
     assert (client["identifier"], client["iaid"], client["duid_type"], client["duid_data"]) == expected
     assert wan["mac"] == "02:00:5e:00:53:04"
+
+
+def test_management_may_be_on_vlans_of_any_card_but_a_wan(changed: Callable[..., Hosts]) -> None:
+    items = [
+        {"name": "mgmt1", "address": "10.10.11.100/24", "gateway": "10.10.11.1"},
+        {"name": "mgmt2", "address": "10.30.0.1/24", "gateway": "10.30.0.2", "vlan": {"id": 30, "parent": "enp9s1"}},
+        {"name": "mgmt3", "address": "10.31.0.1/24", "vlan": {"id": 31, "parent": "enp6s18"}},
+        {"name": "mgmt4", "address": "10.32.0.1/24", "vlan": {"id": 32, "parent": "enp6s20"}, "device": "noc"},
+    ]
+    client = build(changed([("site1-client", "site.management", items)]))["site1-client"]
+    management = _by_name(client["management"])
+    assert (management["mgmt2"]["device"], management["mgmt2"]["parent"]) == ("enp9s1.30", "enp9s1")
+    assert management["mgmt2"]["rules"][0]["table"] == 152
+    assert [(trunk["device"], trunk["vlan_devices"]) for trunk in client["trunks"]] == [("enp9s1", ["enp9s1.30"])]
+    assert management["mgmt1"]["vlan_devices"] == ["enp6s18.31"]
+    assert _by_name(client["lans"])["lan1"]["vlan_devices"] == ["noc"]
+    assert client["firewall"]["management_devices"] == ["enp6s18", "enp6s18.31", "enp9s1.30", "noc"]

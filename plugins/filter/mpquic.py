@@ -29,9 +29,9 @@ def virtual_links(plan: Slice) -> list[dict[str, Any]]:
     tun = {"vnet_hdr": True, "multi_queue": False, "user": "mpquic", "group": "mpquic"}
     tuns = [{"name": entry["name"], "kind": "tun", "properties": tun} for entry in plan["tuns"]]
     vlans = [
-        {"name": lan["device"], "kind": "vlan", "properties": {"id": lan["vlan_id"], "link": lan["parent"]}}
-        for lan in plan.get("lans", [])
-        if lan["vlan_id"] is not None
+        {"name": link["device"], "kind": "vlan", "properties": {"id": link["vlan_id"], "link": link["parent"]}}
+        for link in [*plan.get("management", []), *plan.get("lans", [])]
+        if link["vlan_id"] is not None
     ]
     return tuns + vlans
 
@@ -66,7 +66,7 @@ def table_devices(plan: Slice) -> dict[str, list[str]]:
 
 def configured_links(plan: Slice) -> list[str]:
     """Links that systemd-networkd can always configure: all of ours but WANs, which may be absent."""
-    links = [*plan.get("management", []), *plan.get("lans", []), *plan["tuns"]]
+    links = [*plan.get("management", []), *plan.get("trunks", []), *plan.get("lans", []), *plan["tuns"]]
     return [link.get("device", link["name"]) for link in links]
 
 

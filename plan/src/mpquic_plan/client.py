@@ -24,7 +24,10 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
     return {
         "role": "client",
         "vps": vps.host,
-        "management": [_management(item, egress) for item in sorted(site.management, key=lambda item: item.number)],
+        "management": [
+            _management(item, site, egress) for item in sorted(site.management, key=lambda item: item.number)
+        ],
+        "trunks": _trunks(site),
         "resolvers": _resolvers(site, egress),
         "wans": [wan_slice(wan, egress) for wan in sorted(site.wans, key=lambda wan: wan.number)],
         "lans": [_lan(lan, site, wans) for lan in lans],
@@ -82,7 +85,28 @@ def inner_prefixes(site: Site, tunnel: Tunnel, listener: Listener) -> list[str]:
     return own + [str(prefix) for prefix in routed_prefixes(site, tunnel)]
 
 
-def _management(item: Management, egress: str | None) -> dict[str, Any]:
+def vlans_on(site: Site, device: str) -> list[str]:
+    """Return the VLAN interfaces on a device, by their ids."""
+    vlans = [(item.vlan_id, item.device) for item in site.local_links if item.parent == device]
+    return [name for _, name in sorted(vlans, key=lambda vlan: (vlan[0] or 0, vlan[1]))]
+
+
+def _trunks(site: Site) -> list[dict[str, Any]]:
+    """Devices that only carry VLANs: parents of management interfaces that are nothing else."""
+    links = {item.device for item in site.local_links}
+    parents = {item.parent for item in site.management if item.parent is not None}
+    return [
+        {
+            "name": device,
+            "device": device,
+            "file": link_file("management", device),
+            "vlan_devices": vlans_on(site, device),
+        }
+        for device in sorted(parents - links)
+    ]
+
+
+def _management(item: Management, site: Site, egress: str | None) -> dict[str, Any]:
     """A management interface; replies from its address take its gateway whatever the main table says."""
     routes: list[dict[str, Any]] = []
     rules: list[dict[str, Any]] = []
@@ -102,7 +126,10 @@ def _management(item: Management, egress: str | None) -> dict[str, Any]:
     return {
         "name": item.name,
         "device": item.device,
-        "file": link_file("management", item.device),
+        "file": link_file("management" if item.vlan_id is None else "vlan", item.device),
+        "parent": item.parent,
+        "vlan_id": item.vlan_id,
+        "vlan_devices": vlans_on(site, item.device),
         "dhcp": item.address is None,
         "addresses": [str(address) for address in (item.address, item.address6) if address is not None],
         "dns": list(item.dns),
@@ -142,17 +169,13 @@ def _lan(lan: Lan, site: Site, wans: dict[str, Wan]) -> dict[str, Any]:
         rules.append(
             rule(tables.fallback_priority(site, lan), tables.wan_table(wans[lan.fallback]), incoming=lan.device)
         )
-    children = sorted(
-        (other for other in site.lans if other.parent == lan.device and lan.vlan_id is None),
-        key=lambda other: other.vlan_id or 0,
-    )
     return {
         "name": lan.name,
         "device": lan.device,
         "file": link_file("lan" if lan.vlan_id is None else "vlan", lan.device),
         "parent": lan.parent,
         "vlan_id": lan.vlan_id,
-        "vlan_devices": [child.device for child in children],
+        "vlan_devices": vlans_on(site, lan.device),
         "addresses": [str(address) for address in (lan.address, lan.address6) if address is not None],
         "table": table,
         "rules": rules,

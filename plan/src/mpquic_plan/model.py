@@ -17,7 +17,7 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Management:
-    """A management interface; `address` is None where DHCP gives it."""
+    """A management interface, or a VLAN (`parent` and `vlan_id` are set); `address` is None where DHCP gives it."""
 
     path: str
     name: str
@@ -27,6 +27,8 @@ class Management:
     address6: IPv6Interface | None
     gateway: IPv4Address | None
     dns: tuple[str, ...]
+    parent: str | None = None
+    vlan_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,11 @@ class Site:
     ssh_from: tuple[str, ...]
     openings: tuple[Opening, ...]
     broken: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def local_links(self) -> tuple[Management | Lan, ...]:
+        """All links but WANs and tunnels: those that may be, or carry, VLANs."""
+        return (*self.management, *self.lans)
 
 
 @dataclass(frozen=True, slots=True)

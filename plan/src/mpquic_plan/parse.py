@@ -150,10 +150,11 @@ class _Reader:
     def _management(self) -> Iterator[Management]:
         for path, item in self._items(self.value, "management", "site"):
             name = item["name"]
+            vlan = item.get("vlan")
             device = self._default(
                 item,
                 "device",
-                reference.MANAGEMENT_DEVICES.get(name),
+                f"{vlan['parent']}.{vlan['id']}" if vlan else reference.MANAGEMENT_DEVICES.get(name),
                 (path, "management", name),
                 f"the reference site has no interface for {name}",
             )
@@ -168,6 +169,8 @@ class _Reader:
                 address6=_interface6(item.get("address6")),
                 gateway=_address(item.get("gateway")),
                 dns=_sound(item["dns"]),
+                parent=vlan["parent"] if vlan else None,
+                vlan_id=vlan["id"] if vlan else None,
             )
 
     def _wan(self, path: str, item: Mapping[str, Any]) -> Wan:

@@ -17,6 +17,7 @@ CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     interfaces.devices_are_unique,
     interfaces.interface_names_are_short,
     interfaces.devices_are_cards,
+    interfaces.trunks_carry_vlans,
     references.vps_exists,
     references.tunnels_use_known_wans,
     references.tunnels_use_known_listeners,

@@ -59,6 +59,27 @@ def _vps_devices(vps: Vps) -> list[Item]:
     return public + [(f"{listener.path}.tun", listener.name, listener.tun) for listener in vps.listeners]
 
 
+def trunks_carry_vlans(fleet: Fleet) -> Iterator[Problem]:
+    """The parent of a VLAN is a card that may have VLANs, and carries each id once."""
+    for site in fleet.sites.values():
+        others = {wan.device: f"the device of {wan.name}, and a WAN has no VLANs" for wan in site.wans}
+        others |= {tunnel.name: "a tunnel" for tunnel in site.tunnels}
+        others |= {vlan.device: "a VLAN itself" for vlan in site.local_links if vlan.vlan_id is not None}
+        taken: dict[tuple[str | None, int | None], str] = {
+            (lan.parent, lan.vlan_id): lan.path for lan in site.lans if lan.vlan_id is not None
+        }
+        for item in site.management:
+            if item.parent is None:
+                continue
+            if item.parent in others:
+                message = f"'{item.parent}' is {others[item.parent]}; name another card"
+                yield Problem(site.host, f"{item.path}.vlan.parent", message)
+            first = taken.setdefault((item.parent, item.vlan_id), item.path)
+            if first != item.path:
+                message = f"VLAN {item.vlan_id} on {item.parent} is already used by {first}"
+                yield Problem(site.host, f"{item.path}.vlan.id", message)
+
+
 _RESERVED: Final = {
     "lo": "is the loopback interface",
     "all": "is the kernel's name for settings of all interfaces",
@@ -86,6 +107,7 @@ _TAGGED: Final = {
         "a WAN with a VLAN tag is not supported: have the switch or modem hand it over untagged (an access port), and "
         "name the card that leads there"
     ),
+    "trunk": "a VLAN inside of a VLAN is not supported; name the card",
     "lan": "state device: {parent} and in it vlans: [{{id: {vlan}, tunnel: ...}}]",
 }
 
@@ -107,16 +129,18 @@ def device_problem(kind: str, device: str) -> str | None:
 def devices_are_cards(fleet: Fleet) -> Iterator[Problem]:
     """A link is a network card: what other programs make, tag or dial isn't there at boot, or needs more than we do."""
     for site in fleet.sites.values():
-        links = [("management", item.path, item.device) for item in site.management]
-        links += [("wan", wan.path, wan.device) for wan in site.wans]
-        links += [("lan", lan.path, lan.device) for lan in site.lans if lan.vlan_id is None]
+        links = [("management", f"{item.path}.device", item.device) for item in site.management if item.parent is None]
+        links += [("trunk", f"{item.path}.vlan.parent", item.parent) for item in site.management if item.parent]
+        links += [("wan", f"{wan.path}.device", wan.device) for wan in site.wans]
+        links += [("lan", f"{lan.path}.device", lan.device) for lan in site.lans if lan.vlan_id is None]
         for kind, path, device in links:
             message = device_problem(kind, device)
             if message is not None:
-                yield Problem(site.host, f"{path}.device", message)
-        for lan in site.lans:
-            if lan.vlan_id is not None and lan.device in _RESERVED:
-                yield Problem(site.host, f"{lan.path}.device", f"'{lan.device}' {_RESERVED[lan.device]}; name another")
+                yield Problem(site.host, path, message)
+        for vlan in site.local_links:
+            if vlan.vlan_id is not None and vlan.device in _RESERVED:
+                message = f"'{vlan.device}' {_RESERVED[vlan.device]}; name another"
+                yield Problem(site.host, f"{vlan.path}.device", message)
         for tunnel in site.tunnels:
             if tunnel.name in _RESERVED:
                 yield Problem(
