@@ -85,13 +85,18 @@ def _ways(host: Host, hook: str) -> Iterator[Way]:
         yield from _input_ways(host)
     elif host.is_client:
         for pair in host.plan["firewall"]["forward"]:
-            name = f"forwarding from {pair['from']} to {pair['to']}"
-            packet = ruleset.Packet(pair["from"], pair["to"], PRIVATE_SOURCE, OUTSIDE, "tcp", 443)
-            yield Way(name, packet, pair["from"])
+            yield from _forward_ways(pair["from"], pair["to"])
     elif host.public_device:
         for tun in host.tuns:
-            packet = ruleset.Packet(tun, host.public_device, PRIVATE_SOURCE, OUTSIDE, "tcp", 443)
-            yield Way(f"forwarding from {tun} to {host.public_device}", packet, tun)
+            yield from _forward_ways(tun, host.public_device)
+
+
+def _forward_ways(source: str, target: str) -> Iterator[Way]:
+    """Both directions of a connection that comes in by one device and goes out by another."""
+    there = ruleset.Packet(source, target, PRIVATE_SOURCE, OUTSIDE, "tcp", 443)
+    back = ruleset.Packet(target, source, OUTSIDE, PRIVATE_SOURCE, "tcp", 50000, "established")
+    yield Way(f"forwarding from {source} to {target}", there, source)
+    yield Way(f"replies from {target} to {source}", back, source)
 
 
 def _input_ways(host: Host) -> Iterator[Way]:

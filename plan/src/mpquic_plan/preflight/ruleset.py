@@ -20,7 +20,7 @@ UNKNOWN: Final = None
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """The first packet of a connection: devices ('' where there is none), addresses, protocol, destination port."""
+    """A packet: devices ('' where there is none), addresses, protocol, destination port, state of its connection."""
 
     incoming: str
     outgoing: str
@@ -28,6 +28,7 @@ class Packet:
     destination: str
     protocol: str
     port: int
+    state: str = "new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def _value(left: Any, packet: Packet) -> str | None:
         if place in ((packet.protocol, "dport"), ("th", "dport")):
             return str(packet.port)
     if "ct" in left and left["ct"].get("key") == "state":
-        return "new"
+        return packet.state
     return UNKNOWN
 
 
