@@ -420,3 +420,31 @@ def test_management_may_be_on_vlans_of_any_card_but_a_wan(changed: Callable[...,
     assert management["mgmt1"]["vlan_devices"] == ["enp6s18.31"]
     assert _by_name(client["lans"])["lan1"]["vlan_devices"] == ["noc"]
     assert client["firewall"]["management_devices"] == ["enp6s18", "enp6s18.31", "enp9s1.30", "noc"]
+
+
+@pytest.mark.parametrize(
+    ("lan", "expected"),
+    [
+        ({"address": "172.16.5.1/24"}, (2, 253)),
+        ({"address": "172.16.5.254/24"}, (1, 253)),
+        ({"address": "172.16.5.1/24", "router": "172.16.5.100"}, (101, 154)),
+        ({"address": "172.16.5.1/24", "behind": ["192.168.105.0/24"]}, (3, 252)),
+        ({"address": "172.16.5.1/29"}, (2, 5)),
+    ],
+)
+def test_a_lan_gives_out_what_is_left_of_its_subnet(
+    changed: Callable[..., Hosts], lan: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    hosts = changed([("site1-client", "site.lans[4]", {"name": "lan5", "dhcp_server": {"dns": ["192.0.2.53"]}, **lan})])
+    client = build(hosts)["site1-client"]
+    server = _by_name(client["lans"])["lan5"]["dhcp_server"]
+    assert (server["pool_offset"], server["pool_size"]) == expected
+    assert client["firewall"]["dhcp_server_devices"] == ["enp7s1"]
+
+
+def test_a_stated_bound_narrows_the_range(changed: Callable[..., Hosts]) -> None:
+    server = {"dns": ["192.0.2.53"], "first": "172.16.5.100"}
+    lan = {"name": "lan5", "address": "172.16.5.1/24", "dhcp_server": server}
+    client = build(changed([("site1-client", "site.lans[4]", lan)]))["site1-client"]
+    got = _by_name(client["lans"])["lan5"]["dhcp_server"]
+    assert (got["pool_offset"], got["pool_size"], got["lease_s"]) == (100, 155, 3600)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
-from mpquic_plan import addressing, firewall, hosts, sizes, tables
+from mpquic_plan import addressing, dhcp, firewall, hosts, sizes, tables
 from mpquic_plan.link_files import link_file
 from mpquic_plan.routes import DEFAULT_ROUTES, last_routes, route, rule
 from mpquic_plan.wans import wan_slice
@@ -177,6 +177,7 @@ def _lan(lan: Lan, site: Site, wans: dict[str, Wan]) -> dict[str, Any]:
         "vlan_id": lan.vlan_id,
         "vlan_devices": vlans_on(site, lan.device),
         "addresses": [str(address) for address in (lan.address, lan.address6) if address is not None],
+        "dhcp_server": dhcp.server_slice(lan, router_of(lan, 4)),
         "table": table,
         "rules": rules,
         "routes": routes,

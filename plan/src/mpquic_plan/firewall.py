@@ -42,6 +42,7 @@ def client(site: Site, wans: Mapping[str, Wan], sizes_of: Mapping[str, Sizes]) -
         "wan_devices": sorted(wan.device for wan in site.wans),
         "ipv6_wan_devices": sorted(wan.device for wan in site.wans if wan.ipv6),
         "lan_devices": zone_devices(site, "lan"),
+        "dhcp_server_devices": sorted(lan.device for lan in site.lans if lan.dhcp_server is not None),
         "tun_devices": tuns,
         "management_devices": zone_devices(site, "management"),
         # Whoever may open a connection through the client; answers come back by themselves.

@@ -80,6 +80,16 @@ class Wan:
 
 
 @dataclass(frozen=True, slots=True)
+class DhcpServer:
+    """What the hosts of a LAN get by DHCP; without `first` or `last` the pool follows from the subnet."""
+
+    dns: tuple[str, ...]
+    first: IPv4Address | None
+    last: IPv4Address | None
+    lease_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class Lan:
     """A LAN interface, or a VLAN on one (`parent` and `vlan_id` are set). `tunnel`, `fallback`: None says none."""
 
@@ -94,6 +104,7 @@ class Lan:
     router6: IPv6Address | None
     behind: tuple[Network, ...]
     fallback: str | None
+    dhcp_server: DhcpServer | None
     parent: str | None = None
     vlan_id: int | None = None
 

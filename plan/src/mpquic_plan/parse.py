@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mpquic_plan import addressing, reference
 from mpquic_plan.model import (
     DhcpClient,
+    DhcpServer,
     Fleet,
     Lan,
     Listener,
@@ -241,9 +242,16 @@ class _Reader:
             router6=_address6(item.get("router6")),
             behind=tuple(ip_network(text) for text in _sound(item["behind"])),
             fallback=_name_or_none(item["fallback"]),
+            dhcp_server=self._dhcp_server(item.get("dhcp_server")),
             parent=parent.device if parent else None,
             vlan_id=item.get("id"),
         )
+
+    @staticmethod
+    def _dhcp_server(item: Mapping[str, Any] | None) -> DhcpServer | None:
+        if item is None:
+            return None
+        return DhcpServer(_sound(item["dns"]), _address(item.get("first")), _address(item.get("last")), item["lease_s"])
 
     def _tunnels(self) -> Iterator[Tunnel]:
         for path, item in self._items(self.value, "tunnels", "site"):

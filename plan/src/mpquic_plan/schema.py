@@ -154,6 +154,8 @@ def _expected(error: ValidationError) -> str:
         return str(schema["x-expects"])
     if error.validator == "minItems":
         return "a list with at least one item"
+    if error.validator == "maxItems":
+        return f"a list with at most {schema['maxItems']} items"
     if "minimum" in schema:
         return f"a whole number from {schema['minimum']} to {schema['maximum']}"
     if "enum" in schema:

@@ -31,6 +31,7 @@ CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     references.liveness_has_room,
     addresses.gateways_are_in_their_subnets,
     addresses.dhcp_says_what_it_can,
+    addresses.dhcp_servers_have_addresses,
     addresses.routers_are_in_their_subnets,
     addresses.subnets_of_a_site_are_disjoint,
     addresses.wans_do_not_hold_the_vps,

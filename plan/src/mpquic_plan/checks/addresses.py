@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from mpquic_plan import dhcp
 from mpquic_plan.client import router_of
 from mpquic_plan.problem import Problem
 
@@ -77,6 +78,37 @@ def dhcp_says_what_it_can(fleet: Fleet) -> Iterator[Problem]:
             elif kind == "01" and mac != wan.mac:
                 message = f'an identifier with a MAC address has that of the link; state mac: "{mac}" in {wan.path}'
                 yield Problem(site.host, f"{path}.client_id", message)
+
+
+def dhcp_servers_have_addresses(fleet: Fleet) -> Iterator[Problem]:
+    """A LAN's DHCP server has addresses to give, that are the LAN's and nobody's else."""
+    for site in fleet.sites.values():
+        for lan in site.lans:
+            server = lan.dhcp_server
+            if server is None:
+                continue
+            path, network, router = f"{lan.path}.dhcp_server", lan.address.network, router_of(lan, 4)
+            outside = [
+                (key, ip) for key, ip in (("first", server.first), ("last", server.last)) if ip and ip not in network
+            ]
+            for key, ip in outside:
+                yield Problem(site.host, f"{path}.{key}", f"{ip} is outside of {network}")
+            if outside:
+                continue
+            chosen = dhcp.pool(lan, router)
+            for address in dhcp.taken(lan, router):
+                if chosen.first <= int(address) <= chosen.last:
+                    whose = "the client's own" if address == lan.address.ip else "the router's"
+                    message = f"{address} in {server.first} to {server.last} is {whose}; state a range beside it"
+                    yield Problem(site.host, f"{path}.first", message)
+            if server.first is None and server.last is None and chosen.size < dhcp.SMALLEST_POOL:
+                message = (
+                    f"{network} has {chosen.size} addresses for hosts and at least {dhcp.SMALLEST_POOL} are needed; "
+                    f"give {lan.name} a larger subnet, such as address: {lan.address.ip}/24"
+                )
+                yield Problem(site.host, path, message)
+            elif chosen.size < 1:
+                yield Problem(site.host, f"{path}.first", f"there is no address from {server.first} to {server.last}")
 
 
 def _gateway(
