@@ -448,3 +448,33 @@ def test_a_stated_bound_narrows_the_range(changed: Callable[..., Hosts]) -> None
     client = build(changed([("site1-client", "site.lans[4]", lan)]))["site1-client"]
     got = _by_name(client["lans"])["lan5"]["dhcp_server"]
     assert (got["pool_offset"], got["pool_size"], got["lease_s"]) == (100, 155, 3600)
+
+
+def _modem_routes(wan: dict[str, Any]) -> dict[int | None, tuple[str | None, int]]:
+    return {
+        route["table"]: (route["gateway"], route["metric"])
+        for route in wan["routes"]
+        if route["destination"] == "192.168.100.1/32"
+    }
+
+
+def test_a_lan_reaches_the_modem_of_its_own_tunnel_first(changed: Callable[..., Hosts]) -> None:
+    changes = [("site1-client", f"site.wans[{n}].modem_prefixes", ["192.168.100.1/32"]) for n in (4, 5)]
+    changes.append(("site1-client", "site.wans[5].modem_route", "gateway"))
+    client = build(changed(changes))["site1-client"]
+    wan5, wan6 = (_modem_routes(_by_name(client["wans"])[name]) for name in ("wan5", "wan6"))
+    assert wan5 == {None: (None, 205), 105: (None, 100), 205: (None, 100)} | dict.fromkeys(
+        (201, 202, 203, 204, 206), (None, 205)
+    )
+    assert (wan6[None], wan6[205], wan6[206]) == (("_dhcp4", 206), ("_dhcp4", 206), ("_dhcp4", 100))
+
+
+def test_nothing_but_the_modem_is_reached_past_the_tunnels(changed: Callable[..., Hosts]) -> None:
+    client = build(changed([("site1-client", "site.wans[4].modem_prefixes", ["192.168.100.1/32"])]))["site1-client"]
+    assert client["firewall"]["modems"] == [{"device": "enp7s7", "prefixes": ["192.168.100.1/32"]}]
+    assert client["firewall"]["forward"] == build(changed([]))["site1-client"]["firewall"]["forward"]
+    assert "enp7s7" not in client["firewall"]["masquerade_devices"]
+    for lan in client["lans"]:
+        # While the WAN is away the tunnel isn't asked, whose default route is shorter.
+        last = [route["type"] for route in lan["routes"] if route["destination"] == "192.168.100.1/32"]
+        assert last == ["unreachable"]

@@ -29,7 +29,7 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
         ],
         "trunks": _trunks(site),
         "resolvers": _resolvers(site, egress),
-        "wans": [wan_slice(wan, egress) for wan in sorted(site.wans, key=lambda wan: wan.number)],
+        "wans": [wan_slice(wan, site, egress) for wan in sorted(site.wans, key=lambda wan: wan.number)],
         "lans": [_lan(lan, site, wans) for lan in lans],
         "tuns": [_tun(tunnel, site, wans[tunnel.wan], listeners[tunnel.listener]) for tunnel in tunnels],
         "instances": [
@@ -162,6 +162,9 @@ def _lan(lan: Lan, site: Site, wans: dict[str, Wan]) -> dict[str, Any]:
     priority = tables.lan_priority(site, lan)
     rules = [rule(priority, table, incoming=lan.device)]
     routes = [route(str(prefix), gateway=router_of(lan, prefix.version)) for prefix in lan.behind]
+    # While no WAN leads to a modem, its page isn't asked for by the tunnel.
+    modems = sorted({prefix for wan in site.wans for prefix in wan.modem_prefixes})
+    routes += [route(str(prefix), kind="unreachable", table=table, metric=tables.LAST_METRIC) for prefix in modems]
     if lan.fallback is None:
         routes += last_routes("unreachable", table)
     else:

@@ -48,6 +48,12 @@ def client(site: Site, wans: Mapping[str, Wan], sizes_of: Mapping[str, Sizes]) -
         # Whoever may open a connection through the client; answers come back by themselves.
         "forward": [{"from": source, "to": target} for source, target in carried + fallbacks]
         + ([{"from": target, "to": source} for source, target in carried] if routed else []),
+        # Whoever may look at the modems' pages, and nothing else there.
+        "modems": [
+            {"device": wan.device, "prefixes": [str(prefix) for prefix in wan.modem_prefixes]}
+            for wan in sorted(site.wans, key=lambda wan: wan.number)
+            if wan.modem_prefixes
+        ],
         "masquerade_devices": sorted({*([] if routed else tuns), *(device for _, device in fallbacks)}),
         "mss": [{"device": name, "ipv4": sizes_of[name].mss4, "ipv6": sizes_of[name].mss6} for name in tuns],
         "ssh": {

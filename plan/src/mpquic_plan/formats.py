@@ -146,6 +146,14 @@ def _ip_network_of_hosts(text: str) -> None:
         raise NotOfAHostError(f"a prefix that holds {what}")
 
 
+def _modem_prefix(text: str) -> None:
+    """Modems have link-local addresses, too."""
+    _ipv4_network(text)
+    what = holds_special(IPv4Network(text))
+    if what is not None and what != LINK_LOCAL:
+        raise NotOfAHostError(f"a prefix that holds {what}")
+
+
 def _ipv4_interface_or_dhcp(text: str) -> None:
     if text != "dhcp":
         _ipv4_interface(text)
@@ -200,6 +208,7 @@ _FORMATS: Final[dict[str, Callable[[str], object]]] = {
     "ipv6-network": _ipv6_network,
     "ip-network": _ip_network,
     "ip-network-of-hosts": _ip_network_of_hosts,
+    "modem-prefix": _modem_prefix,
     "ula-32": _ula_32,
     "hostname": _hostname,
     "dns-name": _dns_name,

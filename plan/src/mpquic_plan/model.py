@@ -76,6 +76,8 @@ class Wan:
     static: StaticAddress | None
     dhcp: DhcpClient | None
     mac: str | None
+    modem_prefixes: tuple[IPv4Network, ...]
+    modem_by_gateway: bool
     udp_gso: str
 
 

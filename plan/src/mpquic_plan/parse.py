@@ -193,6 +193,8 @@ class _Reader:
             ),
             dhcp=None if dhcp is None else self._dhcp(dhcp),
             mac=_lower(item.get("mac")),
+            modem_prefixes=tuple(sorted({IPv4Network(text) for text in _sound(item["modem_prefixes"])})),
+            modem_by_gateway=item["modem_route"] == "gateway",
             udp_gso=item["udp_gso"],
         )
 

@@ -31,6 +31,7 @@ PRIORITY_RANGES: Final = ((1001, 2999),)
 """Rule priorities of the suite; 1000 is the kernel's rule for VRFs."""
 
 DEFAULT_METRIC: Final = 100
+_MODEM_METRIC: Final = 200
 LAST_METRIC: Final = 1_000_000
 """Metric of the route that ends a table, behind everything that DHCP or a tunnel puts there."""
 
@@ -43,6 +44,11 @@ def wan_table(wan: Wan) -> int:
 def wan_priority(wan: Wan) -> int:
     """Return the priority of the rule that sends what is bound to a WAN's device to its table."""
     return _WAN_PRIORITY + wan.number
+
+
+def modem_metric(wan: Wan) -> int:
+    """Return the metric of a route to a WAN's modem, for those who prefer no WAN: the lowest number wins."""
+    return _MODEM_METRIC + wan.number
 
 
 def management_table(management: Management) -> int:

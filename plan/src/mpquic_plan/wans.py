@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mpquic_plan import tables
 from mpquic_plan.link_files import link_file
@@ -11,10 +11,13 @@ from mpquic_plan.routes import DEFAULT_ROUTES, last_routes, route, rule
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
-    from mpquic_plan.model import DhcpClient, Wan
+    from mpquic_plan.model import DhcpClient, Site, Wan
+
+DHCP_GATEWAY: Final = "_dhcp4"
+"""What systemd-networkd takes for the gateway that comes with a lease (systemd.network(5), Gateway=)."""
 
 
-def wan_slice(wan: Wan, egress: str | None) -> dict[str, Any]:
+def wan_slice(wan: Wan, site: Site, egress: str | None) -> dict[str, Any]:
     """Return a WAN; `egress` is the name of the interface by which the client's own traffic leaves."""
     table = tables.wan_table(wan)
     rules = [rule(tables.wan_priority(wan), table, outgoing=wan.device)]
@@ -36,7 +39,7 @@ def wan_slice(wan: Wan, egress: str | None) -> dict[str, Any]:
         "addresses": _static_addresses(wan),
         "egress": egress == wan.name,
         "rules": rules,
-        "routes": [*_static_routes(wan, table), *last_routes("blackhole", table)],
+        "routes": [*_static_routes(wan, table), *_modem_routes(wan, site), *last_routes("blackhole", table)],
     }
 
 
@@ -53,6 +56,30 @@ def _dhcp_client(dhcp: DhcpClient | None) -> dict[str, Any]:
         "vendor_class": dhcp.vendor_class if dhcp else None,
         "hostname": dhcp.hostname if dhcp else None,
     }
+
+
+def _modem_routes(wan: Wan, site: Site) -> list[dict[str, Any]]:
+    """Routes to the pages of a WAN's modem, in every table that somebody looks into who may see them.
+
+    The LAN whose tunnel uses this WAN prefers its modem to another WAN's of the same address.
+    """
+    gateway, on_link = None, False
+    if wan.modem_by_gateway:
+        gateway = DHCP_GATEWAY if wan.static is None else str(wan.static.gateway)
+        on_link = wan.static is not None and wan.static.gateway_is_on_link
+    own_tunnels = {tunnel.name for tunnel in site.tunnels if tunnel.wan == wan.name}
+    places: list[tuple[int | None, int]] = [
+        (None, tables.modem_metric(wan)),
+        (tables.wan_table(wan), tables.DEFAULT_METRIC),
+    ]
+    for lan in sorted(site.lans, key=tables.lan_table):
+        metric = tables.DEFAULT_METRIC if lan.tunnel in own_tunnels else tables.modem_metric(wan)
+        places.append((tables.lan_table(lan), metric))
+    return [
+        route(str(prefix), gateway=gateway, on_link=on_link, table=table, metric=metric)
+        for prefix in wan.modem_prefixes
+        for table, metric in places
+    ]
 
 
 def _static_addresses(wan: Wan) -> list[str]:

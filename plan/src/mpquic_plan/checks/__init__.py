@@ -34,6 +34,7 @@ CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     addresses.dhcp_servers_have_addresses,
     addresses.routers_are_in_their_subnets,
     addresses.subnets_of_a_site_are_disjoint,
+    addresses.modem_prefixes_are_of_modems,
     addresses.wans_do_not_hold_the_vps,
     inner.listener_subnets_have_room,
     inner.listener_subnets_are_disjoint,

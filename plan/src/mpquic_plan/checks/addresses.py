@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -181,6 +182,24 @@ def subnets_of_a_site_are_disjoint(fleet: Fleet) -> Iterator[Problem]:
                     if vps and overlap(net, inner):
                         message = f"{net} of {name} overlaps {inner} of listener {listener.name} on {vps.host}"
                         yield Problem(site.host, path, message)
+
+
+def modem_prefixes_are_of_modems(fleet: Fleet) -> Iterator[Problem]:
+    """What goes to a modem past all tunnels is neither ours nor the VPS's."""
+    for site in fleet.sites.values():
+        vps = fleet.vps_of(site)
+        blocks = _blocks(site)
+        if vps is not None:
+            blocks += [(f"vps.address of {vps.host}", vps.host, IPv4Network(vps.address))]
+            blocks += [(f"{item.path} of {vps.host}", item.name, item.subnet) for item in vps.listeners]
+        for wan in site.wans:
+            for prefix in wan.modem_prefixes:
+                for path, name, network in blocks:
+                    if overlap(prefix, network):
+                        message = (
+                            f"{prefix} overlaps {network} of {name} ({path}); it holds the modem's own addresses alone"
+                        )
+                        yield Problem(site.host, f"{wan.path}.modem_prefixes", message)
 
 
 def wans_do_not_hold_the_vps(fleet: Fleet) -> Iterator[Problem]:
