@@ -33,6 +33,8 @@ ADDRESSES = {
 }
 """Addresses of the machines as the controller knows them, the one that it uses first."""
 PROGRAMS = ("ssh", "sftp", "scp")
+FROM = "MPQLAB_SSH_FROM"
+"""Environment variable with the node in which the programs run: the controller is elsewhere, say behind a LAN."""
 _FOLDER = RUN / "ssh"
 _KEY = _FOLDER / "id_ed25519"
 _KNOWN_HOSTS = _FOLDER / "known_hosts"
@@ -154,14 +156,14 @@ def close_connections(state: State) -> None:
 
 
 def command(program: str, arguments: Sequence[str]) -> list[str]:
-    """Return the command that runs one of `PROGRAMS` on the controller of the lab.
+    """Return the command that runs one of `PROGRAMS` on the controller of the lab, or on the node that `FROM` names.
 
     Raises:
         LabError: the lab has no ssh way in.
     """
     if not _CONFIG.exists():
         raise LabError("the lab has no ssh way in: `mpqlab up --ssh` makes it")
-    return inside(MGMT, [program, "-F", str(_CONFIG), *arguments])
+    return inside(os.environ.get(FROM, MGMT), [program, "-F", str(_CONFIG), *arguments])
 
 
 def login(machine: str, arguments: Sequence[str]) -> list[str]:

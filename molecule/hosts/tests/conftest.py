@@ -11,7 +11,6 @@ import pytest
 import testinfra
 import yaml
 from mpqlab import testing
-from mpqlab.ssh import INVENTORY as SSH
 from mpqlab.testing import Lab
 from mpqlab.topology import BARE, REFUSING_ADDRESS
 
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     from mpqlab.testing import SiteRun
     from testinfra.host import Host
 
-INVENTORY = Path(__file__).resolve().parents[1] / "inventory"
+SCENARIO = Path(__file__).resolve().parents[1]
+INVENTORY = SCENARIO / "inventory"
+SSH = SCENARIO / "ssh.yml"
 CARRYING = ("mpq4", "mpq5", "mpq6")
 FLEET = "fleet"
 REFUSING = {"ansible_connection": "ssh", "ansible_host": REFUSING_ADDRESS}
