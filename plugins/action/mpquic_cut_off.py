@@ -63,13 +63,11 @@ class ActionModule(ActionBase):
             lines += [str(each) for each in found if not {each.host, "all"} & accepted]
         if lines:
             result["failed"] = True
-            result["msg"] = "\n".join(
-                [
-                    "Nothing was changed, as sites that aren't in this run or weren't reached would be cut off:",
-                    *(f"- {line}" for line in lines),
-                    "Bring them into the run, or take the change back; mpquic_cut_off=HOST,... (or all) cuts them off.",
-                ]
-            )
+            result["msg"] = "sites that aren't in this run or weren't reached would be cut off; nothing was changed"
+            result["_ansible_mpquic_problems"] = [
+                *(f"would be cut off: {line}" for line in lines),
+                "bring them into the run, or take the change back; mpquic_cut_off=HOST,... (or all) cuts them off",
+            ]
         return {**result, "changed": False}
 
 

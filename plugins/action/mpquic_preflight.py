@@ -1,99 +1,66 @@
-"""Looks at a host and says what stands in the way of the run, before anything is changed on it."""
+"""Says what stands in the way of the run on a host, before anything is changed on it."""
 
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
-from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-
-try:
-    from mpquic_plan.preflight import ACCEPTABLE, Host, Severity, judge
-    from mpquic_plan.preflight.managers import to_take_over
-except ImportError as error:
-    IMPORT_ERROR: ImportError | None = error
-else:
-    IMPORT_ERROR = None
+from mpquic_plan.preflight import ACCEPTABLE, Host, Severity, judge
 
 DOCUMENTATION = r"""
 name: mpquic_preflight
-short_description: Survey a host, and judge whether the run may go on
+short_description: Judge whether the run may go on on a host
 description:
-  - Runs M(host_survey) on the host, which reads only, and judges on the controller what it has found against the host's
-    slice of the plan. All problems of the host are in one message; notices are warnings.
+  - Judges what M(mpquic_survey) has found against the host's slice of the plan, without asking the host anything. All
+    problems of the host are told at once, by the table at the end of the run; notices are warnings.
 options:
   slice: {description: The host's slice of the plan., type: dict, required: true}
+  found: {description: The result of M(mpquic_survey)., type: dict, required: true}
   accept: {description: Codes of problems that are accepted., type: list, elements: str, default: []}
 """
 
 RETURN = r"""
-survey: {description: What M(host_survey) has found., type: dict, returned: always}
-findings: {description: "What was judged, a dict with code, severity and message each.", type: list, returned: always}
-take_over: {description: "Files and programs that M(network_takeover) takes over.", type: dict, returned: always}
+findings: {description: "What was judged, a dict with code, severity and message each.", type: list, returned: success}
 """
 
 
 class ActionModule(ActionBase):
-    """`mpquic_preflight`: the survey, and the pure judgement over it."""
+    """`mpquic_preflight`: the pure judgement over a survey."""
 
     TRANSFERS_FILES = False
+    _requires_connection = False
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        if IMPORT_ERROR is not None:
-            raise AnsibleError(
-                f"the Python package mpquic_plan can't be imported ({IMPORT_ERROR}); run ansible-playbook from the "
-                "project's virtual environment (make bootstrap makes it)"
-            )
         _, arguments = self.validate_argument_spec(
             argument_spec={
                 "slice": {"type": "dict", "required": True},
+                "found": {"type": "dict", "required": True},
                 "accept": {"type": "list", "elements": "str", "default": []},
             }
         )
-        variables = task_vars or {}
-        name = str(variables["inventory_hostname"])
+        name = str((task_vars or {})["inventory_hostname"])
         unknown = sorted(set(arguments["accept"]) - ACCEPTABLE)
         if unknown:
             known = ", ".join(sorted(ACCEPTABLE))
             message = f"mpquic_accept: {', '.join(unknown)} can't be accepted; these can: {known}"
             return {**result, "failed": True, "msg": message}
-        plan = json.loads(json.dumps(arguments["slice"], default=str))
-        asked = time.time()
-        found = self._execute_module(
-            module_name="host_survey",
-            module_args={"certificate": plan["pki"]["name"]},
-            task_vars=variables,
-        )
-        replied = time.time()
-        if found.get("failed") or "survey" not in found:
-            return {**result, **found, "failed": True}
-        survey = json.loads(json.dumps(found["survey"], default=str))
-        # The reply took less time than the question: the module is copied first. So it is compared with the reply, and
-        # only what can't be the network's delay counts.
-        ahead = max(survey["time"] - replied, 0.0) or min(survey["time"] - asked, 0.0)
-        host = Host(name, plan, survey, ahead)
-        findings = judge(host, arguments["accept"])
-        taken = to_take_over(host)
-        problems = [finding for finding in findings if finding.severity is Severity.PROBLEM]
-        result |= {
-            "changed": False,
-            "survey": survey,
-            "findings": [
-                {"code": each.code, "severity": each.severity.value, "message": each.message} for each in findings
-            ],
-            "take_over": {"files": list(taken.files), "managers": list(taken.managers)},
-        }
+        plan, found = (json.loads(json.dumps(arguments[key], default=str)) for key in ("slice", "found"))
+        findings = judge(Host(name, plan, found["survey"], found["clock_ahead"]), arguments["accept"])
+        problems = [finding.message for finding in findings if finding.severity is Severity.PROBLEM]
         notices = [f"{name}: {each.message}" for each in findings if each.severity is Severity.NOTICE]
         if notices:
             result["warnings"] = notices
         if problems:
             count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
-            result["failed"] = True
-            result["msg"] = "\n".join(
-                [f"{count} on {name}; nothing was changed there:", *(f"- {each.message}" for each in problems)]
-            )
-        return result
+            # Ansible shows the text of a failure twice: the table at the end has the problems, and once.
+            return {
+                **result,
+                "failed": True,
+                "msg": f"{count} on {name}, told at the end; nothing was changed there",
+                "_ansible_mpquic_problems": problems,
+            }
+        shown = [{"code": each.code, "severity": each.severity.value, "message": each.message} for each in findings]
+        return {**result, "changed": False, "findings": shown}

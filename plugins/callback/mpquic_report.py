@@ -20,6 +20,8 @@ requirements: [enable in configuration]
 PLAYBOOK = "site.yml"
 HEADINGS = ("HOST", "RESULT", "CHANGED", "TUNNELS")
 UP = ("up", "listening")
+PROBLEMS = "_ansible_mpquic_problems"
+"""Key of a result with problems that are told here alone."""
 
 
 @dataclass
@@ -33,6 +35,8 @@ class Row:
     done: bool = False
     unreachable: str = ""
     failed: str = ""
+    problems: list[str] = field(default_factory=list)
+    """What the preflight has found, in full."""
     tunnels: list[dict[str, Any]] | None = None
 
     def result(self) -> str:
@@ -74,7 +78,9 @@ def reasons(rows: dict[str, Row]) -> list[str]:
     lines = []
     for name, row in sorted(rows.items()):
         text = row.unreachable or row.failed
-        if text:
+        if row.problems:
+            lines += [f"{name}: {problem}" for problem in row.problems]
+        elif text:
             first, *more = [line for line in text.strip().splitlines() if line.strip()] or ["no reason given"]
             # A message with a heading ends in a colon; what counts is below it.
             shown = (
@@ -120,6 +126,7 @@ class CallbackModule(CallbackBase):
         if ignore_errors:
             return
         row = self._row(result)
+        row.problems = [str(problem) for problem in result._result.get(PROBLEMS, [])]
         row.failed = str(result._result.get("msg") or result._result.get("stderr") or "see above")
         self._look_at(row, result)
 
