@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     Edit = Callable[[Callable[[Variables], None]], Path]
 
-EVERYTHING = "find /etc /opt /var/lib/mpquic -xdev -type f -printf '%p %s %T@ %m %u\\n' | sort | sha256sum; nft -s list table inet mpquic"
+EVERYTHING = (
+    "find /etc /opt /var/lib/mpquic -xdev -type f -printf '%p %s %T@ %m %u\\n' | sort | sha256sum;"
+    " nft -s list table inet mpquic"
+)
 
 
 def state(lab: Lab) -> list[str]:
