@@ -97,3 +97,14 @@ def test_each_program_has_files_below_the_root(machine: str, name: str) -> None:
     files = programs.PROGRAMS[name](machine).files
     assert files
     assert not any(path.startswith("/") or ".." in path for path in files)
+
+
+def test_netplan_alone_has_the_management_of_the_client_and_ifupdown_nothing(tmp_path: Path) -> None:
+    files = netplan.alone("client").files
+    (tmp_path / "a.yaml").write_text(files["etc/netplan/50-cloud-init.yaml"].text)
+    devices = netplan_generator.merged(tmp_path)
+    text = netplan_generator.unit("enp6s18", devices["enp6s18"])
+    for line in ("Address=10.10.11.100/24", "DNS=10.10.11.1", "Gateway=10.10.11.1"):
+        assert f"{line}\n" in text
+    assert "Address=10.10.10.100/24\n" in netplan_generator.unit("enp6s19", devices["enp6s19"])
+    assert "enp6s" not in files["etc/network/interfaces"].text

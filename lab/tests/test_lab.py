@@ -290,6 +290,29 @@ class TestRunningLab:
         assert shell("client", values).split() == ["0", "1"]
         assert "10.10.11.100/24" in shell("client", "ip -4 -br address show enp6s18")
 
+    def test_managers_of_the_network_run_until_they_are_removed(self) -> None:
+        programs = ("networkmanager", "dhcpcd", "cloud-init")
+        units = "NetworkManager dhcpcd cloud-init"
+        mpqlab("seed", "client", *programs)
+        assert shell("client", f"systemctl is-active {units}; systemctl is-enabled {units}").split() == [
+            *["active"] * 3,
+            *["enabled"] * 3,
+        ]
+        shell("client", "rm /etc/netplan/50-cloud-init.yaml")
+        mpqlab("reboot", "client")
+        assert shell("client", f"systemctl is-active {units}").split() == ["active"] * 3
+        assert "enp7s7" in shell("client", "cat /etc/netplan/50-cloud-init.yaml")
+        mpqlab("seed", "client", *programs, "--remove")
+        assert shell("client", f"systemctl is-active {units} || true").split() == ["inactive"] * 3
+
+    def test_where_netplan_is_alone_the_client_keeps_its_management_by_networkd(self) -> None:
+        mpqlab("seed", "client", "netplan-alone")
+        there = "ping -c 1 -W 10 10.10.11.100 >/dev/null && ping -c 1 -W 10 10.10.10.100 >/dev/null && echo there"
+        assert shell("mgmt", there) == "there"
+        mpqlab("reboot", "client")
+        assert shell("mgmt", there) == "there"
+        assert "routable" in shell("client", "networkctl --no-legend list enp6s18")
+
     def test_a_reboot_keeps_files_and_forgets_what_the_kernel_knew(self) -> None:
         shell(
             "client", "echo kept > /root/file; ip tuntap add mpq9 mode tun; ip rule add table 99; nft add table inet x"

@@ -47,8 +47,10 @@ def unit(identity: str, device: dict[str, Any]) -> str:
 
 
 def generate(sources: Path = SOURCES, target: Path = TARGET) -> None:
-    """Write a file for each device."""
+    """Write a file for each device, and remove those of devices that are no longer named."""
     target.mkdir(parents=True, exist_ok=True)
+    for stale in target.glob("10-netplan-*"):
+        stale.unlink()
     for identity, device in merged(sources).items():
         (target / f"10-netplan-{identity}.network").write_text(unit(identity, device))
 

@@ -24,15 +24,22 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Files by their path below the root, the unit that runs the program, and commands that apply its files at once."""
+    """What a program is made of.
+
+    `files` are named by their path below the root, and so are those that are `absent` where the program is. `unit` runs
+    the program; `commands` apply its files at once.
+    """
 
     files: Mapping[str, File] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
     unit: str | None = None
     commands: tuple[tuple[str, ...], ...] = ()
 
 
 def install(program: Program, machine: Machine) -> None:
     """Put a program onto a running machine, started and enabled."""
+    for path in program.absent:
+        (machine.root / path).unlink(missing_ok=True)
     for path, file in program.files.items():
         target = machine.root / path
         target.parent.mkdir(parents=True, exist_ok=True)

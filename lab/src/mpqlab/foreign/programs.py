@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpqlab.foreign import docker, hardening, netplan, program, ufw
+from mpqlab.foreign import docker, hardening, managers, netplan, program, ufw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from mpqlab.machine import Machine
 
 PROGRAMS: dict[str, Callable[[str], Program]] = {
+    "cloud-init": managers.cloud_init,
+    "dhcpcd": managers.dhcpcd,
     "docker": docker.program,
     "hardening": hardening.program,
     "netplan": netplan.program,
+    "netplan-alone": netplan.alone,
+    "networkmanager": managers.network_manager,
     "ufw": ufw.program,
 }
 
