@@ -12,7 +12,7 @@ from testrun import cli, kept, steps
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAMES = ["bad_input", "default", "render"]
+NAMES = ["bad_input", "default", "hosts", "render"]
 UP = {"up": True, "nodes": [{"name": "client", "state": "running"}], "stopped": []}
 
 
@@ -49,7 +49,12 @@ def test_scenarios_are_those_with_a_molecule_file(tmp_path: Path) -> None:
 
 def test_a_scenario_with_tests_writes_their_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_ADDOPTS", "--color=no")
-    expected = {"bad_input": None, "default": steps.LOGS / "scenario-default.xml", "render": None}
+    expected = {
+        "bad_input": None,
+        "default": steps.LOGS / "scenario-default.xml",
+        "hosts": steps.LOGS / "scenario-hosts.xml",
+        "render": None,
+    }
     for scenario in steps.scenarios():
         step = steps.scenario(scenario)
         assert step.junit == expected[scenario.name]
@@ -89,7 +94,7 @@ def test_a_python_that_is_missing_is_a_skipped_step(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "nope"], "there is no scenario 'nope'; there are bad_input, default, render"),
+        (["--only", "nope"], "there is no scenario 'nope'; there are bad_input, default, hosts, render"),
         (["--only", "render", "-k", "x"], "-k chooses among pytest's tests, and render has none"),
         (["--only", "bad_input", "-k", "x"], "-k chooses among pytest's tests, and bad_input has none"),
         (["-k", "x"], "-k and --converge go with --only NAME"),

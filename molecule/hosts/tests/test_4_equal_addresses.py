@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from mpqlab.testing import INTERNET, VPS_ADDRESS
+from mpqlab.topology import find_wan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mpqlab.testing import Lab
 
-DEVICE = "enp7s8"
+DEVICE = find_wan("wan6").device
 LEASE = "100.64.0.100/24"
 TUNNELS = ("mpq4", "mpq5", "mpq6")
 LEASES = {

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from mpqlab.topology import find_wan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mpqlab.testing import Lab
 
+DEVICE = find_wan("wan4").device
 FORWARDING = "sysctl -n net.ipv4.ip_forward net.ipv6.conf.all.forwarding"
 RULES = "/etc/mpquic/nftables.nft"
 
@@ -28,7 +30,7 @@ def foreign_sysctls(lab: Lab) -> Iterator[None]:
 def test_kernel_parameters_of_others_do_not_win_at_the_next_boot(lab: Lab) -> None:
     lab.mpqlab("reboot", "client")
     assert lab.run("client", FORWARDING).split() == ["1", "1"]
-    values = lab.run("client", "sysctl -n net.ipv4.conf.all.rp_filter net.ipv4.conf.enp7s6.rp_filter")
+    values = lab.run("client", f"sysctl -n net.ipv4.conf.all.rp_filter net.ipv4.conf.{DEVICE}.rp_filter")
     assert values.split() == ["0", "0"]
 
 
