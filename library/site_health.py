@@ -5,13 +5,22 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: site_health
-short_description: Wait until units, links and tunnels of a host are as planned
+short_description: Wait until units, links, kernel parameters, rules and tunnels of a host are as planned
 description:
   - A client instance must be C(up), or C(inactive) where its WAN can't be used. A server instance must listen. No unit
-    of ours may have failed, and links that are ours must be configured. Nothing is changed.
+    of ours may have failed, and links that are ours must be configured, by files of ours.
+  - The kernel must forward, must not drop by rp_filter at WANs and TUNs, and must have our packet filter loaded.
+  - Nothing is changed.
 options:
   instances: {description: Names of the instances., type: list, elements: str, required: true}
   links: {description: Links that must be configured., type: list, elements: str, default: []}
+  wans:
+    description: Links that may be absent. Our files must have those that are there.
+    type: list
+    elements: str
+    default: []
+  tuns: {description: TUN devices., type: list, elements: str, default: []}
+  hooks: {description: Base chains that our table must have., type: list, elements: str, default: []}
   deadline: {description: Seconds., type: int, default: 30}
   mpquicctl: {description: The operator's command., type: path, default: /usr/local/bin/mpquicctl}
 """
@@ -22,12 +31,22 @@ problems: {description: Sentences; empty when all is well., returned: always, ty
 """
 
 import json
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-SERVICES = ["mpquic-linkd.service", "mpquic-firewall.service", "systemd-networkd.service"]
+OUR_FILE = re.compile(r"\d\d-mpquic-")
+FORWARDING = {"net/ipv4/ip_forward": "IPv4", "net/ipv6/conf/all/forwarding": "IPv6"}
+SERVICES = [
+    "mpquic-linkd.service",
+    "mpquic-firewall.service",
+    "mpquic-sysctl.service",
+    "mpquic-forwarding.service",
+    "systemd-networkd.service",
+]
 PAUSE = 0.5
 
 
@@ -66,11 +85,56 @@ def link_problems(listing: str, names: list[str]) -> list[str]:
     ]
 
 
+def file_problems(listing: dict[str, Any], names: list[str]) -> list[str]:
+    """Links that another `.network` file than ours has taken, given `networkctl --json=short list`."""
+    files = {link["Name"]: link.get("NetworkFile") for link in listing["Interfaces"]}
+    return [
+        f"link {name} is configured by {files[name] or 'no file'}, not by ours: remove what matches it there"
+        for name in names
+        if name in files and not OUR_FILE.match(Path(files[name] or "").name)
+    ]
+
+
+def filter_problems(listing: dict[str, Any], hooks: list[str]) -> list[str]:
+    """What is missing of our packet filter, given `nft --json list chains`."""
+    chains = [entry["chain"] for entry in listing["nftables"] if "chain" in entry]
+    ours = {
+        chain.get("hook"): chain.get("policy")
+        for chain in chains
+        if (chain["family"], chain["table"]) == ("inet", "mpquic")
+    }
+    remedy = "systemctl reload mpquic-firewall loads it"
+    if not ours:
+        return [f"table inet mpquic isn't loaded: {remedy}"]
+    missing = [f"table inet mpquic has no chain at the hook {hook}: {remedy}" for hook in hooks if hook not in ours]
+    open_ = [hook for hook in ("input", "forward") if ours.get(hook, "drop") != "drop"]
+    return missing + [f"table inet mpquic has policy {ours[hook]} at the hook {hook}: {remedy}" for hook in open_]
+
+
+def parameter_problems(root: Path, devices: list[str]) -> list[str]:
+    """Kernel parameters below `root` (/proc/sys) that keep packets from being forwarded or received."""
+
+    def read(name: str) -> str:
+        path = root / name
+        return path.read_text().strip() if path.is_file() else ""
+
+    problems = [f"{family} isn't forwarded: {name} is 0" for name, family in FORWARDING.items() if read(name) == "0"]
+    for device in devices:
+        # The kernel takes the stricter of both.
+        names = [f"net/ipv4/conf/{each}/rp_filter" for each in ("all", device)]
+        if read(names[1]):
+            problems += [f"{device} drops what comes in: {name} is {read(name)}" for name in names if read(name) != "0"]
+    return list(dict.fromkeys(problems))
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "instances": {"type": "list", "elements": "str", "required": True},
             "links": {"type": "list", "elements": "str", "default": []},
+            "wans": {"type": "list", "elements": "str", "default": []},
+            "tuns": {"type": "list", "elements": "str", "default": []},
+            "hooks": {"type": "list", "elements": "str", "default": []},
             "deadline": {"type": "int", "default": 30},
             "mpquicctl": {"type": "path", "default": "/usr/local/bin/mpquicctl"},
         },
@@ -83,6 +147,12 @@ def main() -> None:
         failed = module.run_command(["systemctl", "list-units", "--failed", "--plain", "--no-legend", "mpquic*"])[1]
         links = module.run_command(["networkctl", "list", "--no-legend", "--no-pager"])[1]
         problems = unit_problems(units) + link_problems(links, params["links"])
+        listing = module.run_command(["networkctl", "--json=short", "list"])[1]
+        problems += file_problems(json.loads(listing or '{"Interfaces": []}'), [*params["links"], *params["wans"]])
+        if params["hooks"]:
+            chains = module.run_command(["nft", "--json", "list", "chains"])[1]
+            problems += filter_problems(json.loads(chains or '{"nftables": []}'), params["hooks"])
+        problems += parameter_problems(Path("/proc/sys"), [*params["wans"], *params["tuns"]])
         problems += [f"{line.split()[0]} has failed" for line in failed.splitlines() if line.split()]
         code, out, err = module.run_command([params["mpquicctl"], "status", "--json"])
         if code != 0:

@@ -1,4 +1,13 @@
-from site_health import link_problems, tunnel_problems, unit_problems
+from pathlib import Path
+
+from site_health import (
+    file_problems,
+    filter_problems,
+    link_problems,
+    parameter_problems,
+    tunnel_problems,
+    unit_problems,
+)
 
 
 def row(name: str, role: str, state: str) -> dict[str, str]:
@@ -29,4 +38,51 @@ def test_links_must_be_configured() -> None:
     assert link_problems(listing, ["mpq5", "mpq6", "mpq7"]) == [
         "link mpq6 is unmanaged for systemd-networkd",
         "link mpq7 is not there for systemd-networkd",
+    ]
+
+
+def test_links_that_a_file_of_others_has_taken_are_named_wans_too() -> None:
+    listing = {
+        "Interfaces": [
+            {"Name": "enp7s7", "NetworkFile": "/etc/systemd/network/10-netplan-all-en.network"},
+            {"Name": "enp7s8", "NetworkFile": "/etc/systemd/network/30-mpquic-enp7s8.network"},
+            {"Name": "enp7s6"},
+        ]
+    }
+    assert file_problems(listing, ["enp7s6", "enp7s7", "enp7s8", "enp7s3"]) == [
+        "link enp7s6 is configured by no file, not by ours: remove what matches it there",
+        (
+            "link enp7s7 is configured by /etc/systemd/network/10-netplan-all-en.network, not by ours: "
+            "remove what matches it there"
+        ),
+    ]
+
+
+def chain(hook: str, policy: str) -> dict[str, dict[str, str]]:
+    return {"chain": {"family": "inet", "table": "mpquic", "name": hook, "hook": hook, "policy": policy}}
+
+
+def test_a_table_that_was_flushed_or_has_lost_a_chain_is_named() -> None:
+    remedy = ": systemctl reload mpquic-firewall loads it"
+    assert filter_problems({"nftables": []}, ["forward"]) == [f"table inet mpquic isn't loaded{remedy}"]
+    listing = {"nftables": [chain("input", "accept"), chain("postrouting", "accept")]}
+    assert filter_problems(listing, ["input", "forward", "postrouting"]) == [
+        f"table inet mpquic has no chain at the hook forward{remedy}",
+        f"table inet mpquic has policy accept at the hook input{remedy}",
+    ]
+
+
+def test_parameters_that_keep_packets_from_passing_are_named(tmp_path: Path) -> None:
+    values = {
+        "net/ipv4/ip_forward": "0",
+        "net/ipv6/conf/all/forwarding": "1",
+        "net/ipv4/conf/all/rp_filter": "0",
+        "net/ipv4/conf/enp7s7/rp_filter": "1",
+    }
+    for name, value in values.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{value}\n")
+    assert parameter_problems(tmp_path, ["enp7s7", "absent"]) == [
+        "IPv4 isn't forwarded: net/ipv4/ip_forward is 0",
+        "enp7s7 drops what comes in: net/ipv4/conf/enp7s7/rp_filter is 1",
     ]

@@ -70,6 +70,27 @@ def configured_links(plan: Slice) -> list[str]:
     return [link.get("device", link["name"]) for link in links]
 
 
+def passages(plan: Slice, public_device: str) -> list[dict[str, Any]]:
+    """What a host forwards, as forwarding_probe takes it: LANs to tunnels, or tunnels to the Internet."""
+
+    def ipv4(prefixes: list[str]) -> str | None:
+        return next((prefix for prefix in prefixes if ":" not in prefix), None)
+
+    ways: list[tuple[str, list[str], str | None]]
+    if plan["role"] == "client":
+        pairs = plan["firewall"]["forward"]
+        ways = [
+            (lan["device"], [pair["to"] for pair in pairs if pair["from"] == lan["device"]], ipv4(lan["addresses"]))
+            for lan in plan["lans"]
+        ]
+    else:
+        ways = [
+            (tun["name"], [public_device], ipv4([route["destination"] for route in tun["routes"]]))
+            for tun in plan["tuns"]
+        ]
+    return [{"from": enters, "to": to, "network": network} for enters, to, network in ways if network and any(to)]
+
+
 def managed_links(listing: str, ours: list[str]) -> list[str]:
     """Links that somebody else has systemd-networkd configure, given `networkctl list --no-legend`."""
     rows = [line.split() for line in listing.splitlines()]
@@ -84,6 +105,7 @@ class FilterModule:
             "mpquic_configured_links": configured_links,
             "mpquic_instance_unit": instance_unit,
             "mpquic_managed_links": managed_links,
+            "mpquic_passages": passages,
             "mpquic_routing_rules": routing_rules,
             "mpquic_table_devices": table_devices,
             "mpquic_virtual_links": virtual_links,
