@@ -478,3 +478,24 @@ def test_nothing_but_the_modem_is_reached_past_the_tunnels(changed: Callable[...
         # While the WAN is away the tunnel isn't asked, whose default route is shorter.
         last = [route["type"] for route in lan["routes"] if route["destination"] == "192.168.100.1/32"]
         assert last == ["unreachable"]
+
+
+def test_what_is_forwarded_besides_the_tunnels_is_told_by_pairs(changed: Callable[..., Hosts]) -> None:
+    openings = [
+        {"from": "docker0", "to": "public", "sources": ["172.17.0.0/16", "fd00:17::/64"]},
+        {"from": "public", "to": "docker0", "protocol": "tcp", "ports": [443, 80]},
+    ]
+    site = [{"from": "lan5", "to": "wan6"}]
+    changes = [("vps1", "vps.forward_openings", openings), ("site1-client", "site.firewall.forward_openings", site)]
+    plan = build(changed([("site1-client", "site.firewall", {}), *changes]))
+    got = [
+        (rule["from"], rule["to"], rule["family"], rule["sources"], rule["ports"])
+        for rule in plan["vps1"]["firewall"]["forward_openings"]
+    ]
+    assert got == [
+        ("docker0", "public", "ip", ["172.17.0.0/16"], []),
+        ("docker0", "public", "ip6", ["fd00:17::/64"], []),
+        ("public", "docker0", None, [], [80, 443]),
+    ]
+    [own] = plan["site1-client"]["firewall"]["forward_openings"]
+    assert (own["from"], own["to"]) == ("enp7s1", "enp7s8")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from mpquic_plan.model import Site, Vps, Wan
+    from mpquic_plan.model import ForwardOpening, Site, Vps, Wan
     from mpquic_plan.sizes import Sizes
 
 ZONES = ("management", "lan", "tunnel")
@@ -26,6 +27,52 @@ def zone_devices(site: Site, zone: str) -> list[str]:
     by_name |= {lan.name: lan.device for lan in site.lans}
     by_name |= {tunnel.name: tunnel.name for tunnel in site.tunnels}
     return [by_name[zone]] if zone in by_name else []
+
+
+def forward_devices(site: Site, word: str) -> list[str]:
+    """Return the interfaces that an end of a forward opening means: a zone, an item of the site, or a device."""
+    wans = {wan.name: wan.device for wan in site.wans}
+    if word in wans:
+        return [wans[word]]
+    return zone_devices(site, word) or ([] if word in ZONES else [word])
+
+
+def _vps_forward_devices(vps: Vps, word: str) -> list[str]:
+    # `public` stays a word: where vps.device is auto, only the host knows which one it is.
+    return sorted(listener.tun for listener in vps.listeners) if word == "tunnel" else [word]
+
+
+def families(opening: ForwardOpening) -> list[tuple[str | None, list[str], list[str]]]:
+    """Return (family, sources, destinations) of each rule that an opening needs; the family is None for both."""
+    if not opening.sources and not opening.destinations:
+        return [(None, [], [])]
+    rules: list[tuple[str | None, list[str], list[str]]] = []
+    for version, family in ((4, "ip"), (6, "ip6")):
+        sources, destinations = (
+            sorted(str(net) for net in prefixes if net.version == version)
+            for prefixes in (opening.sources, opening.destinations)
+        )
+        if bool(opening.sources) == bool(sources) and bool(opening.destinations) == bool(destinations):
+            rules.append((family, sources, destinations))
+    return rules
+
+
+def _forward_openings(openings: Iterable[ForwardOpening], devices: Callable[[str], list[str]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "from": source,
+            "to": target,
+            "family": family,
+            "sources": sources,
+            "destinations": destinations,
+            "protocol": opening.protocol,
+            "ports": sorted(opening.ports),
+        }
+        for opening in openings
+        for source in devices(opening.source)
+        for target in devices(opening.target)
+        for family, sources, destinations in families(opening)
+    ]
 
 
 def _devices(site: Site, zones: Iterable[str]) -> list[str]:
@@ -64,6 +111,7 @@ def client(site: Site, wans: Mapping[str, Wan], sizes_of: Mapping[str, Sizes]) -
             {"devices": _devices(site, item.sources), "protocol": item.protocol, "ports": sorted(item.ports)}
             for item in site.openings
         ],
+        "forward_openings": _forward_openings(site.forward_openings, partial(forward_devices, site)),
     }
 
 
@@ -90,5 +138,6 @@ def server(
             {"protocol": item.protocol, "ports": sorted(item.ports), "sources": sorted(item.sources)}
             for item in vps.openings
         ],
+        "forward_openings": _forward_openings(vps.forward_openings, partial(_vps_forward_devices, vps)),
         "tunnel_services": [{"protocol": item.protocol, "ports": sorted(item.ports)} for item in vps.tunnel_services],
     }

@@ -167,6 +167,19 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
+class ForwardOpening:
+    """What is forwarded besides the tunnels; `source` and `target` are devices or words, empty tuples mean all."""
+
+    path: str
+    source: str
+    target: str
+    sources: tuple[Network, ...]
+    destinations: tuple[Network, ...]
+    protocol: str | None
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """A site, seen from its client. `broken`: names whose items hold errors, by collection; '*' is an unknown name."""
 
@@ -184,6 +197,7 @@ class Site:
     ssh_ports: tuple[int, ...] | None
     ssh_from: tuple[str, ...]
     openings: tuple[Opening, ...]
+    forward_openings: tuple[ForwardOpening, ...]
     broken: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
@@ -221,6 +235,7 @@ class Vps:
     site_to_site: bool
     tunnel_services: tuple[Opening, ...]
     openings: tuple[Opening, ...]
+    forward_openings: tuple[ForwardOpening, ...]
     revoked_certificates: tuple[str, ...]
     log_level: str
     broken: Mapping[str, frozenset[str]] = field(default_factory=dict)

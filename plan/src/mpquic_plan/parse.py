@@ -18,6 +18,7 @@ from mpquic_plan.model import (
     DhcpClient,
     DhcpServer,
     Fleet,
+    ForwardOpening,
     Lan,
     Listener,
     Management,
@@ -145,8 +146,21 @@ class _Reader:
                 Opening(path, item["protocol"], _sound(item["ports"]), _sound(item["from"]))
                 for path, item in self._items(firewall, "openings", "site.firewall")
             ),
+            forward_openings=tuple(self._forward_openings(firewall, "site.firewall")),
             broken=self._broken(),
         )
+
+    def _forward_openings(self, holder: Mapping[str, Any], path: str) -> Iterator[ForwardOpening]:
+        for item_path, item in self._items(holder, "forward_openings", path):
+            yield ForwardOpening(
+                path=item_path,
+                source=item["from"],
+                target=item["to"],
+                sources=tuple(ip_network(text) for text in _sound(item["sources"])),
+                destinations=tuple(ip_network(text) for text in _sound(item["destinations"])),
+                protocol=item.get("protocol"),
+                ports=_sound(item.get("ports", [])),
+            )
 
     def _management(self) -> Iterator[Management]:
         for path, item in self._items(self.value, "management", "site"):
@@ -319,6 +333,7 @@ class _Reader:
                 Opening(path, item["protocol"], _sound(item["ports"]), _sound(item["sources"]))
                 for path, item in self._items(value, "openings", "vps")
             ),
+            forward_openings=tuple(self._forward_openings(value, "vps")),
             revoked_certificates=_sound(value["revoked_certificates"]),
             log_level=value["log_level"],
             broken=self._broken(),

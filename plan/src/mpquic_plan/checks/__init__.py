@@ -28,6 +28,7 @@ CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     references.management_by_dhcp_is_the_egress,
     references.zones_are_known,
     references.somebody_may_log_in,
+    references.forward_openings_let_something_pass,
     references.liveness_has_room,
     addresses.gateways_are_in_their_subnets,
     addresses.dhcp_says_what_it_can,

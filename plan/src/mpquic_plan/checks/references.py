@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpquic_plan.client import egress_name
-from mpquic_plan.firewall import ZONES, zone_devices
+from mpquic_plan.firewall import ZONES, families, zone_devices
 from mpquic_plan.problem import Problem, unknown
 
 if TYPE_CHECKING:
@@ -156,6 +156,31 @@ def somebody_may_log_in(fleet: Fleet) -> Iterator[Problem]:
                 f"{asked}, so nobody could log in after the run; state a management interface (site.management), or "
                 "name a LAN or tunnel that ssh comes in by",
             )
+
+
+def forward_openings_let_something_pass(fleet: Fleet) -> Iterator[Problem]:
+    """What is forwarded besides the tunnels has two ends, ports of a protocol, and prefixes of one family."""
+    owned = [(site.host, site.forward_openings) for site in fleet.sites.values()]
+    owned += [(vps.host, vps.forward_openings) for vps in fleet.vpses.values()]
+    for host, openings in owned:
+        for opening in openings:
+            if opening.ports and opening.protocol is None:
+                yield Problem(host, f"{opening.path}.ports", "ports are of a protocol; state protocol: tcp or udp, too")
+            if not families(opening):
+                message = "sources and destinations are of different families, so that nothing would pass"
+                yield Problem(host, f"{opening.path}.destinations", message)
+    for site in fleet.sites.values():
+        for opening in site.forward_openings:
+            for key, word in (("from", opening.source), ("to", opening.target)):
+                if word == "public":
+                    message = "'public' is a word for a VPS; name an interface, a WAN, management, lan or tunnel"
+                    yield Problem(site.host, f"{opening.path}.{key}", message)
+    for vps in fleet.vpses.values():
+        for opening in vps.forward_openings:
+            for key, word in (("from", opening.source), ("to", opening.target)):
+                if word in ("management", "lan"):
+                    message = f"'{word}' is a word for a site; name an interface, public or tunnel"
+                    yield Problem(vps.host, f"{opening.path}.{key}", message)
 
 
 def liveness_has_room(fleet: Fleet) -> Iterator[Problem]:
