@@ -499,3 +499,10 @@ def test_what_is_forwarded_besides_the_tunnels_is_told_by_pairs(changed: Callabl
     ]
     [own] = plan["site1-client"]["firewall"]["forward_openings"]
     assert (own["from"], own["to"]) == ("enp7s1", "enp7s8")
+
+
+def test_time_servers_are_passed_on(changed: Callable[..., Hosts]) -> None:
+    changes = [("site1-client", "site.ntp", ["192.0.2.123", "ntp.example.net"]), ("vps1", "vps.ntp", ["2001:db8::123"])]
+    plan = build(changed(changes))
+    assert plan["site1-client"]["ntp"] == ["192.0.2.123", "ntp.example.net"]
+    assert plan["vps1"]["ntp"] == ["2001:db8::123"]

@@ -43,6 +43,7 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
             site, wans, {tunnel.name: tunnel_sizes(tunnel, wans[tunnel.wan]) for tunnel in tunnels}
         ),
         "routing_tables": _table_names(site),
+        "ntp": list(site.ntp),
         "sysctl": hosts.sysctl(),
         "sysctl_minimums": hosts.sysctl_minimums(),
         "forwarding": hosts.forwarding(),

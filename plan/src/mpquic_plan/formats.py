@@ -176,6 +176,13 @@ def _dns_name(text: str) -> None:
         raise ValueError("an address that is wrong, rather than a name")
 
 
+def _ntp_server(text: str) -> None:
+    try:
+        _dns_name(text)
+    except ValueError:
+        _of_a_host(ip_address(text))
+
+
 def _mac(text: str) -> None:
     if not _MAC.match(text):
         raise ValueError("not a MAC address")
@@ -212,6 +219,7 @@ _FORMATS: Final[dict[str, Callable[[str], object]]] = {
     "ula-32": _ula_32,
     "hostname": _hostname,
     "dns-name": _dns_name,
+    "ntp-server": _ntp_server,
     "mac": _mac,
     "dhcp-client-id": _dhcp_client_id,
 }

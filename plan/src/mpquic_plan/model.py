@@ -190,6 +190,7 @@ class Site:
     lan_mode: str
     egress: str | None
     log_level: str
+    ntp: tuple[str, ...]
     management: tuple[Management, ...]
     wans: tuple[Wan, ...]
     lans: tuple[Lan, ...]
@@ -238,6 +239,7 @@ class Vps:
     forward_openings: tuple[ForwardOpening, ...]
     revoked_certificates: tuple[str, ...]
     log_level: str
+    ntp: tuple[str, ...]
     broken: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 

@@ -136,6 +136,7 @@ class _Reader:
             lan_mode=value["lan_mode"],
             egress=value.get("egress"),
             log_level=value["log_level"],
+            ntp=_sound(value["ntp"]),
             management=management,
             wans=wans,
             lans=lans,
@@ -336,6 +337,7 @@ class _Reader:
             forward_openings=tuple(self._forward_openings(value, "vps")),
             revoked_certificates=_sound(value["revoked_certificates"]),
             log_level=value["log_level"],
+            ntp=_sound(value["ntp"]),
             broken=self._broken(),
         )
 
