@@ -389,7 +389,7 @@ def test_a_gateway_outside_of_the_subnet_has_to_be_meant(changed: Callable[..., 
         ("mac", ("mac", None, None, None)),
         ("duid", ("duid", None, None, None)),
         ("01:02:00:5E:00:53:04", ("mac", None, None, None)),
-        ("FF:00:00:00:2A:00:03:00:01:02:00:5e:00:53:05", ("duid", 42, 3, "00:01:02:00:5e:00:53:05")),
+        ("FF:00:00:00:2A:00:03:00:01:02:00:5e:00:53:05", ("duid", 42, "link-layer", "00:01:02:00:5e:00:53:05")),
     ],
 )
 def test_a_client_identifier_is_taken_apart(

@@ -31,6 +31,8 @@ SHORTEST_RFC4361_ID: Final = 1 + 4 + 2 + 1
 """Type, IAID, type of the DUID, and something in it (RFC 4361 section 6.1)."""
 LONGEST_RFC4361_ID: Final = 1 + 4 + 130
 """A DUID has at most 128 bytes after its type (RFC 8415 section 11.1)."""
+DUID_TYPES: Final = {"0001": "link-layer-time", "0002": "vendor", "0003": "link-layer", "0004": "uuid"}
+"""Types of DUIDs (RFC 8415 section 11, RFC 6355) and systemd-networkd's words for them; it takes no others."""
 
 LINK_LOCAL: Final = "a link-local address, which is valid on one link only"
 SPECIAL: Final = (
@@ -199,8 +201,11 @@ def _dhcp_client_id(text: str) -> None:
         raise ValueError("neither a word nor hexadecimal digits")
     if text[:2].lower() == "01":
         _mac(text[3:])
-    elif text[:2].lower() != "ff" or not SHORTEST_RFC4361_ID <= len(text.split(":")) <= LONGEST_RFC4361_ID:
+        return
+    if text[:2].lower() != "ff" or not SHORTEST_RFC4361_ID <= len(text.split(":")) <= LONGEST_RFC4361_ID:
         raise ValueError("neither a MAC address nor IAID and DUID")
+    if "".join(text.split(":")[5:7]) not in DUID_TYPES:
+        raise ValueError("a DUID of no known type")
 
 
 _FORMATS: Final[dict[str, Callable[[str], object]]] = {

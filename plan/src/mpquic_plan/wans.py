@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from mpquic_plan import tables
+from mpquic_plan.formats import DUID_TYPES
 from mpquic_plan.link_files import link_file
 from mpquic_plan.routes import DEFAULT_ROUTES, last_routes, route, rule
 
@@ -51,7 +52,7 @@ def _dhcp_client(dhcp: DhcpClient | None) -> dict[str, Any]:
     return {
         "identifier": "duid" if rfc4361 or client_id == "duid" else "mac",
         "iaid": int("".join(parts[1:5]), 16) if rfc4361 else None,
-        "duid_type": int("".join(parts[5:7]), 16) if rfc4361 else None,
+        "duid_type": DUID_TYPES["".join(parts[5:7])] if rfc4361 else None,
         "duid_data": ":".join(parts[7:]) if rfc4361 else None,
         "vendor_class": dhcp.vendor_class if dhcp else None,
         "hostname": dhcp.hostname if dhcp else None,
