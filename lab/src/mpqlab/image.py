@@ -36,6 +36,7 @@ PACKAGES = (
     "iputils-ping",
     "kmod",
     "less",
+    "libfaketime",
     "libpam-systemd",
     "netbase",
     "nftables",
@@ -50,6 +51,7 @@ PACKAGES = (
     "sudo",
     "systemd",
     "systemd-sysv",
+    "systemd-timesyncd",
     "tcpdump",
     "udev",
 )

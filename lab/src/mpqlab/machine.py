@@ -110,6 +110,8 @@ class Machine:
             "--suppress-sync=yes",
             "--notify-ready=yes",
             "--capability=all",
+            # The clock is the controller's own: no machine of the lab may set it.
+            "--drop-capability=CAP_SYS_TIME",
             f"--bind={self._storage / 'tun'}:/dev/net/tun",
             "--console=pipe",
         ]

@@ -68,6 +68,13 @@ class TestAfterARebootOfBoth:
         # The stricter of the two counts for a device: 1 would drop what comes in by a WAN of another table.
         assert lab.run(node, "cat /proc/sys/net/ipv4/conf/all/rp_filter").strip() != "1"
 
+    @pytest.mark.parametrize("node", ["client", "vps"])
+    def test_the_time_servers_are_asked_at_every_boot(self, lab: Lab, node: str) -> None:
+        # The service itself doesn't run here: the machines share a clock that none of them may set.
+        assert "NTP=192.0.2.123" in lab.run(node, "systemd-analyze cat-config systemd/timesyncd.conf")
+        assert lab.run(node, "systemctl is-enabled systemd-timesyncd").strip() == "enabled"
+        assert lab.run(node, "date --set=@0 2>&1 || true").count("not permitted") == 1
+
     def test_a_second_run_changes_nothing(self, run_site: Site) -> None:
         done = run_site()
         assert done.status == 0, done.output[-9000:]

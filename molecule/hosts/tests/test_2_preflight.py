@@ -128,3 +128,17 @@ def test_a_full_var_tmp_and_a_taken_port_are_named_in_one_message(lab: Lab, run_
         thief.wait(10)
         lab.run("vps", "umount /var/tmp && systemctl start mpquic-linkd")
     lab.wait_state("mpq5", "up", within=30)
+
+
+FAKE_CLOCK = "/usr/local/bin/python3-years-ago"
+
+
+def test_a_clock_that_is_years_behind_is_named(lab: Lab, run_site: Site) -> None:
+    library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+    script = f'#!/bin/sh\nexport LD_PRELOAD={library} FAKETIME=-5y\nexec python3 "$@"\n'
+    lab.run("client", f"cat > {FAKE_CLOCK} <<'EOF'\n{script}EOF\nchmod 0755 {FAKE_CLOCK}")
+    before = state(lab)
+    done = run_site("--limit", "site1-client", "-e", f"ansible_python_interpreter={FAKE_CLOCK}")
+    assert done.status == 2, done.output[-5000:]
+    assert "the clock is 5 years behind the controller's" in message(done)
+    assert state(lab) == before
