@@ -1,7 +1,12 @@
 """What a ruleset of nftables does with a packet, as far as it can be told from outside.
 
-Rules are those of `nft -j list ruleset` (libnftables-json(5)). A match that isn't known here (a set, a mark, xtables)
-can't be judged: an accepting rule with one doesn't count as opening the way, and a dropping one doesn't as closing it.
+Rules are those of `nft -j list ruleset` (libnftables-json(5)). A rule with a part that can't be read here (a mark, a
+limit that is exceeded, an extension of iptables, of which nft's JSON says `xt` alone) may or may not be met:
+
+* It doesn't close the way, as a sound host must not be stopped.
+* It opens the way for an established connection, and for a new one if what can be read names the packet's protocol:
+  iptables has `-m multiport` in such rules, and `-m conntrack` in those that are for replies alone.
+* It leaves its chain, if that is what it does: what the chain drops afterwards isn't sure any more.
 """
 
 from __future__ import annotations
@@ -14,13 +19,22 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MOST_JUMPS: Final = 32
 UNKNOWN: Final = None
+SOURCE_PORT: Final = "50000"
+_NUMBERS: Final = {"1": "icmp", "6": "tcp", "17": "udp"}
+_LAYER_4: Final = frozenset({"tcp", "udp", "icmp", "icmpv6", "sctp", "dccp", "udplite", "esp", "ah", "comp", "igmp"})
+# Verdicts of whoever reads the queue can't be known, and are taken for accepting.
+_VERDICTS: Final = {"accept": "accept", "queue": "accept", "drop": "drop", "reject": "drop", "return": "return"}
+
+Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A packet: devices ('' where there is none), addresses, protocol, destination port, state of its connection."""
+    """A packet: devices ('' where there is none), addresses, protocol, destination port.
+
+    `state` is that of its connection: `new` for the first packet, `established` for a reply to it.
+    """
 
     incoming: str
     outgoing: str
@@ -29,6 +43,11 @@ class Packet:
     protocol: str
     port: int
     state: str = "new"
+
+    @property
+    def family(self) -> str:
+        """`ip` or `ip6`."""
+        return "ip6" if ip_address(self.source.partition("%")[0]).version == 6 else "ip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +65,35 @@ class Chain:
         """Whether the suite has written it."""
         return (self.family, self.table) == ("inet", "mpquic")
 
+    @property
+    def key(self) -> Key:
+        """What tells it from all others."""
+        return self.family, self.table, self.name
+
     def __str__(self) -> str:
         return f"table {self.family} {self.table}, chain {self.name}, policy {self.policy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a rule does with a packet that meets it."""
+
+    verdict: str
+    """`accept`, `drop`, `return`, `jump`, `goto`, or '' for a rule that only counts or writes."""
+    target: str = ""
+    sure: bool = True
+    """Whether all of the rule's conditions can be read."""
+    names_protocol: bool = False
 
 
 @dataclass(slots=True)
 class Ruleset:
     """All tables of a host."""
 
-    chains: dict[tuple[str, str, str], Chain] = field(default_factory=dict)
-    rules: dict[tuple[str, str, str], list[Sequence[Mapping[str, Any]]]] = field(default_factory=dict)
+    chains: dict[Key, Chain] = field(default_factory=dict)
+    rules: dict[Key, list[Sequence[Mapping[str, Any]]]] = field(default_factory=dict)
+    elements: dict[Key, list[Any]] = field(default_factory=dict)
+    """Elements of named sets and maps."""
 
     @classmethod
     def of(cls, entries: Sequence[Mapping[str, Any]]) -> Ruleset:
@@ -68,6 +106,9 @@ class Ruleset:
             elif rule := entry.get("rule"):
                 key = (rule["family"], rule["table"], rule["chain"])
                 result.rules.setdefault(key, []).append(rule.get("expr", []))
+            elif listed := entry.get("set") or entry.get("map"):
+                key = (listed["family"], listed["table"], listed["name"])
+                result.elements[key] = list(listed.get("elem", []))
         return result
 
     def base_chains(self) -> list[Chain]:
@@ -77,7 +118,7 @@ class Ruleset:
     def jumps(self, chain: Chain) -> list[str]:
         """Return the names of the chains that the rules of a chain go to, in order."""
         names = []
-        for rule in self.rules.get((chain.family, chain.table, chain.name), []):
+        for rule in self.rules.get(chain.key, []):
             for statement in rule:
                 target = statement.get("jump") or statement.get("goto")
                 if target:
@@ -85,112 +126,209 @@ class Ruleset:
         return names
 
     def verdict(self, chain: Chain, packet: Packet) -> str:
-        """Return `accept` or `drop`: what a base chain does with a packet of IPv4."""
-        if chain.family not in ("ip", "inet"):
+        """Return `accept` or `drop`: what a base chain does with a packet."""
+        if chain.family not in (packet.family, "inet"):
             return "accept"
-        return self._walk(chain, packet, MOST_JUMPS) or chain.policy
+        return self._walk(chain, packet, {}) or chain.policy
 
-    def _walk(self, chain: Chain, packet: Packet, depth: int) -> str | None:
-        """Return the verdict of a chain's rules, None when the packet comes to their end."""
-        if depth == 0:
-            return None
-        for rule in self.rules.get((chain.family, chain.table, chain.name), []):
-            found, verdict = self._apply(rule, chain, packet, depth)
-            if verdict in ("accept", "drop"):
-                return verdict
-            if found == "return":
+    def _walk(self, chain: Chain, packet: Packet, known: dict[Key, str | None]) -> str | None:
+        """Return the verdict of a chain's rules, None when the packet comes to their end.
+
+        What is known of a chain holds wherever it's jumped to from. A loop, which the kernel refuses, ends here.
+        """
+        if chain.key not in known:
+            known[chain.key] = None
+            known[chain.key] = self._through(chain, packet, known)
+        return known[chain.key]
+
+    def _through(self, chain: Chain, packet: Packet, known: dict[Key, str | None]) -> str | None:
+        for rule in self.rules.get(chain.key, []):
+            effect = self._effect(rule, chain, packet)
+            verdict = effect.verdict
+            if verdict in ("jump", "goto"):
+                other = self.chains.get((chain.family, chain.table, effect.target))
+                inner = self._walk(other, packet, known) if other else None
+                # A goto doesn't come back: whoever has called this chain decides, at last the base chain's policy.
+                verdict = inner or ("return" if verdict == "goto" and effect.sure else "")
+            if verdict == "return":
                 return None
+            if verdict == "accept" and (effect.sure or effect.names_protocol or packet.state == "established"):
+                return "accept"
+            if verdict == "drop" and effect.sure:
+                return "drop"
         return None
 
-    def _apply(
-        self, rule: Sequence[Mapping[str, Any]], chain: Chain, packet: Packet, depth: int
-    ) -> tuple[str, str | None]:
-        """Return what a rule does: ('return' or '', verdict or None)."""
+    def _effect(self, rule: Sequence[Mapping[str, Any]], chain: Chain, packet: Packet) -> Effect:
+        """Return what a rule does with a packet; nothing if it's sure that the packet doesn't meet it."""
+        sure, names_protocol = True, False
         for statement in rule:
-            if "match" in statement:
-                if not _meets(statement["match"], packet):
-                    return "", None
-            elif "xt" in statement or "vmap" in statement:
-                return "", None
-            elif "accept" in statement:
-                return "", "accept"
-            elif "drop" in statement or "reject" in statement:
-                return "", "drop"
-            elif "return" in statement:
-                return "return", None
-            elif target := statement.get("jump") or statement.get("goto"):
-                other = self.chains.get((chain.family, chain.table, target["target"]))
-                verdict = self._walk(other, packet, depth - 1) if other else None
-                # A goto doesn't come back: the base chain's policy decides.
-                return ("return" if "goto" in statement else ""), verdict
-        return "", None
+            for name, body in statement.items():
+                if name == "match":
+                    met = self._meets(body, chain, packet)
+                    if met is False:
+                        return Effect("")
+                    names_protocol |= bool(met) and _is_protocol(body.get("left"))
+                    sure &= met is not UNKNOWN
+                elif _may_fail(name, body):
+                    sure = False
+                elif name in _VERDICTS:
+                    return Effect(_VERDICTS[name], "", sure, names_protocol)
+                elif name in ("jump", "goto"):
+                    return Effect(name, body["target"], sure, names_protocol)
+                elif name == "vmap":
+                    found = self._look_up(body, chain, packet)
+                    if found is UNKNOWN:
+                        return Effect("")
+                    for verdict, target in found.items():
+                        if verdict in ("jump", "goto"):
+                            return Effect(verdict, target["target"], sure, names_protocol)
+                        if verdict in _VERDICTS:
+                            return Effect(_VERDICTS[verdict], "", sure, names_protocol)
+        return Effect("")
+
+    def _look_up(self, vmap: Mapping[str, Any], chain: Chain, packet: Packet) -> Mapping[str, Any] | None:
+        """Return the verdict that a map has for a packet, None if it has none or can't be read."""
+        value = _value(vmap.get("key"), packet)
+        for entry in self._options(vmap.get("data"), chain) or []:
+            if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], dict) and _equals(value, entry[0]):
+                return entry[1]
+        return None
+
+    def _meets(self, match: Mapping[str, Any], chain: Chain, packet: Packet) -> bool | None:
+        """Whether a packet meets a match; None if that can't be judged."""
+        left, operator = match.get("left"), match.get("op", "==")
+        if _is_of_other_protocol(left, packet):
+            return False
+        value, wanted = _value(left, packet), self._options(match.get("right"), chain)
+        if value is UNKNOWN or wanted is UNKNOWN:
+            return None
+        if operator in ("==", "in"):
+            return any(_equals(value, option) for option in wanted)
+        if operator == "!=":
+            return not any(_equals(value, option) for option in wanted)
+        return None
+
+    def _options(self, right: Any, chain: Chain) -> list[Any] | None:
+        """Return the values that the right side of a match has, None if they aren't known."""
+        if isinstance(right, str) and right.startswith("@"):
+            return self.elements.get((chain.family, chain.table, right[1:]))
+        if isinstance(right, dict):
+            if "set" in right:
+                return list(right["set"]) if isinstance(right["set"], list) else [right["set"]]
+            return [right] if right.keys() & {"prefix", "range", "concat"} else None
+        return right if isinstance(right, list) else [right]
 
 
-def _meets(match: Mapping[str, Any], packet: Packet) -> bool:
-    """Whether a packet meets a match; one that can't be judged is not met."""
-    value = _value(match["left"], packet)
-    if value is UNKNOWN:
+def _may_fail(name: str, body: Any) -> bool:
+    """Whether a statement other than a match ends a rule for packets that can't be told from here."""
+    if name in ("limit", "quota"):
+        return bool(isinstance(body, dict) and body.get("inv"))
+    return name in ("xt", "ct count", "meter") or (name == "set" and isinstance(body, dict) and "stmt" in body)
+
+
+def _is_protocol(left: Any) -> bool:
+    if not isinstance(left, dict):
         return False
-    wanted = _options(match["right"])
-    if wanted is UNKNOWN:
-        return False
-    found = any(_equals(value, option) for option in wanted)
-    return found if match["op"] in ("==", "in") else not found if match["op"] == "!=" else False
+    payload = left.get("payload")
+    if isinstance(payload, dict):
+        return payload.get("protocol") in ("tcp", "udp", "th") or payload.get("field") == "protocol"
+    return isinstance(left.get("meta"), dict) and left["meta"].get("key") == "l4proto"
 
 
-def _value(left: Any, packet: Packet) -> str | None:
+def _is_of_other_protocol(left: Any, packet: Packet) -> bool:
+    """Whether a match is about a header that the packet doesn't have."""
+    payload = left.get("payload") if isinstance(left, dict) else None
+    protocol = payload.get("protocol") if isinstance(payload, dict) else None
+    if protocol in ("ip", "ip6"):
+        return bool(protocol != packet.family)
+    return protocol in _LAYER_4 and protocol != packet.protocol
+
+
+def _value(left: Any, packet: Packet) -> Any:
+    """Return what a packet has in the place that an expression names, None if that isn't known."""
     if not isinstance(left, dict):
         return UNKNOWN
-    if "meta" in left:
-        key = left["meta"]["key"]
-        return {
-            "iifname": packet.incoming,
-            "iif": packet.incoming,
-            "oifname": packet.outgoing,
-            "oif": packet.outgoing,
-            "l4proto": packet.protocol,
-            "nfproto": "ipv4",
-            "protocol": "ip",
-        }.get(key)
-    if "payload" in left:
-        place = (left["payload"].get("protocol"), left["payload"].get("field"))
-        if place == ("ip", "saddr"):
-            return packet.source
-        if place == ("ip", "daddr"):
-            return packet.destination
-        if place == ("ip", "protocol"):
-            return packet.protocol
-        if place in ((packet.protocol, "dport"), ("th", "dport")):
-            return str(packet.port)
-    if "ct" in left and left["ct"].get("key") == "state":
-        return packet.state
+    (kind, body), *_ = left.items() or [("", None)]
+    if kind == "concat" and isinstance(body, list):
+        values = [_value(part, packet) for part in body]
+        return UNKNOWN if UNKNOWN in values else values
+    if not isinstance(body, dict):
+        return UNKNOWN
+    if kind == "meta":
+        return _of_meta(packet).get(str(body.get("key")))
+    if kind == "payload":
+        return _of_headers(packet).get((str(body.get("protocol")), str(body.get("field"))))
+    if kind == "ct":
+        reply = "original" if packet.state == "new" else "reply"
+        return {"state": packet.state, "direction": reply}.get(str(body.get("key")))
+    if kind == "fib" and body.get("result") == "type" and body.get("flags") in ("daddr", ["daddr"]):
+        return "unicast" if packet.outgoing else "local"
     return UNKNOWN
 
 
-def _options(right: Any) -> list[Any] | None:
-    if isinstance(right, dict):
-        if "set" in right:
-            return list(right["set"])
-        return [right] if "prefix" in right or "range" in right else UNKNOWN
-    if isinstance(right, list):
-        return right
-    return UNKNOWN if isinstance(right, str) and right.startswith("@") else [right]
+def _of_meta(packet: Packet) -> dict[str, str]:
+    return {
+        "iifname": packet.incoming,
+        "iif": packet.incoming,
+        "oifname": packet.outgoing,
+        "oif": packet.outgoing,
+        "l4proto": packet.protocol,
+        "nfproto": "ipv4" if packet.family == "ip" else "ipv6",
+        "protocol": packet.family,
+    }
 
 
-def _equals(value: str, option: Any) -> bool:
+def _of_headers(packet: Packet) -> dict[tuple[str, str], str]:
+    return {
+        (packet.family, "saddr"): packet.source,
+        (packet.family, "daddr"): packet.destination,
+        ("ip", "protocol"): packet.protocol,
+        ("ip6", "nexthdr"): packet.protocol,
+        (packet.protocol, "dport"): str(packet.port),
+        (packet.protocol, "sport"): SOURCE_PORT,
+        ("th", "dport"): str(packet.port),
+        ("th", "sport"): SOURCE_PORT,
+    }
+
+
+def _equals(value: Any, option: Any) -> bool:
     if isinstance(option, dict):
+        if "elem" in option:
+            # An element with a time limit or a counter.
+            return isinstance(option["elem"], dict) and _equals(value, option["elem"].get("val"))
+        if "concat" in option:
+            parts = option["concat"]
+            return (
+                isinstance(value, list)
+                and len(value) == len(parts)
+                and all(_equals(*pair) for pair in zip(value, parts, strict=True))
+            )
         if "prefix" in option:
             return _within(value, f"{option['prefix']['addr']}/{option['prefix']['len']}")
         if "range" in option:
-            first, last = option["range"]
-            return value.isdecimal() and isinstance(first, int) and first <= int(value) <= last
+            return _between(value, *option["range"])
         return False
     text = str(option)
-    return fnmatchcase(value, text) if text.endswith("*") else value == text
+    if not isinstance(value, str):
+        return False
+    if text == "*":
+        # The rest of a verdict map.
+        return True
+    return fnmatchcase(value, text) if text.endswith("*") else value == _NUMBERS.get(text, text) or value == text
 
 
-def _within(address: str, prefix: str) -> bool:
+def _within(address: Any, prefix: str) -> bool:
     try:
         return ip_address(address) in ip_network(prefix, strict=False)
     except ValueError:
         return False
+
+
+def _between(value: Any, first: Any, last: Any) -> bool:
+    try:
+        if isinstance(first, int):
+            return first <= int(value) <= int(last)
+        low, own, high = (ip_address(each) for each in (first, value, last))
+    except (TypeError, ValueError):
+        return False
+    return low.version == own.version == high.version and int(low) <= int(own) <= int(high)
