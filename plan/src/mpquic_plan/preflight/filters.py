@@ -6,7 +6,6 @@ A packet that one table accepts is still dropped by another (nft(8), "BASE CHAIN
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +13,7 @@ from mpquic_plan.preflight import ruleset
 from mpquic_plan.preflight.finding import Finding, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from mpquic_plan.preflight.finding import Host
     from mpquic_plan.preflight.ruleset import Packet
@@ -47,7 +46,13 @@ _PROGRAMS: Final = {"docker.service": "Docker", "ufw.service": "ufw", "firewalld
 
 def filters_can_be_read(host: Host) -> Iterator[Finding]:
     """Whoever else filters is seen: by nft, which lists the rules of iptables-nft too, but not of iptables-legacy."""
-    running = [name for unit, name in _PROGRAMS.items() if host.survey["units"].get(unit, {}).get("active") == "active"]
+    running = [
+        name
+        for unit, name in _PROGRAMS.items()
+        if host.survey["units"].get(unit, {}).get("active") == "active"
+        # Its unit is active on every host that has the package.
+        and (name != "ufw" or host.survey.get("ufw_enabled", True))
+    ]
     if running and not host.survey["nft"]:
         yield Finding(
             FOREIGN,
@@ -85,19 +90,40 @@ def _ways(host: Host, hook: str) -> Iterator[Way]:
     if hook == "input":
         yield from _input_ways(host)
     elif host.is_client:
+        lans = {lan["device"]: lan["addresses"] for lan in host.plan["lans"]}
         for pair in host.plan["firewall"]["forward"]:
-            yield from _forward_ways(pair["from"], pair["to"])
+            yield from _both_ways(pair["from"], pair["to"], _neighbour(lans.get(pair["from"], [])))
     elif host.public_device:
         for tun in host.tuns:
-            yield from _forward_ways(tun, host.public_device)
+            yield from _both_ways(tun, host.public_device, _inner_address(host, tun))
 
 
-def _forward_ways(source: str, target: str) -> Iterator[Way]:
-    """Both directions of a connection that comes in by one device and goes out by another."""
-    there = ruleset.Packet(source, target, PRIVATE_SOURCE, OUTSIDE, "tcp", 443)
-    back = ruleset.Packet(target, source, OUTSIDE, PRIVATE_SOURCE, "tcp", 50000, "established")
-    yield Way(f"forwarding from {source} to {target}", there, source)
-    yield Way(f"replies from {target} to {source}", back, source)
+def _both_ways(inside: str, outside: str, source: str) -> Iterator[Way]:
+    """Yield the first packet of a connection, and the reply to it."""
+    first = ruleset.Packet(inside, outside, source, OUTSIDE, "tcp", 443)
+    yield Way(f"forwarding from {inside} to {outside}", first, inside)
+    reply = ruleset.Packet(outside, inside, OUTSIDE, source, "tcp", int(ruleset.SOURCE_PORT), "established")
+    yield Way(f"replies from {outside} to {inside}", reply, inside)
+
+
+def _neighbour(addresses: Sequence[str]) -> str:
+    """Return the address of a host beside the first of ours."""
+    for entry in map(ip_interface, addresses):
+        if entry.version == 4:
+            above = entry.ip + 1
+            return str(above if above in entry.network else entry.ip - 1)
+    return PRIVATE_SOURCE
+
+
+def _inner_address(host: Host, tun: str) -> str:
+    """Return the address by which the first site behind a TUN device of a VPS comes."""
+    for instance in host.plan["instances"]:
+        if instance["config"].get("tun_name") == tun:
+            for peer in instance["config"].get("peers", []):
+                for prefix in map(ip_interface, peer["allowed"]):
+                    if prefix.version == 4:
+                        return str(prefix.ip)
+    return PRIVATE_SOURCE
 
 
 def _input_ways(host: Host) -> Iterator[Way]:
@@ -108,8 +134,13 @@ def _input_ways(host: Host) -> Iterator[Way]:
         )
         yield Way(f"ssh (TCP port {connection['port']})", packet, connection["device"])
     for port in host.plan["firewall"].get("udp_ports", []):
-        packet = ruleset.Packet(host.public_device, "", OUTSIDE, OUTSIDE, "udp", port)
+        packet = ruleset.Packet(host.public_device, "", OUTSIDE, _public_address(host), "udp", port)
         yield Way(f"UDP port {port}", packet, host.public_device)
+
+
+def _public_address(host: Host) -> str:
+    found = host.survey["links"].get(host.public_device, {"addresses": []})["addresses"]
+    return next((str(entry.ip) for entry in map(ip_interface, found) if entry.version == 4), OUTSIDE)
 
 
 def _remedy(owner: str, hook: str, blocked: list[Way]) -> str:
@@ -119,7 +150,8 @@ def _remedy(owner: str, hook: str, blocked: list[Way]) -> str:
         commands = {
             "Docker": "`iptables -I DOCKER-USER -i DEVICE -j ACCEPT` and `iptables -I DOCKER-USER -o DEVICE -j ACCEPT`",
             "ufw": "`ufw route allow in on DEVICE` and `ufw route allow out on DEVICE`",
-            "firewalld": "`firewall-cmd --permanent --zone=trusted --add-interface=DEVICE`",
+            "firewalld": "`firewall-cmd --permanent --zone=trusted --add-interface=DEVICE`, then "
+            "`firewall-cmd --reload`",
         }
         command = commands.get(owner, "accept what comes in by DEVICE and what goes out by it")
         return f"{command}, for each of {', '.join(devices)}"
@@ -128,7 +160,8 @@ def _remedy(owner: str, hook: str, blocked: list[Way]) -> str:
     listed = ",".join(ports)
     return {
         "ufw": f"`ufw allow {listed}/udp`",
-        "firewalld": " ".join(f"`firewall-cmd --permanent --add-port={port}/udp`" for port in ports),
+        "firewalld": f"`firewall-cmd --permanent {' '.join(f'--add-port={port}/udp' for port in ports)}`, then "
+        "`firewall-cmd --reload`",
     }.get(owner, f"accept UDP ports {listed}")
 
 
@@ -149,32 +182,29 @@ def ours_lets_others_pass(host: Host) -> Iterator[Finding]:
     openings = host.plan["firewall"].get("forward_openings", [])
     for network in _foreign_networks(host):
         device, addresses = network
-        if any(_names(opening["from"], device) or _names(opening["to"], device) for opening in openings):
+        if any(device in (opening["from"], opening["to"]) for opening in openings):
             continue
         key = "site.firewall.forward_openings" if host.is_client else "vps.forward_openings"
-        outside = "wanN" if host.is_client else "public"
+        outside = host.public_device or "DEVICE"
         prefix = addresses[0] if addresses else "PREFIX"
         yield Finding(
             FOREIGN,
             f"{device} ({', '.join(addresses)}) is a bridge of containers or machines, whose packets our forward chain "
-            f"would drop; add to {key}: {{from: {device}, to: {outside}, sources: [{prefix}]}}, and for each published "
-            f"port {{from: {outside}, to: {device}, protocol: tcp, ports: [PORT IN THE CONTAINER]}}; or go on with "
+            f"would drop; add to {key}: {{from: {device}, to: {outside}, prefix: {prefix}}}, and for published ports "
+            f"{{from: {outside}, to: {device}, prefix: {prefix}, protocol: tcp, ports: [PORT]}}; or go on with "
             f"mpquic_accept={FOREIGN}",
         )
 
 
-def _names(pattern: str, device: str) -> bool:
-    """Whether an end of an opening names a device, or a family of devices by a `*` at its end."""
-    return fnmatchcase(device, pattern) if pattern.endswith("*") else pattern == device
-
-
 def _foreign_networks(host: Host) -> Iterator[tuple[str, list[str]]]:
-    """Yield bridges that somebody forwards for: those with an address, on a host that isn't a router for itself."""
+    """Yield bridges that somebody forwards for: those with an address and without a network card among their ports."""
     ours = set(host.devices) | {host.public_device}
-    for name, link in sorted(host.survey["links"].items()):
-        if link["kind"] == "bridge" and name not in ours and link["addresses"]:
-            yield name, [_network(entry) for entry in link["addresses"] if ":" not in entry]
-
-
-def _network(entry: str) -> str:
-    return str(ip_interface(entry).network)
+    links = host.survey["links"]
+    wired = {link["master"] for link in links.values() if link["kind"] in ("", "vlan", "bond")}
+    for name, link in sorted(links.items()):
+        if link["kind"] != "bridge" or name in ours or name in wired:
+            continue
+        networks = [entry.network for entry in map(ip_interface, link["addresses"]) if not entry.ip.is_link_local]
+        # One that has a link-local address alone only switches.
+        if networks:
+            yield name, [str(network) for network in sorted(networks, key=lambda network: network.version)]

@@ -62,8 +62,10 @@ class Host:
     @property
     def devices(self) -> list[str]:
         """Names of the devices that are ours: all of a client, the TUNs of a VPS."""
-        own = [link["device"] for kind in ("management", "wans", "lans") for link in self.plan.get(kind, [])]
-        return [*own, *self.tuns]
+        links = [link for kind in ("management", "wans", "lans") for link in self.plan.get(kind, [])]
+        # Below a VLAN there is a device that carries it.
+        named = [name for link in links for name in (link["device"], link.get("parent")) if name]
+        return list(dict.fromkeys([*named, *self.tuns]))
 
     @property
     def public_device(self) -> str:
