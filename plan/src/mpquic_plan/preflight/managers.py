@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mpquic_plan.preflight import networkd_files
 from mpquic_plan.preflight.finding import Finding, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from mpquic_plan.preflight.finding import Host
 
 FOREIGN: Final = "foreign-network"
 KEPT: Final = "/var/lib/mpquic/before"
 """Folder on the host that keeps what was taken over, below its former path."""
+_TUN: Final[dict[str, Any]] = {"kind": "tun", "mac": "", "permanent_mac": "", "altnames": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +34,24 @@ def to_take_over(host: Host) -> TakeOver:
     """Return who else configures the interfaces of a client; nothing on a VPS, whose network stays with its owner."""
     if not host.is_client:
         return TakeOver((), ())
-    return TakeOver(tuple(_files_for(host, host.devices)), tuple(_managers(host)))
-
-
-def _files_for(host: Host, devices: list[str]) -> list[str]:
-    """Return the foreign files that are for one of these devices."""
     links = host.survey["links"]
+    return TakeOver(
+        tuple(_files_for(host, {device: links.get(device) for device in host.devices})), tuple(_managers(host))
+    )
+
+
+def _files_for(host: Host, devices: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """Return the foreign files that are for one of these devices."""
     found = []
     for file in host.survey["network_files"]:
         path, text = file["path"], file["text"]
         if path.endswith(".netdev"):
             concerned = networkd_files.makes(text) in devices
+        elif path.endswith(".link") and networkd_files.names_link(text) is not None:
+            # By its names the variables know a device: without the file it has another one at the next boot.
+            concerned = False
         else:
-            concerned = any(networkd_files.matches(text, device, links.get(device)) for device in devices)
+            concerned = any(networkd_files.matches(text, device, link) for device, link in devices.items())
         if concerned:
             found.append(path)
     return found
@@ -95,10 +101,10 @@ def tunnels_are_ours(host: Host) -> Iterator[Finding]:
     """On a VPS, no file of somebody else configures a TUN device of ours."""
     if host.is_client:
         return
-    for path in _files_for(host, host.tuns):
-        file = next(each for each in host.survey["network_files"] if each["path"] == path)
-        section = networkd_files.sections(file["text"]).get("Match", {})
-        if path.endswith(".link") and not section:
+    # They need not be there yet, and what is said of Ethernet isn't for them.
+    for path in _files_for(host, dict.fromkeys(host.tuns, _TUN)):
+        if path.endswith(".link"):
+            # udev's settings of speed, wake-up or address don't hurt a TUN device.
             continue
         yield Finding(
             "foreign-tunnel-file",

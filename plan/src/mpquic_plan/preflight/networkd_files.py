@@ -33,36 +33,56 @@ def makes(text: str) -> str:
 def matches(text: str, name: str, link: Mapping[str, Any] | None) -> bool:
     """Return whether a file is for the link of a name; `link` is what the survey has of it, None if it's absent.
 
-    A key that can't be judged from here (driver, path, property) counts as met: better named than overlooked.
+    A key that can't be judged from here (driver, path, property) counts as met: better named than overlooked. A file
+    whose [Match] says nothing is for no link: networkd and udev ignore it, with a warning.
     """
     match = sections(text).get("Match", {})
-    names = _words(match, "Name") + _words(match, "OriginalName")
-    if names and not _by_name(names, name):
+    if not any(_patterns(match, key) for key in match):
         return False
-    addresses = [
-        word.lower().replace("-", ":") for key in ("MACAddress", "PermanentMACAddress") for word in _words(match, key)
-    ]
+    names = [name, *(link or {}).get("altnames", [])]
+    if not all(_by_name(_patterns(match, key), *names) for key in ("Name", "OriginalName")):
+        return False
+    addresses = [_digits(word) for key in ("MACAddress", "PermanentMACAddress") for word in _patterns(match, key)]
     if addresses:
-        own = {str(link[key]).lower() for key in ("mac", "permanent_mac")} if link else set()
+        # A device whose address was changed is met by both: by the permanent one at a boot, by the other later.
+        own = {_digits(str(link.get(key, ""))) for key in ("mac", "permanent_mac")} if link else set()
         if not own & set(addresses):
             return False
-    kinds = _words(match, "Kind")
-    if kinds and (link is None or not _by_name(kinds, link["kind"])):
+    kind = str(link["kind"]) if link else ""
+    # A device that isn't there is taken for a network card, which has no kind.
+    if not _by_name(_patterns(match, "Kind"), *([kind] if kind else [])):
         return False
-    types = _words(match, "Type")
-    return not types or _by_name(types, "none" if link and link["kind"] == "tun" else "ether")
+    return _by_name(_patterns(match, "Type"), "none" if kind == "tun" else "ether")
 
 
-def _words(match: Section, key: str) -> list[str]:
-    words: list[str] = []
+def names_link(text: str) -> str | None:
+    """Return the name that a .link file gives; '' if it gives one by a policy, None if it's about something else."""
+    link = sections(text).get("Link", {})
+    if name := (link.get("Name") or [""])[-1]:
+        return name
+    return "" if "NamePolicy" in link else None
+
+
+def _digits(address: str) -> str:
+    """Return the digits of a hardware address, which has three notations (systemd.link(5), MACAddress=)."""
+    return address.lower().translate(dict.fromkeys(map(ord, ":-.")))
+
+
+def _patterns(match: Section, key: str) -> list[str]:
+    """Return the patterns of a key. A `!` before the first of a line is put before each of it, as networkd does."""
+    patterns: list[str] = []
     for value in match.get(key, []):
+        mark = "!" if value.startswith("!") else ""
         # An empty value forgets what stood before it.
-        words = [*words, *value.split()] if value else []
-    return words
+        patterns = [*patterns, *(mark + word for word in value.removeprefix("!").split())] if value else []
+    return patterns
 
 
-def _by_name(patterns: list[str], name: str) -> bool:
-    """Whether a name is among shell patterns; a `!` before the first of them turns all of them round."""
-    inverted = patterns[0].startswith("!")
-    plain = [patterns[0].lstrip("!"), *patterns[1:]]
-    return any(fnmatchcase(name, pattern) for pattern in plain) is not inverted
+def _by_name(patterns: list[str], *names: str) -> bool:
+    """Whether one of the names of a link is met by shell patterns; without any, each is."""
+    plain = [pattern for pattern in patterns if not pattern.startswith("!")]
+    excluded = [pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")]
+    met = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in excluded)]
+    if plain:
+        return any(fnmatchcase(name, pattern) for name in met for pattern in plain)
+    return bool(met) or not names
