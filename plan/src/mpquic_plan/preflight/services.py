@@ -15,8 +15,17 @@ if TYPE_CHECKING:
 OUR_UNIT: Final = "mpquic@"
 # DHCP and DHCPv6 clients, which the filter lets through, and talk of a link that ends at it: mDNS, LLMNR, SSDP.
 LINK_PORTS: Final = frozenset({67, 68, 546, 547, 5353, 5355, 1900})
+LLMNR: Final = 5355
 FIRST_EPHEMERAL: Final = 32768
 """Lowest port that the kernel gives to a socket that asked for none (net.ipv4.ip_local_port_range)."""
+WIREGUARD: Final = 51820
+"""A service's port among those: WireGuard's own, whose socket is the kernel's."""
+NFS: Final = 2049
+# Clients of NFS and NTP have these open to everybody, and need nobody to come in.
+RPC: Final = frozenset({"rpcbind", "rpc.statd"})
+NTP_CLIENTS: Final = frozenset({"ntpd"})
+# It has the ports that Docker publishes; packets to them are forwarded, which is judged elsewhere.
+DOCKER: Final = "docker-proxy"
 
 
 def ports_are_free(host: Host) -> Iterator[Finding]:
@@ -38,7 +47,13 @@ def services_stay_open(host: Host) -> Iterator[Finding]:
     if _filter_is_loaded(host):
         # What isn't reached now is closed already, and nobody misses it.
         return
-    closed = [socket for socket in host.survey["sockets"] if _reachable(socket) and not _stays_open(host, socket)]
+    sockets = host.survey["sockets"]
+    exports = any(socket["port"] == NFS for socket in sockets)
+    closed = [
+        socket
+        for socket in sockets
+        if _reachable(socket) and not _is_missed_by_nobody(socket, exports=exports) and not _stays_open(host, socket)
+    ]
     if closed:
         listed = ", ".join(
             dict.fromkeys(f"{socket['protocol']}/{socket['port']} ({_owner(socket)})" for socket in closed)
@@ -67,7 +82,11 @@ def _reachable(socket: Mapping[str, Any]) -> bool:
     """Whether a socket waits for others than the host itself."""
     if socket["unit"].startswith(OUR_UNIT):
         return False
-    if socket["protocol"] == "udp" and (socket["port"] in LINK_PORTS or socket["port"] >= FIRST_EPHEMERAL):
+    port = socket["port"]
+    if socket["protocol"] == "udp":
+        if port in LINK_PORTS or (port >= FIRST_EPHEMERAL and port != WIREGUARD):
+            return False
+    elif port == LLMNR:
         return False
     if socket["address"] in ("*", "0.0.0.0", "::", ""):
         return str(socket["device"]) != "lo"
@@ -76,13 +95,21 @@ def _reachable(socket: Mapping[str, Any]) -> bool:
     return not address.is_loopback and not address.is_multicast
 
 
+def _is_missed_by_nobody(socket: Mapping[str, Any], *, exports: bool) -> bool:
+    """Whether a program listens by habit, or what is reached by it is reached by forwarding."""
+    if socket["process"] in RPC:
+        return not exports
+    return socket["process"] == DOCKER or (socket["process"] in NTP_CLIENTS and socket["port"] == 123)
+
+
 def _stays_open(host: Host, socket: Mapping[str, Any]) -> bool:
     firewall = host.plan["firewall"]
     port, protocol = int(socket["port"]), str(socket["protocol"])
     if protocol == "tcp":
         ports, connection = host.ssh_ports, host.survey["connection"]
         own = {22} | ({connection["port"]} if connection else set())
-        if port in (ports or []) or (ports is None and (socket["process"] == "sshd" or port in own)):
+        # Which ports of sshd stay is what ssh_ports is for; that the way in does is judged elsewhere.
+        if socket["process"] == "sshd" or port in (own if ports is None else ports):
             return True
     openings = [*firewall["openings"], *firewall.get("tunnel_services", [])]
     if protocol == "udp" and port in firewall.get("udp_ports", []):
