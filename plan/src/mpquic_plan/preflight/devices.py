@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 from mpquic_plan.preflight.finding import Finding
 from mpquic_plan.problem import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from typing import Any
 
     from mpquic_plan.preflight.finding import Host
 
@@ -18,19 +20,33 @@ def devices_exist(host: Host) -> Iterator[Finding]:
     present = host.survey["links"]
     stated = [(f"site.management[] {item['name']}", item) for item in host.plan.get("management", [])]
     stated += [(f"site.lans[] {item['name']}", item) for item in host.plan.get("lans", [])]
-    names = [(path, item["parent"] if item.get("vlan_id") is not None else item["device"]) for path, item in stated]
     device = host.public_device
     if not host.is_client and device:
-        names.append(("vps.device", device))
-    for path, name in dict.fromkeys(names):
+        stated.append(("vps.device", {"device": device}))
+    for path, item in stated:
+        is_vlan = item.get("vlan_id") is not None
+        name = item["parent"] if is_vlan else item["device"]
         if name and name not in present:
-            yield Finding("missing-device", f"{path}: {_absent(host, name)}")
+            addresses = [] if is_vlan else item.get("addresses", [])
+            yield Finding("missing-device", f"{path}: {_absent(host, name, addresses)}")
 
 
-def _absent(host: Host, name: str) -> str:
+def _absent(host: Host, name: str, addresses: Sequence[str]) -> str:
     ours = {"lo", *host.tuns}
     links = {each: link for each, link in host.survey["links"].items() if each not in ours and link["kind"] != "tun"}
-    close = nearest(name, links, cutoff=0.75)
+    close = _probably(name, addresses, links, host.devices)
     hint = f"did you mean {close}? " if close else ""
     listed = ", ".join(f"{each} ({link['mac']})" for each, link in sorted(links.items()))
     return f"there is no interface {name} on the host; {hint}it has {listed}; state the right one in device"
+
+
+def _probably(
+    name: str, addresses: Sequence[str], links: Mapping[str, Mapping[str, Any]], used: Collection[str]
+) -> str | None:
+    """Return the link that is meant by a name: one that has it as a second one, or the address, or a similar name."""
+    wanted = {ip_interface(entry).ip for entry in addresses}
+    for each, link in links.items():
+        if name in link.get("altnames", []) or wanted & {ip_interface(entry).ip for entry in link["addresses"]}:
+            return each
+    # Cards beside it have similar names, but are known by them already.
+    return nearest(name, [each for each in links if each not in used], cutoff=0.75)

@@ -1,0 +1,122 @@
+"""The way in that a run came by is there after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpquic_plan.preflight import Host
+
+    Make = Callable[..., Host]
+    Told = Callable[..., list[str]]
+
+
+def came_in(device: str, address: str, port: int = 22) -> tuple[str, Any]:
+    return "connection", {"client": "10.10.11.7", "address": address, "port": port, "device": device}
+
+
+def test_a_sound_bare_client_is_neither_stopped_nor_told_anything(client: Make, problems: Told, notices: Told) -> None:
+    assert problems(client()) == notices(client()) == []
+
+
+def test_a_sound_bare_vps_is_neither_stopped_nor_told_anything(vps: Make, problems: Told, notices: Told) -> None:
+    assert problems(vps()) == notices(vps()) == []
+
+
+def test_a_lan_that_ssh_from_does_not_name_is_no_way_in(client: Make, problems: Told) -> None:
+    host = client(came_in("enp7s1", "172.16.5.1"), ("links/enp7s1/addresses", ["172.16.5.1/30"]))
+    (only,) = problems(host)
+    assert "locked-out: this run came in by enp7s1 (172.16.5.1)" in only
+    assert "accepted from enp6s18, enp6s19 alone" in only
+    assert "site.firewall.ssh_from" in only
+
+
+def test_a_lan_that_ssh_from_names_is_a_way_in(client: Make, problems: Told) -> None:
+    host = client(came_in("enp7s1", "172.16.5.1"), plan=[("firewall/ssh/devices", ["enp7s1"])])
+    assert problems(host) == []
+
+
+def test_a_management_card_of_another_name_is_told_with_the_names_that_are_there(client: Make, problems: Told) -> None:
+    host = client(came_in("ens18", "10.10.11.100"))
+    links = host.survey["links"]
+    links["ens18"] = {**links.pop("enp6s18")}
+    locked, missing = problems(host)
+    assert "locked-out: this run came in by ens18" in locked
+    assert "site.management[] mgmt1: there is no interface enp6s18 on the host; did you mean ens18?" in missing
+    assert f"ens18 ({links['ens18']['mac']})" in missing
+
+
+def test_no_management_and_no_other_way_in_is_a_lock_out(client: Make, problems: Told) -> None:
+    host = client(plan=[("management", []), ("firewall/ssh/devices", [])])
+    assert any("ssh would be accepted from no interface alone" in each for each in problems(host))
+
+
+def test_an_address_that_the_variables_do_not_give_would_go_away(client: Make, problems: Told) -> None:
+    host = client(came_in("enp6s18", "192.0.2.77"), ("links/enp6s18/addresses", ["192.0.2.77/24"]))
+    (only,) = problems(host)
+    assert "this run came in to 192.0.2.77 on enp6s18, which the variables don't give to the host" in only
+
+
+@pytest.mark.parametrize("address", ["10.10.11.100", "::ffff:10.10.11.100", "fe80::5054:ff:fe00:100%enp6s18"])
+def test_an_address_that_stays_is_seen_in_each_notation(client: Make, problems: Told, address: str) -> None:
+    assert problems(client(came_in("enp6s18", address))) == []
+
+
+def test_a_lease_goes_on_after_the_run(client: Make, problems: Told) -> None:
+    host = client(
+        came_in("enp6s18", "192.0.2.77"),
+        ("links/enp6s18/addresses", ["192.0.2.77/24"]),
+        plan=[("management/0/dhcp", True), ("management/0/addresses", [])],
+    )
+    assert problems(host) == []
+
+
+def test_an_address_that_no_interface_has_tells_no_way(client: Make, problems: Told) -> None:
+    (only,) = problems(client(came_in("", "192.0.2.77")))
+    assert "ssh came in to 192.0.2.77, which no interface of the host has" in only
+
+
+@pytest.mark.parametrize("role", ["client", "vps"])
+def test_a_run_that_did_not_come_by_ssh_locks_nobody_out(
+    role: str, request: pytest.FixtureRequest, problems: Told
+) -> None:
+    assert problems(request.getfixturevalue(role)(("connection", None))) == []
+
+
+def test_the_public_interface_of_a_vps_stays_as_it_is(vps: Make, problems: Told) -> None:
+    assert problems(vps(came_in("eth0", "203.0.113.10"))) == []
+
+
+@pytest.mark.parametrize(
+    ("role", "key"), [("client", "site.firewall.ssh_ports"), ("vps", "vps.ssh_ports")], ids=["client", "vps"]
+)
+def test_a_port_that_ssh_ports_does_not_open_is_no_way_in(
+    role: str, key: str, request: pytest.FixtureRequest, problems: Told
+) -> None:
+    host = request.getfixturevalue(role)(("connection/port", 2222), plan=[("firewall/ssh/ports", [22, 22022])])
+    (only,) = problems(host)
+    assert only == (
+        f"locked-out: this run came in by port 2222, and {key} opens 22, 22022 alone; add the port, or set auto"
+    )
+
+
+def test_auto_keeps_the_port_of_the_connection(client: Make, problems: Told) -> None:
+    assert problems(client(("connection/port", 2222))) == []
+
+
+def test_a_management_address_on_another_card_would_be_there_twice(client: Make, problems: Told) -> None:
+    host = client(("links/enp6s19/addresses", ["10.10.11.100/24"]), ("links/enp6s18/addresses", []))
+    assert any("10.10.11.100, the address of mgmt1 on enp6s18, is on enp6s19 at present" in p for p in problems(host))
+
+
+def test_a_lease_of_a_wan_may_equal_a_management_address(client: Make, problems: Told) -> None:
+    assert problems(client(("links/enp7s3/addresses", ["10.10.11.100/24"]))) == []
+
+
+@pytest.mark.parametrize("accept", ["locked-out", "missing-device", "all"])
+def test_a_lock_out_can_not_be_accepted(client: Make, problems: Told, accept: str) -> None:
+    assert problems(client(came_in("", "192.0.2.77")), [accept])
