@@ -61,7 +61,7 @@ def clock_is_right(host: Host) -> Iterator[Finding]:
     else:
         yield Finding(
             "clock",
-            f"{text}: certificates that are issued now would not be valid on the host. Set whichever clock is wrong "
+            f"{text}: certificates would be judged by a wrong time. Set whichever clock is wrong "
             "(`timedatectl set-ntp true`), then run again; mpquic_accept=clock goes on all the same",
         )
 

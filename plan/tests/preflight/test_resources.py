@@ -1,0 +1,111 @@
+"""Clock, disk, memory and kernel of a host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpquic_plan.preflight import Host
+
+    Make = Callable[..., Host]
+    Told = Callable[..., list[str]]
+
+MIB = 1 << 20
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+@pytest.mark.parametrize("ahead", [0.0, 299.0, -299.0])
+def test_clocks_that_agree_within_five_minutes_are_fine(client: Make, notices: Told, ahead: float) -> None:
+    assert notices(client(clock_ahead=ahead)) == []
+
+
+@pytest.mark.parametrize(
+    ("ahead", "told"),
+    [
+        (301.0, "the clock is 5 minutes ahead of the controller's"),
+        (-3 * HOUR, "the clock is 3 hours behind the controller's"),
+    ],
+)
+def test_some_minutes_and_hours_are_only_told(
+    client: Make, problems: Told, notices: Told, ahead: float, told: str
+) -> None:
+    host = client(clock_ahead=ahead)
+    assert problems(host) == []
+    (only,) = notices(host)
+    assert told in only
+    assert "timedatectl" in only
+
+
+@pytest.mark.parametrize(
+    ("ahead", "told"),
+    [
+        (-DAY, "24 hours behind"),
+        (3 * DAY, "3 days ahead of"),
+        (-5.2 * 365 * DAY, "5 years behind"),
+        (10 * 365 * DAY, "10 years ahead of"),
+    ],
+)
+def test_a_day_or_more_stops_the_host_unless_it_is_accepted(vps: Make, problems: Told, ahead: float, told: str) -> None:
+    host = vps(clock_ahead=ahead)
+    (only,) = problems(host)
+    assert f"clock: the clock is {told} the controller's" in only
+    assert "mpquic_accept=clock" in only
+    assert problems(host, ["clock"]) == []
+
+
+def test_a_full_file_system_is_told_once_with_what_needs_most(client: Make, problems: Told) -> None:
+    host = client()
+    for folder in ("/", "/opt", "/var/lib"):
+        host.survey["disk"][folder]["bytes"] = 3 * MIB
+    assert problems(host) == [
+        "disk-full: /opt has 3 MiB free, and 160 MiB are needed for two releases of the daemon; make room there"
+    ]
+
+
+def test_each_full_file_system_is_told(client: Make, problems: Told) -> None:
+    host = client()
+    host.survey["disk"]["/tmp"]["bytes"] = 0
+    host.survey["disk"]["/var/tmp"] = {"bytes": MIB, "inodes": 9999, "device": 9}
+    text = "\n".join(problems(host))
+    assert "/tmp has 0 MiB free" in text
+    assert "/var/tmp has 1 MiB free, and 4 MiB are needed" in text
+
+
+def test_too_few_inodes_are_told(client: Make, problems: Told) -> None:
+    host = client()
+    host.survey["disk"]["/opt"]["inodes"] = 12
+    (only,) = problems(host)
+    assert "/opt has 12 inodes free" in only
+
+
+def test_a_file_system_without_a_number_of_inodes_is_fine(client: Make, problems: Told) -> None:
+    host = client()
+    for free in host.survey["disk"].values():
+        free["inodes"] = -1
+    assert problems(host) == []
+
+
+def test_a_full_disk_can_not_be_accepted(client: Make, problems: Told) -> None:
+    host = client()
+    host.survey["disk"]["/opt"]["bytes"] = 0
+    assert problems(host, ["disk-full"])
+
+
+@pytest.mark.parametrize(("memory", "stops"), [(0, False), (256 * MIB, True), (460 * MIB, False)])
+def test_too_little_memory_stops_the_host_and_a_small_vps_is_enough(
+    vps: Make, problems: Told, memory: int, stops: bool
+) -> None:
+    host = vps(("memory", memory))
+    assert bool(problems(host)) is stops
+    assert problems(host, ["memory"]) == []
+
+
+def test_a_host_without_tun_can_not_have_tunnels(vps: Make, problems: Told) -> None:
+    (only,) = problems(vps(("tun", False)))
+    assert "modprobe tun" in only
+    assert problems(vps(("tun", False)), ["kernel"])
