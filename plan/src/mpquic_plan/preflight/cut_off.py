@@ -7,7 +7,6 @@ with what it has: a port, its identity, its inner address, the name that it expe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,25 +37,33 @@ class CutOff:
 
 
 def served(instances: Sequence[Mapping[str, Any]]) -> list[Served]:
-    """Return what a VPS serves, given the configurations of its instances."""
+    """Return what a VPS serves, given the configurations of its instances; one that is damaged serves nobody."""
     return [
         Served(
             str(config.get("name", "")),
-            int(config["bind_port"]),
+            config["bind_port"],
             config.get("stripe_port") if config.get("stripe_enabled", True) else None,
             str(peer["identity"]),
-            _own_address(peer.get("allowed", [])),
+            _own_address(_listed(peer.get("allowed"))),
         )
         for config in instances
-        if config.get("role") == "server"
-        for peer in config.get("peers", [])
+        if config.get("role") == "server" and isinstance(config.get("bind_port"), int)
+        for peer in _listed(config.get("peers"))
+        if isinstance(peer, dict) and "identity" in peer
     ]
 
 
-def _own_address(allowed: Sequence[str]) -> str:
-    """Return the inner address among a peer's prefixes: the first host route of IPv4."""
-    hosts = [str(net.network_address) for net in map(ip_network, allowed) if net.version == 4 and net.prefixlen == 32]
-    return hosts[0] if hosts else ""
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _own_address(allowed: Sequence[Any]) -> str:
+    """Return the inner address among a peer's prefixes: the first host route of IPv4; '' without one."""
+    for prefix in map(str, allowed):
+        address, _, length = prefix.partition("/")
+        if length in ("", "32") and address.count(".") == 3:
+            return address
+    return ""
 
 
 def cut_off(
@@ -74,7 +81,13 @@ def cut_off(
     for host, client in sorted(absent.items()):
         identity = client["pki"]["subject_alt_names"][0].removeprefix("URI:")
         addresses = {_first_address(tun) for tun in client["tuns"]}
-        mine = [entry for entry in now if entry.identity == identity or entry.address in addresses]
+        # An address may have belonged to another site, which is still served by its own name.
+        others = {entry.identity for entry in planned} - {identity}
+        mine = [
+            entry
+            for entry in now
+            if entry.identity == identity or (entry.address in addresses and entry.identity not in others)
+        ]
         striped = {instance["name"] for instance in client["instances"] if _is_striped(instance["config"])}
         for entry in mine:
             tunnel = _tunnel_of(client, entry)
