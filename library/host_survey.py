@@ -148,6 +148,7 @@ def links(listing: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "permanent_mac": link.get("permaddr", ""),
             "kind": link.get("linkinfo", {}).get("info_kind", ""),
             "master": link.get("master", ""),
+            "altnames": link.get("altnames", []),
             "addresses": [
                 f"{entry['local']}/{entry['prefixlen']}"
                 for entry in link.get("addr_info", [])
@@ -161,10 +162,14 @@ def links(listing: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def owner_of(found: dict[str, dict[str, Any]], address: str) -> str:
     """Name of the link that has an address, '' when none has it."""
+    plain, _, scope = address.partition("%")
     try:
-        wanted = ipaddress.ip_address(address.partition("%")[0])
+        wanted = ipaddress.ip_address(plain)
     except ValueError:
         return ""
+    # A bridge and its ports, or a VLAN and its parent, have the same link-local address.
+    if scope in found:
+        return scope
     wanted = getattr(wanted, "ipv4_mapped", None) or wanted
     for name, link in found.items():
         if any(ipaddress.ip_interface(entry).ip == wanted for entry in link["addresses"]):
@@ -172,13 +177,17 @@ def owner_of(found: dict[str, dict[str, Any]], address: str) -> str:
     return ""
 
 
-def network_files() -> list[dict[str, str]]:
-    """systemd-networkd's files that aren't ours, with the text."""
+def network_files(folders: tuple[str, ...] = NETWORK_FOLDERS) -> list[dict[str, str]]:
+    """systemd-networkd's files that aren't ours, with the text; not those that a link to /dev/null masks."""
     result = []
-    for folder in NETWORK_FOLDERS:
+    masked: set[str] = set()
+    for folder in folders:
         for path in sorted(glob.glob(f"{folder}/*")):  # noqa: PTH207
             name = os.path.basename(path)  # noqa: PTH119
-            if "-mpquic-" in name or not name.endswith((".network", ".netdev", ".link")):
+            if "-mpquic-" in name or not name.endswith((".network", ".netdev", ".link")) or name in masked:
+                continue
+            if os.path.realpath(path) == os.devnull:
+                masked.add(name)
                 continue
             text = read(path)
             if text is not None:
@@ -186,11 +195,14 @@ def network_files() -> list[dict[str, str]]:
     return result
 
 
-def cloud_configures_network() -> bool:
+def cloud_configures_network(root: str = "") -> bool:
     """Whether cloud-init is there and hasn't been told to leave the network alone."""
-    if not os.path.exists("/usr/bin/cloud-init") or os.path.exists("/etc/cloud/cloud-init.disabled"):  # noqa: PTH110
+    folder = f"{root}/etc/cloud"
+    program, switch = f"{root}/usr/bin/cloud-init", f"{folder}/cloud-init.disabled"
+    if not os.path.exists(program) or os.path.exists(switch):  # noqa: PTH110
         return False
-    texts = [read(path) or "" for path in sorted(glob.glob("/etc/cloud/cloud.cfg.d/*.cfg"))]  # noqa: PTH207
+    paths = [f"{folder}/cloud.cfg", *sorted(glob.glob(f"{folder}/cloud.cfg.d/*.cfg"))]  # noqa: PTH207
+    texts = [read(path) or "" for path in paths]
     disabled = re.compile(r"^network:\s*(\{\s*config:\s*[\"']?disabled|\n\s+config:\s*[\"']?disabled)", re.MULTILINE)
     return not any(disabled.search(text) for text in texts)
 
@@ -215,6 +227,23 @@ def managers(units: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
 def configured_devices(text: str) -> list[str]:
     """Interfaces that a file of ifupdown configures."""
     return sorted({name for name in re.findall(r"^\s*iface\s+(\S+)", text, re.MULTILINE) if name != "lo"})
+
+
+def ufw_is_enabled(text: str) -> bool:
+    """Whether ufw filters, by the text of /etc/ufw/ufw.conf; its unit is active even if it doesn't."""
+    found = re.findall(r"^\s*ENABLED\s*=\s*[\"']?(\w+)", text, re.MULTILINE)
+    return bool(found) and found[-1].lower() == "yes"
+
+
+def note_of(text: str | None) -> dict[str, Any] | None:
+    """What an earlier run has noted of taking the network over; {} if the note is damaged, None without one."""
+    if text is None:
+        return None
+    try:
+        note = json.loads(text)
+    except ValueError:
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def unit_states(text: str) -> dict[str, dict[str, str]]:
@@ -316,7 +345,8 @@ def main() -> None:
         "network_files": network_files(),
         "managers": managers(units),
         "cloud_network": cloud_configures_network(),
-        "taken_over": json.loads(read(params["taken_over"]) or "null"),
+        "ufw_enabled": ufw_is_enabled(read("/etc/ufw/ufw.conf") or ""),
+        "taken_over": note_of(read(params["taken_over"])),
         "ours": os.path.isdir(params["instances"]),  # noqa: PTH112
         "instances": {
             path.stem: text for path in sorted(Path(params["instances"]).glob("*.yml")) if (text := read(path))

@@ -57,6 +57,14 @@ def _survey(device: str, address: str) -> Survey:
     manager = {"installed": False, "active": False, "enabled": "", "files": [], "generator_masked": False}
     return {
         "connection": {"client": "198.51.100.20", "address": address, "port": 22, "device": device},
+        "system": {
+            "ID": "debian",
+            "VERSION_ID": "12",
+            "PRETTY_NAME": "Debian GNU/Linux 12 (bookworm)",
+            "init": "systemd",
+            "apt": True,
+            "python": [3, 11],
+        },
         "links": {"lo": link("", "127.0.0.1/8", "::1/128", mac="00:00:00:00:00:00")},
         "default_routes": [{"family": 4, "device": device, "gateway": "203.0.113.1"}],
         "sockets": list(SSHD),
