@@ -10,6 +10,8 @@ description:
   - Files are moved below I(kept), with their former path; one of a package is masked by a link to /dev/null instead.
   - A program that makes files at boot (a generator of systemd) is masked, so they don't come back. A service is stopped
     in a way that leaves its addresses, and is masked.
+  - Links keep their names, as the variables know them by these: what a program has written to /run for udev is copied
+    to /etc where it names a link.
   - What was taken over is noted in I(note), by which later runs know that this isn't the first.
 options:
   files: {description: Files of systemd-networkd and udev., type: list, elements: path, default: []}
@@ -26,18 +28,20 @@ taken: {description: Sentences on what was done., returned: always, type: list}
 import glob
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+NAMING = re.compile(r"^\s*Name\s*=\s*\S", re.MULTILINE)
 GENERATORS = "etc/systemd/system-generators"
 CLOUD = "etc/cloud/cloud.cfg.d/99-mpquic-network.cfg"
 CLOUD_TEXT = "# Written by Ansible (role networkd): systemd-networkd has the network.\nnetwork: {config: disabled}\n"
 FILES_OF = {
     "netplan": ("etc/netplan/*.yaml", "run/netplan/*.yaml"),
-    "cloud-init": ("etc/network/interfaces.d/50-cloud-init*", "etc/systemd/network/10-cloud-init*"),
+    "cloud-init": ("etc/network/interfaces.d/50-cloud-init*", "etc/systemd/network/10-cloud-init*.network"),
 }
 SERVICES_OF = {
     "NetworkManager": (
@@ -71,13 +75,21 @@ class Host:
         self.taken.append(f"moved {path}")
         if self._dry:
             return
+        self._keep(place, relative)
+
+    def _keep(self, place: Path, relative: str) -> None:
+        """Move a file to where things are kept."""
         target = self._kept / relative
+        folder = self._kept
+        for part in ("", *Path(relative).parent.parts):
+            folder = folder / part
+            if folder.is_symlink():
+                raise NotADirectoryError(f"{folder} is a symbolic link, and the former files would go elsewhere")
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            # An earlier one stays: the first is what the host had before the suite.
-            number = next(n for n in range(1, 1000) if not target.with_name(f"{target.name}.{n}").exists())
-            target = target.with_name(f"{target.name}.{number}")
-        shutil.move(str(place), target)
+        # An earlier one stays: the first is what the host had before the suite.
+        names = [target.name, *(f"{target.name}.{number}" for number in range(1, 1000))]
+        free = next(name for name in names if not os.path.lexists(target.with_name(name)))
+        shutil.move(str(place), target.with_name(free))
 
     def mask(self, relative: str) -> None:
         """Make a link to /dev/null, which says that a file of that name in a later folder doesn't count."""
@@ -87,7 +99,8 @@ class Host:
         self.taken.append(f"masked /{relative}")
         if not self._dry:
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.unlink(missing_ok=True)
+            if os.path.lexists(place):
+                self._keep(place, relative)
             place.symlink_to(os.devnull)
 
     def write(self, relative: str, text: str) -> None:
@@ -101,6 +114,13 @@ class Host:
             place.write_text(text)
             place.chmod(0o644)
 
+    def keep_name(self, path: str) -> None:
+        """Copy a .link file of /run that names a link to /etc, where it stays."""
+        source, place = self._root / path.lstrip("/"), self._root / "etc/systemd/network" / Path(path).name
+        text = source.read_text(errors="replace")
+        if NAMING.search(text.partition("[Link]")[2]) and not os.path.lexists(place):
+            self.write(str(place.relative_to(self._root)), text)
+
     def matching(self, pattern: str) -> list[str]:
         """Paths on the host that match a pattern."""
         return [f"/{Path(path).relative_to(self._root)}" for path in sorted(glob.glob(str(self._root / pattern)))]  # noqa: PTH207
@@ -112,9 +132,20 @@ def take_files(host: Host, manager: str) -> None:
         for path in host.matching(pattern):
             host.move(path)
     if manager == "netplan":
+        for path in host.matching("run/systemd/network/*-netplan-*.link"):
+            host.keep_name(path)
         host.mask(f"{GENERATORS}/netplan")
     if manager == "cloud-init":
         host.write(CLOUD, CLOUD_TEXT)
+
+
+def note_of(path: Path) -> dict[str, list[str]] | None:
+    """What earlier runs have noted; None without a note or with a damaged one."""
+    try:
+        note = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return note if isinstance(note, dict) else None
 
 
 def main() -> None:
@@ -137,7 +168,10 @@ def main() -> None:
         return code, str(err or out).strip()
 
     for manager in params["managers"]:
-        take_files(host, manager)
+        try:
+            take_files(host, manager)
+        except OSError as error:
+            module.fail_json(msg=str(error))
         for unit in SERVICES_OF.get(manager, ()):
             if systemctl("cat", unit)[0] != 0:
                 continue
@@ -150,17 +184,23 @@ def main() -> None:
             # Asked to end, a DHCP client takes its addresses away; systemd-networkd has taken them over.
             systemctl("kill", "--kill-whom=all", "--signal=KILL", unit)
             systemctl("stop", unit)
-    for path in params["files"]:
-        host.move(path)
+    try:
+        for path in params["files"]:
+            host.move(path)
+    except OSError as error:
+        module.fail_json(msg=str(error))
     note = Path(params["note"])
     entry: dict[str, Any] = {"files": params["files"], "managers": params["managers"]}
-    before = json.loads(note.read_text()) if note.is_file() else None
+    before = note_of(note)
     # The note is written at the end: an interrupted run is still the first.
     after = {key: sorted({*(before or {}).get(key, []), *entry[key]}) for key in entry}
     if not module.check_mode and after != before:
         note.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        note.write_text(json.dumps(after) + "\n")
-        note.chmod(0o644)
+        # In one step: half a note would be none.
+        draft = note.with_name(f".{note.name}")
+        draft.write_text(json.dumps(after) + "\n")
+        draft.chmod(0o644)
+        draft.replace(note)
     module.exit_json(changed=bool(host.taken) or after != before, taken=host.taken)
 
 
