@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible import context
 from ansible.plugins.callback import CallbackBase
 
 DOCUMENTATION = r"""
@@ -22,6 +23,7 @@ HEADINGS = ("HOST", "RESULT", "CHANGED", "TUNNELS")
 UP = ("up", "listening")
 PROBLEMS = "_ansible_mpquic_problems"
 """Key of a result with problems that are told here alone."""
+VERIFY = "verify"
 
 
 @dataclass
@@ -38,6 +40,12 @@ class Row:
     problems: list[str] = field(default_factory=list)
     """What the preflight has found, in full."""
     tunnels: list[dict[str, Any]] | None = None
+
+    def settle(self, *, failed: bool, unreachable: bool) -> None:
+        """Forget failures that a later task has mended (`rescue`, `ignore_unreachable`)."""
+        if not failed:
+            self.failed, self.problems = "", []
+        self.unreachable = self.unreachable if unreachable else ""
 
     def result(self) -> str:
         """One word or two."""
@@ -73,6 +81,15 @@ def table(rows: dict[str, Row]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
+def failure(result: dict[str, Any]) -> str:
+    """The cause in the result of a failed task; of a loop, the causes of its items."""
+    items = [item for item in result.get("results", []) if isinstance(item, dict) and item.get("failed")]
+    causes = [failure(item) for item in items] or [
+        str(result.get("msg") or result.get("stderr") or result.get("exception") or "see above")
+    ]
+    return "\n".join(dict.fromkeys(causes))
+
+
 def reasons(rows: dict[str, Row]) -> list[str]:
     """A line for each host that didn't come through, with the cause."""
     lines = []
@@ -88,6 +105,14 @@ def reasons(rows: dict[str, Row]) -> list[str]:
             )
             lines.append(f"{name}: {shown}")
     return lines
+
+
+def verification_is_wanted() -> bool:
+    """Whether the options --tags, --skip-tags and --check let the role verify look at a host."""
+    if context.CLIARGS.get("check"):
+        return False
+    tags, skipped = (set(context.CLIARGS.get(key) or ()) for key in ("tags", "skip_tags"))
+    return (not tags or bool(tags & {"all", "tagged", VERIFY})) and not skipped & {"all", "tagged", VERIFY}
 
 
 class CallbackModule(CallbackBase):
@@ -116,7 +141,7 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_ok(self, result: Any) -> None:
         row, role = self._row(result), self._role(result)
-        if role not in ("preflight", ""):
+        if role not in ("preflight", "") and not self._delegated(result):
             row.begun = True
         if result._result.get("changed") and not self._delegated(result):
             row.changed[role or "site.yml"] = row.changed.get(role or "site.yml", 0) + 1
@@ -127,7 +152,7 @@ class CallbackModule(CallbackBase):
             return
         row = self._row(result)
         row.problems = [str(problem) for problem in result._result.get(PROBLEMS, [])]
-        row.failed = str(result._result.get("msg") or result._result.get("stderr") or "see above")
+        row.failed = failure(result._result)
         self._look_at(row, result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
@@ -149,9 +174,12 @@ class CallbackModule(CallbackBase):
             row.done = not result._result.get("failed")
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        del stats
         if not self._active or not self._rows:
             return
+        for name, row in self._rows.items():
+            row.settle(failed=bool(stats.failures.get(name)), unreachable=bool(stats.dark.get(name)))
+            # Without the verification, at the end of which a host is done, the end of the run is.
+            row.done |= row.begun and not verification_is_wanted()
         self._display.banner("SITES AND VPSES")
         for line in [*table(self._rows), *([""] if reasons(self._rows) else []), *reasons(self._rows)]:
             self._display.display(line)
