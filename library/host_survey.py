@@ -69,6 +69,7 @@ UNITS = (
 )
 DISK_FOLDERS = ("/", "/etc", "/opt", "/var/lib", "/var/tmp", "/tmp", "/run")
 LARGEST_FILE = 65536
+MODULES = ("tun", "nf_tables", "nft_fib_inet", "nft_masq", "nft_ct", "8021q")
 SOCKET = re.compile(r'\("(?P<name>[^"]*)",pid=(?P<pid>\d+)')
 
 
@@ -276,6 +277,26 @@ def disk() -> dict[str, dict[str, int]]:
     return result
 
 
+def missing_modules(folder: Path, loaded: Path) -> list[str]:
+    """Modules of the kernel that we need, and that it neither has built in, nor loaded, nor as a file.
+
+    Nothing is known of a kernel without such a folder, as in a container: then none is missing.
+    """
+    if not folder.is_dir():
+        return []
+    listed = (read_whole(folder / "modules.builtin") + read_whole(folder / "modules.dep")).splitlines()
+    names = {re.sub(r"\.ko.*", "", line.partition(":")[0].rpartition("/")[2]).replace("-", "_") for line in listed}
+    return [name for name in MODULES if name not in names and not (loaded / name).is_dir()]
+
+
+def read_whole(path: Path) -> str:
+    """Text of a file of any size, '' when it can't be read."""
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
 def memory() -> int:
     """Bytes of memory."""
     found = re.search(r"^MemTotal:\s+(\d+) kB", read("/proc/meminfo") or "", re.MULTILINE)
@@ -355,6 +376,7 @@ def main() -> None:
         "disk": disk(),
         "memory": memory(),
         "tun": os.path.exists("/dev/net/tun"),  # noqa: PTH110
+        "missing_modules": missing_modules(Path("/lib/modules") / platform.release(), Path("/sys/module")),
         "systemd": output("systemctl", "--version").split()[1:2],
     }
     module.exit_json(changed=False, survey=survey)

@@ -304,3 +304,16 @@ def test_the_module_surveys_the_machine_that_it_runs_on(tmp_path: Path) -> None:
     assert survey["pki"] == {"ca": None, "certificate": None}
     assert survey["taken_over"] == {}
     assert survey["memory"] > 0
+
+
+def test_a_module_is_there_as_a_file_built_in_or_loaded(tmp_path: Path) -> None:
+    kernel, loaded = tmp_path / "6.1.0", tmp_path / "module"
+    assert host_survey.missing_modules(kernel, loaded) == [], "nothing is known of a kernel without its folder"
+    kernel.mkdir()
+    (loaded / "nft_ct").mkdir(parents=True)
+    (kernel / "modules.builtin").write_text("kernel/net/8021q/8021q.ko\n")
+    (kernel / "modules.dep").write_text(
+        "kernel/drivers/net/tun.ko.xz:\nkernel/net/netfilter/nft-masq.ko: kernel/net/netfilter/nf_tables.ko\n"
+        "kernel/net/netfilter/nf_tables.ko:\n"
+    )
+    assert host_survey.missing_modules(kernel, loaded) == ["nft_fib_inet"]

@@ -87,7 +87,9 @@ def _survey(device: str, address: str) -> Survey:
             "/run": {"bytes": 100 * MIB, "inodes": 100_000, "device": 3},
         },
         "memory": 2 * GIB,
+        "kernel": "6.1.0-29-cloud-amd64",
         "tun": True,
+        "missing_modules": [],
     }
 
 

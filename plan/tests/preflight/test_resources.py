@@ -109,3 +109,12 @@ def test_a_host_without_tun_can_not_have_tunnels(vps: Make, problems: Told) -> N
     (only,) = problems(vps(("tun", False)))
     assert "modprobe tun" in only
     assert problems(vps(("tun", False)), ["kernel"])
+
+
+def test_a_kernel_that_can_not_filter_is_named_with_what_it_lacks(vps: Make, problems: Told) -> None:
+    (only,) = problems(vps(("missing_modules", ["nft_fib_inet", "8021q"])))
+    assert "has no nft_fib_inet: " in only, "the VPS has no VLANs, so that 8021q doesn't matter"
+
+
+def test_a_kernel_without_vlans_matters_only_where_the_plan_has_one(vps: Make, problems: Told) -> None:
+    assert problems(vps(("missing_modules", ["8021q"]))) == []

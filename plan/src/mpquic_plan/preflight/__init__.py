@@ -33,6 +33,7 @@ CHECKS: Final[tuple[Callable[[Host], Iterable[Finding]], ...]] = (
     resources.disk_has_room,
     resources.memory_is_enough,
     resources.kernel_has_tun,
+    resources.kernel_has_modules,
 )
 
 ACCEPTABLE: Final = frozenset({"foreign-filters", "closed-services", "clock", "memory", "foreign-network"})

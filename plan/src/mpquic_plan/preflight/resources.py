@@ -112,3 +112,16 @@ def kernel_has_tun(host: Host) -> Iterator[Finding]:
             "kernel",
             "/dev/net/tun isn't there: load the module tun (`modprobe tun`), or allow the device to this container",
         )
+
+
+def kernel_has_modules(host: Host) -> Iterator[Finding]:
+    """The kernel can filter, and tag VLANs where the plan has one."""
+    kinds = ("management", "lans")
+    vlans = any(link.get("vlan_id") is not None for kind in kinds for link in host.plan.get(kind, []))
+    missing = [name for name in host.survey["missing_modules"] if vlans or name != "8021q"]
+    if missing:
+        yield Finding(
+            "kernel",
+            f"the kernel {host.survey['kernel']} has no {', '.join(missing)}: install the distribution's full kernel "
+            "(linux-image-amd64, or linux-image-cloud-amd64 on a virtual machine), and boot it",
+        )
