@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
+from mpquic_plan import matching
+
 Slice = dict[str, Any]
 
 LINK_KINDS = ("management", "wans", "lans")
@@ -64,6 +66,11 @@ def table_devices(plan: Slice) -> dict[str, list[str]]:
     return {table: sorted(devices) for table, devices in result.items()}
 
 
+def resolved(plan: Slice, present: dict[str, str]) -> dict[str, Any]:
+    """A slice with the names of the cards that it knows by MAC address; `present` are those of the host."""
+    return matching.resolve(plan, present)
+
+
 def configured_links(plan: Slice) -> list[str]:
     """Links that systemd-networkd can always configure: all of ours but WANs, which may be absent."""
     links = [*plan.get("management", []), *plan.get("trunks", []), *plan.get("lans", []), *plan["tuns"]]
@@ -106,6 +113,7 @@ class FilterModule:
             "mpquic_instance_unit": instance_unit,
             "mpquic_managed_links": managed_links,
             "mpquic_passages": passages,
+            "mpquic_resolved": resolved,
             "mpquic_routing_rules": routing_rules,
             "mpquic_table_devices": table_devices,
             "mpquic_virtual_links": virtual_links,

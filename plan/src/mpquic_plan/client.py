@@ -28,6 +28,7 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
             _management(item, site, egress) for item in sorted(site.management, key=lambda item: item.number)
         ],
         "trunks": _trunks(site),
+        "matches": _matches(site),
         "resolvers": _resolvers(site, egress),
         "wans": [wan_slice(wan, site, egress) for wan in sorted(site.wans, key=lambda wan: wan.number)],
         "lans": [_lan(lan, site, wans) for lan in lans],
@@ -104,6 +105,22 @@ def _trunks(site: Site) -> list[dict[str, Any]]:
             "vlan_devices": vlans_on(site, device),
         }
         for device in sorted(parents - links)
+    ]
+
+
+def _matches(site: Site) -> list[dict[str, Any]]:
+    """Cards that are known by their MAC addresses: what `matching.resolve` needs, and the file that pins the name."""
+    return [
+        {
+            "mac": match.mac,
+            "kind": match.kind,
+            "name": match.name,
+            "device": match.device,
+            "file": link_file(match.kind, match.name),
+            "host": site.host,
+            "path": match.path,
+        }
+        for match in site.cards
     ]
 
 

@@ -9,10 +9,24 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import TYPE_CHECKING
 
+from mpquic_plan.matching import substitute
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A card that the variables know by its MAC address; `device` is its name where it isn't present."""
+
+    path: str
+    kind: str
+    name: str
+    mac: str
+    device: str
+    carries_vlan: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +214,19 @@ class Site:
     openings: tuple[Opening, ...]
     forward_openings: tuple[ForwardOpening, ...]
     broken: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    matches: tuple[Match, ...] = ()
+
+    @property
+    def cards(self) -> list[Match]:
+        """Each card that is known by its MAC address, once: as the link that has it untagged, if there is one."""
+        by_mac: dict[str, Match] = {}
+        for match in sorted(self.matches, key=lambda match: match.carries_vlan):
+            by_mac.setdefault(match.mac, match)
+        return sorted(by_mac.values(), key=lambda match: (match.kind, match.name))
+
+    def named(self, device: str) -> str:
+        """Return the name of a device as it is where no matched card is present."""
+        return substitute(device, {match.mac: match.device for match in self.cards})
 
     @property
     def local_links(self) -> tuple[Management | Lan, ...]:

@@ -14,6 +14,7 @@ from ipaddress import (
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpquic_plan import addressing, reference
+from mpquic_plan.matching import token
 from mpquic_plan.model import (
     DhcpClient,
     DhcpServer,
@@ -22,6 +23,7 @@ from mpquic_plan.model import (
     Lan,
     Listener,
     Management,
+    Match,
     Opening,
     Site,
     StaticAddress,
@@ -103,6 +105,7 @@ class _Reader:
         self.value = value
         self.broken = {key: set(names) for key, names in checked.broken.items()}
         self.problems: list[Problem] = []
+        self.matches: list[Match] = []
 
     def _default(self, item: Mapping[str, Any], key: str, default: Any, place: tuple[str, str, str], why: str) -> Any:
         """Return a key's value or its default; `place` is (path, list, name) of the item, for the problem without."""
@@ -117,6 +120,15 @@ class _Reader:
         for index, item in enumerate(holder[key]):
             if item is not None:
                 yield f"{path}.{key}[{index}]", item
+
+    def _matched(self, kind: str, path: str, item: Mapping[str, Any], stated: str | None) -> str | None:
+        """Return the token of an item's card if it is known by its MAC address; `stated` is the name of that card."""
+        if "match" not in item:
+            return None
+        mac = item["match"]["mac"].lower()
+        name = item["name"]
+        self.matches.append(Match(f"{path}.match", kind, name, mac, stated or name, carries_vlan="vlan" in item))
+        return token(mac)
 
     def _broken(self) -> dict[str, frozenset[str]]:
         return {key: frozenset(names) for key, names in sorted(self.broken.items())}
@@ -149,6 +161,7 @@ class _Reader:
             ),
             forward_openings=tuple(self._forward_openings(firewall, "site.firewall")),
             broken=self._broken(),
+            matches=tuple(self.matches),
         )
 
     def _forward_openings(self, holder: Mapping[str, Any], path: str) -> Iterator[ForwardOpening]:
@@ -167,14 +180,19 @@ class _Reader:
         for path, item in self._items(self.value, "management", "site"):
             name = item["name"]
             vlan = item.get("vlan")
-            device = self._default(
-                item,
-                "device",
-                f"{vlan['parent']}.{vlan['id']}" if vlan else reference.MANAGEMENT_DEVICES.get(name),
-                (path, "management", name),
-                f"the reference site has no interface for {name}",
-            )
-            if device is None:
+            place = (path, "management", name)
+            parent = None
+            if vlan:
+                card = self._matched("management", path, item, vlan.get("parent"))
+                why = "state it, or which card it is by match"
+                parent = card or self._default(vlan, "parent", None, (f"{path}.vlan", *place[1:]), why)
+                device = item.get("device", f"{parent}.{vlan['id']}")
+            else:
+                default = reference.MANAGEMENT_DEVICES.get(name)
+                why = f"the reference site has no interface for {name}"
+                card = self._matched("management", path, item, item.get("device"))
+                device = card or self._default(item, "device", default, place, why)
+            if device is None or (vlan and parent is None):
                 continue
             yield Management(
                 path=path,
@@ -185,7 +203,7 @@ class _Reader:
                 address6=_interface6(item.get("address6")),
                 gateway=_address(item.get("gateway")),
                 dns=_sound(item["dns"]),
-                parent=vlan["parent"] if vlan else None,
+                parent=parent,
                 vlan_id=vlan["id"] if vlan else None,
             )
 
@@ -195,7 +213,8 @@ class _Reader:
             path=path,
             name=item["name"],
             number=int(item["name"].removeprefix("wan")),
-            device=item.get("device", reference.WAN_DEVICES[item["name"]]),
+            device=self._matched("wan", path, item, item.get("device"))
+            or item.get("device", reference.WAN_DEVICES[item["name"]]),
             mtu=item["mtu"],
             ipv6=item["ipv6"],
             static=static
@@ -220,7 +239,8 @@ class _Reader:
     def _lans(self) -> Iterator[Lan]:
         for path, item in self._items(self.value, "lans", "site"):
             name = item["name"]
-            device = item.get("device", reference.LAN_DEVICES[name])
+            card = self._matched("lan", path, item, item.get("device"))
+            device = card or item.get("device", reference.LAN_DEVICES[name])
             tunnel = item.get("tunnel", reference.LAN_TUNNELS[name])
             lan = self._lan(path, item, name, device, item.get("address", reference.LAN_ADDRESSES[name]), tunnel)
             yield lan

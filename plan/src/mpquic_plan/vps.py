@@ -48,6 +48,7 @@ def vps_slice(vps: Vps, sites: Sequence[Site]) -> dict[str, Any]:
             [str(prefix) for prefix in masquerade if prefix.version == 6],
             [str(prefix) for prefix in prefixes if not is_private(prefix)],
         ),
+        "matches": [],
         "ntp": list(vps.ntp),
         "sysctl": hosts.sysctl(),
         "sysctl_minimums": hosts.sysctl_minimums(),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     interfaces.names_are_unique,
     interfaces.devices_are_unique,
+    interfaces.cards_are_unique,
     interfaces.interface_names_are_short,
     interfaces.devices_are_cards,
     interfaces.trunks_carry_vlans,

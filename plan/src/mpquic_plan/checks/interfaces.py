@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from mpquic_plan.matching import LONGEST_INTERFACE_NAME
 from mpquic_plan.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mpquic_plan.model import Fleet, Site, Vps
-
-LONGEST_INTERFACE_NAME: Final = 15
-"""IFNAMSIZ of the kernel, less its final zero (include/uapi/linux/if.h)."""
+    from mpquic_plan.model import Fleet, Match, Site, Vps
 
 Named = tuple[str, str]
 """Path and name."""
@@ -47,9 +45,9 @@ def names_are_unique(fleet: Fleet) -> Iterator[Problem]:
 
 def _site_devices(site: Site) -> list[Item]:
     return [
-        *((f"{item.path}.device", item.name, item.device) for item in site.management),
-        *((f"{wan.path}.device", wan.name, wan.device) for wan in site.wans),
-        *((f"{lan.path}.device", lan.name, lan.device) for lan in site.lans),
+        *((f"{item.path}.device", item.name, site.named(item.device)) for item in site.management),
+        *((f"{wan.path}.device", wan.name, site.named(wan.device)) for wan in site.wans),
+        *((f"{lan.path}.device", lan.name, site.named(lan.device)) for lan in site.lans),
         *((f"{tunnel.path}.name", f"tunnel {tunnel.name}", tunnel.name) for tunnel in site.tunnels),
     ]
 
@@ -134,7 +132,7 @@ def devices_are_cards(fleet: Fleet) -> Iterator[Problem]:
         links += [("wan", f"{wan.path}.device", wan.device) for wan in site.wans]
         links += [("lan", f"{lan.path}.device", lan.device) for lan in site.lans if lan.vlan_id is None]
         for kind, path, device in links:
-            message = device_problem(kind, device)
+            message = device_problem(kind, site.named(device))
             if message is not None:
                 yield Problem(site.host, path, message)
         for vlan in site.local_links:
@@ -169,10 +167,33 @@ def _devices(fleet: Fleet) -> Iterator[tuple[str, list[Item]]]:
 def devices_are_unique(fleet: Fleet) -> Iterator[Problem]:
     """No two items of a host have the same interface."""
     for host, devices in _devices(fleet):
+        # Two links with one card are told of by its MAC address (cards_are_unique).
+        devices = [item for item in devices if item[0] not in _same_card(fleet.sites.get(host))]
         # Items of one name are told of by their name; that they share its default interface is no second error.
         order = [path for path, _, _ in devices]
         first = {owner: (path, device) for path, owner, device in reversed(devices)}
         yield from _repeated(host, "the interface", sorted(first.values(), key=lambda item: order.index(item[0])))
+
+
+def _same_card(site: Site | None) -> set[str]:
+    """Return the paths of devices whose card another link has already."""
+    return {f"{match.path.rpartition('.')[0]}.device" for match, _ in _repeated_cards(site)} if site else set()
+
+
+def _repeated_cards(site: Site) -> list[tuple[Match, Match]]:
+    first: dict[str, Match] = {}
+    untagged = [match for match in site.matches if not match.carries_vlan]
+    pairs = [(match, first.setdefault(match.mac, match)) for match in untagged]
+    return [pair for pair in pairs if pair[0] is not pair[1]]
+
+
+def cards_are_unique(fleet: Fleet) -> Iterator[Problem]:
+    """No card is two links, but for the VLANs on it."""
+    for site in fleet.sites.values():
+        for match, first in _repeated_cards(site):
+            yield Problem(
+                site.host, f"{match.path}.mac", f"{match.mac} is already the card of {first.name} ({first.path})"
+            )
 
 
 def interface_names_are_short(fleet: Fleet) -> Iterator[Problem]:
