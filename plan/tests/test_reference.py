@@ -450,7 +450,7 @@ def test_a_stated_bound_narrows_the_range(changed: Callable[..., Hosts]) -> None
     assert (got["pool_offset"], got["pool_size"], got["lease_s"]) == (100, 155, 3600)
 
 
-def _modem_routes(wan: dict[str, Any]) -> dict[int | None, tuple[str | None, int]]:
+def _modem_routes(wan: dict[str, Any]) -> dict[int, tuple[str | None, int]]:
     return {
         route["table"]: (route["gateway"], route["metric"])
         for route in wan["routes"]
@@ -463,10 +463,10 @@ def test_a_lan_reaches_the_modem_of_its_own_tunnel_first(changed: Callable[..., 
     changes.append(("site1-client", "site.wans[5].modem_route", "gateway"))
     client = build(changed(changes))["site1-client"]
     wan5, wan6 = (_modem_routes(_by_name(client["wans"])[name]) for name in ("wan5", "wan6"))
-    assert wan5 == {None: (None, 205), 105: (None, 100), 205: (None, 100)} | dict.fromkeys(
+    assert wan5 == {254: (None, 205), 105: (None, 100), 205: (None, 100)} | dict.fromkeys(
         (201, 202, 203, 204, 206), (None, 205)
     )
-    assert (wan6[None], wan6[205], wan6[206]) == (("_dhcp4", 206), ("_dhcp4", 206), ("_dhcp4", 100))
+    assert (wan6[254], wan6[205], wan6[206]) == (("_dhcp4", 206), ("_dhcp4", 206), ("_dhcp4", 100))
 
 
 def test_nothing_but_the_modem_is_reached_past_the_tunnels(changed: Callable[..., Hosts]) -> None:

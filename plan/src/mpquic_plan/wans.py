@@ -69,10 +69,8 @@ def _modem_routes(wan: Wan, site: Site) -> list[dict[str, Any]]:
         gateway = DHCP_GATEWAY if wan.static is None else str(wan.static.gateway)
         on_link = wan.static is not None and wan.static.gateway_is_on_link
     own_tunnels = {tunnel.name for tunnel in site.tunnels if tunnel.wan == wan.name}
-    places: list[tuple[int | None, int]] = [
-        (None, tables.modem_metric(wan)),
-        (tables.wan_table(wan), tables.DEFAULT_METRIC),
-    ]
+    # The main table is named, since a route by the gateway of DHCP would stand in the table of DHCP otherwise.
+    places = [(tables.MAIN_TABLE, tables.modem_metric(wan)), (tables.wan_table(wan), tables.DEFAULT_METRIC)]
     for lan in sorted(site.lans, key=tables.lan_table):
         metric = tables.DEFAULT_METRIC if lan.tunnel in own_tunnels else tables.modem_metric(wan)
         places.append((tables.lan_table(lan), metric))
