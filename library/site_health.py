@@ -13,6 +13,7 @@ description:
   - Nothing is changed.
 options:
   instances: {description: Names of the instances., type: list, elements: str, required: true}
+  ports: {description: UDP ports of each server instance., type: dict, default: {}}
   links: {description: Links that must be configured., type: list, elements: str, default: []}
   wans:
     description: Links that may be absent. Our files must have those that are there.
@@ -50,8 +51,22 @@ SERVICES = [
 PAUSE = 0.5
 
 
-def tunnel_problems(names: list[str], rows: list[dict[str, Any]]) -> list[str]:
-    """What is wrong with the instances, given the rows of `mpquicctl status --json`."""
+def holders(listing: str, ports: list[int]) -> list[str]:
+    """Who has UDP ports, given `ss -Hulnp`: sentences."""
+    found = []
+    for line in listing.splitlines():
+        fields = line.split(None, 5)
+        port = fields[3].rpartition(":")[2] if len(fields) > 4 else ""
+        if port.isdecimal() and int(port) in ports:
+            users = [f"{name} (process {pid})" for name, pid in re.findall(r'\("([^"]*)",pid=(\d+)', line)]
+            found.append(f"UDP port {port} is taken by {' and '.join(users) or 'the kernel or another container'}")
+    return list(dict.fromkeys(found))
+
+
+def tunnel_problems(
+    names: list[str], rows: list[dict[str, Any]], ports: dict[str, list[int]] | None = None, sockets: str = ""
+) -> list[str]:
+    """What is wrong with the instances, given the rows of `mpquicctl status --json` and what `ss -Hulnp` lists."""
     by_name = {row["name"]: row for row in rows}
     problems = []
     for name in names:
@@ -61,7 +76,9 @@ def tunnel_problems(names: list[str], rows: list[dict[str, Any]]) -> list[str]:
         elif row["role"] == "client" and row["state"] not in ("up", "inactive"):
             problems.append(f"{name} is {row['state']} although {row.get('wan') or 'its WAN'} can be used")
         elif row["role"] == "server" and row["state"] in ("inactive", "down"):
-            problems.append(f"{name} does not listen")
+            taken = holders(sockets, (ports or {}).get(name, []))
+            why = "; ".join(taken) or row.get("error") or f"see journalctl -u mpquic@{name}"
+            problems.append(f"{name} does not listen: {why}")
     return problems
 
 
@@ -131,6 +148,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "instances": {"type": "list", "elements": "str", "required": True},
+            "ports": {"type": "dict", "default": {}},
             "links": {"type": "list", "elements": "str", "default": []},
             "wans": {"type": "list", "elements": "str", "default": []},
             "tuns": {"type": "list", "elements": "str", "default": []},
@@ -158,7 +176,8 @@ def main() -> None:
         if code != 0:
             return [*problems, f"mpquicctl status: {err.strip()}"], []
         rows = json.loads(out)
-        return problems + tunnel_problems(params["instances"], rows), rows
+        sockets = module.run_command(["ss", "-Hulnp"])[1] if params["ports"] else ""
+        return problems + tunnel_problems(params["instances"], rows, params["ports"], sockets), rows
 
     limit = time.monotonic() + params["deadline"]
     problems, rows = look()

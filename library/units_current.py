@@ -35,6 +35,7 @@ RETURN = r"""
 restarted: {description: Units., returned: always, type: list}
 reloaded: {description: Units., returned: always, type: list}
 stopped: {description: Units., returned: always, type: list}
+late: {description: Restarted units that didn't start at once and are tried again., returned: always, type: list}
 """
 
 import hashlib
@@ -150,6 +151,7 @@ def main() -> None:
         run("daemon-reload")
     stopped = sorted(set(listed) - set(names))
     restarted: list[str] = []
+    late: list[str] = []
     reloaded: list[str] = []
     for unit in module.params["units"]:
         active = run("show", "--property=ActiveState", "--value", unit["name"]).strip()
@@ -173,14 +175,24 @@ def main() -> None:
         if reloaded:
             run("reload", *reloaded)
         if restarted:
-            run("try-restart", *restarted)
+            # One that doesn't start, say for want of its port, is tried again by systemd, with the files of then: no
+            # reason to leave the others half-way. The verification at the end of the run waits for it, and tells the cause.
+            module.run_command([systemctl, "try-restart", *restarted])
+            states = run("show", "--property=ActiveState", "--value", *restarted).split()
+            late = [name for name, state_ in zip(restarted, states, strict=True) if state_ != "active"]
+            if late:
+                module.warn(f"{', '.join(late)} did not start at once and will be tried again")
         for unit in module.params["units"]:
             if unit["name"] in (*reloaded, *restarted):
                 Applied(state, unit).remember()
         for name in stopped:
             Applied(state, {"name": name, "restart_files": []}).forget()
     module.exit_json(
-        changed=bool(restarted or reloaded or stopped), restarted=restarted, reloaded=reloaded, stopped=stopped
+        changed=bool(restarted or reloaded or stopped),
+        restarted=restarted,
+        reloaded=reloaded,
+        stopped=stopped,
+        late=late,
     )
 
 

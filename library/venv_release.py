@@ -12,7 +12,11 @@ description:
 options:
   root: {description: "Folder that holds C(releases) and C(current).", type: path, required: true}
   release: {description: Name of the release., type: str, required: true}
-  archive: {description: Tar file on the host with the wheels and install.txt., type: path}
+  archive:
+    description: Tar file on the host with the wheels and install.txt, and nothing else.
+    type: path
+  sha256: {description: "What the archive must have, as the controller knows it; needed with I(archive).", type: str}
+  limit: {description: Bytes that the files of the archive may have together., type: int, default: 8000000}
   python: {description: Python for the virtual environment., type: path, default: /usr/bin/python3}
   commands: {description: Commands that are linked into I(links)., type: list, elements: str, default: []}
   links: {description: Folder of the links to commands., type: path, default: /usr/local/bin}
@@ -25,6 +29,9 @@ switched: {description: Whether it became the current one now., returned: always
 removed: {description: Old releases that were removed., returned: always, type: list}
 """
 
+import errno
+import hashlib
+import io
 import os
 import shutil
 import stat
@@ -34,6 +41,10 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 MARKER = "complete"
+OVERHEAD = 1 << 20
+"""Bytes of an archive beside its files, at most."""
+FULL = 1 << 20
+"""Free bytes with which a tool that failed, failed for want of room."""
 
 
 def surplus(releases: Path, current: str, keep: int) -> list[str]:
@@ -67,19 +78,72 @@ def leads_to(link: Path, target: str) -> bool:
     return link.is_symlink() and os.readlink(link) == target  # noqa: PTH115
 
 
+class ArchiveError(Exception):
+    """The archive isn't what the controller made."""
+
+
+def read_archive(archive: Path, sha256: str, limit: int) -> dict[str, bytes]:
+    """Files of the archive by name. It is read once, and not looked into before its sum is right. ArchiveError."""
+    try:
+        with os.fdopen(os.open(archive, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
+            data = stream.read(limit + OVERHEAD)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ArchiveError(f"{archive} is a symbolic link, which no run of ours made: remove it") from error
+        raise ArchiveError(f"{archive}: {error.strerror}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise ArchiveError(
+            f"{archive} has the SHA-256 {found}, the controller's has {sha256}: it was cut or changed on the way; "
+            "run site.yml again"
+        )
+    files: dict[str, bytes] = {}
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        for member in tar:
+            if not member.isfile() or "/" in member.name or member.name.startswith("."):
+                raise ArchiveError(f"{archive} holds {member.name}, which is no wheel")
+            limit -= member.size
+            if limit < 0:
+                raise ArchiveError(f"{archive} holds more than it may")
+            source = tar.extractfile(member)
+            files[member.name] = source.read() if source is not None else b""
+    return files
+
+
+def explain(error: str, folder: Path) -> str:
+    """What a tool said, or that the disk is full, which few of them say themselves."""
+    room = os.statvfs(folder)
+    free = room.f_bavail * room.f_frsize
+    if "No space left" in error or free < FULL:
+        return f"the disk is full: {free / 1e6:.1f} MB are free for {folder}; free some and run site.yml again"
+    return error
+
+
 def _install(module: AnsibleModule, folder: Path) -> None:
     if not module.params["archive"]:
         module.fail_json(msg=f"{folder} is not installed and no archive is given")
+    try:
+        files = read_archive(Path(module.params["archive"]), module.params["sha256"] or "", module.params["limit"])
+    except ArchiveError as error:
+        module.fail_json(msg=str(error))
     shutil.rmtree(folder, ignore_errors=True)
-    wheels = folder / "wheels"
-    wheels.mkdir(parents=True)
-    with tarfile.open(module.params["archive"]) as tar:
-        for member in tar.getmembers():
-            if not member.isfile() or "/" in member.name or member.name.startswith("."):
-                module.fail_json(msg=f"{module.params['archive']} holds {member.name}, which is no wheel")
-            source = tar.extractfile(member)
-            if source is not None:
-                (wheels / member.name).write_bytes(source.read())
+    wheels, scratch = folder / "wheels", folder / "tmp"
+    try:
+        wheels.mkdir(parents=True)
+        scratch.mkdir()
+        for name, data in files.items():
+            (wheels / name).write_bytes(data)
+        _build(module, folder, wheels, scratch)
+        shutil.rmtree(wheels)
+        shutil.rmtree(scratch)
+        (folder / MARKER).write_text(f"{folder.name}\n")
+    except OSError as error:
+        message = explain(f"{error.filename}: {error.strerror}", folder.parent)
+        shutil.rmtree(folder, ignore_errors=True)
+        module.fail_json(msg=message)
+
+
+def _build(module: AnsibleModule, folder: Path, wheels: Path, scratch: Path) -> None:
     venv = folder / "venv"
     for words in (
         [module.params["python"], "-m", "venv", str(venv)],
@@ -88,12 +152,13 @@ def _install(module: AnsibleModule, folder: Path) -> None:
             "--no-deps", "--require-hashes", f"--find-links={wheels}", f"--requirement={wheels / 'install.txt'}",
         ],
     ):  # fmt: skip
-        code, out, err = module.run_command(words, environ_update={"PIP_CONFIG_FILE": os.devnull}, umask=0o022)
+        # Their temporary files are where there was room for the release, and nobody else writes.
+        environment = {"PIP_CONFIG_FILE": os.devnull, "TMPDIR": str(scratch)}
+        code, out, err = module.run_command(words, environ_update=environment, umask=0o022)
         if code != 0:
+            message = explain(f"{' '.join(words[:4])}: {(err or out).strip()[-2000:]}", folder.parent)
             shutil.rmtree(folder, ignore_errors=True)
-            module.fail_json(msg=f"{' '.join(words[:4])}: {(err or out).strip()[-2000:]}")
-    shutil.rmtree(wheels)
-    (folder / MARKER).write_text(f"{folder.name}\n")
+            module.fail_json(msg=message)
 
 
 def main() -> None:
@@ -102,6 +167,8 @@ def main() -> None:
             "root": {"type": "path", "required": True},
             "release": {"type": "str", "required": True},
             "archive": {"type": "path"},
+            "sha256": {"type": "str"},
+            "limit": {"type": "int", "default": 8_000_000},
             "python": {"type": "path", "default": "/usr/bin/python3"},
             "commands": {"type": "list", "elements": "str", "default": []},
             "links": {"type": "path", "default": "/usr/local/bin"},

@@ -10,6 +10,8 @@ description:
   - Runs on the controller. The hosts need no package index, as what they install is complete and pinned by hashes.
   - The result is one tar file below I(cache), named by the sum of the package's sources, the lock, the Python version
     and the machine. When it is there, nothing is done.
+  - What was downloaded is kept beside it, by the sum of the lock, the Python version and the machine. Where only the
+    package itself has changed, nothing is downloaded.
 options:
   source: {description: Folder of the package (pyproject.toml)., type: path, required: true}
   requirements: {description: Locked requirements with hashes., type: path, required: true}
@@ -17,11 +19,14 @@ options:
   python_version: {description: "Python of the host, for example C(3.11).", type: str, required: true}
   machine: {description: "Machine of the host, for example C(x86_64).", type: str, required: true}
   pip: {description: Command that runs pip., type: list, elements: str, required: true}
+  limit: {description: Bytes that the archive may have at most., type: int, default: 8000000}
 """
 
 RETURN = r"""
 release: {description: Version and sum, returned: always, type: str, sample: 0.1.0-0123456789ab}
 archive: {description: Path of the tar file on the controller., returned: always, type: str}
+sha256: {description: Its SHA-256; empty in check mode when it isn't there yet., returned: always, type: str}
+size: {description: Its bytes; 0 in check mode when it isn't there yet., returned: always, type: int}
 """
 
 import hashlib
@@ -59,6 +64,11 @@ def release_sum(source: Path, requirements: Path, python_version: str, machine: 
         digest.update(f"{path.relative_to(source) if path.is_relative_to(source) else path.name}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:12]
+
+
+def download_sum(lock: str) -> str:
+    """Twelve hex digits over what is downloaded: the lock as that machine and Python has it."""
+    return hashlib.sha256(lock.encode()).hexdigest()[:12]
 
 
 def requirements_for(text: str, python_version: str, machine: str) -> str:
@@ -126,6 +136,31 @@ def download(module: AnsibleModule, lock: Path, target: Path) -> None:
         module.fail_json(msg=f"downloading the wheels for Python {version} on {machine} failed: {err.strip()[-2000:]}")
 
 
+def locked_wheels(module: AnsibleModule, lock: str) -> Path:
+    """Folder with the downloaded wheels; only filled when it isn't there yet, and then in one step."""
+    cache = Path(module.params["cache"])
+    name = f"locked-{module.params['python_version']}-{module.params['machine']}-{download_sum(lock)}"
+    folder = cache / name
+    if not folder.is_dir():
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=cache) as scratch:
+            filtered = Path(scratch) / "lock.txt"
+            filtered.write_text(lock)
+            wheels = Path(scratch) / "wheels"
+            wheels.mkdir()
+            download(module, filtered, wheels)
+            wheels.rename(folder)
+    return folder
+
+
+def oversize(wheels: list[Path], size: int, limit: int) -> str:
+    """Return what to say of an archive that is too large for the links that it goes over; empty when it isn't."""
+    if size <= limit:
+        return ""
+    largest = sorted(wheels, key=lambda path: path.stat().st_size, reverse=True)[:3]
+    names = ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in largest)
+    return f"the wheels make {size / 1e6:.1f} MB, more than {limit / 1e6:.1f} MB: the largest are {names}"
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -135,6 +170,7 @@ def main() -> None:
             "python_version": {"type": "str", "required": True},
             "machine": {"type": "str", "required": True},
             "pip": {"type": "list", "elements": "str", "required": True},
+            "limit": {"type": "int", "default": 8_000_000},
         },
         supports_check_mode=True,
     )
@@ -146,25 +182,34 @@ def main() -> None:
     sum_ = release_sum(source, lock, params["python_version"], params["machine"])
     release = f"{version}-{sum_}"
     archive = Path(params["cache"]) / f"{release}.tar"
-    if archive.is_file() or module.check_mode:
+
+    def done() -> None:
+        data = archive.read_bytes() if archive.is_file() else b""
+        sha256 = hashlib.sha256(data).hexdigest() if data else ""
         # The cache is the controller's own matter: filling it is no change of the site.
-        module.exit_json(changed=False, release=release, archive=str(archive))
+        module.exit_json(changed=False, release=release, archive=str(archive), sha256=sha256, size=len(data))
+
+    if archive.is_file() or module.check_mode:
+        done()
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{release}.", dir=archive.parent) as scratch:
         wheels = Path(scratch) / "wheels"
         wheels.mkdir()
         build_own_wheel(source, wheels, module)
-        filtered = Path(scratch) / "lock.txt"
-        filtered.write_text(requirements_for(lock.read_text(), params["python_version"], params["machine"]))
-        download(module, filtered, wheels)
+        needed = requirements_for(lock.read_text(), params["python_version"], params["machine"])
+        for path in locked_wheels(module, needed).iterdir():
+            shutil.copyfile(path, wheels / path.name)
         (wheels / "install.txt").write_text(install_list(list(wheels.glob("*.whl"))))
         unfinished = Path(scratch) / "wheels.tar"
         with tarfile.open(unfinished, "w") as tar:
             for path in sorted(wheels.iterdir()):
                 tar.add(path, arcname=path.name)
+        problem = oversize(list(wheels.glob("*.whl")), unfinished.stat().st_size, params["limit"])
+        if problem:
+            module.fail_json(msg=problem)
         unfinished.replace(archive)
     os.chmod(archive, 0o644)  # noqa: PTH101
-    module.exit_json(changed=False, release=release, archive=str(archive))
+    done()
 
 
 if __name__ == "__main__":

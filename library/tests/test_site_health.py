@@ -3,6 +3,7 @@ from pathlib import Path
 from site_health import (
     file_problems,
     filter_problems,
+    holders,
     link_problems,
     parameter_problems,
     tunnel_problems,
@@ -24,7 +25,7 @@ def test_each_tunnel_that_does_not_carry_is_named() -> None:
     assert tunnel_problems(["a", "b", "c"], rows) == [
         "a is connecting although wan5 can be used",
         "b is not among the instances that mpquicctl lists",
-        "c does not listen",
+        "c does not listen: see journalctl -u mpquic@c",
     ]
 
 
@@ -86,3 +87,19 @@ def test_parameters_that_keep_packets_from_passing_are_named(tmp_path: Path) -> 
         "IPv4 isn't forwarded: net/ipv4/ip_forward is 0",
         "enp7s7 drops what comes in: net/ipv4/conf/enp7s7/rp_filter is 1",
     ]
+
+
+SOCKETS = (
+    'UNCONN 0 0 0.0.0.0:45005 0.0.0.0:* users:(("nginx",pid=123,fd=3),("nginx",pid=124,fd=3))\n'
+    "UNCONN 0 0 [::]:46005 [::]:*\n"
+    'UNCONN 0 0 100.64.0.100%enp7s8:68 0.0.0.0:* users:(("systemd-network",pid=48,fd=30))\n'
+)
+
+
+def test_a_udp_port_that_is_taken_is_named_with_who_has_it() -> None:
+    problems = tunnel_problems(["mpq5"], [row("mpq5", "server", "down")], {"mpq5": [45005]}, SOCKETS)
+    assert problems == [
+        "mpq5 does not listen: UDP port 45005 is taken by nginx (process 123) and nginx (process 124)",
+    ]
+    assert holders(SOCKETS, [46005]) == ["UDP port 46005 is taken by the kernel or another container"]
+    assert holders(SOCKETS, [45006]) == []

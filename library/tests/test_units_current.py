@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from module_process import run_module
 from units_current import Applied
 
 
@@ -50,3 +51,26 @@ def test_copies_of_configurations_are_roots_alone_whatever_the_umask(tmp_path: P
     state.mkdir(mode=0o755)
     Applied(state, unit).remember()
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
+
+
+SYSTEMCTL = """#!/bin/sh
+case "$1 $2" in
+    "try-restart "*) echo "Job for $3 failed" >&2; exit 1 ;;
+    "show --property=NeedDaemonReload") echo no ;;
+    "show --property=ActiveState")
+        if [ $# = 4 ]; then echo active; else echo active; echo activating; fi ;;
+esac
+"""
+
+
+def test_a_unit_that_does_not_start_leaves_the_others_not_half_way(tmp_path: Path, unit: dict[str, Any]) -> None:
+    (tmp_path / "bin").mkdir()
+    systemctl = tmp_path / "bin" / "systemctl"
+    systemctl.write_text(SYSTEMCTL)
+    systemctl.chmod(0o755)
+    units = [unit, {**unit, "name": "mpquic@mpq2.service"}]
+    state = tmp_path / "state"
+    answer = run_module("units_current", {"units": units, "state": str(state)}, path=str(tmp_path / "bin"))
+    assert answer["restarted"] == [unit["name"], "mpquic@mpq2.service"]
+    assert answer["late"] == ["mpquic@mpq2.service"]
+    assert all(Applied(state, each).need() == "none" for each in units)

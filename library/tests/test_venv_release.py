@@ -1,7 +1,12 @@
+import hashlib
+import io
 import os
+import tarfile
 from pathlib import Path
 
-from venv_release import closed, leads_to, point, surplus
+import pytest
+from module_process import run_module
+from venv_release import ArchiveError, closed, explain, leads_to, point, read_archive, surplus
 
 
 def release(releases: Path, name: str, age: float, *, complete: bool = True) -> None:
@@ -37,3 +42,68 @@ def test_folders_that_a_strict_umask_has_closed_are_found(tmp_path: Path) -> Non
     root.chmod(0o755)
     (root / "releases").chmod(0o700)
     assert closed(root) == [root / "releases"]
+
+
+def packed(path: Path, files: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> str:
+    """The sum of a new archive."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.size = kind, len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_an_archive_is_read_when_its_sum_is_the_controllers(tmp_path: Path) -> None:
+    archive = tmp_path / "wheels.tar"
+    sum_ = packed(archive, {"a.whl": b"wheel", "install.txt": b"a"})
+    assert read_archive(archive, sum_, 1000) == {"a.whl": b"wheel", "install.txt": b"a"}
+
+
+def test_an_archive_that_was_cut_or_changed_is_not_looked_into(tmp_path: Path) -> None:
+    archive = tmp_path / "wheels.tar"
+    sum_ = packed(archive, {"a.whl": b"wheel"})
+    archive.write_bytes(archive.read_bytes()[:700])
+    with pytest.raises(ArchiveError, match=f"the controller's has {sum_}: it was cut or changed"):
+        read_archive(archive, sum_, 1000)
+    with pytest.raises(ArchiveError, match="No such file"):
+        read_archive(tmp_path / "none.tar", sum_, 1000)
+
+
+def test_a_symbolic_link_in_place_of_the_archive_is_refused(tmp_path: Path) -> None:
+    sum_ = packed(tmp_path / "theirs.tar", {"a.whl": b"wheel"})
+    (tmp_path / "wheels.tar").symlink_to(tmp_path / "theirs.tar")
+    with pytest.raises(ArchiveError, match="symbolic link"):
+        read_archive(tmp_path / "wheels.tar", sum_, 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("../a.whl", tarfile.REGTYPE), (".a", tarfile.REGTYPE), ("a", tarfile.SYMTYPE)]
+)
+def test_what_is_no_wheel_is_refused(tmp_path: Path, name: str, kind: bytes) -> None:
+    archive = tmp_path / "wheels.tar"
+    with pytest.raises(ArchiveError, match="which is no wheel"):
+        read_archive(archive, packed(archive, {name: b""}, kind), 1000)
+
+
+def test_an_archive_that_holds_too_much_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "wheels.tar"
+    with pytest.raises(ArchiveError, match="more than it may"):
+        read_archive(archive, packed(archive, {"a.whl": bytes(600), "b.whl": bytes(600)}), 1000)
+
+
+def test_a_full_disk_reads_as_such(tmp_path: Path) -> None:
+    assert explain("[Errno 28] No space left on device", tmp_path).startswith("the disk is full: ")
+    assert explain("no such option", tmp_path) == "no such option"
+
+
+def test_nothing_is_half_done_after_a_failure(tmp_path: Path) -> None:
+    archive = tmp_path / "wheels.tar"
+    sum_ = packed(archive, {"install.txt": b"nothing==1.0 --hash=sha256:00"})
+    arguments = {"root": str(tmp_path / "opt"), "release": "1", "archive": str(archive), "links": str(tmp_path)}
+    wrong = run_module("venv_release", {**arguments, "sha256": "0" * 64})
+    assert "run site.yml again" in wrong["msg"]
+    assert not (tmp_path / "opt").exists()
+    broken = run_module("venv_release", {**arguments, "sha256": sum_, "python": "/bin/false"})
+    assert broken["failed"]
+    assert list((tmp_path / "opt" / "releases").iterdir()) == []

@@ -1,6 +1,8 @@
 from pathlib import Path
 
-from wheelhouse import install_list, release_sum, requirements_for
+import pytest
+import wheelhouse
+from wheelhouse import download_sum, install_list, locked_wheels, oversize, release_sum, requirements_for
 
 LOCK = """\
 aioquic==1.7.2 \\
@@ -46,3 +48,40 @@ def test_a_release_follows_sources_lock_python_and_machine_and_nothing_else(tmp_
     others.add(release_sum(source, lock, "3.11", "x86_64"))
     assert first not in others
     assert len(others) == 3
+
+
+class Module:
+    """Stands for AnsibleModule."""
+
+    def __init__(self, cache: Path) -> None:
+        self.params = {"cache": str(cache), "python_version": "3.11", "machine": "x86_64"}
+
+
+def test_what_was_downloaded_for_a_lock_is_not_downloaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def download(_module: object, lock: Path, target: Path) -> None:
+        asked.append(lock.read_text())
+        (target / "a.whl").write_text("wheel")
+
+    monkeypatch.setattr(wheelhouse, "download", download)
+    module = Module(tmp_path)
+    first = locked_wheels(module, "a==1\n")
+    assert locked_wheels(module, "a==1\n") == first
+    assert [path.name for path in first.iterdir()] == ["a.whl"]
+    assert locked_wheels(module, "a==2\n") != first
+    assert asked == ["a==1\n", "a==2\n"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"locked-3.11-x86_64-{download_sum(lock)}" for lock in ("a==1\n", "a==2\n")
+    )
+
+
+def test_an_archive_that_is_too_large_names_what_makes_it_so(tmp_path: Path) -> None:
+    wheel = tmp_path / "cryptography-1-py3-none-any.whl"
+    wheel.write_bytes(bytes(5_000_000))
+    assert oversize([wheel], 7_000_000, 8_000_000) == ""
+    assert oversize([wheel], 9_000_000, 8_000_000) == (
+        "the wheels make 9.0 MB, more than 8.0 MB: the largest are cryptography-1-py3-none-any.whl (5.0 MB)"
+    )

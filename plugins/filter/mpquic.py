@@ -98,6 +98,15 @@ def passages(plan: Slice, public_device: str) -> list[dict[str, Any]]:
     return [{"from": enters, "to": to, "network": network} for enters, to, network in ways if network and any(to)]
 
 
+def server_ports(plan: Slice) -> dict[str, list[int]]:
+    """UDP ports of each server instance of a host."""
+    configs = {each["name"]: each["config"] for each in plan["instances"] if each["config"]["role"] == "server"}
+    return {
+        name: [port for port in (config["bind_port"], config.get("stripe_port")) if port is not None]
+        for name, config in configs.items()
+    }
+
+
 def managed_links(listing: str, ours: list[str]) -> list[str]:
     """Links that somebody else has systemd-networkd configure, given `networkctl list --no-legend`."""
     rows = [line.split() for line in listing.splitlines()]
@@ -115,6 +124,7 @@ class FilterModule:
             "mpquic_passages": passages,
             "mpquic_resolved": resolved,
             "mpquic_routing_rules": routing_rules,
+            "mpquic_server_ports": server_ports,
             "mpquic_table_devices": table_devices,
             "mpquic_virtual_links": virtual_links,
         }

@@ -243,3 +243,12 @@ def test_what_is_kept_of_peers_is_bounded(monkeypatch):
         server._remember_local(("192.0.2.1", number), socket.IPPROTO_IP, 8, bytes(12))
     assert [port for _, port in server._local] == [7, 8, 9]
     server.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_that_is_taken_is_named(host):
+    taken = UdpSocket((host, 0))
+    port = taken.local_address[1]
+    with pytest.raises(OSError, match=f"UDP port {port} is taken"):
+        UdpSocket((host, port))
+    taken.close()

@@ -143,7 +143,7 @@ class UdpSocket:
         try:
             discovery = offload.IP_PMTUDISC_PROBE if probes_mtu else offload.IP_PMTUDISC_DO
             self._configure(family, device, dual_stack=dual_stack, gro=gso != "off", discovery=discovery)
-            self._socket.bind(local)
+            self._bind(local)
             if peer is not None:
                 self._socket.connect(peer)
             self._connected = peer is not None
@@ -152,6 +152,15 @@ class UdpSocket:
         except BaseException:
             self._socket.close()
             raise
+
+    def _bind(self, local: Address) -> None:
+        try:
+            self._socket.bind(local)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            who = f"UDP port {local[1]} is taken; `ss -ulnp sport = {local[1]}` tells by whom"
+            raise OSError(error.errno, who) from error
 
     def _configure(
         self, family: socket.AddressFamily, device: str | None, *, dual_stack: bool, gro: bool, discovery: int
