@@ -10,8 +10,11 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 try:
+    from mpquic_plan.matching import resolve
     from mpquic_plan.preflight import Host
+    from mpquic_plan.preflight.devices import cards
     from mpquic_plan.preflight.managers import to_take_over
+    from mpquic_plan.problem import PlanError
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
 else:
@@ -28,6 +31,10 @@ options:
 
 RETURN = r"""
 survey: {description: What M(host_survey) has found., type: dict, returned: success}
+slice:
+  description: The slice with the names of devices that it knows by their MAC addresses.
+  type: dict
+  returned: success
 clock_ahead: {description: Seconds that the host's clock is ahead of the controller's., type: float, returned: success}
 take_over: {description: "Files and programs that M(network_takeover) takes over.", type: dict, returned: success}
 """
@@ -59,11 +66,16 @@ class ActionModule(ActionBase):
         survey = json.loads(json.dumps(found["survey"], default=str))
         # The host looked at its clock between the two: only what neither end of the time explains is a difference.
         ahead = max(survey["time"] - replied, 0.0) or min(survey["time"] - asked, 0.0)
+        try:
+            plan = resolve(plan, cards(survey["links"]))
+        except PlanError as error:
+            return {**result, "failed": True, "msg": str(error)}
         taken = to_take_over(Host(str(variables["inventory_hostname"]), plan, survey))
         return {
             **result,
             "changed": False,
             "survey": survey,
+            "slice": plan,
             "clock_ahead": ahead,
             "take_over": {"files": list(taken.files), "managers": list(taken.managers)},
             # It is long, and nobody reads it: not with -v either.

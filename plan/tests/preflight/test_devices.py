@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mpquic_plan.preflight.devices import cards
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -70,3 +72,22 @@ def test_a_second_name_of_a_card_is_told_with_its_first_one(
     del host.survey["links"]["enp6s20"]
     (only,) = problems(host)
     assert "did you mean lan0?" in only
+
+
+def test_a_card_that_is_known_by_an_address_which_the_host_lacks_is_told_by_it(client: Make, problems: Told) -> None:
+    host = client()
+    host.plan["matches"] = [{"mac": "02:00:00:00:00:aa", "device": "lan1", "kind": "lan", "name": "lan1"}]
+    host.plan["lans"][0]["device"] = "lan1"
+    (only,) = problems(host)
+    assert "site.lans[] lan1: no card of the host has the MAC address 02:00:00:00:00:aa" in only
+
+
+def test_cards_are_known_by_the_address_that_they_were_made_with() -> None:
+    links = {
+        "lo": {"mac": "00:00:00:00:00:00", "permanent_mac": "", "kind": ""},
+        "ens3": {"mac": "02:00:00:00:00:01", "permanent_mac": "02:00:00:00:00:AA", "kind": ""},
+        "ens3.7": {"mac": "02:00:00:00:00:01", "permanent_mac": "", "kind": "vlan"},
+    }
+    found = cards(links)
+    assert found["02:00:00:00:00:aa"] == "ens3"
+    assert found["02:00:00:00:00:01"] == "ens3"

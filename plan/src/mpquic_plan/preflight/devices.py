@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_interface
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mpquic_plan.preflight.finding import Finding
 from mpquic_plan.problem import nearest
@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mpquic_plan.preflight.finding import Host
+
+
+_CARDS: Final = ("", "veth")
+"""Kinds of links that have a MAC address of their own; a VLAN or a bridge has that of a card below it."""
+
+
+def cards(links: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the names of network cards by their MAC addresses, those that they were made with before others."""
+    found: dict[str, str] = {}
+    for key in ("mac", "permanent_mac"):
+        found |= {link[key].lower(): name for name, link in links.items() if link["kind"] in _CARDS and link[key]}
+    return found
 
 
 def devices_exist(host: Host) -> Iterator[Finding]:
@@ -37,6 +49,11 @@ def _absent(host: Host, name: str, addresses: Sequence[str]) -> str:
     close = _probably(name, addresses, links, host.devices)
     hint = f"did you mean {close}? " if close else ""
     listed = ", ".join(f"{each} ({link['mac']})" for each, link in sorted(links.items()))
+    by_address = {match["device"]: match["mac"] for match in host.plan.get("matches", [])}
+    if name in by_address:
+        return (
+            f"no card of the host has the MAC address {by_address[name]}; it has {listed}; state the right one in match"
+        )
     return f"there is no interface {name} on the host; {hint}it has {listed}; state the right one in device"
 
 
