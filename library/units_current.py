@@ -176,7 +176,7 @@ def main() -> None:
             run("reload", *reloaded)
         if restarted:
             # One that doesn't start, say for want of its port, is tried again by systemd, with the files of then: no
-            # reason to leave the others half-way. The verification at the end of the run waits for it, and tells the cause.
+            # reason to leave the others half-way. The verification at the end of the run waits, and tells the cause.
             module.run_command([systemctl, "try-restart", *restarted])
             states = run("show", "--property=ActiveState", "--value", *restarted).split()
             late = [name for name, state_ in zip(restarted, states, strict=True) if state_ != "active"]
