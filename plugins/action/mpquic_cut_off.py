@@ -64,10 +64,12 @@ class ActionModule(ActionBase):
         if lines:
             result["failed"] = True
             result["msg"] = "sites that aren't in this run or weren't reached would be cut off; nothing was changed"
-            result["_ansible_mpquic_problems"] = [
+            problems = [
                 *(f"would be cut off: {line}" for line in lines),
                 "bring them into the run, or take the change back; mpquic_cut_off=HOST,... (or all) cuts them off",
             ]
+            # The part of a result that Ansible hands to the table, and shows itself with -vvv alone.
+            result["invocation"] = {"problems": problems}
         return {**result, "changed": False}
 
 

@@ -42,25 +42,27 @@ class ActionModule(ActionBase):
             }
         )
         name = str((task_vars or {})["inventory_hostname"])
-        unknown = sorted(set(arguments["accept"]) - ACCEPTABLE)
+        accept = {code.strip() for code in arguments["accept"]} - {""}
+        unknown = sorted(accept - ACCEPTABLE)
         if unknown:
             known = ", ".join(sorted(ACCEPTABLE))
             message = f"mpquic_accept: {', '.join(unknown)} can't be accepted; these can: {known}"
             return {**result, "failed": True, "msg": message}
         plan, found = (json.loads(json.dumps(arguments[key], default=str)) for key in ("slice", "found"))
-        findings = judge(Host(name, plan, found["survey"], found["clock_ahead"]), arguments["accept"])
+        findings = judge(Host(name, plan, found["survey"], found["clock_ahead"]), accept)
         problems = [finding.message for finding in findings if finding.severity is Severity.PROBLEM]
         notices = [f"{name}: {each.message}" for each in findings if each.severity is Severity.NOTICE]
         if notices:
             result["warnings"] = notices
         if problems:
             count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
-            # Ansible shows the text of a failure twice: the table at the end has the problems, and once.
+            # Ansible shows the text of a failure twice: the table at the end has the problems, and once. What is in
+            # `invocation` is handed to it, and is shown by Ansible itself with -vvv alone.
             return {
                 **result,
                 "failed": True,
                 "msg": f"{count} on {name}, told at the end; nothing was changed there",
-                "_ansible_mpquic_problems": problems,
+                "invocation": {"problems": problems},
             }
         shown = [{"code": each.code, "severity": each.severity.value, "message": each.message} for each in findings]
         return {**result, "changed": False, "findings": shown}

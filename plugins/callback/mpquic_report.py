@@ -21,8 +21,6 @@ requirements: [enable in configuration]
 PLAYBOOK = "site.yml"
 HEADINGS = ("HOST", "RESULT", "CHANGED", "TUNNELS")
 UP = ("up", "listening")
-PROBLEMS = "_ansible_mpquic_problems"
-"""Key of a result with problems that are told here alone."""
 VERIFY = "verify"
 
 
@@ -90,6 +88,13 @@ def failure(result: dict[str, Any]) -> str:
     return "\n".join(dict.fromkeys(causes))
 
 
+def problems(result: dict[str, Any]) -> list[str]:
+    """Problems that are told here alone: the part `invocation` of a result comes here, and isn't shown without -vvv."""
+    invocation = result.get("invocation")
+    listed = invocation.get("problems") if isinstance(invocation, dict) else None
+    return [str(problem) for problem in listed] if isinstance(listed, list) else []
+
+
 def reasons(rows: dict[str, Row]) -> list[str]:
     """A line for each host that didn't come through, with the cause."""
     lines = []
@@ -151,7 +156,7 @@ class CallbackModule(CallbackBase):
         if ignore_errors:
             return
         row = self._row(result)
-        row.problems = [str(problem) for problem in result._result.get(PROBLEMS, [])]
+        row.problems = problems(result._result)
         row.failed = failure(result._result)
         self._look_at(row, result)
 

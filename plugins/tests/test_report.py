@@ -75,6 +75,18 @@ def test_a_reason_is_one_line(report: ModuleType, text: str, line: str) -> None:
     assert report.reasons({"vps1": report.Row(failed=text), "site1": report.Row()}) == [line]
 
 
+def test_problems_are_a_line_each(report: ModuleType) -> None:
+    row = report.Row(failed="2 problems", problems=report.problems({"invocation": {"problems": ["one", "two"]}}))
+    assert report.reasons({"vps1": row}) == ["vps1: one", "vps1: two"]
+    row.settle(failed=False, unreachable=False)
+    assert report.reasons({"vps1": row}) == []
+
+
+@pytest.mark.parametrize("result", [{}, {"invocation": None}, {"invocation": {"module_args": {}}}])
+def test_a_result_of_a_module_has_no_problems(report: ModuleType, result: dict[str, Any]) -> None:
+    assert report.problems(result) == []
+
+
 def test_a_host_that_could_not_be_reached_has_that_as_its_reason(report: ModuleType) -> None:
     rows = {"site1": report.Row(failed="x", unreachable="Connection timed out")}
     assert report.reasons(rows) == ["site1: Connection timed out"]

@@ -1,0 +1,140 @@
+"""A run whose part on a VPS would cut off a site that can't follow is stopped before anything is touched."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    from .conftest import Playbook
+
+    Run = Callable[..., subprocess.CompletedProcess[str]]
+
+PLAY = """
+- hosts: vps:sites
+  gather_facts: false
+  tasks:
+    - mpquic_cut_off:
+        plan: "{{ plan }}"
+        hosts: "{{ in_run }}"
+        accept: "{{ accept | default([]) }}"
+      run_once: true
+"""
+
+
+def instance(port: int, site: str = "site1", address: str = "10.200.1.1/32") -> dict[str, Any]:
+    peers = [{"identity": f"urn:mpquic:site:{site}", "allowed": [address]}]
+    return {"name": "mpq1", "role": "server", "bind_port": port, "stripe_port": 46001, "peers": peers}
+
+
+def certificate(*names: str) -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "vps")])
+    start = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start + dt.timedelta(days=1))
+    )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(each) for each in names]), False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+PLAN: dict[str, Any] = {
+    "vps1": {
+        "role": "vps",
+        "instances": [{"name": "mpq1", "config": instance(45001)}],
+        "pki": {"subject_alt_names": ["DNS:vps1.example.net", "IP:203.0.113.10"]},
+    },
+    **{
+        site: {
+            "role": "client",
+            "vps": "vps1",
+            "pki": {"subject_alt_names": [f"URI:urn:mpquic:site:{site}"]},
+            "tuns": [{"name": "mpq1", "addresses": [f"10.200.{number}.1/32"]}],
+            "instances": [],
+        }
+        for number, site in enumerate(("site1", "site2"), 1)
+    },
+}
+
+
+@pytest.fixture
+def run(playbook: Playbook) -> Run:
+    playbook.put("site.yml", PLAY)
+
+    def of(serving: list[str], *more: str, in_run: tuple[str, ...] = ("vps1", "site2"), pem: str | None = None) -> Any:
+        survey = {
+            "instances": {f"i{number}": text for number, text in enumerate(serving)},
+            "pki": {"ca": None, "certificate": pem},
+        }
+        inventory = {
+            "all": {
+                "vars": {"plan": PLAN, "in_run": list(in_run), "ansible_connection": "local"},
+                "children": {
+                    "vps": {"hosts": {"vps1": {"mpquic_survey": {"survey": survey}}}},
+                    "sites": {"hosts": {"site1": {}, "site2": {}}},
+                },
+            }
+        }
+        return playbook.run(inventory, *more)
+
+    return of
+
+
+def test_a_change_that_cuts_off_an_absent_site_stops_the_run_and_names_the_site(run: Run) -> None:
+    done = run([yaml.safe_dump(instance(45555))])
+    assert done.returncode == 2
+    assert done.stdout.count("site1: mpq1: the port of listener mpq1 would change from 45555 to 45001") == 1
+    assert "mpquic_cut_off=HOST,... (or all)" in done.stdout
+    assert "site2:" not in done.stdout
+
+
+def test_a_site_that_is_in_the_run_can_follow(run: Run) -> None:
+    done = run([yaml.safe_dump(instance(45555))], in_run=("vps1", "site1", "site2"))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("in_run", [("vps1", "site2"), ("site2",)])
+def test_without_a_change_or_without_the_vps_nobody_is_cut_off(run: Run, in_run: tuple[str, ...]) -> None:
+    port = 45001 if "vps1" in in_run else 45555
+    assert run([yaml.safe_dump(instance(port))], in_run=in_run).returncode == 0
+
+
+@pytest.mark.parametrize("accept", ["site1", "all"])
+def test_a_person_may_cut_off_a_site(run: Run, accept: str) -> None:
+    done = run([yaml.safe_dump(instance(45555))], "-e", json.dumps({"accept": [accept]}))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "{", "role: server\n"])
+def test_a_damaged_file_on_the_vps_stops_nobody(run: Run, text: str) -> None:
+    assert run([text]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "status"), [(("vps1.example.net",), 0), (("old.example.net", "vps1.example.net"), 2), ((), 0)]
+)
+def test_the_first_name_of_the_certificate_stays(run: Run, names: tuple[str, ...], status: int) -> None:
+    done = run([yaml.safe_dump(instance(45001))], pem=certificate(*names))
+    assert done.returncode == status, done.stdout
+    assert ("would lose the name old.example.net" in done.stdout) is bool(status)
+
+
+def test_a_certificate_that_can_not_be_read_stops_nobody(run: Run) -> None:
+    assert run([yaml.safe_dump(instance(45001))], pem="-----BEGIN CERTIFICATE-----\n").returncode == 0
