@@ -40,6 +40,10 @@ take_over: {description: "Files and programs that M(network_takeover) takes over
 """
 
 
+OVER_SSH = ("ssh", "paramiko", "paramiko_ssh", "local")
+"""Connections by which SSH_CONNECTION tells of the host itself."""
+
+
 class ActionModule(ActionBase):
     """`mpquic_survey`: the module, with the controller's clock beside the host's."""
 
@@ -64,6 +68,9 @@ class ActionModule(ActionBase):
         if found.get("failed") or "survey" not in found:
             return {**result, **found, "failed": True}
         survey = json.loads(json.dumps(found["survey"], default=str))
+        if self._connection.transport not in OVER_SSH:
+            # The environment is that of the controller, to which somebody may have come by ssh.
+            survey["connection"] = None
         # The host looked at its clock between the two: only what neither end of the time explains is a difference.
         ahead = max(survey["time"] - replied, 0.0) or min(survey["time"] - asked, 0.0)
         try:
