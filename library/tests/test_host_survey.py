@@ -317,3 +317,12 @@ def test_a_module_is_there_as_a_file_built_in_or_loaded(tmp_path: Path) -> None:
         "kernel/net/netfilter/nf_tables.ko:\n"
     )
     assert host_survey.missing_modules(kernel, loaded) == ["nft_fib_inet"]
+
+
+def test_values_of_os_release_are_without_quotes() -> None:
+    text = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n# ID=other\nID=debian\nVERSION_ID='12'\nbroken\n"
+    assert host_survey.os_release(text) == {
+        "PRETTY_NAME": "Debian GNU/Linux 12 (bookworm)",
+        "ID": "debian",
+        "VERSION_ID": "12",
+    }

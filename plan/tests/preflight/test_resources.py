@@ -118,3 +118,32 @@ def test_a_kernel_that_can_not_filter_is_named_with_what_it_lacks(vps: Make, pro
 
 def test_a_kernel_without_vlans_matters_only_where_the_plan_has_one(vps: Make, problems: Told) -> None:
     assert problems(vps(("missing_modules", ["8021q"]))) == []
+
+
+@pytest.mark.parametrize(
+    ("system", "version"),
+    [("debian", "12"), ("debian", "13"), ("debian", ""), ("ubuntu", "24.04"), ("ubuntu", "26.04")],
+)
+def test_the_systems_that_the_roles_know_are_fine(vps: Make, problems: Told, system: str, version: str) -> None:
+    assert problems(vps(("system/ID", system), ("system/VERSION_ID", version))) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("system/VERSION_ID", "11"),
+        ("system/ID", "fedora"),
+        ("system/init", "init"),
+        ("system/apt", False),
+    ],
+)
+def test_another_system_is_named(vps: Make, problems: Told, change: tuple[str, object]) -> None:
+    (only,) = problems(vps(change))
+    assert only.startswith("system: Debian GNU/Linux 12 (bookworm) with ")
+    assert "Debian 12 or newer, or Ubuntu 24.04 or newer" in only
+
+
+def test_a_system_without_a_name_is_told_as_such(vps: Make, problems: Told) -> None:
+    nameless = {"ID": "", "VERSION_ID": "", "PRETTY_NAME": "", "init": "", "apt": False}
+    (only,) = problems(vps(("system", nameless)))
+    assert "an unknown system with an unknown process as its first process" in only
