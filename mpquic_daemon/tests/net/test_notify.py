@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 from mpquic.net.notify import Notifier
@@ -36,6 +38,18 @@ def test_the_manager_hears_of_the_process(manager):
     assert listener.recv(1000) == b"STOPPING=1"
     notifier.close()
     assert not notifier.ready()
+
+
+def test_no_child_process_inherits_the_ways_to_the_manager(manager, monkeypatch):
+    _, environment = manager
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    notifier = Notifier()
+    assert notifier.active
+    assert notifier.watchdog_interval == 20.0
+    script = "import os; print(sorted(set(os.environ) & {'NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID'}))"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "[]\n"
+    notifier.close()
 
 
 def test_without_a_manager_nothing_happens():

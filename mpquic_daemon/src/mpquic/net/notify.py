@@ -3,23 +3,27 @@
 import os
 import socket
 import time
+from collections.abc import MutableMapping
 
 
 class Notifier:
     """Tells the service manager about this process; does nothing where none listens.
 
-    Takes the socket's name from `environment` (default: the process's own). A send that fails is not an error: the
-    manager's timeouts decide then.
+    Takes the socket's name and what concerns the watchdog out of `environment` (default: the process's own), so that no
+    child process inherits them and speaks in this one's name. A send that fails is not an error: the manager's timeouts
+    decide then.
     """
 
-    def __init__(self, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, environment: MutableMapping[str, str] | None = None) -> None:
         variables = os.environ if environment is None else environment
-        name = variables.get("NOTIFY_SOCKET", "")
+        name = variables.pop("NOTIFY_SOCKET", "")
         self._address = "\0" + name[1:] if name.startswith("@") else name
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) if name else None
         if self._socket is not None:
             self._socket.setblocking(False)
-        self.watchdog_interval = _watchdog_seconds(variables.get("WATCHDOG_USEC"), variables.get("WATCHDOG_PID"))
+        self.watchdog_interval = _watchdog_seconds(
+            variables.pop("WATCHDOG_USEC", None), variables.pop("WATCHDOG_PID", None)
+        )
         """Seconds in which the manager wants to hear of a living process; None without a watchdog. Tell it at half."""
 
     @property
