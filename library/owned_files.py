@@ -32,7 +32,7 @@ options:
   files: {description: Content of each file by its name., type: dict, required: true}
   owner: {description: Owner of files., type: str}
   group: {description: Group of files., type: str}
-  mode: {description: Mode of files, octal., type: str, default: "0644"}
+  mode: {description: "Mode of files, octal.", type: str, default: "0644"}
   validate:
     description:
       - Command that checks one file, with C(%s) for its path. The path ends in the file's own name.

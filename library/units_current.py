@@ -28,7 +28,7 @@ options:
     default: []
   patterns: {description: Shell patterns of running units that are ours., type: list, elements: str, default: []}
   state: {description: Folder for the copies., type: path, required: true}
-  force: {description: Units that are known to change, for check mode., type: list, elements: str, default: []}
+  force: {description: "Units that are known to change, for check mode.", type: list, elements: str, default: []}
 """
 
 RETURN = r"""
