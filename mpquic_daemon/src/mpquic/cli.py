@@ -13,20 +13,26 @@ import sys
 from pathlib import Path
 
 import mpquic
-from mpquic.config import load
+from mpquic.config import check_files, load
 from mpquic.schema import ConfigError
 
 
 def check(path: Path) -> int:
-    """Print `FILE: ok`, or each problem of the instance file on a line of standard error."""
+    """Print `FILE: ok`, or each problem of the instance file and of what it names on a line of standard error."""
     try:
         config = load(path)
     except ConfigError as error:
-        for problem in error.problems:
-            print(f"{path}: {problem}", file=sys.stderr)
-        return 1
-    print(f"{path}: ok, {config.role} {config.name}")
-    return 0
+        problems = error.problems
+    else:
+        problems = check_files(config)
+        if not problems:
+            print(f"{path}: ok, {config.role} {config.name}")
+            return 0
+    for problem in problems:
+        # A problem of the file as a whole names it.
+        where = "" if not problem.key and str(path) in problem.message else f"{path}: "
+        print(f"{where}{problem}", file=sys.stderr)
+    return 1
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 import msgspec
 import yaml
 
+from mpquic import files
 from mpquic.schema import HOT, IFACE_PREFIX, ConfigError, Problem, check_struct, fields_of, nearest_value, shown
 
 if TYPE_CHECKING:
@@ -259,11 +260,31 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def load(path: Path) -> InstanceConfig:
     """Read and check the instance file `path`; ConfigError lists all that is wrong with it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = files.read(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError([Problem("", f"can't read {path}: {reason}")]) from error
     return parse(text)
+
+
+def check_files(config: InstanceConfig) -> list[Problem]:
+    """Return what is wrong with the files that `config` names: each must be there, and be readable by this user.
+
+    Whether certificate and key fit each other is for the daemon's start to tell.
+    """
+    problems = []
+    for key in ("ca_file", "cert_file", "key_file", "revoked_file"):
+        path = getattr(config.tls, key)
+        if path is None:
+            continue
+        try:
+            empty = not files.read(path)
+        except OSError as error:
+            problems.append(Problem(f"tls.{key}", f"can't read {path}: {error.strerror}"))
+        else:
+            if empty and key != "revoked_file":
+                problems.append(Problem(f"tls.{key}", f"{path} is empty"))
+    return problems
 
 
 def parse(text: str) -> InstanceConfig:

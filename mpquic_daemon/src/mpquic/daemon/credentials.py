@@ -5,11 +5,11 @@ from __future__ import annotations
 import ssl
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 
+from mpquic import files
 from mpquic.proto.identity import ChainVerifier, Credentials, IdentityError, parse_revoked
 from mpquic.proto.validity import Validity
 
@@ -115,6 +115,6 @@ def _read_revoked(path: str | None) -> frozenset[int]:
 
 def _read(key: str, path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return files.read(path)
     except OSError as error:
         raise CredentialsError(f"{key} {path}: {error.strerror}; it must be readable by the daemon's user") from error
