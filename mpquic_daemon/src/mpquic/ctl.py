@@ -1,9 +1,12 @@
 """`mpquicctl`: what an operator asks of the instances on this host.
 
-mpquicctl status|paths|version [--json]    of every instance in /etc/mpquic/instances, running or not
-mpquicctl counters NAME                    everything that a running instance counts, as JSON
-mpquicctl reconnect NAME                   a client's new connection, now
-mpquicctl check FILE                       the same as `mpquic --check FILE`
+mpquicctl status|paths|version [NAME ...] [--json]    of every instance in /etc/mpquic/instances, or of those named
+mpquicctl counters NAME                               everything that a running instance counts, as JSON
+mpquicctl reconnect NAME                              a client's new connection, now
+mpquicctl check FILE                                  the same as `mpquic --check FILE`
+
+Exit status: 0, 1 for a wrong file or a refused request, 2 for a wrong command line or a directory that can't be listed,
+3 when an instance that was named is not running, 4 when there is no instance of that name.
 """
 
 from __future__ import annotations
@@ -23,19 +26,24 @@ from mpquic.config import ClientConfig, InstanceConfig, load
 from mpquic.net.netlink import LinkMonitor
 from mpquic.net.udp import endpoint
 from mpquic.schema import ConfigError
+from mpquic.table import printable, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INSTANCES_DIR = Path("/etc/mpquic/instances")
 FIELDS = (
-    "name", "role", "state", "since", "peer", "wan", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects", "error",
+    "name", "role", "state", "duration_s", "peer", "wan", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects",
+    "error",
 )  # fmt: skip
-JSON_FIELDS = (*FIELDS, "certificate")
+JSON_FIELDS = (*FIELDS, "since", "missing", "peers", "certificate")
 PATH_FIELDS = (
-    "instance", "path", "state", "stripe", "local", "peer", "device", "rtt_ms", "loss", "tx_bytes", "rx_bytes",
+    "instance", "path", "state", "stripe", "identity", "local", "peer", "device", "rtt_ms", "loss", "tx_bytes",
+    "rx_bytes",
 )  # fmt: skip
-JSON_PATH_FIELDS = (*PATH_FIELDS, "identity", "peer_certificate")
+JSON_PATH_FIELDS = (*PATH_FIELDS, "peer_certificate")
+FAILED, UNUSABLE, NOT_RUNNING, UNKNOWN = 1, 2, 3, 4
+"""Exit statuses."""
 RECONNECT_POLL = 0.005
 Row = dict[str, Any]
 
@@ -56,7 +64,7 @@ def paths(files: Sequence[Path]) -> list[Row]:
     answers = _ask_each(files, {"op": "get", "what": "paths"})
     # `status` tells why one doesn't answer; a process that isn't there has no paths.
     return [
-        {"instance": path.stem, **{key: found.get(key) for key in JSON_PATH_FIELDS[1:]}}
+        {"instance": path.stem, **{key: found.get(key) for key in JSON_PATH_FIELDS if key != "instance"}}
         for path, answer in zip(files, answers, strict=True)
         if not isinstance(answer, Exception)
         for found in answer
@@ -82,12 +90,17 @@ def reconnect(name: str, *, times: int, silent: bool, timeout: float = 10.0) -> 
         deadline = time.monotonic() + timeout
         while status["state"] != "up" or status["reconnects"] <= before:
             if time.monotonic() > deadline:
-                problem = f"connected {done} times, then not in {timeout:g} s: {status['error']}"
-                raise control_client.ControlError(problem)
+                raise control_client.ControlError(_why_not_connected(status, done, times, timeout))
             time.sleep(RECONNECT_POLL)
             status = control_client.ask(name, {"op": "get", "what": "status"})
         done += status["reconnects"] - before
     return done
+
+
+def _why_not_connected(status: Row, done: int, times: int, timeout: float) -> str:
+    reason = status["error"] or f"it is {status['state']}, and no reply has come from {status['peer']} yet"
+    count = f"after {done} of {times} new connections " if times > 1 else ""
+    return f"{count}no new connection in {timeout:g} s: {reason}"
 
 
 def _ask_each(files: Sequence[Path], request: dict[str, object]) -> list[Any]:
@@ -130,7 +143,7 @@ def _row_of_config(config: InstanceConfig) -> Row:
     if isinstance(config, ClientConfig):
         peer = endpoint(config.remote_addr, config.remote_port)
         return {"role": "client", "peer": peer, "wan": config.paths[0].name}
-    return {"role": "server", "peer": "0 connected"}
+    return {"role": "server", "peer": "-"}
 
 
 def _row_of_stopped(path: Path) -> Row:
@@ -140,21 +153,25 @@ def _row_of_stopped(path: Path) -> Row:
     except ConfigError as error:
         return {"state": "down", "error": f"configuration: {error.problems[0]}"}
     row = _row_of_config(config)
-    if isinstance(config, ClientConfig) and _is_wan_absent(config):
-        return {**row, "state": "inactive"}
-    return {**row, "state": "down", "error": "the process is not running"}
+    lack = _lack(config) if isinstance(config, ClientConfig) else None
+    if lack is not None:
+        return {**row, "state": "inactive", **lack}
+    return {**row, "state": "down", "error": f"the process is not running: journalctl -u mpquic@{path.stem} tells why"}
 
 
-def _is_wan_absent(config: ClientConfig) -> bool:
+def _lack(config: ClientConfig) -> Row | None:
+    """Return what every WAN of the client lacks, as `missing` and `error` of the first; None when one is usable."""
     if not config.devices:
-        return False
+        return None
     monitor = LinkMonitor(config.devices)
     try:
-        return not any(
-            monitor.state(path.bind_device).usable_for(path.family) for path in config.paths if path.bind_device
-        )
+        wans = [(monitor.state(path.bind_device), path.family) for path in config.paths if path.bind_device]
     finally:
         monitor.close()
+    if any(wan.usable_for(family) for wan, family in wans):
+        return None
+    wan, family = wans[0]
+    return {"missing": wan.missing_for(family), "error": wan.reason_for(family)}
 
 
 def _version_row(path: Path, answer: Any) -> Row:
@@ -163,50 +180,6 @@ def _version_row(path: Path, answer: Any) -> Row:
     if isinstance(answer, Exception):
         return {"name": path.stem, "version": None, "error": _reason(answer)}
     return {"name": path.stem, "version": answer.get("version"), "error": None}
-
-
-def table(rows: Sequence[Row], fields: Sequence[str], now: float) -> str:
-    """Return `rows` as aligned columns for people; a column that is empty everywhere but for its name is left out."""
-    shown = [key for key in fields if key != "error" or any(row.get(key) for row in rows)]
-    lines = [[key.upper() for key in shown]]
-    lines += [[_cell(key, row.get(key), now) for key in shown] for row in rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(shown))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
-def _cell(key: str, value: object, now: float) -> str:
-    if value is None:
-        return "-"
-    if key == "since" and isinstance(value, int | float):
-        return f"{_duration(now - value)} ago"
-    if key == "loss" and isinstance(value, int | float):
-        return f"{value * 100:.1f}%"
-    if key.endswith("_bytes") and isinstance(value, int):
-        return _amount(value)
-    if key == "stripe" and isinstance(value, dict):
-        return "carries" if value.get("carries") else "silent"
-    if key == "rtt_ms" and isinstance(value, int | float):
-        return f"{value:.1f}"
-    return str(value)
-
-
-def _duration(seconds: float) -> str:
-    whole = max(0, int(seconds))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if whole >= size:
-            return f"{whole // size}{unit}{whole % size // (size // (24 if unit == 'd' else 60)):02d}"
-    return f"{whole}s"
-
-
-def _amount(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f}{unit}" if unit == "B" else f"{size:.1f}{unit}"
-        size /= 1000
-    return f"{size:.1f}TB"
 
 
 def _reason(error: Exception) -> str:
@@ -219,67 +192,100 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 
+def _known_names(directory: Path) -> list[str]:
+    try:
+        return [path.stem for path in instance_files(directory)]
+    except OSError:
+        return []
+
+
+def _tell_unknown(name: str, directory: Path) -> int:
+    known = ", ".join(_known_names(directory)) or "none"
+    print(printable(f"mpquicctl: there is no instance {name}; {directory} has {known}"), file=sys.stderr)
+    return UNKNOWN
+
+
 def _one(options: argparse.Namespace) -> int:
-    """Carry out a command for one instance; 1 when it can't."""
+    """Carry out a command for one instance; return the exit status."""
+    name, directory = options.name, options.instances_dir
     try:
         if options.command == "counters":
-            print(json.dumps(control_client.ask(options.name, {"op": "get", "what": "counters"}), indent=2))
+            print(json.dumps(control_client.ask(name, {"op": "get", "what": "counters"}), indent=2))
             return 0
-        done = reconnect(options.name, times=options.times, silent=options.silent)
+        done = reconnect(name, times=options.times, silent=options.silent)
     except control_client.NotRunning:
-        print(f"mpquicctl: {options.name} is not running on this host", file=sys.stderr)
-        return 1
+        if name not in _known_names(directory):
+            return _tell_unknown(name, directory)
+        reason = _row_of_stopped(directory / f"{name}.yml")["error"]
+        print(printable(f"mpquicctl: {name} is not running: {reason}"), file=sys.stderr)
+        return NOT_RUNNING
     except (control_client.ControlError, OSError) as error:
-        print(f"mpquicctl: {options.name}: {_reason(error)}", file=sys.stderr)
-        return 1
-    sentence = f"{options.name}: {done} new connections"
-    print(json.dumps({"name": options.name, "reconnects": done}) if options.json else sentence)
+        print(printable(f"mpquicctl: {name}: {_reason(error)}"), file=sys.stderr)
+        return FAILED
+    sentence = f"{name}: {done} new connections"
+    print(json.dumps({"name": name, "reconnects": done}) if options.json else sentence)
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns 0, 1 for a wrong file, 2 when there is nothing to ask."""
-    parser = argparse.ArgumentParser(
-        prog="mpquicctl", description="Shows and checks the tunnel instances of this host."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, help_text in (
-        ("status", "state of every instance"),
-        ("paths", "paths of every running instance"),
-        ("version", "version of this command and of every running instance"),
-    ):
-        command = commands.add_parser(name, help=help_text)
-        command.add_argument("--json", action="store_true", help="a list of objects instead of a table")
-        command.add_argument("--instances-dir", type=Path, default=INSTANCES_DIR, metavar="DIR")
-    commands.add_parser("check", help="check an instance file").add_argument("file", type=Path, metavar="FILE")
-    command = commands.add_parser("counters", help="everything that a running instance counts")
-    command.add_argument("name", metavar="NAME")
-    command = commands.add_parser("reconnect", help="have a client connect anew, now")
-    command.add_argument("name", metavar="NAME")
-    command.add_argument("--times", type=int, default=1, metavar="N", help="so many times, one after the other")
-    command.add_argument("--silent", action="store_true", help="without telling the server, as a crash would")
-    command.add_argument("--json", action="store_true", help="an object instead of a sentence")
-    options = parser.parse_args(arguments)
-    if options.command == "check":
-        return cli.check(options.file)
-    if options.command in ("counters", "reconnect"):
-        return _one(options)
+def _several(options: argparse.Namespace) -> int:
+    """Show all instances, or those that are named; return the exit status."""
+    directory = options.instances_dir
     try:
-        files = instance_files(options.instances_dir)
+        files = instance_files(directory)
     except OSError as error:
-        print(f"mpquicctl: can't list {options.instances_dir}: {error.strerror}", file=sys.stderr)
-        return 2
+        print(f"mpquicctl: can't list {directory}: {error.strerror}", file=sys.stderr)
+        return UNUSABLE
+    found = {path.stem: path for path in files}
+    for name in options.names:
+        if name not in found:
+            return _tell_unknown(name, directory)
+    if options.names:
+        files = [found[name] for name in dict.fromkeys(options.names)]
     question, fields = {
         "status": (status, FIELDS),
         "paths": (paths, PATH_FIELDS),
         "version": (versions, ("name", "version", "error")),
     }[options.command]
     rows = question(files)
-    if options.json:
-        print(json.dumps(rows, indent=2))
-    else:
-        print(table(rows, fields, time.time()))
-    return 0
+    print(json.dumps(rows, indent=2) if options.json else table(rows, {key: _heading(key) for key in fields}))
+    stopped = options.names and any(not control_client.socket_path(path.stem).exists() for path in files)
+    return NOT_RUNNING if stopped else 0
+
+
+def _heading(key: str) -> str:
+    return {"duration_s": "FOR", "identity": "PEER IDENTITY"}.get(key, key.upper())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="mpquicctl", description="Shows and checks the tunnel instances of this host."
+    )
+    parser.add_argument("--version", action="version", version=f"mpquicctl {mpquic.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, help_text in (
+        ("status", "state of every instance, or of those that are named"),
+        ("paths", "paths of every running instance"),
+        ("version", "version of this command and of every running instance"),
+    ):
+        command = commands.add_parser(name, help=help_text)
+        command.add_argument("names", nargs="*", metavar="NAME", help="only these instances")
+        command.add_argument("--json", action="store_true", help="a list of objects instead of a table")
+        command.add_argument("--instances-dir", type=Path, default=INSTANCES_DIR, metavar="DIR")
+    commands.add_parser("check", help="check an instance file").add_argument("file", type=Path, metavar="FILE")
+    command = commands.add_parser("counters", help="everything that a running instance counts")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--instances-dir", type=Path, default=INSTANCES_DIR, metavar="DIR")
+    command = commands.add_parser("reconnect", help="have a client connect anew, now")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--times", type=int, default=1, metavar="N", help="so many times, one after the other")
+    command.add_argument("--silent", action="store_true", help="without telling the server, as a crash would")
+    command.add_argument("--json", action="store_true", help="an object instead of a sentence")
+    command.add_argument("--instances-dir", type=Path, default=INSTANCES_DIR, metavar="DIR")
+    options = parser.parse_args(arguments)
+    if options.command == "check":
+        return cli.check(options.file)
+    return _one(options) if options.command in ("counters", "reconnect") else _several(options)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """mpquicctl shows every instance of the host, whether its process runs, hangs or is absent."""
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import mpquic
 import pytest
 import yaml
-from mpquic import config, ctl
+from mpquic import config, control_client, ctl
 from mpquic.config import InstanceConfig
+from mpquic.table import table
 
 CLIENT = {
     "name": "mpq5",
@@ -32,8 +35,10 @@ SERVER = {
     "bind_port": 45005,
     "tls": {"ca_file": "/a", "cert_file": "/b", "key_file": "/c"},
 }
+LACK = "mpq-absent0: no such device"
 UP = {
-    "name": "mpq5", "role": "client", "state": "up", "since": 0.0, "peer": "203.0.113.10:45005", "wan": "wan5",
+    "name": "mpq5", "role": "client", "state": "up", "since": "2026-06-01T12:30:00Z", "duration_s": 3700.2,
+    "peer": "203.0.113.10:45005", "wan": "wan5", "missing": None, "peers": None,
     "rtt_ms": 13.24, "loss": 0.015, "tx_bytes": 1234567, "rx_bytes": 999, "reconnects": 2, "secret": "x",
     "certificate": {"serial": "a", "not_after": "2028-06-01T12:30:00Z", "days_left": 99},
 }  # fmt: skip
@@ -103,18 +108,16 @@ def test_status_json_has_the_documented_keys_of_a_running_instance(
     assert row == {**{key: UP[key] for key in UP if key != "secret"}, "error": None}
 
 
-def test_status_is_a_table_in_natural_order_for_people(
-    host: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("time.time", lambda: 3700.0)
+def test_status_is_a_table_in_natural_order_for_people(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(host, "mpq10", {**CLIENT, "name": "mpq10"})
     write(host, "mpq5", CLIENT)
     with process(host, "mpq5", ok(UP)):
         lines = run(host, capsys, "status").splitlines()
+    dashes = "-       -     -         -         -           "
     assert lines == [
-        "NAME   ROLE    STATE     SINCE     PEER                WAN   RTT_MS  LOSS  TX_BYTES  RX_BYTES  RECONNECTS",
-        "mpq5   client  up        1h01 ago  203.0.113.10:45005  wan5  13.2    1.5%  1.2MB     999B      2",
-        "mpq10  client  inactive  -         203.0.113.10:45005  wan5  -       -     -         -         -",
+        "NAME   ROLE    STATE     FOR    PEER                WAN   RTT_MS  LOSS  TX_BYTES  RX_BYTES  RECONNECTS  ERROR",
+        "mpq5   client  up        1h 1m  203.0.113.10:45005  wan5  13.2    1.5%  1.2MB     999B      2           -",
+        f"mpq10  client  inactive  -      203.0.113.10:45005  wan5  {dashes}{LACK}",
     ]
 
 
@@ -125,8 +128,10 @@ def test_without_a_process_an_instance_is_inactive_when_its_wan_is_absent_and_do
     write(host, "bound", {**CLIENT, "bind_ip": "192.0.2.1"})
     write(host, "srv", SERVER)
     rows = {row["name"]: row for row in json.loads(run(host, capsys, "status", "--json"))}
-    assert (rows["mpq5"]["state"], rows["mpq5"]["error"]) == ("inactive", None)
-    assert (rows["bound"]["state"], rows["bound"]["error"]) == ("down", "the process is not running")
+    assert (rows["mpq5"]["state"], rows["mpq5"]["error"]) == ("inactive", "mpq-absent0: no such device")
+    assert (rows["mpq5"]["missing"], rows["bound"]["missing"]) == ("device", None)
+    reason = "the process is not running: journalctl -u mpquic@bound tells why"
+    assert (rows["bound"]["state"], rows["bound"]["error"]) == ("down", reason)
     assert (rows["srv"]["role"], rows["srv"]["state"]) == ("server", "down")
 
 
@@ -138,7 +143,7 @@ def test_a_socket_left_behind_by_a_killed_process_counts_as_no_process(
     stale.bind(str(host / "run" / "srv.sock"))
     stale.close()
     (row,) = json.loads(run(host, capsys, "status", "--json"))
-    assert (row["state"], row["error"]) == ("down", "the process is not running")
+    assert (row["state"], row["error"]) == ("down", "the process is not running: journalctl -u mpquic@srv tells why")
 
 
 def test_a_hung_process_is_down_with_the_reason(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +214,12 @@ def test_a_missing_directory_is_said_and_is_not_a_traceback(host: Path, capsys: 
 
 
 def test_check_says_what_is_wrong_with_a_file(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    good, bad = write(host, "mpq5", CLIENT), write(host, "bad", {**CLIENT, "transport_mode": "stream", "wieght": 2})
+    tls = dict(CLIENT["tls"])
+    for key in ("ca_file", "cert_file", "key_file"):
+        (host / key).write_text("x")
+        tls[key] = str(host / key)
+    good = write(host, "mpq5", {**CLIENT, "tls": tls})
+    bad = write(host, "bad", {**CLIENT, "transport_mode": "stream", "wieght": 2})
     assert ctl.main(["check", str(good)]) == 0
     assert capsys.readouterr().out == f"{good}: ok, client mpq5\n"
     assert ctl.main(["check", str(bad)]) == 1
@@ -218,9 +228,83 @@ def test_check_says_what_is_wrong_with_a_file(host: Path, capsys: pytest.Capture
         f"{bad}: transport_mode: expected datagram or reliable, not 'stream'",
     ]
     assert ctl.main(["check", str(host / "none.yml")]) == 1
-    assert (
-        capsys.readouterr().err == f"{host / 'none.yml'}: can't read {host / 'none.yml'}: No such file or directory\n"
-    )
+    assert capsys.readouterr().err == f"can't read {host / 'none.yml'}: No such file or directory\n"
+    (host / "ca_file").unlink()
+    (host / "key_file").write_text("")
+    assert ctl.main(["check", str(good)]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"{good}: tls.ca_file: can't read {host / 'ca_file'}: No such file or directory",
+        f"{good}: tls.key_file: {host / 'key_file'} is empty",
+    ]
+
+
+def test_check_does_not_wait_for_a_fifo_or_read_a_device(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fifo = host / "fifo.yml"
+    os.mkfifo(fifo)
+    instance = write(host, "mpq5", {**CLIENT, "tls": {**CLIENT["tls"], "ca_file": str(fifo), "cert_file": "/dev/zero"}})
+    assert (ctl.main(["check", str(fifo)]), ctl.main(["check", str(instance)])) == (1, 1)
+    told = capsys.readouterr().err.splitlines()
+    assert told[:3] == [
+        f"can't read {fifo}: it is not a regular file",
+        f"{instance}: tls.ca_file: can't read {fifo}: it is not a regular file",
+        f"{instance}: tls.cert_file: can't read /dev/zero: it is not a regular file",
+    ]
+
+
+def test_named_instances_alone_are_shown(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("mpq4", "mpq5", "mpq6"):
+        write(host, name, {**CLIENT, "name": name})
+    with process(host, "mpq5", ok(UP)):
+        (row,) = json.loads(run(host, capsys, "status", "mpq5", "--json"))
+    assert row["name"] == "mpq5"
+
+
+@pytest.mark.parametrize("command", ["status", "paths", "version", "counters", "reconnect"])
+def test_an_unknown_name_and_a_stopped_instance_differ(
+    host: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    write(host, "mpq5", CLIENT)
+    directory = host / "instances"
+    assert ctl.main([command, "mpq9", "--instances-dir", str(directory)]) == 4
+    assert capsys.readouterr().err == f"mpquicctl: there is no instance mpq9; {directory} has mpq5\n"
+    assert ctl.main([command, "mpq5", "--instances-dir", str(directory)]) == 3
+    captured = capsys.readouterr()
+    if command in ("counters", "reconnect"):
+        assert captured.err == "mpquicctl: mpq5 is not running: mpq-absent0: no such device\n"
+
+
+def test_version_is_an_option_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ctl.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"mpquicctl {mpquic.__version__}\n"
+
+
+@pytest.mark.parametrize(("times", "count"), [(1, ""), (3, "after 0 of 3 new connections ")])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(None, "it is connecting, and no reply has come from 203.0.113.10:45005 yet"), ("revoked", "revoked")],
+)
+def test_a_connection_that_does_not_come_has_a_reason(
+    host: Path, times: int, count: str, error: str | None, reason: str
+) -> None:
+    answer = {**UP, "state": "connecting", "error": error}
+    with process(host, "mpq5", ok(answer)), pytest.raises(control_client.ControlError) as caught:
+        ctl.reconnect("mpq5", times=times, silent=False, timeout=0.05)
+    assert str(caught.value) == f"{count}no new connection in 0.05 s: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-5, "0s"), (59.9, "59s"), (61, "1m 1s"), (3600, "1h 0m"), (90061, "1d 1h"), (20782 * 86400, "20782d 0h")],
+)
+def test_a_duration_has_the_letter_of_each_unit(seconds: float, text: str) -> None:
+    assert table([{"duration_s": seconds}], {"duration_s": "FOR"}).splitlines()[1] == text
+
+
+def test_what_a_peer_says_reaches_no_terminal_as_a_command() -> None:
+    rows = [{"identity": "urn:mpquic:site:\x1b[2Jsite1\n", "error": "\x9b31m"}]
+    assert table(rows, {"identity": "PEER IDENTITY", "error": "ERROR"}).splitlines()[1:] == [r"\x1b[2Jsite1\n  \x9b31m"]
 
 
 def test_files_are_read_in_one_thread_since_msgspec_crashes_in_several(

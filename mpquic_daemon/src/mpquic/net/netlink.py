@@ -9,11 +9,14 @@ import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from mpquic.net import rtnetlink
 from mpquic.net.rtnetlink import DefaultRoute, EventSocket, IpAddress, NeighbourState, RouteSocket
 
 Subnet = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Missing: TypeAlias = Literal["device", "carrier", "address", "default_route"]
+"""What a WAN lacks for being usable."""
 _SCOPE_UNIVERSE = 0
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
@@ -75,6 +78,31 @@ class WanState:
         if not self.addresses:
             return "no address"
         return "no default route"
+
+    def missing_for(self, family: int) -> Missing | None:
+        """Return what traffic of the family lacks first; None when it can leave by this device."""
+        if self.usable_for(family):
+            return None
+        if not self.exists:
+            return "device"
+        if not self.carrier:
+            return "carrier"
+        return "default_route" if self.own_hosts(family) else "address"
+
+    def reason_for(self, family: int) -> str:
+        """Return the same in words, with the device and what it means; empty when nothing is missing."""
+        missing = self.missing_for(family)
+        version = "IPv4" if family == socket.AF_INET else "IPv6"
+        words = {
+            "device": "no such device",
+            "carrier": "no carrier (nothing is plugged in, or the modem is off)",
+            "address": f"no {version} address (the carrier is there, a lease is not)",
+            "default_route": f"no {version} default route (the address {self._first_host(family)} is there)",
+        }
+        return "" if missing is None else f"{self.device}: {words[missing]}"
+
+    def _first_host(self, family: int) -> str:
+        return next(iter(self.own_hosts(family)), "")
 
     def own_hosts(self, family: int) -> tuple[str, ...]:
         """Return this device's own addresses of the family as the socket module writes them."""
