@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import signal
@@ -71,13 +72,17 @@ def test_status_tells_what_an_operator_asks(running: Site) -> None:
     status = running.ask("cl")
     assert (status["name"], status["role"], status["state"], status["wan"]) == ("cl", "client", "up", "wan9")
     assert status["peer"] == "10.77.2.2:45009"
-    assert abs(status["since"] - time.time()) < 10
+    since = dt.datetime.fromisoformat(status["since"])
+    assert abs((dt.datetime.now(dt.UTC) - since).total_seconds() - status["duration_s"]) < 2
+    assert status["duration_s"] < 10
     assert 0 < status["rtt_ms"] < 200
     assert status["tx_bytes"] >= 5 * 84
     assert status["rx_bytes"] >= 5 * 84
     assert (status["reconnects"], status["loss"], status["error"]) == (0, 0.0, None)
     server = running.ask("sv")
-    assert (server["role"], server["state"], server["peers"]) == ("server", "up", 1)
+    assert (server["role"], server["state"], server["peer"]) == ("server", "up", "1 of 1: site1")
+    assert server["peers"] == [{"identity": "urn:mpquic:site:site1", "tunnel": "mpq9", "connected": True}]
+    assert running.ask("cl", "paths")[0]["identity"] == "vps1.example.net"
     (path,) = running.ask("sv", "paths")
     assert (path["identity"], path["tunnel"], path["state"]) == ("urn:mpquic:site:site1", "mpq9", "up")
 
@@ -169,7 +174,8 @@ def test_a_tcp_transfer_survives_a_silent_cut(running: Site) -> None:
 def test_a_wan_without_route_is_inactive_at_once_and_back_at_once(running: Site) -> None:
     running.ip("client", "route", "del", "default")
     assert running.wait_state("inactive", 1.0) < 1.0
-    assert running.ask("cl")["error"] == "wan0: no default route"
+    assert running.ask("cl")["error"] == "wan0: no IPv4 default route (the address 10.77.1.2 is there)"
+    assert running.ask("cl")["missing"] == "default_route"
     assert running.run("client", "cat", "/sys/class/net/mpq9/carrier").strip() == "0"
     running.ip("client", "route", "add", "default", "via", "10.77.1.1", "dev", "wan0")
     assert running.wait_state("up", 2.0) < 2.0

@@ -190,7 +190,7 @@ def test_a_defect_that_one_connection_brings_to_light_ends_that_one_only(play, m
         monkeypatch.setattr(connection, method, broken)
         await ends.run(lambda: connection.link.state is LinkState.CLOSED)
         assert connection not in ends.server._connections.values()
-        await ends.run(lambda: ends.client_state == "up" and ends.server.status()["peers"] == 1)
+        await ends.run(lambda: ends.client_state == "up" and ends.server.counters()["tables"]["registered"] == 1)
         assert ends.client.status()["reconnects"] == 1
         assert "connection.fault" in caplog.text
 
@@ -303,7 +303,7 @@ def test_a_server_whose_packets_are_too_large_has_the_client_come_with_smaller_o
         connection.link.send_datagrams([bytes(1350)])
         ends.server._turn()
         await ends.run(lambda: ends.client_state == "up" and ends.client._current.max_datagram_size == 1200)
-        assert ends.server.status()["peers"] == 1
+        assert ends.server.counters()["tables"]["registered"] == 1
 
     play(scenario)
 

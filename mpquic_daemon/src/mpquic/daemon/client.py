@@ -6,13 +6,14 @@ import asyncio
 import datetime as dt
 import os
 import random
-import time
 from typing import TYPE_CHECKING
 
 from mpquic.daemon import client_report, credentials, expiry, turn
+from mpquic.daemon.cause import Cause
 from mpquic.daemon.client_connection import ClientConnection, Ending, Failure, Phase
 from mpquic.daemon.control_socket import RequestError
 from mpquic.daemon.lease_request import LeaseRequest
+from mpquic.daemon.period import Period
 from mpquic.daemon.retry import RetryPolicy
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.daemon.telemetry import snapshot
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from mpquic.daemon.credentials import Dates
     from mpquic.daemon.journal import Journal
     from mpquic.net.kernel import Kernel
-    from mpquic.net.netlink import WanState
+    from mpquic.net.netlink import Missing, WanState
     from mpquic.proto.control import StripeGrant
     from mpquic.proto.path import Carried
 
@@ -75,8 +76,11 @@ class Client:
         self._boot_id = os.urandom(16)
         self._epoch = 0
         self._state = "connecting"
-        self._since = time.time()
-        self._error: str | None = None
+        self._period = Period(self._loop, kernel)
+        self._cause = Cause()
+        self._announced_cause: str | None = None
+        self._missing: Missing | None = None
+        """What the WAN lacks for being usable."""
         self._session_name = b""
         self._registrations = 0
         self._current: ClientConnection | None = None
@@ -102,8 +106,6 @@ class Client:
         self._generation: int | None = None
         self._own: tuple[str, ...] = ()
         """Addresses of the WAN's device."""
-        self._obstacle: str | None = None
-        """Why no packet can reach the server by this WAN, as far as its addresses tell."""
         self._look_again_at: float | None = None
         """When the state of the WAN is read anew, since netlink failed."""
         self._handover_until: float | None = None
@@ -162,7 +164,7 @@ class Client:
     def reconnect(self, *, silent: bool) -> None:
         """Begin a new connection now: beside the present one, or `silent` after forgetting it as a crash would."""
         if self._state == "inactive":
-            raise RequestError(f"there is nothing to connect by: {self._error}")
+            raise RequestError(f"there is nothing to connect by: {self._cause.text}")
         self._drop("_candidate", None)
         if silent:
             self._drop("_current", None)
@@ -233,6 +235,7 @@ class Client:
                     self._serve(connection, now)
             self._consider_attempt(now)
             self._settle_state(now)
+            self._announce_cause()
             self._renew_stripe(now)
             self._send(now)
             self._push(now)
@@ -361,7 +364,7 @@ class Client:
                 kernel=self._kernel,
             )
         except (OSError, ValueError) as error:
-            self._error = f"no socket: {error}"
+            self._cause.failure(f"no socket: {error}")
             self._retry.no_socket(now)
             self._journal.limited("socket", now, "path.no_socket", path=self._path.name, error=error)
             return
@@ -472,8 +475,10 @@ class Client:
             self._retry.second_ended(ending, now)
             return
         self._retry.ended(ending, now)
-        if self._error is None or ending.failure is not Failure.SILENT:
-            self._error = ending.reason
+        if ending.failure is Failure.SILENT:
+            self._cause.silence(ending.reason)
+        else:
+            self._cause.failure(ending.reason)
         if ending.failure is Failure.REFUSED:
             self._journal.limited("refused", now, "path.refused", path=self._path.name, reason=ending.reason)
         elif was_current:
@@ -541,11 +546,14 @@ class Client:
             # Without address or route the kernel would send by another WAN's address: nothing leaves any more.
             self._drop("_candidate", None)
             self._drop("_current", None)
-            self._generation = self._obstacle = None
+            self._generation = None
             self._own = ()
-            self._error = f"{wan.device}: {wan.reason() or 'no address of the family of remote_addr'}"
+            self._missing = wan.missing_for(self._path.family)
+            self._cause.obstacle = None
+            self._cause.failure(wan.reason_for(self._path.family))
             self._set_state("inactive")
             return
+        self._missing = None
         generation = wan.generations[self._path.family]
         if generation == self._generation:
             return
@@ -553,7 +561,6 @@ class Client:
             self._journal.info("wan.changed", wan=self._path.name, device=wan.device)
         self._generation = generation
         self._own = wan.own_hosts(self._path.family)
-        self._obstacle = self._find_obstacle(wan)
         self._drop("_candidate", None)
         if self._current is not None:
             self._current.keep_to(self._own)
@@ -561,8 +568,10 @@ class Client:
         self._heard_at = self._loop.time()
         self._lease.reset()
         self._replace = self._current is not None
-        if self._state == "inactive":
-            self._error = None
+        # What the WAN was before explains nothing any more.
+        self._cause.clear()
+        self._cause.obstacle = self._find_obstacle(wan)
+        if self._state in ("inactive", "down"):
             self._set_state("connecting")
 
     def _find_obstacle(self, wan: WanState) -> str | None:
@@ -574,16 +583,11 @@ class Client:
             "which must give another subnet"
         )
 
-    @property
-    def _cause(self) -> str | None:
-        """Why the tunnel doesn't carry."""
-        return self._error if self._is_carrying() else self._obstacle or self._error
-
     def _settle_state(self, now: float) -> None:
         if self._state == "inactive":
             return
         if self._is_carrying():
-            self._error = None
+            self._cause.clear()
             if (
                 self._candidate is not None
                 and self._candidate.phase is Phase.HANDSHAKE
@@ -597,8 +601,8 @@ class Client:
             return
         if self._state == "up":
             self._lease.reset()
-            if self._error is None:
-                self._error = f"no answer from the server for {self._config.down_after:g} s"
+            if not self._cause.is_known:
+                self._cause.silence(f"no answer from the server for {self._config.down_after:g} s")
             if self._current is not None:
                 # Silent, but not over: it goes on probing while others are tried.
                 self._retry.lost(now)
@@ -611,11 +615,18 @@ class Client:
     def _wants_candidate(self, now: float) -> bool:
         return self._replace or self._is_doubtful(now) or self._retry.upgrade_at is not None
 
+    def _announce_cause(self) -> None:
+        """Tell of another cause in the same state; a change of state tells of both."""
+        if self._cause.text != self._announced_cause:
+            self._announced_cause = self._cause.text
+            if self._state != "up":
+                self._on_change()
+
     def _set_state(self, state: str) -> None:
         if state == self._state:
             return
         self._state = state
-        self._since = time.time()
+        self._period.restart()
         self._tun.set_carrier(state == "up")
         fields: dict[str, object] = {"path": self._path.name, "peer": self._peer()}
         if state == "up" and self._path.bind_device is not None:
@@ -623,10 +634,11 @@ class Client:
         if state == "up" and self._current is not None:
             fields["rtt_ms"] = client_report.rtt_ms(self._current)
             fields["local"] = plain_host(self._current.socket.local_address)
-        elif self._cause is not None:
-            fields["reason"] = self._cause
+        elif self._cause.text is not None:
+            fields["reason"] = self._cause.text
         write = self._journal.warning if state == "down" else self._journal.info
         write(f"tunnel.{state}", **fields)
+        self._announced_cause = self._cause.text
         self._on_change()
 
     # What people ask
@@ -641,7 +653,7 @@ class Client:
         current = self._current if self._is_carrying() else None
         return {
             "state": self._state,
-            "since": self._since,
+            **self._period.status(),
             "peer": self._peer(),
             "wan": self._path.name,
             "rtt_ms": client_report.rtt_ms(current) if current is not None else None,
@@ -649,7 +661,8 @@ class Client:
             "tx_bytes": self._counters.tx_bytes,
             "rx_bytes": self._counters.rx_bytes,
             "reconnects": max(0, self._registrations - 1),
-            "error": self._cause,
+            "error": self._cause.text if current is None else None,
+            "missing": self._missing,
             "certificate": expiry.status(self.dates, _today()),
         }
 

@@ -177,6 +177,11 @@ class ClientConnection:
         )
 
     @property
+    def server_name(self) -> str:
+        """The name that the server's certificate is made for."""
+        return self._config.tls.server_name
+
+    @property
     def _silence(self) -> float:
         """Seconds without a packet of the peer after which this attempt is given up."""
         if self.heard_at is None:

@@ -19,6 +19,7 @@ def path(connection: ClientConnection) -> dict[str, object]:
     return {
         "state": used.state.value,
         "local": endpoint(host, port),
+        "identity": connection.server_name,
         "peer_certificate": server_report.peer_certificate(server) if server is not None else None,
         "rtt_ms": rtt_ms(connection),
         "loss": round(used.loss, 4),

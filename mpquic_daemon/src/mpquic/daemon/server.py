@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
-import time
 import traceback
 from typing import TYPE_CHECKING
 
 from mpquic.daemon import credentials, expiry, server_report, turn
 from mpquic.daemon.control_socket import RequestError
+from mpquic.daemon.period import Period
 from mpquic.daemon.server_connection import ServerConnection
 from mpquic.daemon.server_tunnel import ServerTunnel
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
@@ -76,7 +76,7 @@ class Server:
         self._on_change = on_change
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
-        self._since = time.time()
+        self._period = Period(self._loop, kernel)
         self._table: GroupTable[ServerConnection] = GroupTable(os.urandom)
         self._tunnels: dict[Group[ServerConnection], ServerTunnel] = {}
         self._connections: dict[QuicLink, ServerConnection] = {}
@@ -535,11 +535,12 @@ class Server:
         """Return the row of `mpquicctl status` without the name."""
         count = self._table.connection_count
         totals = self._totals()
+        peers = server_report.peers(self._peers, self._table)
         return {
             "state": "up",
-            "since": self._since,
-            "peer": f"{count} connected",
-            "peers": count,
+            **self._period.status(),
+            "peer": server_report.peer_summary(peers),
+            "peers": peers,
             "wan": None,
             "rtt_ms": None,
             "loss": None,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from mpquic.proto.path import PathState
 from mpquic.proto.validity import Validity, shown
+from mpquic.table import SITE_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mpquic.daemon.server_connection import ServerConnection
     from mpquic.daemon.server_tunnel import ServerTunnel
     from mpquic.daemon.stripe_plane import StripePlane
     from mpquic.proto.groups import Group, GroupTable
+    from mpquic.proto.peers import PeerRule
+
+NAMED_PEERS = 3
+"""At most so many peers are named in a line."""
 
 
 def paths(
@@ -49,6 +55,41 @@ def paths(
                 }
             )
     return rows
+
+
+def peers(rules: Iterable[PeerRule], table: GroupTable[ServerConnection]) -> list[dict[str, object]]:
+    """Return who may connect, and whether each does: rows of `peers` of `mpquicctl status --json`."""
+    return [
+        {
+            "identity": rule.identity,
+            "tunnel": rule.tunnel,
+            "connected": table.get(rule.identity, rule.tunnel) is not None,
+        }
+        for rule in rules
+    ]
+
+
+def peer_summary(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return in a few words which of `peers` are connected and which are not."""
+    sites = [site_of(row) for row in rows]
+    count = Counter(sites)
+    here: list[str] = []
+    absent: list[str] = []
+    for site, row in zip(sites, rows, strict=True):
+        name = site if count[site] == 1 else f"{site}/{row['tunnel']}"
+        (here if row["connected"] else absent).append(name)
+    summary = f"{len(here)} of {len(rows)}"
+    if 0 < len(here) <= NAMED_PEERS:
+        summary += f": {', '.join(here)}"
+    if absent:
+        more = f" and {len(absent) - NAMED_PEERS} more" if len(absent) > NAMED_PEERS else ""
+        summary += f"{';' if here else ','} not {', '.join(absent[:NAMED_PEERS])}{more}"
+    return summary
+
+
+def site_of(row: Mapping[str, object]) -> str:
+    """Return the site that a peer's identity names, or the identity."""
+    return str(row["identity"]).removeprefix(SITE_PREFIX)
 
 
 def peer_certificate(validity: Validity) -> dict[str, object]:

@@ -10,7 +10,7 @@ from mpquic.proto.groups import RegistrationRefusedError
 from mpquic.proto.prefix import Network, parse_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,10 @@ class PeerTable:
             if (rule.identity, rule.tunnel) in self._rules:
                 raise ValueError(f"identity {rule.identity} has two rules for tunnel {rule.tunnel}")
             self._rules[rule.identity, rule.tunnel] = rule
+
+    def __iter__(self) -> Iterator[PeerRule]:
+        """All rules in the order of the configuration."""
+        return iter(self._rules.values())
 
     def get(self, identity: str, tunnel: str) -> PeerRule | None:
         """Return the rule of a tunnel."""

@@ -1,0 +1,38 @@
+"""For how long a state has lasted, by the clock that counts from the boot.
+
+Nobody sets that clock, and it goes on while the machine is suspended.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from mpquic.proto.validity import shown
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from mpquic.net.kernel import Kernel
+
+
+class Period:
+    """Begins when it is made, and again at `restart`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, kernel: Kernel) -> None:
+        self._loop = loop
+        self._kernel = kernel
+        self._began = self._now()
+
+    def restart(self) -> None:
+        """Begin now."""
+        self._began = self._now()
+
+    def status(self) -> dict[str, object]:
+        """Return the fields of `mpquicctl status`: seconds, and the beginning by what the wall clock says now."""
+        seconds = max(0.0, self._now() - self._began)
+        began = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=seconds)
+        return {"since": shown(began), "duration_s": round(seconds, 1)}
+
+    def _now(self) -> float:
+        return self._loop.time() + self._kernel.suspended()
