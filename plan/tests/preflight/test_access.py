@@ -120,3 +120,81 @@ def test_a_lease_of_a_wan_may_equal_a_management_address(client: Make, problems:
 @pytest.mark.parametrize("accept", ["locked-out", "missing-device", "all"])
 def test_a_lock_out_can_not_be_accepted(client: Make, problems: Told, accept: str) -> None:
     assert problems(client(came_in("", "192.0.2.77")), [accept])
+
+
+def came_from(client: str, device: str = "enp6s18", address: str = "10.10.11.100") -> tuple[str, Any]:
+    return "connection", {"client": client, "address": address, "port": 22, "device": device}
+
+
+NO_GATEWAY = [("management/0/routes", []), ("management/0/rules", []), ("management/0/egress", False)]
+
+
+def test_a_controller_beyond_a_gateway_that_the_variables_do_not_state_would_get_no_reply(
+    client: Make, problems: Told
+) -> None:
+    """The default route that ifupdown or a lease had is gone afterwards, and with it the way back to a bastion."""
+    (only,) = problems(client(came_from("198.51.100.20"), plan=NO_GATEWAY))
+    assert "locked-out: this run came in by enp6s18 from 198.51.100.20, and no route of the site leads back" in only
+    assert "site.management[].gateway" in only
+
+
+@pytest.mark.parametrize("where", ["198.51.100.20", "::ffff:198.51.100.20", "10.10.11.7", "fe80::7%enp6s18"])
+def test_a_controller_in_the_subnet_or_behind_the_stated_gateway_gets_replies(
+    client: Make, problems: Told, where: str
+) -> None:
+    assert problems(client(came_from(where))) == []
+
+
+def test_the_gateway_of_another_management_interface_leads_back_by_the_main_table(client: Make, problems: Told) -> None:
+    host = client(
+        came_from("198.51.100.20", "enp6s19", "10.10.10.100"), ("links/enp6s19/addresses", ["10.10.10.100/24"])
+    )
+    assert problems(host) == []
+
+
+def test_gateways_of_management_do_not_lead_back_to_a_controller_on_ipv6(client: Make, problems: Told) -> None:
+    host = client(
+        came_from("2001:db8:9::20", address="2001:db8::100"),
+        ("links/enp6s18/addresses", ["2001:db8::100/64"]),
+        plan=[("management/0/addresses", ["10.10.11.100/24", "2001:db8::100/64"])],
+    )
+    (only,) = problems(host)
+    assert "come in by IPv4, or from the interface's own subnet" in only
+    near = client(
+        came_from("2001:db8::7", address="2001:db8::100"),
+        ("links/enp6s18/addresses", ["2001:db8::100/64"]),
+        plan=[("management/0/addresses", ["10.10.11.100/24", "2001:db8::100/64"])],
+    )
+    assert problems(near) == []
+
+
+@pytest.mark.parametrize(("egress", "told"), [(True, 0), (False, 1)])
+def test_of_leases_only_that_of_the_egress_brings_a_default_route(
+    client: Make, problems: Told, egress: bool, told: int
+) -> None:
+    lease = [
+        ("management/0/dhcp", True),
+        ("management/0/addresses", []),
+        ("management/0/routes", []),
+        ("management/0/rules", []),
+        ("management/0/egress", egress),
+    ]
+    assert len(problems(client(came_from("198.51.100.20"), plan=lease))) == told
+    assert problems(client(came_from("10.10.11.7"), plan=lease)) == [], "its own subnet is that of the lease"
+
+
+def test_a_network_behind_a_router_of_a_lan_is_reached_by_it(client: Make, problems: Told) -> None:
+    plan: list[tuple[str, Any]] = [("firewall/ssh/devices", ["enp7s1"]), *NO_GATEWAY]
+    host = client(
+        came_from("192.0.2.9", "enp7s1", "172.16.5.1"), ("links/enp7s1/addresses", ["172.16.5.1/30"]), plan=plan
+    )
+    assert len(problems(host)) == 1
+    (lan,) = [item for item in host.plan["lans"] if item["device"] == "enp7s1"]
+    lan["routes"].append({"type": "unicast", "destination": "192.0.2.0/24", "gateway": "172.16.5.2", "table": None})
+    assert problems(host) == []
+
+
+def test_replies_by_a_tunnel_are_the_affair_of_the_vps(client: Make, problems: Told) -> None:
+    host = client(came_from("192.0.2.9", "mpq5", "10.200.5.1"), plan=[("firewall/ssh/devices", ["mpq5"])])
+    host.plan["tuns"][4]["addresses"] = ["10.200.5.1/32"]
+    assert problems(host) == []

@@ -19,6 +19,7 @@ __all__ = ["ACCEPTABLE", "Finding", "Host", "Severity", "judge"]
 CHECKS: Final[tuple[Callable[[Host], Iterable[Finding]], ...]] = (
     resources.system_is_supported,
     access.connection_stays,
+    access.replies_find_back,
     access.ssh_port_stays,
     access.management_address_is_there,
     devices.devices_exist,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_interface
-from typing import TYPE_CHECKING
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import TYPE_CHECKING, Any
 
 from mpquic_plan.preflight.finding import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from ipaddress import IPv4Address, IPv6Address
 
     from mpquic_plan.preflight.finding import Host
+
+    Address = IPv4Address | IPv6Address
 
 LOCKED_OUT = "locked-out"
 
@@ -47,14 +50,64 @@ def connection_stays(host: Host) -> Iterator[Finding]:
 
 def _keeps_address(host: Host, device: str, address: str) -> bool:
     """Whether an address of a device stays: the variables state it, or DHCP goes on giving it."""
-    own = ip_address(address.partition("%")[0])
-    own = getattr(own, "ipv4_mapped", None) or own
+    own = _plain(address)
     if own.is_link_local:
         return True
     links = [link for kind in ("management", "wans", "lans") for link in host.plan[kind] if link["device"] == device]
     links += [tun for tun in host.plan["tuns"] if tun["name"] == device]
     return any(
         link.get("dhcp") or any(ip_interface(stated).ip == own for stated in link["addresses"]) for link in links
+    )
+
+
+def _plain(address: str) -> Address:
+    """Return an address of SSH_CONNECTION without its scope, an IPv4 one as such."""
+    plain = ip_address(address.partition("%")[0])
+    return getattr(plain, "ipv4_mapped", None) or plain
+
+
+def replies_find_back(host: Host) -> Iterator[Finding]:
+    """The routes of the plan lead back to where Ansible came from, which what is taken over did so far."""
+    connection = host.survey["connection"]
+    if connection is None or not host.is_client:
+        return
+    device, client = connection["device"], _plain(connection["client"])
+    link = next((link for link in _local_links(host) if link["device"] == device), None)
+    if link is None or client.is_link_local or not _keeps_address(host, device, connection["address"]):
+        # Tunnels lead where the VPS says; what else ends the connection is told already.
+        return
+    if not (_is_neighbour(host, link, client) or _is_routed(host, link, client)):
+        remedy = (
+            "gateways of management interfaces are for IPv4: come in by IPv4, or from the interface's own subnet"
+            if client.version == 6
+            else "state site.management[].gateway of the interface, or come in from its own subnet"
+        )
+        yield Finding(
+            LOCKED_OUT,
+            f"this run came in by {device} from {client}, and no route of the site leads back there: the connection "
+            f"would end in the middle of the run; {remedy}",
+        )
+
+
+def _local_links(host: Host) -> list[Mapping[str, Any]]:
+    return [*host.plan["management"], *host.plan["lans"]]
+
+
+def _is_neighbour(host: Host, link: Mapping[str, Any], client: Address) -> bool:
+    """Whether an address is in a subnet of a link: of those that are stated, or of its lease."""
+    present = host.survey["links"].get(link["device"], {}).get("addresses", [])
+    subnets = [*link["addresses"], *(present if link.get("dhcp") else [])]
+    return any(client in ip_interface(subnet).network for subnet in subnets)
+
+
+def _is_routed(host: Host, link: Mapping[str, Any], client: Address) -> bool:
+    """Whether replies have a route: of the link itself, in the table for its own address, or of the main table."""
+    links = _local_links(host)
+    if client.version == 4 and any(other.get("dhcp") and other["egress"] for other in links):
+        return True
+    main = [route for other in links for route in other["routes"] if route["table"] is None]
+    return any(
+        route["type"] == "unicast" and client in ip_network(route["destination"]) for route in [*link["routes"], *main]
     )
 
 
