@@ -9,7 +9,8 @@ short_description: Take the network over from other programs, and keep what they
 description:
   - Files are moved below I(kept), with their former path; one of a package is masked by a link to /dev/null instead.
   - A program that makes files at boot (a generator of systemd) is masked, so they don't come back. A service is stopped
-    in a way that leaves its addresses, and is masked.
+    in a way that leaves its addresses, and is masked. So are the DHCP clients that ifupdown has started, which are
+    units of nobody.
   - Links keep their names, as the variables know them by these: what a program has written to /run for udev is copied
     to /etc where it names a link.
   - What was taken over is noted in I(note), by which later runs know that this isn't the first.
@@ -25,11 +26,13 @@ RETURN = r"""
 taken: {description: Sentences on what was done., returned: always, type: list}
 """
 
+import contextlib
 import glob
 import json
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,8 @@ SERVICES_OF = {
     ),
     "dhcpcd": ("dhcpcd.service",),
 }
+# What ifupdown starts for `inet dhcp`: the first it finds. On Debian 13 that is dhcpcd, without a unit of its own.
+DHCP_CLIENTS = frozenset({"dhclient", "dhcpcd", "udhcpc"})
 PACKAGED = ("usr/lib/", "usr/local/lib/", "lib/")
 
 
@@ -139,6 +144,32 @@ def take_files(host: Host, manager: str) -> None:
         host.write(CLOUD, CLOUD_TEXT)
 
 
+def dhcp_clients(processes: Path = Path("/proc")) -> dict[int, str]:
+    """Ids and names of the DHCP clients in our network namespace; those of containers aren't for our links."""
+    ours = os.readlink(processes / "self/ns/net")  # noqa: PTH115
+    found = {}
+    for folder in processes.iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            name = (folder / "comm").read_text().strip()
+            if name in DHCP_CLIENTS and os.readlink(folder / "ns/net") == ours:  # noqa: PTH115
+                found[int(folder.name)] = name
+        except OSError:
+            # It has ended meanwhile.
+            continue
+    return found
+
+
+def stop_dhcp_clients(host: Host, clients: dict[int, str], *, dry: bool) -> None:
+    """Kill DHCP clients: asked to end, they would take their addresses away, and this run with them."""
+    for process, name in sorted(clients.items()):
+        host.taken.append(f"stopped {name}, process {process}")
+        if not dry:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+
 def note_of(path: Path) -> dict[str, list[str]] | None:
     """What earlier runs have noted; None without a note or with a damaged one."""
     try:
@@ -184,6 +215,8 @@ def main() -> None:
             # Asked to end, a DHCP client takes its addresses away; systemd-networkd has taken them over.
             systemctl("kill", "--kill-whom=all", "--signal=KILL", unit)
             systemctl("stop", unit)
+        if manager == "ifupdown":
+            stop_dhcp_clients(host, dhcp_clients(), dry=module.check_mode)
     try:
         for path in params["files"]:
             host.move(path)

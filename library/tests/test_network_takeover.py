@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -290,3 +291,33 @@ def test_a_service_is_left_alone_in_check_mode(tmp_path: Path, systemctl: Path) 
     outcome = Machine(tmp_path / "host").run(managers=["NetworkManager"], _ansible_check_mode=True)
     assert outcome["taken"] == ["masked NetworkManager.service"]
     assert "mask" not in systemctl.read_text()
+
+
+def process(proc: Path, number: str, name: str, namespace: str = "net:[1]") -> None:
+    folder = proc / number
+    (folder / "ns").mkdir(parents=True)
+    (folder / "comm").write_text(f"{name}\n")
+    (folder / "ns/net").symlink_to(namespace)
+
+
+def test_dhcp_clients_of_ifupdown_are_those_in_the_namespace_of_the_host(tmp_path: Path) -> None:
+    """Debian 13's ifupdown starts dhcpcd, whose package brings no unit: https://lists.debian.org/debian-devel/2025/10/msg00201.html."""
+    process(tmp_path, "self", "python3")
+    process(tmp_path, "10", "dhclient")
+    process(tmp_path, "11", "dhcpcd")
+    process(tmp_path, "12", "dhcpcd", "net:[2]")
+    process(tmp_path, "13", "sshd")
+    (tmp_path / "14").mkdir()
+    (tmp_path / "uptime").touch()
+    assert network_takeover.dhcp_clients(tmp_path) == {10: "dhclient", 11: "dhcpcd"}
+
+
+def test_dhcp_clients_are_killed_as_they_would_take_their_addresses_away(machine: Machine) -> None:
+    with subprocess.Popen(["sleep", "60"]) as client:
+        host = machine.host(dry=True)
+        network_takeover.stop_dhcp_clients(host, {client.pid: "dhcpcd"}, dry=True)
+        assert client.poll() is None
+        assert host.taken == [f"stopped dhcpcd, process {client.pid}"]
+        network_takeover.stop_dhcp_clients(machine.host(), {client.pid: "dhcpcd"}, dry=False)
+        assert client.wait(timeout=10) == -signal.SIGKILL
+    network_takeover.stop_dhcp_clients(machine.host(), {client.pid: "dhcpcd"}, dry=False)
