@@ -30,7 +30,10 @@ options:
 """
 
 RETURN = r"""
-survey: {description: What M(host_survey) has found., type: dict, returned: success}
+survey:
+  description: What M(host_survey) has found, with C(by_ssh), whether ssh was the way there.
+  type: dict
+  returned: success
 slice:
   description: The slice with the names of devices that it knows by their MAC addresses.
   type: dict
@@ -40,8 +43,8 @@ take_over: {description: "Files and programs that M(network_takeover) takes over
 """
 
 
-OVER_SSH = ("ssh", "paramiko", "paramiko_ssh", "local")
-"""Connections by which SSH_CONNECTION tells of the host itself."""
+SSH = ("ssh", "paramiko", "paramiko_ssh")
+"""Connections by which SSH_CONNECTION must be there, and tells of the host itself."""
 
 
 class ActionModule(ActionBase):
@@ -68,7 +71,8 @@ class ActionModule(ActionBase):
         if found.get("failed") or "survey" not in found:
             return {**result, **found, "failed": True}
         survey = json.loads(json.dumps(found["survey"], default=str))
-        if self._connection.transport not in OVER_SSH:
+        survey["by_ssh"] = self._connection.transport in SSH
+        if not survey["by_ssh"] and self._connection.transport != "local":
             # The environment is that of the controller, to which somebody may have come by ssh.
             survey["connection"] = None
         # The host looked at its clock between the two: only what neither end of the time explains is a difference.

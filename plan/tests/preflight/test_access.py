@@ -122,6 +122,14 @@ def test_a_lock_out_can_not_be_accepted(client: Make, problems: Told, accept: st
     assert problems(client(came_in("", "192.0.2.77")), [accept])
 
 
+def test_a_way_in_by_ssh_that_nothing_tells_of_may_be_a_lock_out(client: Make, vps: Make, problems: Told) -> None:
+    """run0 and machinectl have systemd start the command: sshd isn't among its parents."""
+    (only,) = problems(client(("connection", None), ("by_ssh", True)))
+    assert "locked-out: this run came in by ssh, and nothing on the host tells by which interface" in only
+    assert problems(client(("connection", None), ("by_ssh", False))) == []
+    assert problems(vps(("connection", None), ("by_ssh", True))) == []
+
+
 def came_from(client: str, device: str = "enp6s18", address: str = "10.10.11.100") -> tuple[str, Any]:
     return "connection", {"client": client, "address": address, "port": 22, "device": device}
 

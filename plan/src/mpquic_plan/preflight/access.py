@@ -21,7 +21,16 @@ LOCKED_OUT = "locked-out"
 def connection_stays(host: Host) -> Iterator[Finding]:
     """The device and the address by which Ansible came in are accepted by the client's packet filter afterwards."""
     connection = host.survey["connection"]
-    if connection is None or not host.is_client:
+    if not host.is_client:
+        return
+    if connection is None:
+        if host.survey.get("by_ssh"):
+            # Programs that have systemd start the command (run0, machinectl) leave no trace of ssh in its parents.
+            yield Finding(
+                LOCKED_OUT,
+                "this run came in by ssh, and nothing on the host tells by which interface: no parent process of it "
+                "has SSH_CONNECTION; become root by sudo, su or doas (ansible_become_method)",
+            )
         return
     device, address = connection["device"], connection["address"]
     if not device:
