@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,6 +44,21 @@ def plugin() -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture
+def act(plugin: Callable[[str], ModuleType]) -> Callable[..., dict[str, Any]]:
+    """Runs an action plugin that asks no host, with its arguments and the variables of the task."""
+
+    def run(name: str, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        task = SimpleNamespace(args=arguments, async_val=0, check_mode=False, diff=False, action=name)
+        connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="unused"))
+        context = SimpleNamespace(check_mode=False)
+        action = plugin(f"action/{name}").ActionModule(task, connection, context, None, None, None)
+        result: dict[str, Any] = action.run(None, variables)
+        return result
+
+    return run
 
 
 class Playbook:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,12 +12,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
 
     from .conftest import Playbook
 
-    Run = Callable[..., subprocess.CompletedProcess[str]]
+    CutOff = Callable[..., list[str]]
 
 PLAY = """
 - hosts: vps:sites
@@ -74,67 +72,85 @@ PLAN: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def run(playbook: Playbook) -> Run:
-    playbook.put("site.yml", PLAY)
+def survey(serving: list[str], pem: str | None = None) -> dict[str, Any]:
+    return {
+        "instances": {f"i{number}": text for number, text in enumerate(serving)},
+        "pki": {"ca": None, "certificate": pem},
+    }
 
-    def of(serving: list[str], *more: str, in_run: tuple[str, ...] = ("vps1", "site2"), pem: str | None = None) -> Any:
-        survey = {
-            "instances": {f"i{number}": text for number, text in enumerate(serving)},
-            "pki": {"ca": None, "certificate": pem},
-        }
-        inventory = {
-            "all": {
-                "vars": {"plan": PLAN, "in_run": list(in_run), "ansible_connection": "local"},
-                "children": {
-                    "vps": {"hosts": {"vps1": {"mpquic_survey": {"survey": survey}}}},
-                    "sites": {"hosts": {"site1": {}, "site2": {}}},
-                },
-            }
-        }
-        return playbook.run(inventory, *more)
+
+@pytest.fixture
+def cut_off(act: Callable[..., dict[str, Any]]) -> CutOff:
+    """Judges a VPS by what it serves; the reply is the list of problems."""
+
+    def of(
+        serving: list[str],
+        in_run: tuple[str, ...] = ("vps1", "site2"),
+        pem: str | None = None,
+        accept: tuple[str, ...] = (),
+    ) -> list[str]:
+        arguments = {"plan": PLAN, "hosts": list(in_run), "accept": list(accept)}
+        hosts = {"vps1": {"mpquic_survey": {"survey": survey(serving, pem)}}}
+        result = act("mpquic_cut_off", arguments, {"hostvars": hosts})
+        assert result["changed"] is False
+        problems: list[str] = result.get("invocation", {}).get("problems", [])
+        assert bool(result.get("failed")) is bool(problems)
+        return problems
 
     return of
 
 
-def test_a_change_that_cuts_off_an_absent_site_stops_the_run_and_names_the_site(run: Run) -> None:
-    done = run([yaml.safe_dump(instance(45555))])
+def test_a_change_that_cuts_off_an_absent_site_stops_the_run_and_names_the_site(playbook: Playbook) -> None:
+    playbook.put("site.yml", PLAY)
+    found = {"survey": survey([yaml.safe_dump(instance(45555))])}
+    inventory = {
+        "all": {
+            "vars": {"plan": PLAN, "in_run": ["vps1", "site2"], "ansible_connection": "local"},
+            "children": {
+                "vps": {"hosts": {"vps1": {"mpquic_survey": found}}},
+                "sites": {"hosts": {"site1": {}, "site2": {}}},
+            },
+        }
+    }
+    done = playbook.run(inventory)
     assert done.returncode == 2
     assert done.stdout.count("site1: mpq1: the port of listener mpq1 would change from 45555 to 45001") == 1
     assert "mpquic_cut_off=HOST,... (or all)" in done.stdout
     assert "site2:" not in done.stdout
 
 
-def test_a_site_that_is_in_the_run_can_follow(run: Run) -> None:
-    done = run([yaml.safe_dump(instance(45555))], in_run=("vps1", "site1", "site2"))
-    assert done.returncode == 0, done.stdout
+def test_a_site_that_is_in_the_run_can_follow(cut_off: CutOff) -> None:
+    assert cut_off([yaml.safe_dump(instance(45555))])
+    assert cut_off([yaml.safe_dump(instance(45555))], in_run=("vps1", "site1", "site2")) == []
 
 
-@pytest.mark.parametrize("in_run", [("vps1", "site2"), ("site2",)])
-def test_without_a_change_or_without_the_vps_nobody_is_cut_off(run: Run, in_run: tuple[str, ...]) -> None:
-    port = 45001 if "vps1" in in_run else 45555
-    assert run([yaml.safe_dump(instance(port))], in_run=in_run).returncode == 0
+def test_without_a_change_or_without_the_vps_nobody_is_cut_off(cut_off: CutOff) -> None:
+    assert cut_off([yaml.safe_dump(instance(45001))]) == []
+    assert cut_off([yaml.safe_dump(instance(45555))], in_run=("site2",)) == []
 
 
 @pytest.mark.parametrize("accept", ["site1", "all"])
-def test_a_person_may_cut_off_a_site(run: Run, accept: str) -> None:
-    done = run([yaml.safe_dump(instance(45555))], "-e", json.dumps({"accept": [accept]}))
-    assert done.returncode == 0, done.stdout
+def test_a_person_may_cut_off_a_site(cut_off: CutOff, accept: str) -> None:
+    assert cut_off([yaml.safe_dump(instance(45555))], accept=(accept,)) == []
+    assert cut_off([yaml.safe_dump(instance(45555))], accept=("site2",))
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "{", "role: server\n"])
-def test_a_damaged_file_on_the_vps_stops_nobody(run: Run, text: str) -> None:
-    assert run([text]).returncode == 0
+def test_a_damaged_file_on_the_vps_stops_nobody(cut_off: CutOff, text: str) -> None:
+    assert cut_off([text]) == []
 
 
-@pytest.mark.parametrize(
-    ("names", "status"), [(("vps1.example.net",), 0), (("old.example.net", "vps1.example.net"), 2), ((), 0)]
-)
-def test_the_first_name_of_the_certificate_stays(run: Run, names: tuple[str, ...], status: int) -> None:
-    done = run([yaml.safe_dump(instance(45001))], pem=certificate(*names))
-    assert done.returncode == status, done.stdout
-    assert ("would lose the name old.example.net" in done.stdout) is bool(status)
+@pytest.mark.parametrize("names", [("vps1.example.net",), ("vps1.example.net", "old.example.net"), ()])
+def test_the_first_name_of_the_certificate_stays(cut_off: CutOff, names: tuple[str, ...]) -> None:
+    assert cut_off([yaml.safe_dump(instance(45001))], pem=certificate(*names)) == []
 
 
-def test_a_certificate_that_can_not_be_read_stops_nobody(run: Run) -> None:
-    assert run([yaml.safe_dump(instance(45001))], pem="-----BEGIN CERTIFICATE-----\n").returncode == 0
+def test_a_first_name_that_goes_away_is_named(cut_off: CutOff) -> None:
+    pem = certificate("old.example.net", "vps1.example.net")
+    problem, _ = cut_off([yaml.safe_dump(instance(45001))], pem=pem)
+    assert "would lose the name old.example.net" in problem
+
+
+@pytest.mark.parametrize("pem", ["", "-----BEGIN CERTIFICATE-----\n", "\u00e9"])
+def test_a_certificate_that_can_not_be_read_stops_nobody(cut_off: CutOff, pem: str) -> None:
+    assert cut_off([yaml.safe_dump(instance(45001))], pem=pem) == []

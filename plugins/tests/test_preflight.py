@@ -103,6 +103,7 @@ def test_a_sound_host_goes_on(run: Run, playbook: Playbook) -> None:
     done = run({})
     assert done.returncode == 0, done.stdout + done.stderr
     assert found(playbook)["clock_ahead"] == 0.0
+    assert found(playbook)["survey"]["connection"] == SURVEY["connection"]
     assert found(playbook)["take_over"] == {"files": [], "managers": []}
 
 
@@ -114,33 +115,32 @@ def test_all_problems_of_a_host_are_told_at_the_end_once_each(run: Run) -> None:
     assert "\nvps1: the host has 1 MiB of memory" in done.stdout.partition("SITES AND VPSES")[2]
 
 
-def test_an_accepted_problem_is_a_warning(run: Run) -> None:
-    done = run({"memory": 1 << 20}, "-e", '{"accept": ["memory", " clock", ""]}')
-    assert done.returncode == 0, done.stdout
-    assert "vps1: the host has 1 MiB of memory" in done.stdout + done.stderr
+def judged(act: Callable[..., dict[str, Any]], survey: dict[str, Any], accept: list[str]) -> dict[str, Any]:
+    found = {"survey": {**SURVEY, **survey}, "clock_ahead": 0.0}
+    arguments = {"slice": SLICE, "found": found, "accept": accept}
+    return act("mpquic_preflight", arguments, {"inventory_hostname": "vps1"})
+
+
+def test_an_accepted_problem_is_a_warning(act: Callable[..., dict[str, Any]]) -> None:
+    result = judged(act, {"memory": 1 << 20}, ["memory", " clock", ""])
+    assert not result.get("failed")
+    (warning,) = result["warnings"]
+    assert warning.startswith("vps1: the host has 1 MiB of memory")
+    assert [each["severity"] for each in result["findings"]] == ["notice"]
 
 
 @pytest.mark.parametrize("code", ["locked-out", "everything"])
-def test_what_can_not_be_accepted_is_refused_with_what_can(run: Run, code: str) -> None:
-    done = run({}, "-e", json.dumps({"accept": ["clock", code]}))
-    assert done.returncode == 2
-    assert f"mpquic_accept: {code} can't be accepted; these can: clock, closed-services," in done.stdout
+def test_what_can_not_be_accepted_is_refused_with_what_can(act: Callable[..., dict[str, Any]], code: str) -> None:
+    result = judged(act, {}, ["clock", code])
+    assert result["failed"] is True
+    assert result["msg"].startswith(f"mpquic_accept: {code} can't be accepted; these can: clock, closed-services,")
 
 
-@pytest.mark.parametrize("ahead", [-86_400.0, 3600.0])
-def test_the_clock_is_compared_with_the_controllers(run: Run, playbook: Playbook, ahead: float) -> None:
+def test_the_way_of_ssh_and_the_clock_are_those_of_the_host(run: Run, playbook: Playbook) -> None:
     begun = time.monotonic()
-    run({"ahead": ahead})
-    assert abs(found(playbook)["clock_ahead"] - ahead) < time.monotonic() - begun
-
-
-@pytest.mark.parametrize(("connection", "told"), [("local", True), ("node", False)])
-def test_the_way_of_ssh_counts_where_the_host_itself_was_reached_by_it(
-    run: Run, playbook: Playbook, connection: str, told: bool
-) -> None:
-    done = run({}, connection=connection)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (found(playbook)["survey"]["connection"] is not None) is told
+    assert run({"ahead": -3600.0}, connection="node").returncode == 0
+    assert abs(found(playbook)["clock_ahead"] + 3600.0) < time.monotonic() - begun
+    assert found(playbook)["survey"]["connection"] is None, "it isn't the controller's user that came by ssh"
 
 
 def test_a_survey_that_fails_stops_the_host(run: Run, playbook: Playbook) -> None:
