@@ -46,8 +46,10 @@ def matching(directory: Path, patterns: list[str]) -> list[Path]:
 
 
 def sum_of(paths: list[Path]) -> str:
-    """One sum over names and contents."""
+    """One sum over names and contents, and who may enter the folders: networkd reads them as a user of its own."""
     digest = hashlib.sha256()
+    for folder in sorted({path.parent for path in paths}):
+        digest.update(f"{folder.stat().st_mode if folder.is_dir() else 0:o}\0".encode())
     for path in sorted(paths):
         digest.update(f"{path.name}\0".encode())
         digest.update(path.read_bytes() if path.is_file() else b"-")

@@ -38,3 +38,13 @@ def test_files_of_all_patterns_count_each_once(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     found = matching(tmp_path, ["05-mpquic-*", "30-mpquic-*", "*-mpquic-*"])
     assert [path.name for path in found] == ["05-mpquic-20-enp7s3.network", "30-mpquic-enp7s3.network"]
+
+
+def test_the_sum_follows_who_may_enter_the_folder(tmp_path: Path) -> None:
+    file = tmp_path / "95-mpquic.conf"
+    file.write_text("[Network]\n")
+    before = sum_of([file])
+    tmp_path.chmod(0o700)
+    closed = sum_of([file])
+    tmp_path.chmod(0o755)
+    assert len({before, closed, sum_of([file])}) == 2
