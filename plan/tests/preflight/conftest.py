@@ -90,6 +90,7 @@ def _survey(device: str, address: str) -> Survey:
         "kernel": "6.1.0-29-cloud-amd64",
         "tun": True,
         "missing_modules": [],
+        "ours": False,
     }
 
 
