@@ -8,8 +8,9 @@ module: sshd_ports
 short_description: Find the ports of sshd, however it was set up
 description:
   - The ports of the effective configuration (C(sshd -T)), of listening sockets of sshd, of a socket unit, and of the
-    connection by which this very task came. Nothing is changed.
+    connection by which the run came in, as the server may be another program than sshd. Nothing is changed.
 options:
+  connection: {description: Port that the run came in by., type: int}
   default: {description: Ports when none is found., type: list, elements: int, default: [22]}
 """
 
@@ -17,7 +18,6 @@ RETURN = r"""
 ports: {description: Sorted port numbers., returned: always, type: list}
 """
 
-import os
 import re
 
 from ansible.module_utils.basic import AnsibleModule
@@ -47,7 +47,11 @@ def socket_unit_ports(text: str) -> set[int]:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"default": {"type": "list", "elements": "int", "default": [22]}}, supports_check_mode=True
+        argument_spec={
+            "connection": {"type": "int"},
+            "default": {"type": "list", "elements": "int", "default": [22]},
+        },
+        supports_check_mode=True,
     )
     ports: set[int] = set()
     sshd = module.get_bin_path("sshd", opt_dirs=["/usr/sbin"])
@@ -59,9 +63,8 @@ def main() -> None:
     systemctl = module.get_bin_path("systemctl")
     if systemctl and module.run_command([systemctl, "is-active", "--quiet", "ssh.socket"])[0] == 0:
         ports |= socket_unit_ports(module.run_command([systemctl, "show", "--property=Listen", "ssh.socket"])[1])
-    connection = os.environ.get("SSH_CONNECTION", "").split()
-    if len(connection) == 4:
-        ports.add(int(connection[3]))
+    if module.params["connection"] is not None:
+        ports.add(module.params["connection"])
     module.exit_json(changed=False, ports=sorted(ports or module.params["default"]))
 
 

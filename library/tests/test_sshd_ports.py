@@ -1,3 +1,4 @@
+from module_process import run_module
 from sshd_ports import configured_ports, listening_ports, socket_unit_ports
 
 
@@ -16,3 +17,9 @@ def test_only_sockets_of_sshd_count() -> None:
 
 def test_ports_of_a_socket_unit() -> None:
     assert socket_unit_ports("Listen=0.0.0.0:22 (Stream)\nListen=[::]:2022 (Stream)\n") == {22, 2022}
+
+
+def test_the_port_that_the_run_came_in_by_stays_open_whichever_program_serves_it() -> None:
+    """Under sudo nothing in the environment tells it, and dropbear isn't among the sockets of sshd."""
+    assert 2022 in run_module("sshd_ports", {"connection": 2022})["ports"]
+    assert 2022 not in run_module("sshd_ports", {})["ports"]
