@@ -1,0 +1,34 @@
+"""What all roles have in common, read from their tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROLES = Path(__file__).parents[2] / "roles"
+
+
+def tasks(entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Each task of a list, and those in its blocks."""
+    for entry in entries:
+        yield entry
+        for part in ("block", "rescue", "always"):
+            yield from tasks(entry.get(part, []))
+
+
+def test_whoever_calls_apt_waits_for_the_upgrades_of_a_first_boot() -> None:
+    """They hold the locks for minutes, and Ansible's default is one: https://github.com/ansible/ansible/issues/51663."""
+    files = sorted(ROLES.glob("*/tasks/*.yml"))
+    calls = {
+        f"{file.parts[-3]}: {task['name']}": task["ansible.builtin.apt"].get("lock_timeout", 60)
+        for file in files
+        for task in tasks(yaml.safe_load(file.read_text()))
+        if "ansible.builtin.apt" in task
+    }
+    assert len(calls) >= 3
+    assert {name: seconds for name, seconds in calls.items() if seconds < 600} == {}
