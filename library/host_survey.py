@@ -141,6 +141,12 @@ def unit_of(pid: int) -> str:
     return names[-1] if names else ""
 
 
+def client_identifier(index: int, folder: str = "/run/systemd/netif/leases") -> str:
+    """Client identifier (hexadecimal) of the DHCPv4 lease that systemd-networkd has on a link, '' without a lease."""
+    found = re.search(r"^CLIENTID=([0-9A-Fa-f]+)$", read(f"{folder}/{index}") or "", re.MULTILINE)
+    return found[1].lower() if found else ""
+
+
 def links(listing: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Links of `ip -details -json address show` by name, with what the preflight asks for."""
     return {
@@ -150,6 +156,7 @@ def links(listing: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "kind": link.get("linkinfo", {}).get("info_kind", ""),
             "master": link.get("master", ""),
             "altnames": link.get("altnames", []),
+            "lease_client": client_identifier(link.get("ifindex", 0)),
             "addresses": [
                 f"{entry['local']}/{entry['prefixlen']}"
                 for entry in link.get("addr_info", [])

@@ -66,13 +66,38 @@ def test_an_address_that_stays_is_seen_in_each_notation(client: Make, problems: 
     assert problems(client(came_in("enp6s18", address))) == []
 
 
-def test_a_lease_goes_on_after_the_run(client: Make, problems: Told) -> None:
-    host = client(
-        came_in("enp6s18", "192.0.2.77"),
-        ("links/enp6s18/addresses", ["192.0.2.77/24"]),
-        plan=[("management/0/dhcp", True), ("management/0/addresses", [])],
-    )
-    assert problems(host) == []
+@pytest.fixture
+def leased(client: Make) -> Make:
+    """Makes a client that is reached by a lease, and what systemd-networkd has asked for it with ('': it hasn't)."""
+
+    def make(identifier: str, *changes: tuple[str, Any]) -> Host:
+        return client(
+            came_in("enp6s18", "192.0.2.77"),
+            ("links/enp6s18/addresses", ["192.0.2.77/24"]),
+            ("links/enp6s18/lease_client", identifier),
+            *changes,
+            plan=[("management/0/dhcp", True), ("management/0/addresses", [])],
+        )
+
+    return make
+
+
+def test_a_lease_of_systemd_networkd_goes_on_after_the_run(leased: Make, problems: Told) -> None:
+    assert problems(leased("ff6d70f70002")) == []
+
+
+@pytest.mark.parametrize("identifier", ["", "01525400000101"])
+def test_a_lease_that_was_asked_for_by_another_identifier_may_become_another_address(
+    leased: Make, problems: Told, identifier: str
+) -> None:
+    """Of dhclient, NetworkManager or dhcpcd: https://github.com/Hadron/carthage/issues/122."""
+    host = leased(identifier)
+    (only,) = problems(host)
+    assert "lease: this run came in to 192.0.2.77 on enp6s18, a lease; systemd-networkd asks with another" in only
+    assert f"Reserve 192.0.2.77 for {host.survey['links']['enp6s18']['mac']}" in only
+    assert problems(host, ["lease"]) == []
+    later = leased(identifier, ("taken_over", {}))
+    assert problems(later) == []
 
 
 def test_an_address_that_no_interface_has_tells_no_way(client: Make, problems: Told) -> None:
@@ -187,8 +212,9 @@ def test_of_leases_only_that_of_the_egress_brings_a_default_route(
         ("management/0/rules", []),
         ("management/0/egress", egress),
     ]
-    assert len(problems(client(came_from("198.51.100.20"), plan=lease))) == told
-    assert problems(client(came_from("10.10.11.7"), plan=lease)) == [], "its own subnet is that of the lease"
+    asked = ("links/enp6s18/lease_client", "ff01")
+    assert len(problems(client(came_from("198.51.100.20"), asked, plan=lease))) == told
+    assert problems(client(came_from("10.10.11.7"), asked, plan=lease)) == [], "its own subnet is that of the lease"
 
 
 def test_a_network_behind_a_router_of_a_lan_is_reached_by_it(client: Make, problems: Told) -> None:

@@ -20,6 +20,7 @@ CHECKS: Final[tuple[Callable[[Host], Iterable[Finding]], ...]] = (
     resources.system_is_supported,
     access.connection_stays,
     access.replies_find_back,
+    access.lease_stays,
     access.ssh_port_stays,
     access.management_address_is_there,
     devices.devices_exist,
@@ -37,7 +38,7 @@ CHECKS: Final[tuple[Callable[[Host], Iterable[Finding]], ...]] = (
     resources.kernel_has_modules,
 )
 
-ACCEPTABLE: Final = frozenset({"foreign-filters", "closed-services", "clock", "memory", "foreign-network"})
+ACCEPTABLE: Final = frozenset({"foreign-filters", "closed-services", "clock", "lease", "memory", "foreign-network"})
 """Codes of problems that a person may accept by the variable `mpquic_accept`; the others lock out or can't work."""
 
 

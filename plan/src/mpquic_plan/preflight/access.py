@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     Address = IPv4Address | IPv6Address
 
 LOCKED_OUT = "locked-out"
+LEASE = "lease"
+DUID = "ff"
+"""First byte of a client identifier of IAID and DUID (RFC 4361), with which systemd-networkd asks by default."""
 
 
 def connection_stays(host: Host) -> Iterator[Finding]:
@@ -118,6 +121,25 @@ def _is_routed(host: Host, link: Mapping[str, Any], client: Address) -> bool:
     return any(
         route["type"] == "unicast" and client in ip_network(route["destination"]) for route in [*link["routes"], *main]
     )
+
+
+def lease_stays(host: Host) -> Iterator[Finding]:
+    """The lease that Ansible came in to is asked for as before: a server may know hosts by their client identifier."""
+    connection = host.survey["connection"]
+    if connection is None or not host.is_client or not host.first_run:
+        return
+    device, address = connection["device"], _plain(connection["address"])
+    if address.version == 6 or not any(item["device"] == device and item["dhcp"] for item in host.plan["management"]):
+        return
+    link = host.survey["links"].get(device, {})
+    if not link.get("lease_client", "").startswith(DUID):
+        yield Finding(
+            LEASE,
+            f"this run came in to {address} on {device}, a lease; systemd-networkd asks with another client identifier "
+            "(ClientIdentifier=duid), and the server may give it another address, in the middle of the run. Reserve "
+            f"{address} for {link.get('mac', 'the card')} on the server, then go on with mpquic_accept={LEASE}; or "
+            "state it (site.management[].address)",
+        )
 
 
 def ssh_port_stays(host: Host) -> Iterator[Finding]:
