@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent))
+# Last: the documentation of an action may be named like a package.
+sys.path.extend([str(Path(__file__).parent), str(Path(__file__).parent.parent)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.util
 import json
 import os
 import subprocess
@@ -333,15 +332,3 @@ def test_the_passphrase_is_shown_nowhere(made: Controller) -> None:
     run = made.run({"vps1": having(made), "site1-client": having(made)}, "-vvvv")
     lines = [line for line in (run.stdout + run.stderr).splitlines() if PASSPHRASE in line]
     assert lines == []
-
-
-def test_the_plugin_documents_the_options_that_it_has() -> None:
-    import yaml
-
-    location = ROOT / "plugins/action/mpquic_authority.py"
-    spec = importlib.util.spec_from_file_location("mpquic_authority", location)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert set(yaml.safe_load(module.DOCUMENTATION)["options"]) == set(module.OPTIONS)

@@ -10,18 +10,6 @@ from ansible.plugins.action import ActionBase
 from cryptography import x509
 from mpquic_plan.preflight.cut_off import cut_off, served
 
-DOCUMENTATION = r"""
-name: mpquic_cut_off
-short_description: Refuse to cut off sites that aren't in the run
-description:
-  - Compares what each VPS of the run serves now (the survey of the preflight) with what the plan says, for every site
-    of the inventory that isn't in the run, wasn't reached or was stopped by the preflight.
-options:
-  plan: {description: The plan of all hosts., type: dict, required: true}
-  hosts: {description: Hosts that are still in the run., type: list, elements: str, required: true}
-  accept: {description: Hosts that may be cut off; C(all) stands for every one., type: list, elements: str, default: []}
-"""
-
 
 class ActionModule(ActionBase):
     """`mpquic_cut_off`: the pure comparison with Ansible's variables."""

@@ -8,22 +8,6 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from mpquic_plan.preflight import ACCEPTABLE, Host, Severity, judge
 
-DOCUMENTATION = r"""
-name: mpquic_preflight
-short_description: Judge whether the run may go on on a host
-description:
-  - Judges what M(mpquic_survey) has found against the host's slice of the plan, without asking the host anything. All
-    problems of the host are told at once, by the table at the end of the run; notices are warnings.
-options:
-  slice: {description: The host's slice of the plan., type: dict, required: true}
-  found: {description: The result of M(mpquic_survey)., type: dict, required: true}
-  accept: {description: Codes of problems that are accepted., type: list, elements: str, default: []}
-"""
-
-RETURN = r"""
-findings: {description: "What was judged, a dict with code, severity and message each.", type: list, returned: success}
-"""
-
 
 class ActionModule(ActionBase):
     """`mpquic_preflight`: the pure judgement over a survey."""

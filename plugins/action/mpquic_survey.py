@@ -20,29 +20,6 @@ except ImportError as error:
 else:
     IMPORT_ERROR = None
 
-DOCUMENTATION = r"""
-name: mpquic_survey
-short_description: Survey a host
-description:
-  - Runs M(host_survey) on the host, which reads only, and compares the host's clock with the controller's.
-options:
-  slice: {description: The host's slice of the plan., type: dict, required: true}
-"""
-
-RETURN = r"""
-survey:
-  description: What M(host_survey) has found, with C(by_ssh), whether ssh was the way there.
-  type: dict
-  returned: success
-slice:
-  description: The slice with the names of devices that it knows by their MAC addresses.
-  type: dict
-  returned: success
-clock_ahead: {description: Seconds that the host's clock is ahead of the controller's., type: float, returned: success}
-take_over: {description: "Files and programs that M(network_takeover) takes over.", type: dict, returned: success}
-"""
-
-
 SSH = ("ssh", "paramiko", "paramiko_ssh")
 """Connections by which SSH_CONNECTION must be there, and tells of the host itself."""
 
