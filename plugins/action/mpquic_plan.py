@@ -17,54 +17,6 @@ except ImportError as error:
 else:
     IMPORT_ERROR = None
 
-DOCUMENTATION = r"""
-name: mpquic_plan
-short_description: Build the plan of all sites and VPSes
-description:
-  - Takes the variables C(site) and C(vps) of every host of the inventory, whatever the play is limited to, checks them
-    all, and returns what the roles render for each host. It touches no host.
-  - If anything is wrong it shows every problem, one a line, as C(host - path in the variables - what to do), and fails.
-options:
-  site_group:
-    description: Group whose hosts, and no others, have C(site).
-    type: str
-    default: sites
-  vps_group:
-    description: Group whose hosts, and no others, have C(vps).
-    type: str
-    default: vps
-  known_variables:
-    description:
-      - The suite's other variables. If the list isn't empty, a variable that begins with C(mpquic_) and isn't in it
-        is an error.
-    type: list
-    elements: str
-    default: []
-"""
-
-EXAMPLES = r"""
-- name: Plan
-  hosts: sites:vps
-  gather_facts: false
-  tasks:
-    - name: Build the plan of the fleet
-      mpquic_plan:
-      run_once: true
-      register: mpquic_plan
-
-- name: Provision
-  hosts: sites:vps
-  vars:
-    mpquic_slice: "{{ mpquic_plan.hosts[inventory_hostname] }}"
-"""
-
-RETURN = r"""
-hosts:
-  description: For each host that has C(site) or C(vps) its slice of the plan, plain data.
-  type: dict
-  returned: success
-"""
-
 
 class ActionModule(ActionBase):
     """`mpquic_plan`: the pure library `mpquic_plan` with Ansible's variables."""
@@ -113,7 +65,8 @@ class ActionModule(ActionBase):
         problems += misspelt_anywhere(names, arguments["known_variables"])
         if not problems:
             try:
-                return {**result, "changed": False, "hosts": build(hosts)}
+                # The plan of a fleet is hundreds of lines: -v shows what is done, -vvv also with what.
+                return {**result, "changed": False, "hosts": build(hosts), "_ansible_verbose_override": True}
             except PlanError as error:
                 problems = list(error.problems)
         else:

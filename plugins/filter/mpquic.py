@@ -5,11 +5,26 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
+from ansible.errors import AnsibleFilterError
 from mpquic_plan import matching
 
 Slice = dict[str, Any]
 
 LINK_KINDS = ("management", "wans", "lans")
+
+
+def host_slice(plan: Any, host: str) -> Slice:
+    """Return what the plan holds for `host`; `plan` is the result of mpquic_plan, or empty where that wasn't run."""
+    hosts = plan.get("hosts")
+    if hosts is None:
+        raise AnsibleFilterError(
+            "there is no plan: --start-at-task or --skip-tags has left out the tasks that make it, and those that look "
+            "at the hosts before anything is changed. Run site.yml again without that option: it goes on where the "
+            "last run ended. To run one role alone use --tags base, firewall, pki, networkd, daemon or verify"
+        )
+    if host not in hosts:
+        raise AnsibleFilterError(f"there is no plan for {host}: it has neither 'site' nor 'vps' in its variables")
+    return dict(hosts[host])
 
 
 def instance_unit(name: str, pki_files: list[str], reload_files: list[str]) -> dict[str, Any]:
@@ -125,6 +140,7 @@ class FilterModule:
             "mpquic_resolved": resolved,
             "mpquic_routing_rules": routing_rules,
             "mpquic_server_ports": server_ports,
+            "mpquic_slice": host_slice,
             "mpquic_table_devices": table_devices,
             "mpquic_virtual_links": virtual_links,
         }
