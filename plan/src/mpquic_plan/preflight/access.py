@@ -136,9 +136,9 @@ def lease_stays(host: Host) -> Iterator[Finding]:
         yield Finding(
             LEASE,
             f"this run came in to {address} on {device}, a lease; systemd-networkd asks with another client identifier "
-            "(ClientIdentifier=duid), and the server may give it another address, in the middle of the run. Reserve "
-            f"{address} for {link.get('mac', 'the card')} on the server, then go on with mpquic_accept={LEASE}; or "
-            "state it (site.management[].address)",
+            "(ClientIdentifier=duid), and the server may give it another address, by which nobody would look for it. "
+            f"Reserve {address} for {link.get('mac', 'the card')} on the server, then go on with "
+            f"mpquic_accept={LEASE}; or state it (site.management[].address)",
         )
 
 
