@@ -34,6 +34,13 @@ options:
     type: list
     elements: str
     default: []
+  lease_devices:
+    description:
+      - Devices on which the main table keeps no gateway of a lease either (protocol dhcp), as ours brings it to another
+        table, or there is none of ours.
+    type: list
+    elements: str
+    default: []
   routes:
     description: Devices whose routes may be in a table, by table number. Routes without a device stay in such a table.
     type: dict
@@ -50,8 +57,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-# RTPROT_BOOT of linux/rtnetlink.h, what ip(8) sets when it isn't told and then doesn't show.
+# RTPROT_BOOT of linux/rtnetlink.h, what ip(8) sets when it isn't told and then doesn't show; RTPROT_DHCP.
 BOOT = "3"
+DHCP = "16"
 FAMILIES = {"-4": "ipv4", "-6": "ipv6"}
 GONE = ("No such process", "Cannot find device", "No such file or directory", "No such device")
 
@@ -159,12 +167,12 @@ def surplus_routes(
     return result
 
 
-def boot_routes(present: list[dict[str, Any]], devices: list[str]) -> list[list[str]]:
-    """Arguments of `ip route del` for each gateway on these devices that a script has set."""
+def gateways(present: list[dict[str, Any]], devices: list[str], protocol: str) -> list[list[str]]:
+    """Arguments of `ip route del` for each gateway on these devices that has been set with a protocol."""
     return [
-        [str(route["dst"]), "via", str(route["gateway"]), "dev", str(route["dev"]), "proto", BOOT]
+        [str(route["dst"]), "via", str(route["gateway"]), "dev", str(route["dev"]), "proto", protocol]
         for route in present
-        if route.get("dev") in devices and "gateway" in route and str(route.get("protocol", BOOT)) == BOOT
+        if route.get("dev") in devices and "gateway" in route and str(route.get("protocol", BOOT)) == protocol
     ]
 
 
@@ -201,6 +209,7 @@ def main() -> None:
             "rules": {"type": "list", "elements": "dict", "default": []},
             "tables": {"type": "list", "elements": "list"},
             "boot_devices": {"type": "list", "elements": "str", "default": []},
+            "lease_devices": {"type": "list", "elements": "str", "default": []},
             "routes": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
@@ -227,9 +236,10 @@ def main() -> None:
             listing = ip.show(family, "route", "show", "table", "all")
             wanted = {str(table): devices for table, devices in params["routes"].items()}
             doomed += [[family, "route", "del", *words] for words in surplus_routes(listing, wanted, params["tables"])]
-    if params["boot_devices"]:
-        listing = ip.show("-4", "route", "show", "table", "main")
-        doomed += [["-4", "route", "del", *words] for words in boot_routes(listing, params["boot_devices"])]
+    for devices, protocol in ((params["boot_devices"], BOOT), (params["lease_devices"], DHCP)):
+        if devices:
+            listing = ip.show("-4", "route", "show", "table", "main")
+            doomed += [["-4", "route", "del", *words] for words in gateways(listing, devices, protocol)]
     if not module.check_mode:
         for words in doomed:
             ip.delete(*words)
