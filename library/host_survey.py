@@ -350,6 +350,7 @@ def main() -> None:
             "python": list(sys.version_info[:2]),
         },
         "kernel": platform.release(),
+        "machine_id": (read("/etc/machine-id") or "").strip(),
         "container": output("systemd-detect-virt", "--container").strip(),
         "connection": {
             "client": connection[0],

@@ -33,7 +33,8 @@ class ActionModule(ActionBase):
             message = f"mpquic_accept: {', '.join(unknown)} can't be accepted; these can: {known}"
             return {**result, "failed": True, "msg": message}
         plan, found = (json.loads(json.dumps(arguments[key], default=str)) for key in ("slice", "found"))
-        findings = judge(Host(name, plan, found["survey"], found["clock_ahead"]), accept)
+        others = _machine_ids(task_vars or {}, name)
+        findings = judge(Host(name, plan, found["survey"], found["clock_ahead"], others), accept)
         problems = [finding.message for finding in findings if finding.severity is Severity.PROBLEM]
         notices = [f"{name}: {each.message}" for each in findings if each.severity is Severity.NOTICE]
         if notices:
@@ -50,3 +51,14 @@ class ActionModule(ActionBase):
             }
         shown = [{"code": each.code, "severity": each.severity.value, "message": each.message} for each in findings]
         return {**result, "changed": False, "findings": shown}
+
+
+def _machine_ids(variables: dict[str, Any], name: str) -> dict[str, str]:
+    """Machine ids of the other hosts of the play, as far as they have been surveyed."""
+    hostvars = variables.get("hostvars", {})
+    surveys = {
+        other: hostvars[other].get("mpquic_survey", {}).get("survey", {})
+        for other in variables.get("ansible_play_hosts", [])
+        if other != name
+    }
+    return {other: str(survey.get("machine_id", "")) for other, survey in surveys.items()}

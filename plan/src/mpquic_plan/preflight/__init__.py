@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mpquic_plan.preflight import access, devices, filters, managers, resources, services
+from mpquic_plan.preflight import access, devices, filters, identity, managers, resources, services
 from mpquic_plan.preflight.finding import Finding, Host, Severity
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ CHECKS: Final[tuple[Callable[[Host], Iterable[Finding]], ...]] = (
     filters.ours_lets_others_pass,
     services.ports_are_free,
     services.services_stay_open,
+    identity.machine_id_is_its_own,
     resources.clock_is_right,
     resources.disk_has_room,
     resources.memory_is_enough,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +32,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host: its inventory name, its slice of the plan, its survey, and how far its clock is ahead in seconds."""
+    """A host: its inventory name, its slice of the plan, its survey, and how far its clock is ahead in seconds.
+
+    `machine_ids` are those of the other hosts of the run, by inventory name.
+    """
 
     name: str
     plan: Mapping[str, Any]
     survey: Mapping[str, Any]
     clock_ahead: float = 0.0
+    machine_ids: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_client(self) -> bool:
