@@ -72,6 +72,7 @@ SURVEY: dict[str, Any] = {
     "managers": {},
     "cloud_network": False,
     "taken_over": None,
+    "ours": False,
     "missing_modules": [],
     "disk": {},
     "memory": 1 << 31,
