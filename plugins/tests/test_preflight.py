@@ -130,6 +130,22 @@ def test_an_accepted_problem_is_a_warning(act: Callable[..., dict[str, Any]]) ->
     assert [each["severity"] for each in result["findings"]] == ["notice"]
 
 
+def test_a_host_is_compared_with_those_that_the_run_has_surveyed(act: Callable[..., dict[str, Any]]) -> None:
+    found = {"survey": {**SURVEY, "machine_id": "a" * 32}, "clock_ahead": 0.0}
+    variables = {
+        "inventory_hostname": "vps1",
+        "ansible_play_hosts": ["vps1", "site1", "site2", "site3"],
+        "hostvars": {
+            "site1": {"mpquic_survey": {"survey": {"machine_id": "a" * 32}}},
+            "site2": {"mpquic_survey": {"msg": "unreachable"}},
+            "site3": {},
+        },
+    }
+    result = act("mpquic_preflight", {"slice": SLICE, "found": found, "accept": []}, variables)
+    (warning,) = result["warnings"]
+    assert "/etc/machine-id is that of site1, too" in warning
+
+
 @pytest.mark.parametrize("code", ["locked-out", "everything"])
 def test_what_can_not_be_accepted_is_refused_with_what_can(act: Callable[..., dict[str, Any]], code: str) -> None:
     result = judged(act, {}, ["clock", code])
