@@ -11,7 +11,7 @@ description:
   - A program that makes files at boot (a generator of systemd) is masked, so they don't come back. A service is stopped
     in a way that leaves its addresses, and is masked. So are the DHCP clients that ifupdown has started, which are
     units of nobody.
-  - Links keep their names, as the variables know them by these: what a program has written to /run for udev is copied
+  - Links keep their names, as the variables know them by these; what a program has written to /run for udev is copied
     to /etc where it names a link.
   - What was taken over is noted in I(note), by which later runs know that this isn't the first.
 options:

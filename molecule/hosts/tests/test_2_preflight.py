@@ -124,7 +124,7 @@ def test_a_full_var_tmp_and_a_taken_port_are_named_in_one_message(lab: Lab, run_
         assert "UDP port 45005, which vps.listeners names, is taken by python3" in told
         assert state(lab) == before
     finally:
-        lab.run("vps", "pkill -f 'import socket, time'")
+        lab.run("vps", "pkill -f '[i]mport socket, time'")
         thief.wait(10)
         lab.run("vps", "umount /var/tmp && systemctl start mpquic-linkd")
     lab.wait_state("mpq5", "up", within=30)
