@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -320,3 +321,12 @@ def test_files_are_read_in_one_thread_since_msgspec_crashes_in_several(
     files = [write(host, f"mpq{number}", {**CLIENT, "name": f"mpq{number}"}) for number in range(8)]
     assert {row["state"] for row in ctl.status(files)} == {"inactive"}
     assert readers == [threading.main_thread()] * 8
+
+
+@pytest.mark.parametrize(("command", "fields"), [("status", ctl.JSON_FIELDS), ("paths", ctl.JSON_PATH_FIELDS)])
+def test_the_fields_for_programs_are_those_of_the_document(command: str, fields: tuple[str, ...]) -> None:
+    page = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+    (table_text,) = re.findall(rf"^\| `mpquicctl {command} --json` .*?(?=^$)", page, re.MULTILINE | re.DOTALL)
+    rows = table_text.splitlines()[2:]
+    documented = [name for row in rows for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])]
+    assert sorted(documented) == sorted(fields)
