@@ -248,8 +248,8 @@ def _several(options: argparse.Namespace) -> int:
     }[options.command]
     rows = question(files)
     print(json.dumps(rows, indent=2) if options.json else table(rows, {key: _heading(key) for key in fields}))
-    stopped = options.names and any(not control_client.socket_path(path.stem).exists() for path in files)
-    return NOT_RUNNING if stopped else 0
+    answers = _ask_each(files, {"op": "get", "what": "version"}) if options.names else []
+    return NOT_RUNNING if any(isinstance(answer, control_client.NotRunning) for answer in answers) else 0
 
 
 def _heading(key: str) -> str:

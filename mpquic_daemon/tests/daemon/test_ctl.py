@@ -265,6 +265,8 @@ def test_an_unknown_name_and_a_stopped_instance_differ(
     host: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     write(host, "mpq5", CLIENT)
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(host / "run/mpq5.sock"))
     directory = host / "instances"
     assert ctl.main([command, "mpq9", "--instances-dir", str(directory)]) == 4
     assert capsys.readouterr().err == f"mpquicctl: there is no instance mpq9; {directory} has mpq5\n"
