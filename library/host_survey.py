@@ -66,6 +66,7 @@ UNITS = (
     "chrony.service",
     "ntpsec.service",
     "systemd-timesyncd.service",
+    "systemd-networkd-wait-online.service",
 )
 DISK_FOLDERS = ("/", "/etc", "/opt", "/var/lib", "/var/tmp", "/tmp", "/run")
 LARGEST_FILE = 65536

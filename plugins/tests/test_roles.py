@@ -32,3 +32,16 @@ def test_whoever_calls_apt_waits_for_the_upgrades_of_a_first_boot() -> None:
     }
     assert len(calls) >= 3
     assert {name: seconds for name, seconds in calls.items() if seconds < 600} == {}
+
+
+def test_units_of_systemd_that_others_mask_are_unmasked_or_left_alone() -> None:
+    """Masking systemd-networkd-wait-online is what people do against long boots, and enabling it fails then."""
+    files = sorted((ROLES / "networkd/tasks").glob("*.yml"))
+    found = [task for file in files for task in tasks(yaml.safe_load(file.read_text()))]
+    units = {
+        task["ansible.builtin.systemd_service"]["name"]: task
+        for task in found
+        if "ansible.builtin.systemd_service" in task
+    }
+    assert units["systemd-networkd.service"]["ansible.builtin.systemd_service"]["masked"] is False
+    assert "networkd_wait_online != 'masked'" in units["systemd-networkd-wait-online.service"]["when"]
