@@ -90,6 +90,18 @@ def test_a_file_system_without_a_number_of_inodes_is_fine(client: Make, problems
     assert problems(host) == []
 
 
+@pytest.mark.parametrize(("free", "stopped"), [(100, False), (60, True)])
+def test_a_small_disk_that_had_room_for_the_first_run_has_it_for_the_next(
+    client: Make, problems: Told, free: int, stopped: bool
+) -> None:
+    """/opt as a file system of 200 MiB: with two releases in it there was no later run, even without a new one."""
+    host = client(("ours", True))
+    host.survey["disk"]["/opt"] = {"bytes": free * MIB, "inodes": 9999, "device": 9}
+    found = problems(host)
+    assert bool(found) is stopped
+    assert found == [] or "80 MiB are needed for another release of the daemon" in found[0]
+
+
 def test_a_full_disk_can_not_be_accepted(client: Make, problems: Told) -> None:
     host = client()
     host.survey["disk"]["/opt"]["bytes"] = 0

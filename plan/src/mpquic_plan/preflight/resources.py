@@ -27,6 +27,8 @@ ROOM: Final = {
     "/run": (4, "sockets and states"),
 }
 """MiB that must be free for root in each folder, and what for. Folders of one file system share the largest."""
+LATER: Final = {"/opt": (80, "another release of the daemon")}
+"""What else is needed where there is a release already: not the room that it has taken."""
 INODES: Final = 5000
 MEMORY_STOPS: Final = 400 * MIB
 
@@ -76,7 +78,8 @@ def _duration(seconds: float) -> str:
 def disk_has_room(host: Host) -> Iterator[Finding]:
     """There is room for what the run writes."""
     told: set[object] = set()
-    for folder, (needed, purpose) in sorted(ROOM.items(), key=lambda item: -item[1][0]):
+    room = {**ROOM, **LATER} if host.survey["ours"] else ROOM
+    for folder, (needed, purpose) in sorted(room.items(), key=lambda item: -item[1][0]):
         free = host.survey["disk"].get(folder)
         if free is None or free["device"] in told:
             continue
