@@ -269,7 +269,10 @@ def unit_states(text: str) -> dict[str, dict[str, str]]:
 
 
 def disk() -> dict[str, dict[str, int]]:
-    """Free bytes and inodes for root where the run writes; `device` tells which folders share a file system."""
+    """Free bytes and inodes for root where the run writes, and how it's mounted.
+
+    `device` tells which folders share a file system.
+    """
     result = {}
     for folder in DISK_FOLDERS:
         try:
@@ -279,6 +282,8 @@ def disk() -> dict[str, dict[str, int]]:
                 # A file system without a fixed number of inodes says 0 of 0.
                 "inodes": free.f_favail if free.f_files else -1,
                 "device": os.stat(folder).st_dev,  # noqa: PTH116
+                "read_only": bool(free.f_flag & os.ST_RDONLY),
+                "noexec": bool(free.f_flag & os.ST_NOEXEC),
             }
         except OSError:
             continue

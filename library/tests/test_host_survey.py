@@ -289,6 +289,7 @@ def test_free_space_is_told_by_file_system() -> None:
     root = host_survey.disk()["/"]
     assert root["bytes"] >= 0
     assert root["device"] == Path("/").stat().st_dev
+    assert root["read_only"] is root["noexec"] is False
 
 
 def test_the_module_surveys_the_machine_that_it_runs_on(tmp_path: Path) -> None:

@@ -102,6 +102,25 @@ def test_a_small_disk_that_had_room_for_the_first_run_has_it_for_the_next(
     assert found == [] or "80 MiB are needed for another release of the daemon" in found[0]
 
 
+def test_a_disk_that_the_kernel_has_made_read_only_is_told_once(client: Make, problems: Told) -> None:
+    host = client()
+    host.survey["disk"]["/"]["read_only"] = True
+    assert problems(host) == []
+    for folder in ("/opt", "/var/lib"):
+        host.survey["disk"][folder]["read_only"] = True
+    (only,) = problems(host)
+    assert "read-only: /opt is on a file system that is mounted read-only" in only
+
+
+def test_the_daemon_can_not_be_run_from_a_mount_that_forbids_it(client: Make, problems: Told) -> None:
+    host = client()
+    host.survey["disk"]["/tmp"]["noexec"] = True
+    assert problems(host) == [], "hardened hosts have it there, and nothing is run from it"
+    host.survey["disk"]["/opt"]["noexec"] = True
+    (only,) = problems(host)
+    assert "/opt is mounted with noexec" in only
+
+
 def test_a_full_disk_can_not_be_accepted(client: Make, problems: Told) -> None:
     host = client()
     host.survey["disk"]["/opt"]["bytes"] = 0

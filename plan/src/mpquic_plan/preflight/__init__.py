@@ -34,6 +34,7 @@ CHECKS: Final[tuple[Callable[[Host], Iterable[Finding]], ...]] = (
     identity.machine_id_is_its_own,
     resources.clock_is_right,
     resources.disk_has_room,
+    resources.disk_is_usable,
     resources.memory_is_enough,
     resources.kernel_has_tun,
     resources.kernel_has_modules,

@@ -97,6 +97,26 @@ def disk_has_room(host: Host) -> Iterator[Finding]:
             )
 
 
+def disk_is_usable(host: Host) -> Iterator[Finding]:
+    """Where the run writes it may write, and programs may be run from where they are installed."""
+    told: set[object] = set()
+    # Not `/` itself, which may be read-only below folders that aren't.
+    for folder in ("/etc", "/opt", "/run", "/var/lib"):
+        found = host.survey["disk"].get(folder, {})
+        if found.get("read_only") and found["device"] not in told:
+            told.add(found["device"])
+            yield Finding(
+                "read-only",
+                f"{folder} is on a file system that is mounted read-only, as the kernel does after errors of a disk "
+                "(`journalctl --dmesg`), or an image for testing: mount it for writing",
+            )
+    if host.survey["disk"].get("/opt", {}).get("noexec"):
+        yield Finding(
+            "read-only",
+            "/opt is mounted with noexec, and the daemon is installed there: mount it with exec",
+        )
+
+
 def memory_is_enough(host: Host) -> Iterator[Finding]:
     """The host has the memory that the tunnels need."""
     memory = host.survey["memory"]
