@@ -22,6 +22,8 @@ PLAYBOOK = "site.yml"
 HEADINGS = ("HOST", "RESULT", "CHANGED", "TUNNELS")
 UP = ("up", "listening")
 VERIFY = "verify"
+CHECKS_OF_VARIABLES = ("ansible.builtin.validate_argument_spec",)
+"""Actions by which each role begins, and which touch no host."""
 
 
 @dataclass
@@ -146,9 +148,9 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_ok(self, result: Any) -> None:
         row, role = self._row(result), self._role(result)
-        if role not in ("preflight", "") and not self._delegated(result):
+        if role not in ("preflight", "") and self._is_for_the_host(result):
             row.begun = True
-        if result._result.get("changed") and not self._delegated(result):
+        if result._result.get("changed") and self._is_for_the_host(result):
             row.changed[role or "site.yml"] = row.changed.get(role or "site.yml", 0) + 1
         self._look_at(row, result)
 
@@ -169,8 +171,10 @@ class CallbackModule(CallbackBase):
         return role.get_name() if role else ""
 
     @staticmethod
-    def _delegated(result: Any) -> bool:
-        return bool(result._task.delegate_to)
+    def _is_for_the_host(result: Any) -> bool:
+        """Whether a task does something on its host, and not on the controller, once for all of them."""
+        task = result._task
+        return not task.delegate_to and not task.run_once and task.resolved_action not in CHECKS_OF_VARIABLES
 
     @staticmethod
     def _look_at(row: Row, result: Any) -> None:

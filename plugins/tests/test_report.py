@@ -115,9 +115,19 @@ PLAY = """
   gather_facts: false
   roles: [{role: preflight, tags: [always]}]
 
+- name: Decide
+  hosts: vps:sites
+  gather_facts: false
+  tags: [always]
+  tasks:
+    - ansible.builtin.include_role: {name: pki, tasks_from: authority}
+
 - name: Provision
   hosts: vps:sites
   gather_facts: false
+  pre_tasks:
+    - ansible.builtin.fail: {msg: its VPS failed}
+      when: refused | default(false)
   roles:
     - {role: base, tags: [base]}
     - {role: verify, tags: [verify]}
@@ -140,6 +150,7 @@ INVENTORY = {
                     "site3": {"stopped": True},
                     "site4": {"fails": True},
                     "site5": {"rescued": True},
+                    "site6": {"refused": True},
                 }
             },
         },
@@ -156,6 +167,11 @@ def run(playbook: Playbook) -> Callable[..., subprocess.CompletedProcess[str]]:
         "- ansible.builtin.ping:\n"
         "- ansible.builtin.fail: {msg: '1 problem on it; nothing was changed there:\n\n- it is stopped'}\n"
         "  when: stopped | default(false)\n",
+    )
+    playbook.put("roles/pki/meta/argument_specs.yml", "argument_specs: {authority: {options: {}}}\n")
+    playbook.put(
+        "roles/pki/tasks/authority.yml",
+        "- ansible.builtin.command: 'true'\n  changed_when: true\n  run_once: true\n",
     )
     playbook.put(
         "roles/base/tasks/main.yml",
@@ -194,6 +210,7 @@ def test_every_way_in_which_a_host_comes_out_is_told(
         "site3": ["stopped", "nothing  -"],
         "site4": ["failed", "nothing  -"],
         "site5": ["ok", "nothing  up: mpq1"],
+        "site6": ["stopped", "nothing  -"],
         "vps1": ["ok", "nothing  up: mpq1"],
     }
     reasons = done.stdout.rpartition("SITES AND VPSES")[2].partition("\n\n")[2]
@@ -218,3 +235,10 @@ def test_other_playbooks_have_no_table(
 ) -> None:
     playbook.put("other.yml", PLAY)
     assert "SITES AND VPSES" not in run("--limit", "vps1", name="other.yml").stdout
+
+
+def test_what_is_done_once_for_all_is_not_the_beginning_of_the_host_that_it_happens_to_run_on(
+    run: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """With an unreachable VPS that's the first site, which is then left alone."""
+    assert cells(run("--limit", "site6"))["site6"] == ["stopped", "nothing  -"]
