@@ -33,9 +33,10 @@ nft add rule ip filter ufw-user-forward oifname '"docker0"' accept
 
 
 @pytest.fixture
-def beside_docker_and_ufw(lab: Lab) -> Iterator[None]:
+def beside_docker_and_ufw(lab: Lab, edited: Edit) -> Iterator[Edit]:
+    """Both are gone before the lab is put back, whose variables don't know of them."""
     lab.mpqlab("seed", "vps", "docker", "ufw")
-    yield
+    yield edited
     lab.mpqlab("seed", "--remove", "vps", "docker", "ufw")
     for tunnel in ("mpq4", "mpq5", "mpq6"):
         lab.wait_state(tunnel, "up", within=30)
@@ -53,9 +54,8 @@ def reaches(lab: Lab, node: str, command: str) -> bool:
     return "yes" in lab.run(node, f"{command} >/dev/null 2>&1 && echo yes || true")
 
 
-@pytest.mark.usefixtures("beside_docker_and_ufw")
 def test_docker_and_ufw_are_named_and_live_together_with_us_when_each_knows_of_the_other(
-    lab: Lab, run_site: Site, edited: Edit
+    lab: Lab, run_site: Site, beside_docker_and_ufw: Edit
 ) -> None:
     rules = "nft -s list table inet mpquic; nft -s list table ip filter"
     before = lab.run("vps", rules)
@@ -70,7 +70,7 @@ def test_docker_and_ufw_are_named_and_live_together_with_us_when_each_knows_of_t
     assert lab.run("vps", rules) == before
 
     lab.run("vps", OPEN_THEIRS)
-    done = run_site("--limit", "vps1", inventory=edited(for_docker))
+    done = run_site("--limit", "vps1", inventory=beside_docker_and_ufw(for_docker))
     assert done.status == 0, done.output[-6000:]
     download = f"curl -sS --fail -m 5 http://{INTERNET}/ip"
     assert reaches(lab, "vps", f"ip netns exec {CONTAINER} {download}")

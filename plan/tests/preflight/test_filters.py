@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import mpquic_plan
 import pytest
+import yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,13 +185,19 @@ def test_foreign_filters_can_be_accepted(vps: Make, problems: Told) -> None:
 
 
 class TestBridges:
-    def test_containers_need_an_opening_which_is_spelt_out(
-        self, vps: Make, link: Callable[..., dict[str, Any]], problems: Told
+    def test_containers_need_an_opening_which_is_spelt_out_as_the_plan_takes_it(
+        self, vps: Make, link: Callable[..., dict[str, Any]], problems: Told, reference: dict[str, dict[str, Any]]
     ) -> None:
         (only,) = problems(vps(("links/docker0", link("bridge", "172.17.0.1/16"))))
         assert "docker0 (172.17.0.0/16) is a bridge of containers" in only
-        assert "add to vps.forward_openings: {from: docker0, to: eth0, prefix: 172.17.0.0/16}" in only
-        assert "{from: eth0, to: docker0, prefix: 172.17.0.0/16, protocol: tcp, ports: [PORT]}" in only
+        assert "add to vps.forward_openings: {from: docker0, to: public, sources: [172.17.0.0/16]}" in only
+        told = only.replace("[PORT IN THE CONTAINER]", "[80]")
+        reference["vps1"]["vps"]["forward_openings"] = [yaml.safe_load(pair) for pair in re.findall(r"{.*?}", told)]
+        openings = mpquic_plan.build(reference)["vps1"]["firewall"]["forward_openings"]
+        assert [(opening["from"], opening["to"]) for opening in openings] == [
+            ("docker0", "public"),
+            ("public", "docker0"),
+        ]
 
     @pytest.mark.parametrize("pair", [{"from": "docker0", "to": "eth0"}, {"from": "eth0", "to": "docker0"}])
     def test_an_opening_that_names_the_bridge_is_enough(

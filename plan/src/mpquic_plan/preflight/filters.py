@@ -6,6 +6,7 @@ A packet that one table accepts is still dropped by another (nft(8), "BASE CHAIN
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Final
 
@@ -182,18 +183,23 @@ def ours_lets_others_pass(host: Host) -> Iterator[Finding]:
     openings = host.plan["firewall"].get("forward_openings", [])
     for network in _foreign_networks(host):
         device, addresses = network
-        if any(device in (opening["from"], opening["to"]) for opening in openings):
+        if any(_names(opening["from"], device) or _names(opening["to"], device) for opening in openings):
             continue
         key = "site.firewall.forward_openings" if host.is_client else "vps.forward_openings"
-        outside = host.public_device or "DEVICE"
+        outside = "wanN" if host.is_client else "public"
         prefix = addresses[0] if addresses else "PREFIX"
         yield Finding(
             FOREIGN,
             f"{device} ({', '.join(addresses)}) is a bridge of containers or machines, whose packets our forward chain "
-            f"would drop; add to {key}: {{from: {device}, to: {outside}, prefix: {prefix}}}, and for published ports "
-            f"{{from: {outside}, to: {device}, prefix: {prefix}, protocol: tcp, ports: [PORT]}}; or go on with "
+            f"would drop; add to {key}: {{from: {device}, to: {outside}, sources: [{prefix}]}}, and for each published "
+            f"port {{from: {outside}, to: {device}, protocol: tcp, ports: [PORT IN THE CONTAINER]}}; or go on with "
             f"mpquic_accept={FOREIGN}",
         )
+
+
+def _names(pattern: str, device: str) -> bool:
+    """Whether an end of an opening names a device, or a family of devices by a `*` at its end."""
+    return fnmatchcase(device, pattern) if pattern.endswith("*") else pattern == device
 
 
 def _foreign_networks(host: Host) -> Iterator[tuple[str, list[str]]]:
