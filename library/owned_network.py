@@ -34,10 +34,10 @@ options:
     type: list
     elements: str
     default: []
-  lease_devices:
+  default_devices:
     description:
-      - Devices on which the main table keeps no gateway of a lease either (protocol dhcp), as ours brings it to another
-        table, or there is none of ours.
+      - Devices by which the main table keeps no default route of a script or a DHCP client (protocols boot and dhcp):
+        ours brings it to another table, or there is none of ours.
     type: list
     elements: str
     default: []
@@ -167,13 +167,29 @@ def surplus_routes(
     return result
 
 
-def gateways(present: list[dict[str, Any]], devices: list[str], protocol: str) -> list[list[str]]:
-    """Arguments of `ip route del` for each gateway on these devices that has been set with a protocol."""
+def boot_routes(present: list[dict[str, Any]], devices: list[str]) -> list[list[str]]:
+    """Arguments of `ip route del` for each gateway on these devices that a script has set."""
     return [
-        [str(route["dst"]), "via", str(route["gateway"]), "dev", str(route["dev"]), "proto", protocol]
+        deletion(route, BOOT)
         for route in present
-        if route.get("dev") in devices and "gateway" in route and str(route.get("protocol", BOOT)) == protocol
+        if route.get("dev") in devices and "gateway" in route and str(route.get("protocol", BOOT)) == BOOT
     ]
+
+
+def foreign_defaults(present: list[dict[str, Any]], devices: list[str]) -> list[list[str]]:
+    """Arguments of `ip route del` for each default route by these devices of a script or a DHCP client."""
+    return [
+        deletion(route, protocol)
+        for route in present
+        if route["dst"] == "default" and route.get("dev") in devices
+        if (protocol := str(route.get("protocol", BOOT))) in (BOOT, DHCP)
+    ]
+
+
+def deletion(route: dict[str, Any], protocol: str) -> list[str]:
+    """Arguments of `ip route del` for a route of the main table."""
+    gateway = ["via", str(route["gateway"])] if "gateway" in route else []
+    return [str(route["dst"]), *gateway, "dev", str(route["dev"]), "proto", protocol]
 
 
 class Ip:
@@ -209,7 +225,7 @@ def main() -> None:
             "rules": {"type": "list", "elements": "dict", "default": []},
             "tables": {"type": "list", "elements": "list"},
             "boot_devices": {"type": "list", "elements": "str", "default": []},
-            "lease_devices": {"type": "list", "elements": "str", "default": []},
+            "default_devices": {"type": "list", "elements": "str", "default": []},
             "routes": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
@@ -236,10 +252,11 @@ def main() -> None:
             listing = ip.show(family, "route", "show", "table", "all")
             wanted = {str(table): devices for table, devices in params["routes"].items()}
             doomed += [[family, "route", "del", *words] for words in surplus_routes(listing, wanted, params["tables"])]
-    for devices, protocol in ((params["boot_devices"], BOOT), (params["lease_devices"], DHCP)):
-        if devices:
-            listing = ip.show("-4", "route", "show", "table", "main")
-            doomed += [["-4", "route", "del", *words] for words in gateways(listing, devices, protocol)]
+    if params["boot_devices"] or params["default_devices"]:
+        listing = ip.show("-4", "route", "show", "table", "main")
+        routes = boot_routes(listing, params["boot_devices"])
+        routes += [words for words in foreign_defaults(listing, params["default_devices"]) if words not in routes]
+        doomed += [["-4", "route", "del", *words] for words in routes]
     if not module.check_mode:
         for words in doomed:
             ip.delete(*words)

@@ -1,4 +1,4 @@
-from owned_network import BOOT, DHCP, gateways, surplus_links, surplus_routes, surplus_rules
+from owned_network import boot_routes, foreign_defaults, surplus_links, surplus_routes, surplus_rules
 
 TUN = {"info_kind": "tun", "info_data": {"type": "tun", "vnet_hdr": True, "user": "mpquic", "group": "mpquic"}}
 RANGES = [[1001, 2999]]
@@ -82,14 +82,22 @@ def test_a_gateway_that_a_script_has_set_goes_and_those_of_networkd_stay() -> No
         {"dst": "default", "gateway": "192.0.2.1", "dev": "eth9", "protocol": "3"},
         {"dst": "10.10.11.0/24", "dev": "enp6s18", "protocol": "2"},
     ]
-    assert gateways(present, ["enp6s18"], BOOT) == [["default", "via", "10.10.11.1", "dev", "enp6s18", "proto", "3"]]
+    assert boot_routes(present, ["enp6s18"]) == [["default", "via", "10.10.11.1", "dev", "enp6s18", "proto", "3"]]
 
 
-def test_a_gateway_that_a_dhcp_client_has_left_on_a_wan_goes() -> None:
+def test_a_default_route_that_a_dhcp_client_or_a_script_has_left_on_a_wan_goes() -> None:
     """It would be the best way out of the host until the next boot, whatever the variables say."""
     present = [
         {"dst": "default", "gateway": "100.64.4.1", "dev": "enp7s6", "metric": 1011, "protocol": "16"},
+        {"dst": "default", "gateway": "100.64.4.1", "dev": "enp7s6"},
+        {"dst": "default", "dev": "enp7s7", "protocol": "3"},
         {"dst": "default", "gateway": "10.10.11.1", "dev": "enp6s18", "metric": 100, "protocol": "16"},
+        {"dst": "192.0.2.0/24", "gateway": "100.64.4.9", "dev": "enp7s6"},
         {"dst": "100.64.4.0/24", "dev": "enp7s6", "protocol": "16"},
+        {"type": "blackhole", "dst": "default", "protocol": "3"},
     ]
-    assert gateways(present, ["enp7s6"], DHCP) == [["default", "via", "100.64.4.1", "dev", "enp7s6", "proto", "16"]]
+    assert foreign_defaults(present, ["enp7s6", "enp7s7"]) == [
+        ["default", "via", "100.64.4.1", "dev", "enp7s6", "proto", "16"],
+        ["default", "via", "100.64.4.1", "dev", "enp7s6", "proto", "3"],
+        ["default", "dev", "enp7s7", "proto", "3"],
+    ]
