@@ -135,9 +135,9 @@ def lease_stays(host: Host) -> Iterator[Finding]:
     if not link.get("lease_client", "").startswith(DUID):
         yield Finding(
             LEASE,
-            f"this run came in to {address} on {device}, a lease; systemd-networkd asks with another client identifier "
-            "(ClientIdentifier=duid), and the server may give it another address, by which nobody would look for it. "
-            f"Reserve {address} for {link.get('mac', 'the card')} on the server, then go on with "
+            f"this run came in to {address} on {device}, which is no lease of systemd-networkd: that asks with a client "
+            "identifier of its own (ClientIdentifier=duid), and the server may give it another address, by which nobody "
+            f"would look for it. Reserve {address} for {link.get('mac', 'the card')} on the server, then go on with "
             f"mpquic_accept={LEASE}; or state it (site.management[].address)",
         )
 
