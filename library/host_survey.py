@@ -142,10 +142,12 @@ def unit_of(pid: int) -> str:
     return names[-1] if names else ""
 
 
-def client_identifier(index: int, folder: str = "/run/systemd/netif/leases") -> str:
-    """Client identifier (hexadecimal) of the DHCPv4 lease that systemd-networkd has on a link, '' without a lease."""
-    found = re.search(r"^CLIENTID=([0-9A-Fa-f]+)$", read(f"{folder}/{index}") or "", re.MULTILINE)
-    return found[1].lower() if found else ""
+def lease(index: int, folder: str = "/run/systemd/netif/leases") -> dict[str, str]:
+    """The DHCPv4 lease that systemd-networkd has on a link: address and client identifier (hexadecimal); '' without."""
+    text = read(f"{folder}/{index}") or ""
+    address = re.search(r"^ADDRESS=(\S+)$", text, re.MULTILINE)
+    client = re.search(r"^CLIENTID=([0-9A-Fa-f]+)$", text, re.MULTILINE)
+    return {"address": address[1] if address else "", "client": client[1].lower() if client else ""}
 
 
 def links(listing: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -157,7 +159,7 @@ def links(listing: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "kind": link.get("linkinfo", {}).get("info_kind", ""),
             "master": link.get("master", ""),
             "altnames": link.get("altnames", []),
-            "lease_client": client_identifier(link.get("ifindex", 0)),
+            "lease": lease(link.get("ifindex", 0)),
             "addresses": [
                 f"{entry['local']}/{entry['prefixlen']}"
                 for entry in link.get("addr_info", [])

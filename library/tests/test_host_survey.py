@@ -109,22 +109,26 @@ def test_links_have_kind_addresses_and_all_their_names() -> None:
         "kind": "",
         "master": "br0",
         "altnames": ["ens18"],
-        "lease_client": "",
+        "lease": {"address": "", "client": ""},
         "addresses": ["10.10.11.100/24", "fe80::1/64"],
     }
     assert LINKS["br0"]["kind"] == "bridge"
 
 
 @pytest.mark.parametrize(
-    ("text", "identifier"),
-    [("ADDRESS=192.0.2.7\nCLIENTID=FF6d70f7\n", "ff6d70f7"), ("CLIENTID=\n", ""), ("", "")],
+    ("text", "address", "client"),
+    [
+        ("# private\nADDRESS=192.0.2.7\nSERVER_ADDRESS=192.0.2.1\nCLIENTID=FF6d70f7\n", "192.0.2.7", "ff6d70f7"),
+        ("CLIENTID=\n", "", ""),
+        ("", "", ""),
+    ],
 )
 def test_the_lease_of_networkd_tells_with_which_identifier_it_was_asked_for(
-    tmp_path: Path, text: str, identifier: str
+    tmp_path: Path, text: str, address: str, client: str
 ) -> None:
     (tmp_path / "2").write_text(text)
-    assert host_survey.client_identifier(2, str(tmp_path)) == identifier
-    assert host_survey.client_identifier(3, str(tmp_path)) == ""
+    assert host_survey.lease(2, str(tmp_path)) == {"address": address, "client": client}
+    assert host_survey.lease(3, str(tmp_path)) == {"address": "", "client": ""}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def link(kind: str = "", *addresses: str, **more: Any) -> dict[str, Any]:
         "kind": kind,
         "master": "",
         "altnames": [],
-        "lease_client": "",
+        "lease": {"address": "", "client": ""},
         "addresses": list(addresses),
         **more,
     }

@@ -74,7 +74,7 @@ def leased(client: Make) -> Make:
         return client(
             came_in("enp6s18", "192.0.2.77"),
             ("links/enp6s18/addresses", ["192.0.2.77/24"]),
-            ("links/enp6s18/lease_client", identifier),
+            ("links/enp6s18/lease", {"address": "192.0.2.77" if identifier else "", "client": identifier}),
             *changes,
             plan=[("management/0/dhcp", True), ("management/0/addresses", [])],
         )
@@ -96,8 +96,17 @@ def test_a_lease_that_was_asked_for_by_another_identifier_may_become_another_add
     assert "lease: this run came in to 192.0.2.77 on enp6s18, which is no lease of systemd-networkd" in only
     assert f"Reserve 192.0.2.77 for {host.survey['links']['enp6s18']['mac']}" in only
     assert problems(host, ["lease"]) == []
-    later = leased(identifier, ("taken_over", {}))
+    assert problems(leased(identifier, ("taken_over", {}))) == []
+
+
+def test_an_address_beside_the_lease_is_told_as_long_as_it_lasts(leased: Make, problems: Told, notices: Told) -> None:
+    """systemd-networkd 252 leaves the address of another client until the next boot."""
+    other = ("links/enp6s18/lease", {"address": "192.0.2.90", "client": "ff01"})
+    assert problems(leased("ff01", other)), "before the first run it may be anybody's"
+    later = leased("ff01", other, ("taken_over", {}))
     assert problems(later) == []
+    (only,) = notices(later)
+    assert "192.0.2.77 on enp6s18, which is gone at the next boot: the lease there is 192.0.2.90" in only
 
 
 def test_an_address_that_no_interface_has_tells_no_way(client: Make, problems: Told) -> None:
@@ -212,7 +221,7 @@ def test_of_leases_only_that_of_the_egress_brings_a_default_route(
         ("management/0/rules", []),
         ("management/0/egress", egress),
     ]
-    asked = ("links/enp6s18/lease_client", "ff01")
+    asked = ("taken_over", {})
     assert len(problems(client(came_from("198.51.100.20"), asked, plan=lease))) == told
     assert problems(client(came_from("10.10.11.7"), asked, plan=lease)) == [], "its own subnet is that of the lease"
 

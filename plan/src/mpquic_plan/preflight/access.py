@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
-from mpquic_plan.preflight.finding import Finding
+from mpquic_plan.preflight.finding import Finding, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -126,19 +126,29 @@ def _is_routed(host: Host, link: Mapping[str, Any], client: Address) -> bool:
 def lease_stays(host: Host) -> Iterator[Finding]:
     """The lease that Ansible came in to is asked for as before: a server may know hosts by their client identifier."""
     connection = host.survey["connection"]
-    if connection is None or not host.is_client or not host.first_run:
+    if connection is None or not host.is_client:
         return
     device, address = connection["device"], _plain(connection["address"])
     if address.version == 6 or not any(item["device"] == device and item["dhcp"] for item in host.plan["management"]):
         return
     link = host.survey["links"].get(device, {})
-    if not link.get("lease_client", "").startswith(DUID):
+    lease = link.get("lease", {"address": "", "client": ""})
+    if lease["address"] == str(address) and lease["client"].startswith(DUID):
+        return
+    if host.first_run:
         yield Finding(
             LEASE,
-            f"this run came in to {address} on {device}, which is no lease of systemd-networkd: that asks with a client "
-            "identifier of its own (ClientIdentifier=duid), and the server may give it another address, by which nobody "
-            f"would look for it. Reserve {address} for {link.get('mac', 'the card')} on the server, then go on with "
-            f"mpquic_accept={LEASE}; or state it (site.management[].address)",
+            f"this run came in to {address} on {device}, which is no lease of systemd-networkd: that asks with a "
+            "client identifier of its own (ClientIdentifier=duid), and the server may give it another address, by "
+            f"which nobody would look for it. Reserve {address} for {link.get('mac', 'the card')} on the server, then "
+            f"go on with mpquic_accept={LEASE}; or state it (site.management[].address)",
+        )
+    elif lease["address"] not in ("", str(address)):
+        yield Finding(
+            LEASE,
+            f"this run came in to {address} on {device}, which is gone at the next boot: the lease there is "
+            f"{lease['address']}; come in to that one (ansible_host)",
+            Severity.NOTICE,
         )
 
 
