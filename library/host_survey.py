@@ -358,6 +358,7 @@ def main() -> None:
             "python": list(sys.version_info[:2]),
         },
         "kernel": platform.release(),
+        "resolv_conf": os.path.realpath("/etc/resolv.conf"),
         "machine_id": (read("/etc/machine-id") or "").strip(),
         "container": output("systemd-detect-virt", "--container").strip(),
         "connection": {

@@ -195,3 +195,29 @@ def test_an_accepted_problem_is_still_told(client: Make) -> None:
     host = client(LATER, ("network_files", [NETPLAN_ALL]))
     (finding,) = judge(host, ["foreign-network"])
     assert finding.severity.value == "notice"
+
+
+@pytest.mark.parametrize("path", ["/run/NetworkManager/resolv.conf", "/run/resolvconf/resolv.conf"])
+def test_a_list_of_dns_servers_that_nobody_will_write_is_told(
+    client: Make, problems: Told, notices: Told, path: str
+) -> None:
+    """A link into /run outlives the program that wrote there: https://github.com/Oefenweb/ansible-dns/pull/6."""
+    host = client(("resolv_conf", path), plan=[("resolvers", [])])
+    assert problems(host) == []
+    (only,) = notices(host)
+    assert f"/etc/resolv.conf leads to {path}, which nobody writes at a boot" in only
+    assert "site.management[].dns" in only
+
+
+@pytest.mark.parametrize(
+    ("path", "resolvers"),
+    [
+        ("/run/NetworkManager/resolv.conf", ["192.0.2.53"]),
+        ("/run/systemd/resolve/stub-resolv.conf", []),
+        ("/etc/resolv.conf", []),
+    ],
+)
+def test_dns_servers_of_the_variables_of_resolved_or_of_a_person_stay(
+    client: Make, notices: Told, path: str, resolvers: list[str]
+) -> None:
+    assert notices(client(("resolv_conf", path), plan=[("resolvers", resolvers)])) == []

@@ -25,6 +25,7 @@ CHECKS: Final[tuple[Callable[[Host], Iterable[Finding]], ...]] = (
     access.management_address_is_there,
     devices.devices_exist,
     managers.network_is_ours,
+    managers.names_are_resolved,
     managers.tunnels_are_ours,
     filters.filters_can_be_read,
     filters.others_let_ours_pass,

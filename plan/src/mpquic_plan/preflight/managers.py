@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mpquic_plan.preflight.finding import Host
 
 FOREIGN: Final = "foreign-network"
+RESOLVED: Final = "/run/systemd/resolve/"
 KEPT: Final = "/var/lib/mpquic/before"
 """Folder on the host that keeps what was taken over, below its former path."""
 _TUN: Final[dict[str, Any]] = {"kind": "tun", "mac": "", "permanent_mac": "", "altnames": []}
@@ -95,6 +96,19 @@ def network_is_ours(host: Host) -> Iterator[Finding]:
 
 def _ours(host: Host) -> str:
     return "/etc/systemd/network/*-mpquic-*" if host.devices else "no file"
+
+
+def names_are_resolved(host: Host) -> Iterator[Finding]:
+    """Whoever writes the list of DNS servers at each boot isn't taken over, or somebody else writes it."""
+    path = host.survey.get("resolv_conf", "")
+    if not host.is_client or host.plan["resolvers"] or not path.startswith("/run/") or path.startswith(RESOLVED):
+        return
+    yield Finding(
+        "resolv-conf",
+        f"/etc/resolv.conf leads to {path}, which nobody writes at a boot once systemd-networkd has the network: state "
+        "site.management[].dns, or install systemd-resolved, for servers by lease as well",
+        Severity.NOTICE,
+    )
 
 
 def tunnels_are_ours(host: Host) -> Iterator[Finding]:
