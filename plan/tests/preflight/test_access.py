@@ -241,3 +241,10 @@ def test_replies_by_a_tunnel_are_the_affair_of_the_vps(client: Make, problems: T
     host = client(came_from("192.0.2.9", "mpq5", "10.200.5.1"), plan=[("firewall/ssh/devices", ["mpq5"])])
     host.plan["tuns"][4]["addresses"] = ["10.200.5.1/32"]
     assert problems(host) == []
+
+
+def test_a_connection_that_is_not_ip_is_no_way_in_that_can_be_judged(client: Make, problems: Told) -> None:
+    """systemd 257 has sshd listen on AF_VSOCK in a virtual machine."""
+    (only,) = problems(client(came_from("UNKNOWN", "", "UNKNOWN")))
+    assert "ssh came in to UNKNOWN, which no interface of the host has" in only
+    assert problems(client(came_from("UNKNOWN"))) == []

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LOCKED_OUT = "locked-out"
 LEASE = "lease"
+UNKNOWN = "UNKNOWN"
+"""What sshd calls the ends of a connection that isn't IP, such as one by AF_VSOCK."""
 DUID = "ff"
 """First byte of a client identifier of IAID and DUID (RFC 4361), with which systemd-networkd asks by default."""
 
@@ -81,7 +83,7 @@ def _plain(address: str) -> Address:
 def replies_find_back(host: Host) -> Iterator[Finding]:
     """The routes of the plan lead back to where Ansible came from, which what is taken over did so far."""
     connection = host.survey["connection"]
-    if connection is None or not host.is_client:
+    if connection is None or not host.is_client or not connection["device"] or connection["client"] == UNKNOWN:
         return
     device, client = connection["device"], _plain(connection["client"])
     link = next((link for link in _local_links(host) if link["device"] == device), None)
@@ -126,7 +128,7 @@ def _is_routed(host: Host, link: Mapping[str, Any], client: Address) -> bool:
 def lease_stays(host: Host) -> Iterator[Finding]:
     """The lease that Ansible came in to is asked for as before: a server may know hosts by their client identifier."""
     connection = host.survey["connection"]
-    if connection is None or not host.is_client:
+    if connection is None or not host.is_client or not connection["device"]:
         return
     device, address = connection["device"], _plain(connection["address"])
     if address.version == 6 or not any(item["device"] == device and item["dhcp"] for item in host.plan["management"]):
