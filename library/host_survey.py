@@ -235,6 +235,11 @@ def managers(units: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
     return result
 
 
+def purged(text: str) -> list[str]:
+    """Packages that would go in the output of `apt-get --simulate purge`."""
+    return re.findall(r"^(?:Purg|Remv) (\S+)", text, re.MULTILINE)
+
+
 def configured_devices(text: str) -> list[str]:
     """Interfaces that a file of ifupdown configures."""
     return sorted({name for name in re.findall(r"^\s*iface\s+(\S+)", text, re.MULTILINE) if name != "lo"})
@@ -345,6 +350,7 @@ def main() -> None:
     units = unit_states(
         output("systemctl", "show", "--property=Id,ActiveState,UnitFileState,LoadState", *UNITS),
     )
+    found_managers = managers(units)
     connection = ssh_connection(os.getpid())
     release = os_release(read("/etc/os-release") or "")
     pki = Path(params["pki"])
@@ -381,7 +387,11 @@ def main() -> None:
         "legacy_filters": (read("/proc/net/ip_tables_names") or "").split(),
         "units": units,
         "network_files": network_files(),
-        "managers": managers(units),
+        "managers": found_managers,
+        # Nobody is asked by apt in the run: what goes with a package is known only before.
+        "purged": purged(output("apt-get", "--simulate", "purge", "ifupdown"))
+        if found_managers["ifupdown"]["installed"]
+        else [],
         "cloud_network": cloud_configures_network(),
         "ufw_enabled": ufw_is_enabled(read("/etc/ufw/ufw.conf") or ""),
         "taken_over": note_of(read(params["taken_over"])),

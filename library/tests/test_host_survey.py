@@ -201,6 +201,15 @@ def test_interfaces_of_ifupdown_are_those_of_its_iface_lines() -> None:
     assert host_survey.configured_devices(text) == ["enp6s18", "enp7s3"]
 
 
+def test_what_goes_with_a_package_is_told_by_apt() -> None:
+    text = (
+        "Building dependency tree...\nThe following packages will be REMOVED:\n  ifenslave* ifupdown*\n"
+        "Purg ifenslave [2.13]\nPurg ifupdown [0.8.41]\n"
+    )
+    assert host_survey.purged(text) == ["ifenslave", "ifupdown"]
+    assert host_survey.purged("") == []
+
+
 @pytest.fixture
 def cloud(tmp_path: Path) -> Path:
     """The root of a host with cloud-init."""

@@ -221,3 +221,12 @@ def test_dns_servers_of_the_variables_of_resolved_or_of_a_person_stay(
     client: Make, notices: Told, path: str, resolvers: list[str]
 ) -> None:
     assert notices(client(("resolv_conf", path), plan=[("resolvers", resolvers)])) == []
+
+
+def test_packages_that_go_with_ifupdown_are_told_before(client: Make, notices: Told) -> None:
+    """bonding's ifenslave and others depend on it, and apt asks nobody in a run."""
+    host = client(("managers/ifupdown/installed", True), ("purged", ["ifenslave", "ucarp", "ifupdown"]))
+    (only,) = notices(host)
+    assert only.endswith("; packages that need ifupdown are purged with it: ifenslave, ucarp")
+    (only,) = notices(client(("managers/ifupdown/installed", True), ("purged", ["ifupdown"])))
+    assert "purged" not in only

@@ -81,9 +81,11 @@ def network_is_ours(host: Host) -> Iterator[Finding]:
         return
     what = ", ".join([*found.managers, *found.files])
     if host.first_run:
+        others = [name for name in host.survey.get("purged", []) if name != "ifupdown"]
         yield Finding(
             FOREIGN,
-            f"systemd-networkd takes the network over from {what}; what was there is kept in {KEPT}",
+            f"systemd-networkd takes the network over from {what}; what was there is kept in {KEPT}"
+            + (f"; packages that need ifupdown are purged with it: {', '.join(others)}" if others else ""),
             Severity.NOTICE,
         )
         return
