@@ -36,8 +36,8 @@ options:
     default: []
   default_devices:
     description:
-      - Devices by which the main table keeps no default route of a script or a DHCP client (protocols boot and dhcp):
-        ours brings it to another table, or there is none of ours.
+      - Devices by which the main table keeps no default route of a script or a DHCP client (protocols boot and dhcp),
+        as ours brings it to another table, or there is none of ours.
     type: list
     elements: str
     default: []

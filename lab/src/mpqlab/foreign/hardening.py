@@ -17,6 +17,8 @@ _HARDENING = """\
 net.ipv4.conf.all.rp_filter = 1
 net.ipv4.conf.default.rp_filter = 1
 net.ipv4.conf.*.rp_filter = 1
+# A connection that is older than its tracking is invalid, such as that of whoever loads a packet filter by ssh.
+-net.netfilter.nf_conntrack_tcp_loose = 0
 """
 
 
