@@ -108,6 +108,12 @@ class Host:
                 self._keep(place, relative)
             place.symlink_to(os.devnull)
 
+    def give_way(self, relative: str) -> None:
+        """Move a file, but no link, below the folder of what is kept."""
+        place = self._root / relative
+        if place.is_file() and not place.is_symlink():
+            self.move(f"/{relative}")
+
     def write(self, relative: str, text: str) -> None:
         """Write a file that isn't there with this text."""
         place = self._root / relative
@@ -206,6 +212,8 @@ def main() -> None:
         for unit in SERVICES_OF.get(manager, ()):
             if systemctl("cat", unit)[0] != 0:
                 continue
+            # Where somebody has put a unit of his own into /etc, there is no place for the link that masks it.
+            host.give_way(f"etc/systemd/system/{unit}")
             host.taken.append(f"masked {unit}")
             if module.check_mode:
                 continue

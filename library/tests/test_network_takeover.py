@@ -275,6 +275,19 @@ def test_a_service_is_masked_before_it_is_killed_so_that_it_leaves_its_addresses
     ]
 
 
+def test_a_unit_of_somebodys_own_gives_way_to_the_mask_and_is_kept(tmp_path: Path, systemctl: Path) -> None:
+    machine = Machine(tmp_path / "host")
+    own = "etc/systemd/system/NetworkManager.service"
+    place = machine.root / own
+    place.parent.mkdir(parents=True)
+    place.write_text("[Service]\n")
+    outcome = machine.run(managers=["NetworkManager"])
+    assert outcome["taken"] == [f"moved /{own}", "masked NetworkManager.service"]
+    assert not place.exists()
+    assert (machine.kept / own).read_text() == "[Service]\n"
+    assert "mask NetworkManager.service" in systemctl.read_text()
+
+
 def test_a_service_that_can_not_be_masked_is_named_and_nothing_is_noted(
     tmp_path: Path, systemctl: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
