@@ -30,7 +30,7 @@ class ActionModule(ActionBase):
         )
         plan = json.loads(json.dumps(arguments["plan"], default=str))
         hostvars = (task_vars or {})["hostvars"]
-        present, accepted = set(arguments["hosts"]), set(arguments["accept"])
+        present, accepted = set(arguments["hosts"]), {host.strip() for host in arguments["accept"]}
         lines = []
         for name in sorted(present):
             if plan[name]["role"] != "vps":

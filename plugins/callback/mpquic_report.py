@@ -190,5 +190,6 @@ class CallbackModule(CallbackBase):
             # Without the verification, at the end of which a host is done, the end of the run is.
             row.done |= row.begun and not verification_is_wanted()
         self._display.banner("SITES AND VPSES")
-        for line in [*table(self._rows), *([""] if reasons(self._rows) else []), *reasons(self._rows)]:
+        causes = reasons(self._rows)
+        for line in [*table(self._rows), *([""] if causes else []), *causes]:
             self._display.display(line)

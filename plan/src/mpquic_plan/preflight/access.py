@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
-from mpquic_plan.preflight.finding import Finding, Severity
+from mpquic_plan.preflight.finding import Finding, Severity, plain_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -64,7 +64,7 @@ def connection_stays(host: Host) -> Iterator[Finding]:
 
 def _keeps_address(host: Host, device: str, address: str) -> bool:
     """Whether an address of a device stays: the variables state it, or DHCP goes on giving it."""
-    own = _plain(address)
+    own = plain_address(address)
     if own.is_link_local:
         return True
     links = [link for kind in ("management", "wans", "lans") for link in host.plan[kind] if link["device"] == device]
@@ -74,18 +74,12 @@ def _keeps_address(host: Host, device: str, address: str) -> bool:
     )
 
 
-def _plain(address: str) -> Address:
-    """Return an address of SSH_CONNECTION without its scope, an IPv4 one as such."""
-    plain = ip_address(address.partition("%")[0])
-    return getattr(plain, "ipv4_mapped", None) or plain
-
-
 def replies_find_back(host: Host) -> Iterator[Finding]:
     """The routes of the plan lead back to where Ansible came from, which what is taken over did so far."""
     connection = host.survey["connection"]
     if connection is None or not host.is_client or not connection["device"] or connection["client"] == UNKNOWN:
         return
-    device, client = connection["device"], _plain(connection["client"])
+    device, client = connection["device"], plain_address(connection["client"])
     link = next((link for link in _local_links(host) if link["device"] == device), None)
     if link is None or client.is_link_local or not _keeps_address(host, device, connection["address"]):
         # Tunnels lead where the VPS says; what else ends the connection is told already.
@@ -130,7 +124,7 @@ def lease_stays(host: Host) -> Iterator[Finding]:
     connection = host.survey["connection"]
     if connection is None or not host.is_client or not connection["device"]:
         return
-    device, address = connection["device"], _plain(connection["address"])
+    device, address = connection["device"], plain_address(connection["address"])
     if address.version == 6 or not any(item["device"] == device and item["dhcp"] for item in host.plan["management"]):
         return
     link = host.survey["links"].get(device, {})

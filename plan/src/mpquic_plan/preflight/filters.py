@@ -181,19 +181,17 @@ def owner_of(rules: ruleset.Ruleset, chain: ruleset.Chain) -> str:
 def ours_lets_others_pass(host: Host) -> Iterator[Finding]:
     """What others forward, by what they say themselves, our forward chain accepts."""
     openings = host.plan["firewall"].get("forward_openings", [])
-    for network in _foreign_networks(host):
-        device, addresses = network
+    for device, addresses in _foreign_networks(host):
         if any(_names(opening["from"], device) or _names(opening["to"], device) for opening in openings):
             continue
         key = "site.firewall.forward_openings" if host.is_client else "vps.forward_openings"
         outside = "wanN" if host.is_client else "public"
-        prefix = addresses[0] if addresses else "PREFIX"
         yield Finding(
             FOREIGN,
             f"{device} ({', '.join(addresses)}) is a bridge of containers or machines, whose packets our forward chain "
-            f"would drop; add to {key}: {{from: {device}, to: {outside}, sources: [{prefix}]}}, and for each published "
-            f"port {{from: {outside}, to: {device}, protocol: tcp, ports: [PORT IN THE CONTAINER]}}; or go on with "
-            f"mpquic_accept={FOREIGN}",
+            f"would drop; add to {key}: {{from: {device}, to: {outside}, sources: [{addresses[0]}]}}, and for each "
+            f"published port {{from: {outside}, to: {device}, protocol: tcp, ports: [PORT IN THE CONTAINER]}}; or "
+            f"go on with mpquic_accept={FOREIGN}",
         )
 
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from ipaddress import IPv4Address, IPv6Address
+
+
+def plain_address(text: str) -> IPv4Address | IPv6Address:
+    """Return an address as a socket or sshd shows it without its scope, an IPv4 one as such."""
+    plain = ip_address(text.partition("%")[0])
+    return getattr(plain, "ipv4_mapped", None) or plain
 
 
 class Severity(Enum):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FOREIGN: Final = "foreign-network"
 RESOLVED: Final = "/run/systemd/resolve/"
+OURS: Final = "/etc/systemd/network/*-mpquic-*"
 KEPT: Final = "/var/lib/mpquic/before"
 """Folder on the host that keeps what was taken over, below its former path."""
 _TUN: Final[dict[str, Any]] = {"kind": "tun", "mac": "", "permanent_mac": "", "altnames": []}
@@ -91,13 +92,9 @@ def network_is_ours(host: Host) -> Iterator[Finding]:
         return
     yield Finding(
         FOREIGN,
-        f"{what} configures interfaces of this site again, which systemd-networkd has by {_ours(host)}: remove it, or "
+        f"{what} configures interfaces of this site again, which systemd-networkd has by {OURS}: remove it, or "
         f"let this run take it over (mpquic_accept={FOREIGN}; what is there is kept in {KEPT})",
     )
-
-
-def _ours(host: Host) -> str:
-    return "/etc/systemd/network/*-mpquic-*" if host.devices else "no file"
 
 
 def names_are_resolved(host: Host) -> Iterator[Finding]:

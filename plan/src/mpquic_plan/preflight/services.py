@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
-from mpquic_plan.preflight.finding import Finding
+from mpquic_plan.preflight.finding import Finding, plain_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,8 +89,7 @@ def _reachable(socket: Mapping[str, Any]) -> bool:
         return False
     if socket["address"] in ("*", "0.0.0.0", "::", ""):
         return str(socket["device"]) != "lo"
-    address = ip_address(socket["address"])
-    address = getattr(address, "ipv4_mapped", None) or address
+    address = plain_address(socket["address"])
     return not address.is_loopback and not address.is_multicast
 
 
