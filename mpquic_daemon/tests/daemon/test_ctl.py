@@ -14,6 +14,8 @@ import pytest
 import yaml
 from mpquic import config, control_client, ctl
 from mpquic.config import InstanceConfig
+from mpquic.ctl import instances, status
+from mpquic.ctl.reconnect import reconnect
 from mpquic.table import table
 
 CLIENT = {
@@ -293,7 +295,7 @@ def test_a_connection_that_does_not_come_has_a_reason(
 ) -> None:
     answer = {**UP, "state": "connecting", "error": error}
     with process(host, "mpq5", ok(answer)), pytest.raises(control_client.ControlError) as caught:
-        ctl.reconnect("mpq5", times=times, silent=False, timeout=0.05)
+        reconnect("mpq5", times=times, silent=False, timeout=0.05)
     assert str(caught.value) == f"{count}no new connection in 0.05 s: {reason}"
 
 
@@ -319,13 +321,13 @@ def test_files_are_read_in_one_thread_since_msgspec_crashes_in_several(
         readers.append(threading.current_thread())
         return config.load(path)
 
-    monkeypatch.setattr(ctl, "load", load)
+    monkeypatch.setattr(instances, "load", load)
     files = [write(host, f"mpq{number}", {**CLIENT, "name": f"mpq{number}"}) for number in range(8)]
-    assert {row["state"] for row in ctl.status(files)} == {"inactive"}
+    assert {row["state"] for row in status.status(files)} == {"inactive"}
     assert readers == [threading.main_thread()] * 8
 
 
-@pytest.mark.parametrize(("command", "fields"), [("status", ctl.JSON_FIELDS), ("paths", ctl.JSON_PATH_FIELDS)])
+@pytest.mark.parametrize(("command", "fields"), [("status", status.JSON_FIELDS), ("paths", status.JSON_PATH_FIELDS)])
 def test_the_fields_for_programs_are_those_of_the_document(command: str, fields: tuple[str, ...]) -> None:
     page = (Path(__file__).parents[3] / "docs/operations.md").read_text()
     (table_text,) = re.findall(rf"^\| `mpquicctl {command} --json` .*?(?=^$)", page, re.MULTILINE | re.DOTALL)

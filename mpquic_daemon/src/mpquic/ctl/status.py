@@ -1,0 +1,129 @@
+"""`mpquicctl status`, `paths` and `version`: tables of the instances of this host."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import mpquic
+from mpquic import control_client
+from mpquic.ctl.exit_status import NOT_RUNNING, UNUSABLE
+from mpquic.ctl.instances import (
+    Row,
+    add_directory,
+    ask_each,
+    instance_files,
+    reason,
+    row_of_file,
+    row_of_stopped,
+    tell_unknown,
+)
+from mpquic.table import table
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from mpquic.ctl.command import Commands
+
+FIELDS = (
+    "name", "role", "state", "duration_s", "peer", "wan", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects",
+    "error",
+)  # fmt: skip
+JSON_FIELDS = (*FIELDS, "since", "missing", "peers", "certificate")
+PATH_FIELDS = (
+    "instance", "path", "state", "stripe", "identity", "local", "peer", "device", "rtt_ms", "loss", "tx_bytes",
+    "rx_bytes",
+)  # fmt: skip
+JSON_PATH_FIELDS = (*PATH_FIELDS, "peer_certificate")
+
+
+def add(commands: Commands) -> None:
+    """Add the commands to the parser."""
+    for name, help_text in (
+        ("status", "state of every instance, or of those that are named"),
+        ("paths", "paths of every running instance"),
+        ("version", "version of this command and of every running instance"),
+    ):
+        command = commands.add_parser(name, help=help_text)
+        command.add_argument("names", nargs="*", metavar="NAME", help="only these instances")
+        command.add_argument("--json", action="store_true", help="a list of objects instead of a table")
+        add_directory(command)
+        command.set_defaults(run=_run)
+
+
+def status(files: Sequence[Path]) -> list[Row]:
+    """Return one row of JSON_FIELDS for each instance; what isn't known is None."""
+    answers = ask_each(files, {"op": "get", "what": "status"})
+    return [_status_row(path, answer) for path, answer in zip(files, answers, strict=True)]
+
+
+def paths(files: Sequence[Path]) -> list[Row]:
+    """Return one row of JSON_PATH_FIELDS for each path of each running instance."""
+    answers = ask_each(files, {"op": "get", "what": "paths"})
+    # `status` tells why one doesn't answer; a process that isn't there has no paths.
+    return [
+        {"instance": path.stem, **{key: found.get(key) for key in JSON_PATH_FIELDS if key != "instance"}}
+        for path, answer in zip(files, answers, strict=True)
+        if not isinstance(answer, Exception)
+        for found in answer
+    ]
+
+
+def versions(files: Sequence[Path]) -> list[Row]:
+    """Return the version of this command and of each running instance: they differ until a restart."""
+    answers = ask_each(files, {"op": "get", "what": "version"})
+    rows = [_version_row(path, answer) for path, answer in zip(files, answers, strict=True)]
+    return [{"name": "mpquicctl", "version": mpquic.__version__, "error": None}, *rows]
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Show all instances, or those that are named; return the exit status."""
+    directory = options.instances_dir
+    try:
+        files = instance_files(directory)
+    except OSError as error:
+        print(f"mpquicctl: can't list {directory}: {error.strerror}", file=sys.stderr)
+        return UNUSABLE
+    found = {path.stem: path for path in files}
+    for name in options.names:
+        if name not in found:
+            return tell_unknown(name, directory)
+    if options.names:
+        files = [found[name] for name in dict.fromkeys(options.names)]
+    question, fields = {
+        "status": (status, FIELDS),
+        "paths": (paths, PATH_FIELDS),
+        "version": (versions, ("name", "version", "error")),
+    }[options.command]
+    rows = question(files)
+    print(json.dumps(rows, indent=2) if options.json else table(rows, {key: _heading(key) for key in fields}))
+    answers = ask_each(files, {"op": "get", "what": "version"}) if options.names else []
+    return NOT_RUNNING if any(isinstance(answer, control_client.NotRunning) for answer in answers) else 0
+
+
+def _heading(key: str) -> str:
+    return {"duration_s": "FOR", "identity": "PEER IDENTITY"}.get(key, key.upper())
+
+
+def _status_row(path: Path, answer: Any) -> Row:
+    row: Row = dict.fromkeys(JSON_FIELDS)
+    row["name"] = path.stem
+    if isinstance(answer, control_client.NotRunning):
+        row.update(row_of_stopped(path))
+    elif isinstance(answer, Exception):
+        row.update(row_of_file(path))
+        row["state"], row["error"] = "down", reason(answer)
+    else:
+        row.update({key: answer.get(key) for key in JSON_FIELDS if key in answer})
+    return row
+
+
+def _version_row(path: Path, answer: Any) -> Row:
+    if isinstance(answer, control_client.NotRunning):
+        return {"name": path.stem, "version": None, "error": "not running"}
+    if isinstance(answer, Exception):
+        return {"name": path.stem, "version": None, "error": reason(answer)}
+    return {"name": path.stem, "version": answer.get("version"), "error": None}
