@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import testinfra
 import yaml
 from mpqlab import testing
-from mpqlab.testing import Lab
+from mpqlab.fixtures import client, healed, lab, vps
 from mpqlab.topology import BARE, REFUSING_ADDRESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mpqlab.testing import SiteRun
-    from testinfra.host import Host
+    from mpqlab.testing import Lab, SiteRun
+
+__all__ = ["client", "healed", "lab", "vps"]
 
 SCENARIO = Path(__file__).resolve().parents[1]
 INVENTORY = SCENARIO / "inventory"
@@ -29,28 +29,6 @@ REFUSING = {"ansible_connection": "ssh", "ansible_host": REFUSING_ADDRESS}
 """A site that is off: its address refuses the connection."""
 BARE_NODE = {"ansible_connection": "mpqlab_node", "mpqlab_node": BARE}
 """A host with Python and root, on which no systemd runs."""
-
-
-@pytest.fixture(scope="session")
-def lab() -> Lab:
-    return Lab()
-
-
-@pytest.fixture(scope="session")
-def client() -> Host:
-    return testinfra.get_host("mpqlab://client")
-
-
-@pytest.fixture(scope="session")
-def vps() -> Host:
-    return testinfra.get_host("mpqlab://vps")
-
-
-@pytest.fixture(autouse=True)
-def healed(lab: Lab) -> Iterator[None]:
-    """Whatever a test did to a WAN is over before the next one."""
-    yield
-    lab.heal()
 
 
 class Site:
