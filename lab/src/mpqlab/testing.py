@@ -202,38 +202,50 @@ def wait_until(condition: Callable[[], bool], within: float, what: str) -> float
 
 
 class Probe:
-    """A ping every 50 ms from a LAN host to the Internet, with the times of its answers."""
+    """A ping from a LAN host to the Internet, every 50 ms unless told otherwise, with the times of its answers."""
 
-    def __init__(self, lab: Lab, lan: int, target: str = INTERNET) -> None:
+    def __init__(self, lab: Lab, lan: int, target: str = INTERNET, *, interval: float = 0.05) -> None:
         # Not ping's own deadline: with it the first "unreachable" ends it.
-        command = ("timeout", "300", "ping", "-n", "-D", "-i", "0.05", target)
+        command = ("timeout", "300", "ping", "-n", "-D", "-i", f"{interval:g}", target)
         self._process = lab.start(f"host{lan}", *command)
-        self._times: list[float] = []
+        self._answers: list[tuple[float, int]] = []
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
         self._rest = ""
 
     def answers(self) -> list[float]:
         """Unix times of all answers so far."""
+        return [moment for moment, _ in self._read()]
+
+    def _read(self) -> list[tuple[float, int]]:
+        """Time and sequence number of each answer."""
         assert self._process.stdout is not None
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(self._process.stdout.fileno(), 65536):
                 self._rest += chunk.decode()
         *lines, self._rest = self._rest.split("\n")
-        self._times += [float(found[1]) for line in lines if (found := re.match(r"\[([\d.]+)\] \d+ bytes from", line))]
-        return self._times
+        answer = re.compile(r"\[([\d.]+)\] \d+ bytes from .*icmp_seq=(\d+)")
+        self._answers += [(float(found[1]), int(found[2])) for line in lines if (found := answer.match(line))]
+        return self._answers
 
     def wait_answers(self, count: int, within: float, *, after: float = 0.0) -> float:
         """Unix time of the `count`-th answer later than `after`."""
         wait_until(
             lambda: sum(moment > after for moment in self.answers()) >= count, within, f"{count} answers after an event"
         )
-        return [moment for moment in self._times if moment > after][count - 1]
+        return [moment for moment in self.answers() if moment > after][count - 1]
 
     def longest_gap(self, since: float) -> float:
         """Longest time in seconds without an answer, from `since` on."""
         times = [since, *(moment for moment in self.answers() if moment > since)]
         return max(later - earlier for earlier, later in itertools.pairwise(times))
+
+    def lost(self, since: float) -> int:
+        """How many requests weren't answered between the last answer before `since` and the newest one."""
+        answers = self._read()
+        before = max((number for moment, number in answers if moment <= since), default=0)
+        later = {number for moment, number in answers if moment > since}
+        return max(later, default=before) - before - len(later)
 
     def close(self) -> None:
         """End the ping."""

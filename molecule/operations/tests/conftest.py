@@ -1,0 +1,88 @@
+"""The lab, what the kernels of its machines have, and inventories with edited variables."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from mpqlab import testing
+from mpqlab.fixtures import healed, lab
+from mpqlab.testing import PROJECT, Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from mpqlab.testing import Lab, SiteRun
+
+__all__ = ["healed", "lab"]
+
+INVENTORY = PROJECT / "inventories/lab"
+CARRYING = (4, 5, 6)
+"""Numbers of the WANs, tunnels and LANs that carry."""
+
+
+@pytest.fixture
+def traffic(lab: Lab) -> Iterator[dict[int, Probe]]:
+    """A ping every 20 ms through each tunnel that carries, by number."""
+    running = {number: Probe(lab, number, interval=0.02) for number in CARRYING}
+    for each in running.values():
+        each.wait_answers(10, within=20)
+    yield running
+    for each in running.values():
+        each.close()
+
+
+class Journal:
+    """What the journal of a machine has got since this was made."""
+
+    def __init__(self, lab: Lab, node: str) -> None:
+        self._lab = lab
+        self._node = node
+        self._cursor = self._read("-n 1")[0]
+
+    def _read(self, options: str) -> tuple[str, list[str]]:
+        out = self._lab.run(self._node, f"journalctl -q --no-pager --show-cursor -o short-iso {options}")
+        *lines, cursor = out.splitlines()
+        return cursor.removeprefix("-- cursor: "), lines
+
+    def lines(self) -> list[str]:
+        """Return all lines of whatever unit."""
+        return self._read(f"--after-cursor='{self._cursor}'")[1]
+
+
+@pytest.fixture
+def journals(lab: Lab) -> dict[str, Journal]:
+    """The journals of both machines, from here on."""
+    return {node: Journal(lab, node) for node in ("client", "vps")}
+
+
+class EditedSite:
+    """Runs site.yml with edited variables of the lab's site."""
+
+    def __init__(self, folder: Path) -> None:
+        self.inventory = folder / "lab"
+        self.differs = False
+
+    def __call__(self, change: Callable[[dict[str, Any]], None], *arguments: str) -> SiteRun:
+        """Run it with the site's variables after `change`."""
+        shutil.copytree(INVENTORY, self.inventory, dirs_exist_ok=True)
+        path = self.inventory / "group_vars/site1/site.yml"
+        document = yaml.safe_load(path.read_text())
+        change(document["site"])
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        self.differs = True
+        return testing.run_site(*arguments, inventories=[self.inventory])
+
+
+@pytest.fixture
+def edited_site(lab: Lab, tmp_path: Path) -> Iterator[EditedSite]:
+    """`site.yml` with edited variables; the site is as before afterwards."""
+    run = EditedSite(tmp_path)
+    yield run
+    if run.differs:
+        lab.playbook()
+        for number in CARRYING:
+            lab.wait_state(f"mpq{number}", "up", within=30)
