@@ -67,6 +67,7 @@ LogLevel = Annotated[
 Milliseconds = Annotated[int, msgspec.Meta(ge=50, le=60000, description="milliseconds from 50 to 60000")]
 Seconds = Annotated[float, msgspec.Meta(ge=1, le=300, description="seconds from 1 to 300")]
 Transport: TypeAlias = Literal["quic", "stripe"]
+Enabled = Annotated[bool, msgspec.Meta(description="true, or false while it is out of service on purpose")]
 
 STRIPE_PORT_OFFSET = 1000
 """The stripe port lies so far above the QUIC port, where nobody states it."""
@@ -92,10 +93,15 @@ class ServerTls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client identity may do on this server: one tunnel and the inner prefixes that belong to it."""
+    """What a client identity may do on this server: one tunnel and the inner prefixes that belong to it.
+
+    Not `enabled`: its client's variables say that it is out of service. It is accepted all the same, since a client
+    that isn't told yet must not be cut off.
+    """
 
     identity: Identity
     tunnel: InstanceName
+    enabled: Enabled = True
     allowed: Annotated[tuple[Prefix, ...], msgspec.Meta(min_length=1, description="a list of at least one prefix")]
     traffic_class: TrafficClass = "default"
     weight: Weight = 1
@@ -163,9 +169,10 @@ class ClientPath(NamedTuple):
 
 
 class ClientConfig(_Instance, frozen=True, kw_only=True):
-    """An instance that connects to a server over a WAN."""
+    """An instance that connects to a server over a WAN. Not `enabled`: out of service on purpose, and not started."""
 
     role: Literal["client"] = "client"
+    enabled: Enabled = True
     site: InstanceName
     inner_addresses: Annotated[
         tuple[Prefix, ...], msgspec.Meta(min_length=1, description="a list of at least one prefix")

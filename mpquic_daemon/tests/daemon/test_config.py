@@ -313,6 +313,21 @@ def test_a_reload_takes_hot_keys_and_names_those_that_need_a_restart() -> None:
     assert compare(merged, new) == ((), changes.restart)
 
 
+def test_out_of_service_is_a_matter_of_running_for_a_client_and_of_a_reload_for_its_server() -> None:
+    client = parse(yaml.safe_dump(CLIENT))
+    held = parse(yaml.safe_dump({**CLIENT, "enabled": False}))
+    assert compare(client, parse(yaml.safe_dump({**CLIENT, "enabled": True}))) == ((), ())
+    assert compare(client, held) == ((), ("enabled",))
+    server = parse(yaml.safe_dump({**SERVER, "peers": [PEER, OTHER]}))
+    told = parse(yaml.safe_dump({**SERVER, "peers": [{**PEER, "enabled": False}, OTHER]}))
+    assert compare(server, told) == (("peers",), ())
+    assert isinstance(told, ServerConfig)
+    assert [peer.enabled for peer in told.peers] == [False, True]
+    assert problems_of({**CLIENT, "enabled": "no"}) == [
+        "enabled: expected true, or false while it is out of service on purpose, not 'no'"
+    ]
+
+
 def test_an_unchanged_file_changes_nothing_and_another_role_needs_a_restart() -> None:
     client, server = parse(yaml.safe_dump(CLIENT)), parse(yaml.safe_dump(SERVER))
     assert compare(client, client) == ((), ())
