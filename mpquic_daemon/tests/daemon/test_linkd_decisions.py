@@ -236,6 +236,19 @@ def test_a_file_is_parsed_again_when_it_has_changed(tmp_path: Path, monkeypatch:
     assert parsed == ["mpq5.yml", "odd.yml", "mpq5.yml"]
 
 
+def test_an_instance_that_is_out_of_service_needs_no_wan_and_comes_back_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "mpq5.yml"
+    path.write_text(yaml.safe_dump({**CLIENT, "enabled": False}))
+    files = instances.InstanceFiles(tmp_path)
+    assert files.read() == ({}, {})
+    assert files.changed == {"mpq5"}
+    assert files.read() == ({}, {})
+    assert files.changed == set()
+    path.write_text(yaml.safe_dump(CLIENT))
+    assert files.read() == ({"mpq5": (("wan5", int(socket.AF_INET)),)}, {})
+    assert files.changed == {"mpq5"}
+
+
 def test_only_well_formed_requests_name_a_device() -> None:
     assert parse_request(b"renew enp7s7\n") == ("renew", "enp7s7")
     assert parse_request(b"works enp7s7") == ("works", "enp7s7")

@@ -14,6 +14,8 @@ Wan = tuple[str, int]
 """Device and address family (socket.AF_INET, AF_INET6) that an instance needs."""
 
 _Version = tuple[int, int, int]
+_Found = tuple[Wan, ...] | ConfigError | None
+"""What a file says; None: the instance is out of service (`enabled: false`), and isn't to run."""
 
 
 class InstanceFiles:
@@ -21,12 +23,12 @@ class InstanceFiles:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._parsed: dict[str, tuple[_Version, tuple[Wan, ...] | ConfigError]] = {}
+        self._parsed: dict[str, tuple[_Version, _Found]] = {}
         self.changed: set[str] = set()
         """The instances whose file was found to be new, or another than before, by the last `read`."""
 
     def read(self) -> tuple[dict[str, tuple[Wan, ...]], dict[str, str]]:
-        """Return the WANs of each instance, and the problem of each whose file is wrong.
+        """Return the WANs of each instance that is in service, and the problem of each whose file is wrong.
 
         Raises:
             OSError: the directory can't be read.
@@ -34,17 +36,19 @@ class InstanceFiles:
         self.changed = set()
         wanted: dict[str, tuple[Wan, ...]] = {}
         broken: dict[str, str] = {}
-        for path in sorted(path for path in self.directory.iterdir() if path.suffix == ".yml"):
+        paths = sorted(path for path in self.directory.iterdir() if path.suffix == ".yml")
+        names = {path.stem for path in paths}
+        for path in paths:
             found = self._one(path)
             if isinstance(found, ConfigError):
                 broken[path.stem] = str(found)
-            else:
+            elif found is not None:
                 wanted[path.stem] = found
-        for name in self._parsed.keys() - wanted.keys() - broken.keys():
+        for name in self._parsed.keys() - names:
             del self._parsed[name]
         return wanted, broken
 
-    def _one(self, path: Path) -> tuple[Wan, ...] | ConfigError:
+    def _one(self, path: Path) -> _Found:
         try:
             # Before the reading: what is written after it has another version and is read next time.
             status = path.stat()
@@ -60,9 +64,10 @@ class InstanceFiles:
         return found
 
 
-def _load(path: Path) -> tuple[Wan, ...] | ConfigError:
+def _load(path: Path) -> _Found:
     try:
-        return _wans(load(path))
+        config = load(path)
+        return _wans(config) if not isinstance(config, ClientConfig) or config.enabled else None
     except ConfigError as error:
         return error
 
