@@ -41,7 +41,7 @@ SERVER = {
 LACK = "mpq-absent0: no such device"
 UP = {
     "name": "mpq5", "role": "client", "state": "up", "since": "2026-06-01T12:30:00Z", "duration_s": 3700.2,
-    "peer": "203.0.113.10:45005", "wan": "wan5", "missing": None, "peers": None,
+    "peer": "203.0.113.10:45005", "wan": "wan5", "missing": None, "peers": None, "hold": None, "hold_at": None,
     "rtt_ms": 13.24, "loss": 0.015, "tx_bytes": 1234567, "rx_bytes": 999, "reconnects": 2, "secret": "x",
     "certificate": {"serial": "a", "not_after": "2028-06-01T12:30:00Z", "days_left": 99},
 }  # fmt: skip
@@ -136,6 +136,23 @@ def test_without_a_process_an_instance_is_inactive_when_its_wan_is_absent_and_do
     reason = "the process is not running: journalctl -u mpquic@bound tells why"
     assert (rows["bound"]["state"], rows["bound"]["error"]) == ("down", reason)
     assert (rows["srv"]["role"], rows["srv"]["state"]) == ("server", "down")
+
+
+def test_an_instance_that_the_variables_take_out_of_service_is_held_and_no_fault(
+    host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(host, "mpq5", {**CLIENT, "bind_ip": "192.0.2.1", "enabled": False})
+    os.utime(path, (1_790_000_000, 1_790_000_000))
+    (row,) = json.loads(run(host, capsys, "status", "--json"))
+    assert (row["role"], row["state"], row["hold_at"]) == ("client", "held", "here")
+    assert row["hold"] == {
+        "by": "variables",
+        "reason": "enabled: false",
+        "since": "2026-09-21T14:13:20Z",
+        "until": None,
+        "origin": "variables",
+    }
+    assert row["error"] == "held by the variables: enabled: false"
 
 
 def test_a_socket_left_behind_by_a_killed_process_counts_as_no_process(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpquic import control_client
 from mpquic.config import ClientConfig, InstanceConfig, load
 from mpquic.ctl.exit_status import FAILED, NOT_RUNNING, UNKNOWN
+from mpquic.hold import Hold
 from mpquic.net.netlink import LinkMonitor
 from mpquic.net.udp import endpoint
 from mpquic.schema import ConfigError
@@ -66,16 +68,30 @@ def _row_of_config(config: InstanceConfig) -> Row:
 
 
 def row_of_stopped(path: Path) -> Row:
-    """The row of an instance without a process: inactive when its WANs are absent, as it should be; down otherwise."""
+    """The row of an instance without a process: held or inactive, as it should be; down otherwise."""
     try:
         config = load(path)
     except ConfigError as error:
         return {"state": "down", "error": f"configuration: {error.problems[0]}"}
     row = _row_of_config(config)
+    if isinstance(config, ClientConfig) and not config.enabled:
+        return {**row, **_held_by_variables(path)}
     lack = _lack(config) if isinstance(config, ClientConfig) else None
     if lack is not None:
         return {**row, "state": "inactive", **lack}
     return {**row, "state": "down", "error": f"the process is not running: journalctl -u mpquic@{path.stem} tells why"}
+
+
+def _held_by_variables(path: Path) -> Row:
+    """What a row says of an instance whose file has `enabled: false`; since when, the file tells by its time."""
+    hold = Hold(by="variables", reason="enabled: false", since=path.stat().st_mtime, origin="variables")
+    since = datetime.fromtimestamp(hold.since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return {
+        "state": "held",
+        "hold": {**hold.plain(), "since": since},
+        "hold_at": "here",
+        "error": f"held by the {hold.by}: {hold.reason}",
+    }
 
 
 def _lack(config: ClientConfig) -> Row | None:

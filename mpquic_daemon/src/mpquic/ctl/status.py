@@ -32,7 +32,7 @@ FIELDS = (
     "name", "role", "state", "duration_s", "peer", "wan", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects",
     "error",
 )  # fmt: skip
-JSON_FIELDS = (*FIELDS, "since", "missing", "peers", "certificate")
+JSON_FIELDS = (*FIELDS, "since", "missing", "peers", "certificate", "hold", "hold_at")
 PATH_FIELDS = (
     "instance", "path", "state", "stripe", "identity", "local", "peer", "device", "rtt_ms", "loss", "tx_bytes",
     "rx_bytes",
