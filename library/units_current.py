@@ -10,7 +10,9 @@ description:
   - Keeps copies of what each unit was started with below I(state). A play that was interrupted between writing a file
     and restarting is made good by the next one.
   - Unit files that changed on disk are read again first.
-  - Only running units are touched; whether a unit runs is decided elsewhere. Units no longer named are stopped.
+  - Only running units are touched; whether a unit runs is decided elsewhere. Running units of ours that aren't named
+    are stopped, as they are gone or out of service.
+  - A masked unit that runs is left alone. systemd refuses to restart and to reload it.
 options:
   units:
     description:
@@ -35,6 +37,7 @@ RETURN = r"""
 restarted: {description: Units., returned: always, type: list}
 reloaded: {description: Units., returned: always, type: list}
 stopped: {description: Units., returned: always, type: list}
+masked: {description: Units that run with former files as somebody has masked them., returned: always, type: list}
 late: {description: Restarted units that didn't start at once and are tried again., returned: always, type: list}
 """
 
@@ -144,7 +147,9 @@ def main() -> None:
         listing = run(
             "list-units", "--plain", "--no-legend", "--full", "--all", "--type=service", *module.params["patterns"]
         )
-        listed = [line.split()[0] for line in listing.splitlines() if line.split()]
+        # Unit, whether it is loaded, whether it is active: what is listed may have ended long ago.
+        fields = [line.split() for line in listing.splitlines()]
+        listed = [words[0] for words in fields if len(words) > 2 and words[2] != "inactive"]
     names = [unit["name"] for unit in module.params["units"]]
     stale = run("show", "--property=NeedDaemonReload", "--value", *names).split() if names else []
     if "yes" in stale and not module.check_mode:
@@ -153,10 +158,12 @@ def main() -> None:
     restarted: list[str] = []
     late: list[str] = []
     reloaded: list[str] = []
+    masked: list[str] = []
     for unit in module.params["units"]:
-        active = run("show", "--property=ActiveState", "--value", unit["name"]).strip()
+        shown = run("show", "--property=ActiveState,LoadState", unit["name"])
+        states = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
         applied = Applied(state, unit)
-        if active in ("inactive", "failed"):
+        if states.get("ActiveState") in ("inactive", "failed"):
             # It starts with the files of then; a copy of an earlier run would only mislead.
             if not module.check_mode:
                 applied.remember()
@@ -164,7 +171,9 @@ def main() -> None:
         need = applied.need()
         if need == "none" and unit["name"] in module.params["force"]:
             need = "restart"
-        if need == "reload" or (need == "config" and not needs_restart(module, applied)):
+        if need != "none" and states.get("LoadState") == "masked":
+            masked.append(unit["name"])
+        elif need == "reload" or (need == "config" and not needs_restart(module, applied)):
             reloaded.append(unit["name"])
         elif need != "none":
             restarted.append(unit["name"])
@@ -178,8 +187,8 @@ def main() -> None:
             # One that doesn't start, say for want of its port, is tried again by systemd, with the files of then: no
             # reason to leave the others half-way. The verification at the end of the run waits, and tells the cause.
             module.run_command([systemctl, "try-restart", *restarted])
-            states = run("show", "--property=ActiveState", "--value", *restarted).split()
-            late = [name for name, state_ in zip(restarted, states, strict=True) if state_ != "active"]
+            after = run("show", "--property=ActiveState", "--value", *restarted).split()
+            late = [name for name, state_ in zip(restarted, after, strict=True) if state_ != "active"]
             if late:
                 module.warn(f"{', '.join(late)} did not start at once and will be tried again")
         for unit in module.params["units"]:
@@ -192,6 +201,7 @@ def main() -> None:
         restarted=restarted,
         reloaded=reloaded,
         stopped=stopped,
+        masked=masked,
         late=late,
     )
 
