@@ -8,7 +8,8 @@ module: site_health
 short_description: Wait until units, links, kernel parameters, rules and tunnels of a host are as planned
 description:
   - A client instance must be C(up), or C(inactive) where its WAN can't be used. A server instance must listen. No unit
-    of ours may have failed, and links that are ours must be configured, by files of ours.
+    of ours may have failed or be masked, and links that are ours must be configured, by files of ours.
+  - What is out of service on purpose (C(held)) is as it should be, whether by the variables, by a command or by a mask.
   - The kernel must forward, must not drop by rp_filter at WANs and TUNs, and must have our packet filter loaded.
   - Nothing is changed.
 options:
@@ -48,6 +49,7 @@ SERVICES = [
     "mpquic-forwarding.service",
     "systemd-networkd.service",
 ]
+HELD = "held"
 PAUSE = 0.5
 
 
@@ -73,6 +75,8 @@ def tunnel_problems(
         row = by_name.get(name)
         if row is None:
             problems.append(f"{name} is not among the instances that mpquicctl lists")
+        elif row["state"] == HELD:
+            continue
         elif row["role"] == "client" and row["state"] not in ("up", "inactive"):
             problems.append(f"{name} is {row['state']} although {row.get('wan') or 'its WAN'} can be used")
         elif row["role"] == "server" and row["state"] in ("inactive", "down"):
@@ -83,13 +87,26 @@ def tunnel_problems(
 
 
 def unit_problems(listing: str) -> list[str]:
-    """What is wrong with units, given `systemctl show --property=Id,ActiveState` of several units."""
+    """What is wrong with units, given `systemctl show --property=Id,LoadState,ActiveState` of several units."""
     problems = []
     for block in listing.strip().split("\n\n"):
         fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        if fields.get("ActiveState") != "active":
-            problems.append(f"{fields.get('Id')} is {fields.get('ActiveState')}")
+        name, state = fields.get("Id"), fields.get("ActiveState")
+        if fields.get("LoadState") == "masked":
+            problems.append(
+                f"{name} is masked and {state}: somebody has taken it out of service, and no tunnel works without it; "
+                f"systemctl unmask {name}, then run site.yml again"
+            )
+        elif state != "active":
+            problems.append(f"{name} is {state}")
     return problems
+
+
+def failed_units(listing: str, rows: list[dict[str, Any]]) -> list[str]:
+    """Units of ours that have failed, given `systemctl list-units --failed`; instances that are held don't count."""
+    held = {f"mpquic@{row['name']}.service" for row in rows if row.get("state") == HELD}
+    names = [line.split()[0] for line in listing.splitlines() if line.split()]
+    return [f"{name} has failed" for name in names if name not in held]
 
 
 def link_problems(listing: str, names: list[str]) -> list[str]:
@@ -161,7 +178,7 @@ def main() -> None:
     params = module.params
 
     def look() -> tuple[list[str], list[dict[str, Any]]]:
-        units = module.run_command(["systemctl", "show", "--property=Id,ActiveState", *SERVICES])[1]
+        units = module.run_command(["systemctl", "show", "--property=Id,LoadState,ActiveState", *SERVICES])[1]
         failed = module.run_command(["systemctl", "list-units", "--failed", "--plain", "--no-legend", "mpquic*"])[1]
         links = module.run_command(["networkctl", "list", "--no-legend", "--no-pager"])[1]
         problems = unit_problems(units) + link_problems(links, params["links"])
@@ -171,11 +188,11 @@ def main() -> None:
             chains = module.run_command(["nft", "--json", "list", "chains"])[1]
             problems += filter_problems(json.loads(chains or '{"nftables": []}'), params["hooks"])
         problems += parameter_problems(Path("/proc/sys"), [*params["wans"], *params["tuns"]])
-        problems += [f"{line.split()[0]} has failed" for line in failed.splitlines() if line.split()]
         code, out, err = module.run_command([params["mpquicctl"], "status", "--json"])
         if code != 0:
-            return [*problems, f"mpquicctl status: {err.strip()}"], []
+            return [*problems, *failed_units(failed, []), f"mpquicctl status: {err.strip()}"], []
         rows = json.loads(out)
+        problems += failed_units(failed, rows)
         sockets = module.run_command(["ss", "-Hulnp"])[1] if params["ports"] else ""
         return problems + tunnel_problems(params["instances"], rows, params["ports"], sockets), rows
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from site_health import (
+    failed_units,
     file_problems,
     filter_problems,
     holders,
@@ -32,6 +33,21 @@ def test_each_tunnel_that_does_not_carry_is_named() -> None:
 def test_units_that_are_not_active_are_named() -> None:
     listing = "Id=a.service\nActiveState=active\n\nId=b.service\nActiveState=failed\n"
     assert unit_problems(listing) == ["b.service is failed"]
+
+
+def test_what_is_out_of_service_on_purpose_is_well_at_both_ends() -> None:
+    rows = [row("a", "client", "held"), row("c", "server", "held"), row("b", "client", "down")]
+    assert tunnel_problems(["a", "c", "b"], rows) == ["b is down although wan5 can be used"]
+    failed = "mpquic@a.service masked failed failed mpquic@a.service\nmpquic@b.service loaded failed failed x\n"
+    assert failed_units(failed, rows) == ["mpquic@b.service has failed"]
+    assert failed_units(failed, []) == ["mpquic@a.service has failed", "mpquic@b.service has failed"]
+
+
+def test_a_unit_that_somebody_has_masked_is_named_with_the_remedy() -> None:
+    listing = "Id=mpquic-linkd.service\nLoadState=masked\nActiveState=inactive\n"
+    (problem,) = unit_problems(listing)
+    assert problem.startswith("mpquic-linkd.service is masked and inactive: somebody has taken it out of service")
+    assert problem.endswith("systemctl unmask mpquic-linkd.service, then run site.yml again")
 
 
 def test_links_must_be_configured() -> None:
