@@ -69,9 +69,17 @@ def tunnels(row: Row) -> str:
         return "-"
     by_state: dict[str, list[str]] = {}
     for tunnel in row.tunnels:
-        by_state.setdefault(str(tunnel.get("state")), []).append(str(tunnel.get("name")))
+        by_state.setdefault(str(tunnel.get("state")), []).append(f"{tunnel.get('name')}{on_purpose(tunnel)}")
     states = sorted(by_state, key=lambda state: (state not in UP, state))
     return "; ".join(f"{state}: {', '.join(sorted(by_state[state]))}" for state in states) or "none"
+
+
+def on_purpose(tunnel: dict[str, Any]) -> str:
+    """Who has taken a tunnel out of service, and why, in parentheses; `` for one that is in service."""
+    hold = tunnel.get("hold")
+    if tunnel.get("state") != "held" or not isinstance(hold, dict):
+        return ""
+    return f" ({': '.join(str(hold[key]) for key in ('by', 'reason') if hold.get(key))})"
 
 
 def table(rows: dict[str, Row]) -> list[str]:

@@ -47,6 +47,19 @@ def test_tunnels_are_grouped_by_their_state_and_those_that_carry_come_first(repo
     assert report.tunnels(report.Row()) == "-"
 
 
+def test_who_has_taken_a_tunnel_out_of_service_is_told_with_the_reason(report: ModuleType) -> None:
+    tunnels = [
+        {"name": "mpq3", "state": "up", "hold": None},
+        {"name": "mpq5", "state": "held", "hold": {"by": "variables", "reason": ""}},
+        {"name": "mpq4", "state": "held", "hold": {"by": "alice", "reason": "the dish is moved", "until": None}},
+        {"name": "mpq6", "state": "held"},
+        {"name": "mpq1", "state": "inactive"},
+    ]
+    assert report.tunnels(report.Row(tunnels=tunnels)) == (
+        "up: mpq3; held: mpq4 (alice: the dish is moved), mpq5 (variables), mpq6; inactive: mpq1"
+    )
+
+
 def test_the_table_has_a_line_for_each_host_in_columns(report: ModuleType) -> None:
     rows = {
         "vps1": report.Row(begun=True, done=True, tunnels=[{"name": "mpq1", "state": "listening"}]),
