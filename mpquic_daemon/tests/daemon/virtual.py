@@ -310,6 +310,10 @@ class Monitor(_Readable):
     refresh = read
 
 
+async def _nothing() -> None:
+    """Stand for the stop of an end that is stopped already."""
+
+
 class Ends:
     """A client and a server, and with `probes` a packet every 0.1 s in each direction through the tunnel.
 
@@ -325,6 +329,8 @@ class Ends:
         self.tuns: dict[str, Tun] = {}
         self.monitors: list[Monitor] = []
         self.fatal: list[str] = []
+        self.stopped: set[str] = set()
+        """Ends that a test has stopped."""
         self.probes = probes
         self._next_probe = self.clock.now
         self._probe = 0
@@ -397,11 +403,13 @@ class Ends:
     def restart_server(self, **changes: object) -> None:
         """The server crashes without a word and is started anew, with some settings changed."""
         process, old, lost = self.processes["sv"], self.server, self.network.lost
-        self.network.cut()
-        task = process.loop.create_task(old.stop())
-        while not task.done():
-            process.run()
-        self.network.lost = lost
+        if "sv" not in self.stopped:
+            self.network.cut()
+            task = process.loop.create_task(old.stop())
+            while not task.done():
+                process.run()
+            self.network.lost = lost
+        self.stopped.discard("sv")
         config = msgspec.structs.replace(old._config, **changes)
 
         def make() -> None:
@@ -461,6 +469,6 @@ class Ends:
     def close(self) -> None:
         for process in self.processes.values():
             process.asleep_until = float("-inf")
-        self.processes["cl"].close(self.client.stop)
-        self.processes["sv"].close(self.server.stop)
+        for name, role in (("cl", self.client), ("sv", self.server)):
+            self.processes[name].close(role.stop if name not in self.stopped else _nothing)
         assert self.fatal == []

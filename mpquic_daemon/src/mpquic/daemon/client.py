@@ -8,18 +8,22 @@ import os
 import random
 from typing import TYPE_CHECKING
 
+from mpquic import held
 from mpquic.daemon import client_report, credentials, expiry, turn
 from mpquic.daemon.cause import Cause
 from mpquic.daemon.client_connection import ClientConnection, Ending, Failure, Phase
 from mpquic.daemon.control_socket import RequestError
+from mpquic.daemon.farewell import Farewell
 from mpquic.daemon.lease_request import LeaseRequest
 from mpquic.daemon.period import Period
 from mpquic.daemon.retry import RetryPolicy
+from mpquic.daemon.server_hold import ServerHold
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.daemon.telemetry import snapshot
 from mpquic.net.kernel import KERNEL
 from mpquic.net.quic import MIN_DATAGRAM_SIZE
 from mpquic.net.udp import endpoint, plain_host
+from mpquic.proto.control import Held
 from mpquic.proto.frame import FrameError, TrafficClass
 from mpquic.proto.liveness import QUIET_LIMIT
 from mpquic.proto.path import PathState
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from mpquic.config import ClientConfig
     from mpquic.daemon.credentials import Dates
     from mpquic.daemon.journal import Journal
+    from mpquic.daemon.session import Session
+    from mpquic.hold import Hold
     from mpquic.net.kernel import Kernel
     from mpquic.net.netlink import Missing, WanState
     from mpquic.proto.control import StripeGrant
@@ -56,7 +62,7 @@ TICK = 0.5
 
 
 class Client:
-    """Implements `Role`. States: inactive, connecting, up, down."""
+    """Implements `Role`. States: inactive, connecting, up, down, held (the server is out of service on purpose)."""
 
     def __init__(
         self,
@@ -79,6 +85,10 @@ class Client:
         self._period = Period(self._loop, kernel)
         self._cause = Cause()
         self._announced_cause: str | None = None
+        self._server_hold = ServerHold(config, self._loop, journal, self._turn)
+        self._farewell: Farewell | None = None
+        self._flaps = 0
+        """How often the tunnel went from up to not-up."""
         self._missing: Missing | None = None
         """What the WAN lacks for being usable."""
         self._session_name = b""
@@ -129,12 +139,18 @@ class Client:
         self._loop.add_reader(self._tun.fileno(), self._on_tun)
         if self._config.devices:
             self._loop.add_reader(self._monitor.fileno(), self._on_netlink)
+        self._server_hold.load()
         self._wan_changed()
         self._turn()
 
-    async def stop(self) -> None:
-        """Say goodbye and release everything."""
+    async def stop(self, hold: Hold | None = None) -> None:
+        """Say goodbye, with a word of the hold that is the reason if there is one, and release everything."""
+        if hold is not None:
+            self._farewell = Farewell(hold, self._registered_sessions)
+            self._turn()
+            await self._farewell.done()
         self._stopping = True
+        self._server_hold.close()
         for handle in (self._timer, self._more):
             if handle is not None:
                 handle.cancel()
@@ -237,6 +253,8 @@ class Client:
             self._settle_state(now)
             self._announce_cause()
             self._renew_stripe(now)
+            if self._farewell is not None:
+                self._farewell.advance()
             self._send(now)
             self._push(now)
         finally:
@@ -266,6 +284,9 @@ class Client:
         inbox = connection.advance(now)
         if connection is self._candidate and connection.phase is Phase.REGISTERED:
             self._promote(connection, now)
+        for _, message in inbox.messages:
+            if isinstance(message, Held) and connection is self._current:
+                self._server_hold.told(message, now)
         renewed = connection.renewed_stripe(inbox)
         if renewed is not None and connection is self._current:
             self._open_plane(connection, renewed.stripe, now)
@@ -385,6 +406,7 @@ class Client:
         old, self._current, self._candidate = self._current, connection, None
         self._replace = False
         self._handover_until = None
+        self._server_hold.end()
         if welcome.session != self._session_name:
             self._session_name = welcome.session
             self._sender.restart()
@@ -514,6 +536,9 @@ class Client:
     def _is_carrying(self) -> bool:
         return self._current is not None and self._current.session.path.state is not PathState.DOWN
 
+    def _registered_sessions(self) -> list[Session]:
+        return [self._current.session] if self._current is not None else []
+
     def _is_striped(self) -> bool:
         plane = self._current.plane if self._current is not None else None
         return plane is not None and plane.path.state is PathState.UP
@@ -571,8 +596,8 @@ class Client:
         # What the WAN was before explains nothing any more.
         self._cause.clear()
         self._cause.obstacle = self._find_obstacle(wan)
-        if self._state in ("inactive", "down"):
-            self._set_state("connecting")
+        if self._state in ("inactive", "down", "held"):
+            self._set_state("connecting" if self._server_hold.in_force is None else "held")
 
     def _find_obstacle(self, wan: WanState) -> str | None:
         subnet, server = wan.covering(self._path.remote_addr), self._path.remote_addr
@@ -607,7 +632,9 @@ class Client:
                 # Silent, but not over: it goes on probing while others are tried.
                 self._retry.lost(now)
                 self._consider_attempt(now)
-        if self._retry.failures or self._state == "up":
+        if self._server_hold.in_force is not None:
+            self._set_state("held")
+        elif self._retry.failures or self._state in ("up", "held"):
             self._set_state("down")
         if self._path.bind_device is not None and now - self._heard_at >= RENEW_AFTER:
             self._lease.ask(self._path.bind_device, now)
@@ -617,14 +644,15 @@ class Client:
 
     def _announce_cause(self) -> None:
         """Tell of another cause in the same state; a change of state tells of both."""
-        if self._cause.text != self._announced_cause:
-            self._announced_cause = self._cause.text
+        if self._reason != self._announced_cause:
+            self._announced_cause = self._reason
             if self._state != "up":
                 self._on_change()
 
     def _set_state(self, state: str) -> None:
         if state == self._state:
             return
+        self._flaps += self._state == "up"
         self._state = state
         self._period.restart()
         self._tun.set_carrier(state == "up")
@@ -634,12 +662,18 @@ class Client:
         if state == "up" and self._current is not None:
             fields["rtt_ms"] = client_report.rtt_ms(self._current)
             fields["local"] = plain_host(self._current.socket.local_address)
-        elif self._cause.text is not None:
-            fields["reason"] = self._cause.text
+        elif self._reason is not None:
+            fields["reason"] = self._reason
         write = self._journal.warning if state == "down" else self._journal.info
         write(f"tunnel.{state}", **fields)
-        self._announced_cause = self._cause.text
+        self._announced_cause = self._reason
         self._on_change()
+
+    @property
+    def _reason(self) -> str | None:
+        """Why the tunnel doesn't carry, in words."""
+        hold = self._server_hold.in_force if self._state == "held" else None
+        return self._cause.text if hold is None else held.words(hold)
 
     # What people ask
 
@@ -651,6 +685,7 @@ class Client:
     def status(self) -> dict[str, object]:
         """Return the row of `mpquicctl status` without the name."""
         current = self._current if self._is_carrying() else None
+        hold = self._server_hold.in_force if self._state == "held" else None
         return {
             "state": self._state,
             **self._period.status(),
@@ -661,7 +696,10 @@ class Client:
             "tx_bytes": self._counters.tx_bytes,
             "rx_bytes": self._counters.rx_bytes,
             "reconnects": max(0, self._registrations - 1),
-            "error": self._cause.text if current is None else None,
+            "flaps": self._flaps,
+            "error": self._reason if current is None else None,
+            "hold": held.report(hold),
+            "hold_at": "peer" if hold is not None else None,
             "missing": self._missing,
             "certificate": expiry.status(self.dates, _today()),
         }
@@ -688,6 +726,7 @@ class Client:
             "coalesced": self._receiver.coalescer.coalesced,
             "attempts": self._epoch,
             "registrations": self._registrations,
+            "flaps": self._flaps,
         }
         if self._current is not None:
             path = self._current.session.path

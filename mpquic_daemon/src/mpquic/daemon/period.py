@@ -22,17 +22,27 @@ class Period:
     def __init__(self, loop: asyncio.AbstractEventLoop, kernel: Kernel) -> None:
         self._loop = loop
         self._kernel = kernel
-        self._began = self._now()
+        self._began = self.now()
 
     def restart(self) -> None:
         """Begin now."""
-        self._began = self._now()
+        self._began = self.now()
 
     def status(self) -> dict[str, object]:
         """Return the fields of `mpquicctl status`: seconds, and the beginning by what the wall clock says now."""
-        seconds = max(0.0, self._now() - self._began)
-        began = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=seconds)
-        return {"since": shown(began), "duration_s": round(seconds, 1)}
+        return lasting(self.now() - self._began)
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Return the seconds since the machine was booted, those of suspension included."""
         return self._loop.time() + self._kernel.suspended()
+
+
+def lasting(seconds: float) -> dict[str, object]:
+    """Return the fields that tell for how long something has lasted."""
+    seconds = max(0.0, seconds)
+    return {"since": ago(seconds), "duration_s": round(seconds, 1)}
+
+
+def ago(seconds: float) -> str:
+    """Return the time of so many seconds ago, by what the wall clock says now."""
+    return shown(dt.datetime.now(dt.UTC) - dt.timedelta(seconds=seconds))

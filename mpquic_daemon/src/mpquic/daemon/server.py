@@ -9,7 +9,9 @@ import traceback
 from typing import TYPE_CHECKING
 
 from mpquic.daemon import credentials, expiry, server_report, turn
+from mpquic.daemon.clients import Clients
 from mpquic.daemon.control_socket import RequestError
+from mpquic.daemon.farewell import Farewell
 from mpquic.daemon.period import Period
 from mpquic.daemon.server_connection import ServerConnection
 from mpquic.daemon.server_tunnel import ServerTunnel
@@ -20,7 +22,7 @@ from mpquic.net.kernel import KERNEL
 from mpquic.net.quic import MIN_DATAGRAM_SIZE, LinkOptions, LinkState, QuicLink
 from mpquic.net.quic_listener import QuicListener
 from mpquic.net.udp import SendStatus, split_segments
-from mpquic.proto.control import RefuseCode, Register, RenewStripe, StripeGrant, StripeRenewed, Welcome
+from mpquic.proto.control import Held, RefuseCode, Register, RenewStripe, StripeGrant, StripeRenewed, Welcome
 from mpquic.proto.dispatch import dispatch
 from mpquic.proto.frame import FrameError
 from mpquic.proto.groups import Group, GroupTable, Registration, RegistrationRefusedError
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
     from mpquic.config import ServerConfig
     from mpquic.daemon.credentials import Dates
     from mpquic.daemon.journal import Journal
-    from mpquic.daemon.session import Inbox
+    from mpquic.daemon.session import Inbox, Session
+    from mpquic.hold import Hold
     from mpquic.net.kernel import Kernel
     from mpquic.net.udp import Address
     from mpquic.proto.control import StripeRequest
@@ -86,6 +89,8 @@ class Server:
         self._counters = Counters()
         self._past: dict[str, int] = {}
         self._registrations = 0
+        self._clients = Clients(config, self._loop, self._period, journal, self._table, self._announce)
+        self._farewell: Farewell | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due: float | None = None
         """When the next turn is due at the latest."""
@@ -117,11 +122,17 @@ class Server:
         self._stripe = StripeListener(config, self._kernel) if config.stripe_enabled else None
         self._loop.add_reader(self._tun.fileno(), self._on_tun)
         self._loop.add_reader(self._socket.fileno(), self._on_socket)
+        self._clients.load()
         self._turn()
 
-    async def stop(self) -> None:
-        """Say goodbye to every client and release everything."""
+    async def stop(self, hold: Hold | None = None) -> None:
+        """Say goodbye to every client, with a word of the hold that is the reason if there is one, and release all."""
+        if hold is not None:
+            self._farewell = Farewell(hold, self._registered_sessions)
+            self._turn()
+            await self._farewell.done()
         self._stopping = True
+        self._clients.close()
         for handle in (self._timer, self._more, self._announcement):
             if handle is not None:
                 handle.cancel()
@@ -161,7 +172,12 @@ class Server:
                 self._expel(connection, "certificate revoked")
         for connection in self._table.revoke(self._is_condemned):
             self._expel(connection, "not allowed any more")
+        self._clients.configure(config.peers)
         self._turn()
+
+    def _registered_sessions(self) -> list[Session]:
+        groups = (group.members.values() for group in self._table)
+        return [member.connection.session for members in groups for member in members]
 
     def _is_condemned(self, registration: Registration) -> bool:
         return not self._peers.still_permits(registration.identity, registration.tunnel, registration.prefixes)
@@ -236,6 +252,8 @@ class Server:
             if now >= self._next_tick:
                 self._tick(now)
             self._close_ended(now)
+            if self._farewell is not None:
+                self._farewell.advance()
             self._send(now)
         finally:
             # A fault costs one turn: without a timer it could be the last.
@@ -270,6 +288,9 @@ class Server:
             self._welcome(connection)
         tunnel = connection.tunnel
         if tunnel is not None:
+            for _, message in inbox.messages:
+                if isinstance(message, Held):
+                    self._clients.told(connection, message, now)
             if not connection.wants_data_stream and connection.ending is None and not connection.over:
                 self._use(connection, tunnel)
             self._renew_stripe(connection, tunnel, inbox, now)
@@ -318,6 +339,7 @@ class Server:
             after = connection.session.path.state
             if before is not after and PathState.DOWN in (before, after) and connection.admitted is not None:
                 self._journal.info(f"path.{after.value}", **server_report.names(connection))
+                self._clients.note(connection, now)
             if connection.ending is not None:
                 self._changed[connection] = None
         self._set_carrier()
@@ -458,6 +480,7 @@ class Server:
         assert connection.admitted is not None
         inner = ",".join(connection.admitted.register.inner)
         self._journal.info("client.registered", inner=inner, **server_report.names(connection))
+        self._clients.registered(connection)
         identity = connection.admitted.identity
         dates = Validity.of(identity.leaf)
         expiry.warn_of_peer(dates, self._journal, identity.uri, dt.datetime.now(dt.UTC), self._loop.time())
@@ -508,6 +531,7 @@ class Server:
         if connection.admitted is not None:
             reason = connection.ending[1] if connection.ending is not None else "closed by the client"
             self._journal.info("client.gone", reason=reason, **server_report.names(connection))
+            self._clients.note(connection, now)
         elif connection.refusal is not None:
             # Anybody can cause these lines: one a minute for all strangers together.
             self._journal.limited("refused", now, "client.refused", peer=connection.peer, reason=connection.refusal)
@@ -535,7 +559,7 @@ class Server:
         """Return the row of `mpquicctl status` without the name."""
         count = self._table.connection_count
         totals = self._totals()
-        peers = server_report.peers(self._peers, self._table)
+        peers = self._clients.rows()
         return {
             "state": "up",
             **self._period.status(),
@@ -547,7 +571,10 @@ class Server:
             "tx_bytes": totals.get("tx_bytes", 0),
             "rx_bytes": totals.get("rx_bytes", 0),
             "reconnects": max(0, self._registrations - count),
+            "flaps": self._clients.log.flaps,
             "error": None,
+            "hold": None,
+            "hold_at": None,
             "certificate": expiry.status(self.dates, dt.datetime.now(dt.UTC)),
         }
 
@@ -565,6 +592,7 @@ class Server:
             "listener": snapshot(self._listener.counters),
             "stripe": self._stripe.counters() if self._stripe is not None else None,
             "registrations": self._registrations,
+            "flaps": self._clients.log.flaps,
             "tables": {
                 "groups": len(self._table),
                 "registered": self._table.connection_count,

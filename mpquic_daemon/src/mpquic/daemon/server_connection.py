@@ -48,6 +48,10 @@ class ServerConnection:
         self.stripe_granted_at = float("-inf")
         self.ending: tuple[CloseCode, str] | None = None
         """Why the connection is to be closed, with what the peer is told."""
+        self.farewell: str | None = None
+        """What the client said when it left on purpose."""
+        self.is_silent = False
+        """Whether it ended because nothing came from the client any more."""
         self.refusal: str | None = None
         """Why the registration came to nothing, for the log."""
         self.over = False
@@ -89,9 +93,12 @@ class ServerConnection:
         except (SessionError, ControlError) as error:
             self.end(CloseCode.PROTOCOL, str(error))
         if inbox.bye is not None:
+            self.farewell = inbox.bye
             self.end(CloseCode.NONE, "goodbye")
-        if any(isinstance(event, Terminated) for event in events):
-            self.over = True
+        for event in events:
+            if isinstance(event, Terminated):
+                self.over = True
+                self.is_silent = not event.by_peer and self.ending is None
         return inbox
 
     def poll(self, now: float) -> None:

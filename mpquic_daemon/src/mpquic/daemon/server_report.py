@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from mpquic import held
+from mpquic.daemon.period import ago, lasting
 from mpquic.proto.path import PathState
 from mpquic.proto.validity import Validity, shown
 from mpquic.table import SITE_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from mpquic.config import Peer as Rule
+    from mpquic.daemon.peer_log import Peer
     from mpquic.daemon.server_connection import ServerConnection
     from mpquic.daemon.server_tunnel import ServerTunnel
     from mpquic.daemon.stripe_plane import StripePlane
     from mpquic.proto.groups import Group, GroupTable
-    from mpquic.proto.peers import PeerRule
 
 NAMED_PEERS = 3
 """At most so many peers are named in a line."""
@@ -57,34 +60,58 @@ def paths(
     return rows
 
 
-def peers(rules: Iterable[PeerRule], table: GroupTable[ServerConnection]) -> list[dict[str, object]]:
-    """Return who may connect, and whether each does: rows of `peers` of `mpquicctl status --json`."""
-    return [
-        {
-            "identity": rule.identity,
-            "tunnel": rule.tunnel,
-            "connected": table.get(rule.identity, rule.tunnel) is not None,
-        }
-        for rule in rules
-    ]
+def peer(rule: Rule, known: Peer, group: Group[ServerConnection] | None, now: float, wall: float) -> dict[str, object]:
+    """Return who may connect, and how it is with it: a row of `peers` of `mpquicctl status --json`.
+
+    `now` is seconds since the boot, `wall` seconds of the wall clock.
+    """
+    member = next(iter(group.members.values()), None) if group is not None else None
+    session = member.connection.session if member is not None and known.state == "up" else None
+    state, hold, hold_at = known.shown_state(wall), known.hold_in_force(wall), "peer"
+    if not rule.enabled and state != "up":
+        state, hold, hold_at = "held", held.by_variables(wall - (now - known.since)), "here"
+    error = held.words(hold) if hold is not None else known.error
+    rtt = session.liveness.rtt.smoothed or session.path.rtt if session is not None else None
+    return {
+        "identity": rule.identity,
+        "tunnel": rule.tunnel,
+        "connected": state == "up",
+        "state": state,
+        **lasting(now - known.since),
+        "last_heard": ago(now - known.heard) if known.heard is not None else None,
+        "peer": member.connection.peer if member is not None else None,
+        "rtt_ms": round(rtt * 1000, 2) if rtt is not None else None,
+        "loss": round(session.path.loss, 4) if session is not None else None,
+        "flaps": known.flaps,
+        "error": error,
+        "hold": held.report(hold),
+        "hold_at": hold_at if hold is not None else None,
+    }
 
 
 def peer_summary(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return in a few words which of `peers` are connected and which are not."""
+    """Return in a few words which peers are connected, which aren't, and which are out of service on purpose."""
     sites = [site_of(row) for row in rows]
     count = Counter(sites)
     here: list[str] = []
+    out: list[str] = []
     absent: list[str] = []
     for site, row in zip(sites, rows, strict=True):
         name = site if count[site] == 1 else f"{site}/{row['tunnel']}"
-        (here if row["connected"] else absent).append(name)
+        (here if row["connected"] else out if row.get("state") == "held" else absent).append(name)
     summary = f"{len(here)} of {len(rows)}"
     if 0 < len(here) <= NAMED_PEERS:
         summary += f": {', '.join(here)}"
     if absent:
-        more = f" and {len(absent) - NAMED_PEERS} more" if len(absent) > NAMED_PEERS else ""
-        summary += f"{';' if here else ','} not {', '.join(absent[:NAMED_PEERS])}{more}"
+        summary += f"{';' if here else ','} not {_some(absent)}"
+    if out:
+        summary += f"{';' if here or absent else ','} held {_some(out)}"
     return summary
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED_PEERS} more" if len(names) > NAMED_PEERS else ""
+    return ", ".join(names[:NAMED_PEERS]) + more
 
 
 def site_of(row: Mapping[str, object]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 import mpquic
-from mpquic import control_client
+from mpquic import control_client, held
 from mpquic.config import ClientConfig, InstanceConfig, ServerConfig, load
 from mpquic.config_reload import compare, take_hot
 from mpquic.daemon import expiry
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mpquic.daemon.credentials import Dates
+    from mpquic.hold import Hold
 
 # Faults of the program in callbacks: one is logged and survived, many mean that only a new process helps.
 MAX_FAULTS = 20
@@ -46,8 +47,8 @@ class Role(Protocol):
     def start(self) -> None:
         """Attach to everything and begin; TunError, OSError or CredentialsError when that is impossible."""
 
-    async def stop(self) -> None:
-        """Say goodbye to the peers and release everything."""
+    async def stop(self, hold: Hold | None = None) -> None:
+        """Say goodbye to the peers, with a word of the hold that is the reason if there is one; release everything."""
 
     def apply(self, config: Any) -> None:
         """Take over the hot keys of `config` and read the files it names again; CredentialsError leaves the old."""
@@ -124,10 +125,23 @@ class Service:
             if timer is not None:
                 timer.cancel()
         await self._control.close()
+        hold = self._why_held() if self._exit_status == 0 else None
+        if hold is not None:
+            self._journal.info("held", reason=held.words(hold))
         try:
-            await asyncio.wait_for(self._role.stop(), STOP_TIMEOUT)
+            await asyncio.wait_for(self._role.stop(hold), STOP_TIMEOUT)
         except TimeoutError:
             self._journal.warning("stop.timeout", seconds=STOP_TIMEOUT)
+
+    def _why_held(self) -> Hold | None:
+        """Return the hold for which this process is stopped, None where it is stopped for another reason."""
+        try:
+            config = load(self._path)
+        except ConfigError:
+            enabled = True  # Whatever it says, it can't say that.
+        else:
+            enabled = config.enabled if isinstance(config, ClientConfig) else True
+        return held.find(self._config.name, self._path, enabled=enabled, now=time.time())
 
     # What the control socket asks
 

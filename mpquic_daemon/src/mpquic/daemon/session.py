@@ -17,6 +17,7 @@ from mpquic.proto.budget import BudgetMember, PathBudget
 from mpquic.proto.control import Bye, ControlDecoder, Message, Probe, ProbeAck, StreamType
 from mpquic.proto.frame import FrameStreamDecoder
 from mpquic.proto.liveness import Liveness
+from mpquic.proto.path import PathState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_REFUSED_STREAMS = 64
 """Streams of a peer that are refused, for a connection: those of a later version are few."""
+RECEIPT = (1 << 63) - 1
+"""Sequence number of the probe behind a message whose arrival is to be known; no other probe has it."""
 IDLE_TIMEOUT = 90.0
 """Seconds without a packet after which both ends forget a connection. A cut that heals earlier is survived by it."""
 
@@ -79,6 +82,7 @@ class Session:
         self._frames = FrameStreamDecoder()
         self._refused: set[int] = set()
         self._message_id = 100  # Below it lie the ids of the registration.
+        self._receipt_wanted = False
 
     @property
     def data_stream(self) -> int | None:
@@ -108,6 +112,20 @@ class Session:
             message_id = self._message_id
         self.send_bytes(control.encode(message, message_id))
         return message_id
+
+    def tell(self, message: Message) -> None:
+        """Send a message and a probe behind it, whose reply is the receipt.
+
+        A stream keeps the order, so this works with a peer that doesn't know the message, too.
+        """
+        self.send(message)
+        self._receipt_wanted = True
+        self.send(Probe(sequence=RECEIPT))
+
+    @property
+    def awaits_receipt(self) -> bool:
+        """Whether what was told may still arrive: the receipt hasn't come, and the peer answers as far as is known."""
+        return self._receipt_wanted and self.path.state is not PathState.DOWN
 
     def take(self, events: Iterable[LinkEvent], now: float) -> Inbox:
         """Sort out a batch of events. Raises SessionError, ControlError."""
@@ -157,6 +175,7 @@ class Session:
             self.send(ProbeAck(sequence=message.sequence), message_id)
             self.liveness.on_receive(now)
         elif isinstance(message, ProbeAck):
+            self._receipt_wanted = self._receipt_wanted and message.sequence != RECEIPT
             self.liveness.on_probe_ack(message, now)
         elif isinstance(message, Bye):
             inbox.bye = message.reason

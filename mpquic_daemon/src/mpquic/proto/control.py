@@ -27,6 +27,8 @@ Prefix = Annotated[str, msgspec.Meta(max_length=64)]
 Counter = Annotated[int, msgspec.Meta(ge=0, le=_U64)]
 Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_SIZE, max_length=NONCE_SIZE)]
 Features = Annotated[list[Word], msgspec.Meta(max_length=64)]
+Moment = Annotated[float, msgspec.Meta(ge=0, le=253402300799)]
+"""Seconds of the wall clock, at most the end of the year 9999."""
 
 
 class StreamType(IntEnum):
@@ -206,6 +208,20 @@ class Report(Message, frozen=True, kw_only=True):
     received_bytes: Counter = 0
 
 
+class Held(Message, frozen=True, kw_only=True):
+    """Either way, before BYE: the sender is put out of service on purpose. Fields as in `mpquic.hold.Hold`.
+
+    An `origin` that the receiver doesn't know counts as `operator`.
+    """
+
+    TYPE: ClassVar[str] = "held"
+    by: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    reason: Annotated[str, msgspec.Meta(max_length=200)]
+    since: Moment
+    until: Moment | None = None
+    origin: Word = "operator"
+
+
 class Bye(Message, frozen=True, kw_only=True):
     """Either way: the sender leaves on purpose; the other end forgets it at once."""
 
@@ -243,6 +259,7 @@ _TYPES: tuple[type[Message], ...] = (
     Probe,
     ProbeAck,
     Report,
+    Held,
     Bye,
 )
 _DECODERS: dict[str, msgspec.msgpack.Decoder[Message]] = {kind.TYPE: msgspec.msgpack.Decoder(kind) for kind in _TYPES}

@@ -89,6 +89,11 @@ class Liveness:
         """Share of recent probes that were not answered in time, 0.0 to 1.0."""
         return self._history.count(False) / len(self._history) if self._history else 0.0
 
+    @property
+    def heard_at(self) -> float:
+        """When anything came from the peer last."""
+        return self._last_receive
+
     def poll(self, now: float) -> list[Probe]:
         """Advance time: return the probe that is due, and bring `state` up to date."""
         pause = self._pause(now)

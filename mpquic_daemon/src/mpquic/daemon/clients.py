@@ -1,0 +1,161 @@
+"""What a server knows of each client that may connect, whether it is there or not."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from mpquic import held
+from mpquic.daemon import server_report
+from mpquic.daemon.peer_file import PeerFile
+from mpquic.daemon.peer_log import PeerLog, told_hold
+from mpquic.proto.path import PathState
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable
+
+    from mpquic.config import Peer, ServerConfig
+    from mpquic.daemon.journal import Journal
+    from mpquic.daemon.peer_log import Key, Record
+    from mpquic.daemon.period import Period
+    from mpquic.daemon.server_connection import ServerConnection
+    from mpquic.proto.control import Held
+    from mpquic.proto.groups import GroupTable
+
+LONGEST_TIMER = 86400.0
+"""Seconds after which the wall clock is looked at again, as it may have been set."""
+
+
+class Clients:
+    """Keeps `log` up to date, over a restart of the server too. `on_change` is called when a row changes."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        loop: asyncio.AbstractEventLoop,
+        period: Period,
+        journal: Journal,
+        table: GroupTable[ServerConnection],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._peers = config.peers
+        self._loop = loop
+        self._period = period
+        self._journal = journal
+        self._table = table
+        self._on_change = on_change
+        self._timer: asyncio.TimerHandle | None = None
+        self._file = PeerFile(config.name, loop, journal, self._records)
+        self.log = PeerLog(_keys(config.peers), (), now=period.now(), wall=time.time())
+
+    def load(self) -> None:
+        """Take over what the former process has left."""
+        self.log = PeerLog(_keys(self._peers), self._file.read(), now=self._period.now(), wall=time.time())
+        self._wait()
+
+    def configure(self, peers: tuple[Peer, ...]) -> None:
+        """Know these clients from now on."""
+        self._peers = peers
+        self.log.keep(_keys(peers), self._period.now())
+        self._file.changed()
+
+    def close(self) -> None:
+        """Keep it for the next process."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for peer in self._peers:
+            key = peer.identity, peer.tunnel
+            heard = self._heard_at(key)
+            if heard is not None:
+                self.log[key].heard = heard
+        self._file.close()
+
+    def registered(self, connection: ServerConnection) -> None:
+        """A client has connected."""
+        if self.log.registered(_key(connection), self._period.now()):
+            self._changed()
+
+    def note(self, connection: ServerConnection, now: float) -> None:
+        """A connection of a client was lost, or is heard again; `now` is the loop's."""
+        key, boot = _key(connection), self._period.now()
+        group = self._table.get(*key)
+        sessions = [member.connection.session for member in group.members.values()] if group is not None else []
+        if any(session.path.state is not PathState.DOWN for session in sessions):
+            changed = self.log.carries(key, boot)
+        else:
+            heard = boot - max(0.0, now - connection.session.liveness.heard_at)
+            reason = None if sessions or connection.is_silent else _why_ended(connection)
+            changed = self.log.lost(key, boot, heard=heard, reason=reason)
+        if changed:
+            self._changed()
+
+    def told(self, connection: ServerConnection, message: Held, now: float) -> None:
+        """A client says that it is put out of service: its own tunnel, and no other."""
+        hold = told_hold(message, time.time())
+        if self.log.held(_key(connection), hold):
+            identity, tunnel = _key(connection)
+            self._journal.limited(
+                f"held {identity} {tunnel}",
+                now,
+                "client.held",
+                identity=identity,
+                tunnel=tunnel,
+                reason=held.words(hold),
+            )
+            self._changed()
+
+    def rows(self) -> list[dict[str, object]]:
+        """Return the rows `peers` of `mpquicctl status --json`, in the order of the configuration."""
+        now, wall = self._period.now(), time.time()
+        rows = []
+        for rule in self._peers:
+            key = rule.identity, rule.tunnel
+            peer = self.log[key]
+            peer.heard = self._heard_at(key) or peer.heard
+            rows.append(server_report.peer(rule, peer, self._table.get(*key), now, wall))
+        return rows
+
+    def _heard_at(self, key: Key) -> float | None:
+        """Return when a client that is connected was heard last."""
+        group = self._table.get(*key)
+        if group is None or not group.members:
+            return None
+        latest = max(member.connection.session.liveness.heard_at for member in group.members.values())
+        return self._period.now() - max(0.0, self._loop.time() - latest)
+
+    def _changed(self) -> None:
+        self._file.changed()
+        self._wait()
+        self._on_change()
+
+    def _wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wall = time.time()
+        end = self.log.next_end(wall)
+        if end is not None:
+            self._timer = self._loop.call_later(min(end - wall + 0.01, LONGEST_TIMER), self._look)
+
+    def _look(self) -> None:
+        self._wait()
+        self._on_change()
+
+    def _records(self) -> list[Record]:
+        return self.log.records(self._period.now(), time.time())
+
+
+def _keys(peers: Iterable[Peer]) -> list[Key]:
+    return [(peer.identity, peer.tunnel) for peer in peers]
+
+
+def _key(connection: ServerConnection) -> Key:
+    assert connection.admitted is not None
+    return connection.admitted.identity.uri, connection.admitted.register.tunnel
+
+
+def _why_ended(connection: ServerConnection) -> str:
+    if connection.farewell is not None:
+        return f"it said goodbye: {connection.farewell}" if connection.farewell else "it said goodbye"
+    return connection.ending[1] if connection.ending is not None else "the client closed the connection"
