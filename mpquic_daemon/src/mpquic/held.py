@@ -5,15 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mpquic import hold
 from mpquic.hold import Hold
 from mpquic.proto.validity import shown
 from mpquic.table import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 UNIT_FOLDERS = (Path("/etc/systemd/system"), Path("/run/systemd/system"))
 """Where `systemctl mask` and `systemctl mask --runtime` put their links."""
@@ -21,7 +17,7 @@ _LATEST = 253402300799.0
 """The last second that a time of the calendar can name."""
 
 
-def find(name: str, path: Path, *, enabled: bool, now: float, folders: Iterable[Path] = UNIT_FOLDERS) -> Hold | None:
+def find(name: str, path: Path, *, enabled: bool, now: float) -> Hold | None:
     """Return why the instance `name` of the file `path` is held on this host at `now` (seconds of the wall clock).
 
     The first of these counts: the record of linkd, `enabled: false` in its file, the mask of its unit.
@@ -32,7 +28,7 @@ def find(name: str, path: Path, *, enabled: bool, now: float, folders: Iterable[
     if not enabled:
         return by_variables(_changed(path, now))
     unit = f"mpquic@{name}.service"
-    for folder in folders:
+    for folder in UNIT_FOLDERS:
         if _is_mask(folder / unit):
             return Hold(
                 by="the operator", reason=f"{unit} is masked", since=_changed(folder / unit, now), origin="mask"

@@ -83,7 +83,7 @@ def test_the_cause_of_a_former_lease_is_forgotten_with_it(ends: Make) -> None:
     both.processes["cl"].call(lambda: both.monitors[0].change(None))
     both.run(0.1)
     status = both.client.status()
-    assert (status["state"], status["missing"]) == ("inactive", "address")
+    assert (status["state"], status["missing"]) == ("inactive", "lease")
     assert status["error"] == "wan0: no IPv4 address (the carrier is there, a lease is not)"
     both.processes["cl"].call(lambda: both.monitors[0].change("10.77.1.9"))
     both.run(0.1)
@@ -122,12 +122,12 @@ ROUTE = DefaultRoute(socket.AF_INET, 2, ipaddress.ip_address("192.0.2.1"), 105, 
         (WanState("wan5", exists=True), "carrier", "wan5: no carrier (nothing is plugged in, or the modem is off)"),
         (
             WanState("wan5", exists=True, carrier=True, addresses=(SIXTH,), default_routes=(ROUTE,)),
-            "address",
+            "lease",
             "wan5: no IPv4 address (the carrier is there, a lease is not)",
         ),
         (
             WanState("wan5", exists=True, carrier=True, addresses=(ADDRESS,)),
-            "default_route",
+            "route",
             "wan5: no IPv4 default route (the address 192.0.2.7 is there)",
         ),
         (WanState("wan5", exists=True, carrier=True, addresses=(ADDRESS,), default_routes=(ROUTE,)), None, ""),

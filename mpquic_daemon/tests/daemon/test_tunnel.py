@@ -175,7 +175,7 @@ def test_a_wan_without_route_is_inactive_at_once_and_back_at_once(running: Site)
     running.ip("client", "route", "del", "default")
     assert running.wait_state("inactive", 1.0) < 1.0
     assert running.ask("cl")["error"] == "wan0: no IPv4 default route (the address 10.77.1.2 is there)"
-    assert running.ask("cl")["missing"] == "default_route"
+    assert running.ask("cl")["missing"] == "route"
     assert running.run("client", "cat", "/sys/class/net/mpq9/carrier").strip() == "0"
     running.ip("client", "route", "add", "default", "via", "10.77.1.1", "dev", "wan0")
     assert running.wait_state("up", 2.0) < 2.0

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpquic import control_client
+from mpquic import control_client, held
 from mpquic.config import ClientConfig, InstanceConfig, load
 from mpquic.ctl.exit_status import FAILED, NOT_RUNNING, UNKNOWN
-from mpquic.hold import Hold
 from mpquic.net.netlink import LinkMonitor
 from mpquic.net.udp import endpoint
 from mpquic.schema import ConfigError
@@ -68,34 +67,28 @@ def _row_of_config(config: InstanceConfig) -> Row:
 
 
 def row_of_stopped(path: Path) -> Row:
-    """The row of an instance without a process: held or inactive, as it should be; down otherwise."""
+    """The row of an instance without a process: held or inactive, as it should be, or down."""
     try:
         config = load(path)
     except ConfigError as error:
         return {"state": "down", "error": f"configuration: {error.problems[0]}"}
     row = _row_of_config(config)
-    if isinstance(config, ClientConfig) and not config.enabled:
-        return {**row, **_held_by_variables(path)}
+    enabled = config.enabled if isinstance(config, ClientConfig) else True
+    hold = held.find(path.stem, path, enabled=enabled, now=time.time())
+    if hold is not None:
+        told = {"missing": "held", "hold": held.report(hold), "hold_at": "here", "error": held.words(hold)}
+        return {**row, "state": "held", **told}
     lack = _lack(config) if isinstance(config, ClientConfig) else None
     if lack is not None:
         return {**row, "state": "inactive", **lack}
     return {**row, "state": "down", "error": f"the process is not running: journalctl -u mpquic@{path.stem} tells why"}
 
 
-def _held_by_variables(path: Path) -> Row:
-    """What a row says of an instance whose file has `enabled: false`; since when, the file tells by its time."""
-    hold = Hold(by="variables", reason="enabled: false", since=path.stat().st_mtime, origin="variables")
-    since = datetime.fromtimestamp(hold.since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return {
-        "state": "held",
-        "hold": {**hold.plain(), "since": since},
-        "hold_at": "here",
-        "error": f"held by the {hold.by}: {hold.reason}",
-    }
-
-
 def _lack(config: ClientConfig) -> Row | None:
-    """Return what every WAN of the client lacks, as `missing` and `error` of the first; None when one is usable."""
+    """Return what every WAN of the client lacks, as `missing` and `error` of the first; None when one is usable.
+
+    A running instance tells the same by itself.
+    """
     if not config.devices:
         return None
     monitor = LinkMonitor(config.devices)

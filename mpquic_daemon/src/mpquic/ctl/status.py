@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import mpquic
 from mpquic import control_client
+from mpquic.ctl import peers
 from mpquic.ctl.exit_status import NOT_RUNNING, UNUSABLE
 from mpquic.ctl.instances import (
     Row,
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 FIELDS = (
     "name", "role", "state", "duration_s", "peer", "wan", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects",
-    "error",
+    "flaps", "error",
 )  # fmt: skip
-JSON_FIELDS = (*FIELDS, "since", "missing", "peers", "certificate", "hold", "hold_at")
+JSON_FIELDS = (*FIELDS, "since", "missing", "hold", "hold_at", "peers", "certificate")
 PATH_FIELDS = (
     "instance", "path", "state", "stripe", "identity", "local", "peer", "device", "rtt_ms", "loss", "tx_bytes",
     "rx_bytes",
@@ -99,9 +100,19 @@ def _run(options: argparse.Namespace) -> int:
         "version": (versions, ("name", "version", "error")),
     }[options.command]
     rows = question(files)
-    print(json.dumps(rows, indent=2) if options.json else table(rows, {key: _heading(key) for key in fields}))
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        if options.command == "status":
+            rows = _with_peers(rows, complete=bool(options.names))
+        print(table(rows, {key: _heading(key) for key in fields}))
     answers = ask_each(files, {"op": "get", "what": "version"}) if options.names else []
     return NOT_RUNNING if any(isinstance(answer, control_client.NotRunning) for answer in answers) else 0
+
+
+def _with_peers(rows: Sequence[Row], *, complete: bool) -> list[Row]:
+    """Return `rows` with those of its peers below each server."""
+    return [each for row in rows for each in (row, *peers.rows(row["name"], row["peers"], complete=complete))]
 
 
 def _heading(key: str) -> str:

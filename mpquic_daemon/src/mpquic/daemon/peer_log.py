@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Key = tuple[str, str]
 """Identity and tunnel."""
 PeerState = Literal["up", "silent", "down", "held", "never"]
+LONGEST = 20 * 365 * 86400.0
+"""Seconds that a state lasts at most, when a file names a time that can't be."""
 MAX_ERROR = 300
 """Characters of a reason that is kept."""
 
@@ -174,5 +176,4 @@ def told_hold(message: Held, wall: float) -> Hold:
 
 def _age(moment: float, wall: float) -> float:
     """Seconds since a time of the wall clock; 0 for one in the future, as after a step back."""
-    age = wall - moment
-    return age if age > 0 else 0.0
+    return min(max(0.0, wall - moment), LONGEST)

@@ -15,7 +15,7 @@ from mpquic.net import rtnetlink
 from mpquic.net.rtnetlink import DefaultRoute, EventSocket, IpAddress, NeighbourState, RouteSocket
 
 Subnet = ipaddress.IPv4Interface | ipaddress.IPv6Interface
-Missing: TypeAlias = Literal["device", "carrier", "address", "default_route"]
+Missing: TypeAlias = Literal["device", "carrier", "lease", "route"]
 """What a WAN lacks for being usable."""
 _SCOPE_UNIVERSE = 0
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -87,7 +87,7 @@ class WanState:
             return "device"
         if not self.carrier:
             return "carrier"
-        return "default_route" if self.own_hosts(family) else "address"
+        return "route" if self.own_hosts(family) else "lease"
 
     def reason_for(self, family: int) -> str:
         """Return the same in words, with the device and what it means; empty when nothing is missing."""
@@ -96,8 +96,8 @@ class WanState:
         words = {
             "device": "no such device",
             "carrier": "no carrier (nothing is plugged in, or the modem is off)",
-            "address": f"no {version} address (the carrier is there, a lease is not)",
-            "default_route": f"no {version} default route (the address {self._first_host(family)} is there)",
+            "lease": f"no {version} address (the carrier is there, a lease is not)",
+            "route": f"no {version} default route (the address {self._first_host(family)} is there)",
         }
         return "" if missing is None else f"{self.device}: {words[missing]}"
 
