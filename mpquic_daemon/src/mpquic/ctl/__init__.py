@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 
 import mpquic
-from mpquic.ctl import check, counters, reconnect, status
+from mpquic.ctl import check, counters, reconnect, status, trace
 
-COMMANDS = (status, counters, reconnect, check)
+COMMANDS = (status, counters, reconnect, trace, check)
 """The modules of the commands, in the order in which the help lists them."""
 
 

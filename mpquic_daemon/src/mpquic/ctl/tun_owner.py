@@ -1,0 +1,74 @@
+"""The instance that owns a TUN, as its control socket, its file and the holds of this host tell of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mpquic import control_client, hold
+from mpquic.config import ClientConfig, load
+from mpquic.ctl.instances import instance_files, reason, row_of_stopped
+from mpquic.schema import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mpquic.config import InstanceConfig
+
+
+def owner(directory: Path, device: str) -> tuple[Path, InstanceConfig] | None:
+    """Return the file and configuration of the instance whose TUN this is; OSError."""
+    for path in instance_files(directory):
+        try:
+            config = load(path)
+        except ConfigError:
+            # An instance usually has the name of its TUN; what is wrong with its file is told by `mpquicctl status`.
+            continue
+        if config.tun_name == device:
+            return path, config
+    return None
+
+
+def describe(directory: Path, device: str) -> dict[str, Any] | None:
+    """Return the tunnel of a TUN: name, state, error, hold, wan, paths; None when no instance has this device."""
+    found = owner(directory, device)
+    if found is None:
+        return None
+    path, config = found
+    held = hold.read(path.stem)
+    facts: dict[str, Any] = {
+        "name": path.stem,
+        "device": device,
+        "wan": config.paths[0].name if isinstance(config, ClientConfig) else None,
+        "wan_device": config.paths[0].bind_device if isinstance(config, ClientConfig) else None,
+        "state": None,
+        "error": None,
+        "enabled": bool(getattr(config, "enabled", True)),
+        "hold": held.plain() if held is not None else None,
+        "paths": [],
+    }
+    try:
+        status = control_client.ask(path.stem, {"op": "get", "what": "status"})
+        paths = control_client.ask(path.stem, {"op": "get", "what": "paths"})
+    except control_client.NotRunning:
+        row = row_of_stopped(path)
+        return facts | {"state": row["state"], "error": row["error"]}
+    except (control_client.ControlError, OSError) as error:
+        return facts | {"error": reason(error)}
+    facts |= {"state": status.get("state"), "error": status.get("error")}
+    facts["paths"] = [_path(each) for each in paths]
+    return facts
+
+
+def _path(path: dict[str, Any]) -> dict[str, Any]:
+    stripe = path.get("stripe")
+    return {
+        "wan": path.get("path"),
+        "device": path.get("device"),
+        "local": path.get("local"),
+        "peer": path.get("peer"),
+        "data_plane": "stripe"
+        if stripe and stripe.get("carries")
+        else f"QUIC, {path.get('transport_mode') or 'datagram'}",
+        "rtt_ms": path.get("rtt_ms"),
+        "loss": path.get("loss"),
+    }

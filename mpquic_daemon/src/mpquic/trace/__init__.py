@@ -1,0 +1,5 @@
+"""Which way a packet of a LAN takes on this host: rules, routes and the packet filter, evaluated as the kernel does.
+
+`fib` (rules and routes) and `ruleset` (nftables) are pure; `listing` and `links` read what the tools and files of the
+host say; `host` asks them; `way` puts it together, and `text` is for people.
+"""
