@@ -20,6 +20,7 @@ Kind = Literal["unicast", "local", "unreachable", "blackhole", "prohibit", "no_r
 """What becomes of the packet; `other` is a route to which nothing is forwarded (broadcast, multicast, anycast)."""
 
 ERRORS: Final[Mapping[str, Kind]] = {"unreachable": "unreachable", "blackhole": "blackhole", "prohibit": "prohibit"}
+_WITH_HOPS: Final = frozenset({"unicast", "local", "broadcast", "anycast", "multicast"})
 PREFERENCES: Final = {"low": -1, "medium": 0, "high": 1}
 
 
@@ -200,7 +201,7 @@ def _in_table(
             result = f"table {rule.table} ends here by a throw route"
         elif route.kind not in ERRORS and route.prefix.prefixlen <= rule.suppress_prefix_length:
             result = f"its route has a prefix of at most {rule.suppress_prefix_length} bits, which the rule refuses"
-        elif route.kind not in ERRORS and _is_of_group(hops, rule.suppress_group, groups):
+        elif route.kind not in ERRORS and _is_of_group(route, hops, rule.suppress_group, groups):
             result = f"its route leads to a device of group {rule.suppress_group}, which the rule refuses"
         else:
             result, ends = route.text or f"{route.kind} {route.prefix}", True
@@ -213,8 +214,10 @@ def _in_table(
     return Decision(kind, rule, route, hops, tuple(steps))
 
 
-def _is_of_group(hops: Sequence[Hop], group: str | None, groups: Mapping[str, str]) -> bool:
-    return group is not None and bool(hops) and groups.get(hops[0].device or "") == group
+def _is_of_group(route: Route, hops: Sequence[Hop], group: str | None, groups: Mapping[str, str]) -> bool:
+    # IPv4 looks at the first next hop, whether it is used or not, IPv6 at the one that is chosen.
+    looked_at = route.hops if route.prefix.version == 4 else hops
+    return group is not None and bool(looked_at) and groups.get(looked_at[0].device or "") == group
 
 
 def look_up(routes: Sequence[Route], flow: Flow) -> tuple[Route | None, tuple[Hop, ...], list[Skipped]]:
@@ -226,25 +229,42 @@ def look_up(routes: Sequence[Route], flow: Flow) -> tuple[Route | None, tuple[Ho
         and (route.source is None or flow.source in route.source)
         and not (flow.destination.version == 4 and route.tos and route.tos != flow.tos)
     ]
-    fitting.sort(key=lambda route: _rank(route, flow))
     skipped: list[Skipped] = []
-    for route in fitting:
-        if route.kind not in {"unicast", "local", "broadcast", "anycast", "multicast"}:
-            return route, (), skipped
+    for route in _in_order(fitting, flow):
         hops = tuple(hop for hop in route.hops if not hop.dead)
+        if route.kind not in _WITH_HOPS:
+            return route, (), skipped
         if hops or not route.hops:
             return route, hops, skipped
         skipped.append(Skipped(route, _why_dead(route.hops)))
     return None, (), skipped
 
 
-def _rank(route: Route, flow: Flow) -> tuple[int, ...]:
-    """The longest prefix first, then the lowest metric; then what IPv6 compares (`rt6_score_route`)."""
-    from_length = route.source.prefixlen if route.source is not None else 0
+def _in_order(routes: Sequence[Route], flow: Flow) -> Iterator[Route]:
+    """Give the routes for a packet in the order in which the kernel considers them: longer prefixes first."""
+    lengths = {(route.prefix.prefixlen, route.source.prefixlen if route.source is not None else 0) for route in routes}
+    for length, from_length in sorted(lengths, reverse=True):
+        equal = [
+            route
+            for route in routes
+            if (route.prefix.prefixlen, route.source.prefixlen if route.source is not None else 0)
+            == (length, from_length)
+        ]
+        if flow.destination.version == 4:
+            # Aliases of a prefix are sorted by their TOS, the highest first, then by their metric.
+            yield from sorted(equal, key=lambda route: (-route.tos, route.metric))
+            continue
+        lowest = min(route.metric for route in equal)
+        yield from sorted((route for route in equal if route.metric == lowest), key=lambda route: -_score(route, flow))
+        # Where none of these can be used, the others compete by their score first, and only then by their metric.
+        others = sorted((route for route in equal if route.metric != lowest), key=lambda route: route.metric)
+        yield from sorted(others, key=lambda route: -_score(route, flow))
+
+
+def _score(route: Route, flow: Flow) -> int:
+    """Return what IPv6 prefers (`rt6_score_route`): by the preference of routers, then the packet's own device."""
     same_device = any(hop.device == flow.iif for hop in route.hops)
-    # Aliases of an IPv4 prefix are sorted by their TOS, the highest first, then by their metric.
-    score = (-route.tos, route.metric, -int(same_device), -PREFERENCES.get(route.preference, 0))
-    return (-route.prefix.prefixlen, -from_length, *score)
+    return PREFERENCES.get(route.preference, 0) * 2 + int(same_device)
 
 
 def _why_dead(hops: Sequence[Hop]) -> str:
