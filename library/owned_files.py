@@ -42,6 +42,7 @@ options:
 
 RETURN = r"""
 written: {description: Names of files that were made or got another content or mode., returned: always, type: list}
+missing: {description: Those among them that weren't there., returned: always, type: list}
 removed: {description: Names of files that were removed., returned: always, type: list}
 directories: {description: Folders that were made or got another mode or owner., returned: always, type: list}
 """
@@ -251,6 +252,7 @@ def main() -> None:
     result = {
         "changed": bool(any(changes) or directories),
         "written": changes.written,
+        "missing": [name for name in changes.written if not os.path.lexists(directory / name)],
         "removed": changes.removed,
         "directories": [str(path) for path, _ in directories],
     }

@@ -53,7 +53,8 @@ def spec_of(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         raise FoundError(argument_spec)
 
     def run() -> None:
-        if name in ACTIONS:
+        # An action that only wraps the module of its name leaves the options to it.
+        if name in ACTIONS and "validate_argument_spec" in ACTIONS[name].read_text():
             plugin = load(name, ACTIONS[name]).ActionModule
             monkeypatch.setattr(ActionBase, "run", lambda *_args: {})
             monkeypatch.setattr(plugin, "validate_argument_spec", give)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from mpquic_plan import matching
+from mpquic_plan.check.tunnels import inner_peer
 
 Slice = dict[str, Any]
 
@@ -113,6 +114,12 @@ def passages(plan: Slice, public_device: str) -> list[dict[str, Any]]:
     return [{"from": enters, "to": to, "network": network} for enters, to, network in ways if network and any(to)]
 
 
+def far_ends(plan: Slice) -> list[dict[str, str]]:
+    """Inner IPv4 addresses of the VPS behind each TUN of a client, as tunnel_ping takes them."""
+    ends = ((tun["name"], inner_peer(tun)) for tun in plan["tuns"])
+    return [{"device": device, "address": address} for device, address in ends if address is not None]
+
+
 def server_ports(plan: Slice) -> dict[str, list[int]]:
     """UDP ports of each server instance of a host."""
     configs = {each["name"]: each["config"] for each in plan["instances"] if each["config"]["role"] == "server"}
@@ -134,6 +141,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "mpquic_configured_links": configured_links,
+            "mpquic_far_ends": far_ends,
             "mpquic_instance_unit": instance_unit,
             "mpquic_managed_links": managed_links,
             "mpquic_passages": passages,

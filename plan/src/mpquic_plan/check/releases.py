@@ -1,0 +1,61 @@
+"""Which release runs: that of the processes, not of files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpquic_plan.check.finding import Finding, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mpquic_plan.check.finding import Fleet, Host
+
+CHECK = "release"
+
+
+def same_release_runs(host: Host, _fleet: Fleet) -> Iterator[Finding]:
+    """Yield where another release than this checkout's is installed or runs."""
+    look = host.second
+    if look["current_release"] != host.release:
+        found = f"release {look['current_release']}" if look["current_release"] else "no release"
+        yield problem(
+            CHECK,
+            f"{found} is installed, this checkout is {host.release}",
+            "run site.yml, or use the checkout that the fleet runs",
+        )
+    others: dict[str, list[str]] = {}
+    for name, unit in sorted(look["units"].items()):
+        release = unit.get("Release")
+        if release and release != host.release:
+            others.setdefault(release, []).append(name.removesuffix(".service"))
+    for release, names in sorted(others.items()):
+        runs = "runs" if len(names) == 1 else "run"
+        yield problem(
+            CHECK,
+            f"{', '.join(names)} {runs} release {release}, this checkout is {host.release}",
+            "run site.yml, which restarts what runs another release; a process that an earlier run left with its old "
+            f"files: systemctl restart {' '.join(names)}",
+        )
+
+
+def both_ends_run_the_same(host: Host, fleet: Fleet) -> Iterator[Finding]:
+    """Yield tunnels of a site whose ends run different releases."""
+    peer = fleet.hosts.get(host.plan["vps"]) if host.is_client else None
+    if peer is None:
+        return
+    listeners = {config["bind_port"]: name for name, config in peer.configs.items() if config["role"] == "server"}
+    for name, config in host.configs.items():
+        listener = listeners.get(config["remote_port"])
+        own, other = _running(host, name), _running(peer, listener) if listener else None
+        if own and other and own != other:
+            yield problem(
+                CHECK,
+                f"{name} runs release {own} here and {other} on {peer.name}",
+                f"run site.yml for {host.name} and {peer.name}",
+            )
+
+
+def _running(host: Host, instance: str) -> str | None:
+    release = host.second["units"].get(f"mpquic@{instance}.service", {}).get("Release")
+    return str(release) if release else None
