@@ -158,6 +158,62 @@ def test_a_site_moves_nothing_of_its_neighbours(hosts: Hosts, data: st.DataObjec
     assert all(rest[host] == whole[host] for host in clients if host != gone)
 
 
+def _switches(site: dict[str, Any]) -> list[dict[str, Any]]:
+    """All that has the key `enabled`."""
+    vlans = [vlan for lan in site["lans"] for vlan in lan.get("vlans", [])]
+    return [*site["wans"], *site["lans"], *vlans, *site["tunnels"]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(fleets(), st.data())
+def test_what_was_out_of_service_comes_back_as_it_was(hosts: Hosts, data: st.DataObject) -> None:
+    """`enabled: true` is the same as no key: whoever takes something out of service and back has the former files."""
+    before = build(hosts)
+    for variables in hosts.values():
+        for item in _switches(variables["site"]) if "site" in variables else []:
+            if data.draw(st.booleans()):
+                item["enabled"] = True
+    assert build(hosts) == before
+
+
+@settings(max_examples=40, deadline=None)
+@given(fleets(), st.data())
+def test_what_is_out_of_service_changes_nothing_for_others(hosts: Hosts, data: st.DataObject) -> None:
+    """Neither the other sites nor ports, addresses and ranges; and no LAN of it can use a WAN or a tunnel."""
+    before = build(hosts)
+    host = data.draw(st.sampled_from(sorted(host for host in hosts if host != "vps1")))
+    items = _switches(hosts[host]["site"])
+    for item in data.draw(st.lists(st.sampled_from(items), min_size=1, max_size=3, unique_by=id)):
+        item["enabled"] = False
+    after = build(hosts)
+    assert all(after[other] == before[other] for other in hosts if other not in (host, "vps1"))
+    server, was = after["vps1"], before["vps1"]
+    assert {**server, "instances": []} == {**was, "instances": []}
+    client, former = after[host], before[host]
+    assert client["tuns"] == former["tuns"] or any(not lan["enabled"] for lan in client["lans"])
+    held = {instance["name"] for instance in client["instances"] if not instance["enabled"]}
+    told = {
+        peer["tunnel"]
+        for instance in server["instances"]
+        for peer in instance["config"]["peers"]
+        if peer["identity"] == f"urn:mpquic:site:{hosts[host]['site']['name']}" and not peer.get("enabled", True)
+    }
+    assert held == told == {each["name"] for each in client["instances"] if not each["config"].get("enabled", True)}
+    down = {wan["device"] for wan in client["wans"] if not wan["enabled"]}
+    closed = {lan["device"] for lan in client["lans"] if not lan["enabled"]}
+    ends = {(pair["from"], pair["to"]) for pair in client["firewall"]["forward"]}
+    assert not [pair for pair in ends if set(pair) & (down | closed)]
+    for lan in client["lans"]:
+        unicast = [
+            link.get("device", link["name"])
+            for link in [*client["wans"], *client["tuns"]]
+            for route in link["routes"]
+            if route["table"] == lan["table"] and route["type"] == "unicast"
+        ]
+        assert not set(unicast) & down
+        assert lan["enabled"] or not unicast
+
+
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["wan1", "10.0.0.1/24", "none"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

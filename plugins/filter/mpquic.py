@@ -88,9 +88,16 @@ def resolved(plan: Slice, present: dict[str, str]) -> dict[str, Any]:
 
 
 def configured_links(plan: Slice) -> list[str]:
-    """Links that systemd-networkd can always configure: all of ours but WANs, which may be absent."""
+    """Links that systemd-networkd can always configure: all of ours but those that may be absent."""
     links = [*plan.get("management", []), *plan.get("trunks", []), *plan.get("lans", []), *plan["tuns"]]
-    return [link.get("device", link["name"]) for link in links]
+    absent = optional_links(plan)
+    return [name for name in (link.get("device", link["name"]) for link in links) if name not in absent]
+
+
+def optional_links(plan: Slice) -> list[str]:
+    """Links that may be absent: WANs, and LANs that are out of service."""
+    idle = [lan for lan in plan.get("lans", []) if not lan["enabled"]]
+    return [link["device"] for link in [*plan.get("wans", []), *idle]]
 
 
 def passages(plan: Slice, public_device: str) -> list[dict[str, Any]]:
@@ -144,6 +151,7 @@ class FilterModule:
             "mpquic_far_ends": far_ends,
             "mpquic_instance_unit": instance_unit,
             "mpquic_managed_links": managed_links,
+            "mpquic_optional_links": optional_links,
             "mpquic_passages": passages,
             "mpquic_resolved": resolved,
             "mpquic_routing_rules": routing_rules,

@@ -31,18 +31,17 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
         "matches": _matches(site),
         "resolvers": _resolvers(site, egress),
         "wans": [wan_slice(wan, site, egress) for wan in sorted(site.wans, key=lambda wan: wan.number)],
-        "lans": [_lan(lan, site, wans) for lan in lans],
+        "lans": [_lan(lan, site) for lan in lans],
         "tuns": [_tun(tunnel, site, wans[tunnel.wan], listeners[tunnel.listener]) for tunnel in tunnels],
         "instances": [
             {
                 "name": tunnel.name,
+                "enabled": site.serves(tunnel),
                 "config": _config(tunnel, site, vps, wans[tunnel.wan], listeners[tunnel.listener]),
             }
             for tunnel in tunnels
         ],
-        "firewall": firewall.client(
-            site, wans, {tunnel.name: tunnel_sizes(tunnel, wans[tunnel.wan]) for tunnel in tunnels}
-        ),
+        "firewall": firewall.client(site, {tunnel.name: tunnel_sizes(tunnel, wans[tunnel.wan]) for tunnel in tunnels}),
         "routing_tables": _table_names(site),
         "ntp": list(site.ntp),
         "sysctl": hosts.sysctl(),
@@ -175,24 +174,26 @@ def router_of(lan: Lan, version: int) -> str | None:
     return next((str(address) for address in others6 if address != lan.address6.ip), None)
 
 
-def _lan(lan: Lan, site: Site, wans: dict[str, Wan]) -> dict[str, Any]:
+def _lan(lan: Lan, site: Site) -> dict[str, Any]:
+    """A LAN. What is out of service keeps its address and the way back to who is behind it, and leads nowhere else."""
     table = tables.lan_table(lan)
     priority = tables.lan_priority(site, lan)
     rules = [rule(priority, table, incoming=lan.device)]
     routes = [route(str(prefix), gateway=router_of(lan, prefix.version)) for prefix in lan.behind]
-    # While no WAN leads to a modem, its page isn't asked for by the tunnel.
-    modems = sorted({prefix for wan in site.wans for prefix in wan.modem_prefixes})
-    routes += [route(str(prefix), kind="unreachable", table=table, metric=tables.LAST_METRIC) for prefix in modems]
-    if lan.fallback is None:
+    if lan.enabled:
+        # While no WAN leads to a modem, its page isn't asked for by the tunnel.
+        modems = sorted({prefix for wan in site.wans for prefix in wan.modem_prefixes})
+        routes += [route(str(prefix), kind="unreachable", table=table, metric=tables.LAST_METRIC) for prefix in modems]
+    fallback = site.fallback_of(lan)
+    if fallback is None:
         routes += last_routes("unreachable", table)
     else:
         # Without an end of its own the LAN's table falls through to the WAN's, which ends in a blackhole.
-        rules.append(
-            rule(tables.fallback_priority(site, lan), tables.wan_table(wans[lan.fallback]), incoming=lan.device)
-        )
+        rules.append(rule(tables.fallback_priority(site, lan), tables.wan_table(fallback), incoming=lan.device))
     return {
         "name": lan.name,
         "device": lan.device,
+        "enabled": lan.enabled,
         "file": link_file("lan" if lan.vlan_id is None else "vlan", lan.device),
         "parent": lan.parent,
         "vlan_id": lan.vlan_id,
@@ -211,7 +212,8 @@ def _tun(tunnel: Tunnel, site: Site, wan: Wan, listener: Listener) -> dict[str, 
     far = addressing.server_address(listener)
     routes = [route(destination) for destination in far.host_routes]
     for lan in sorted(site.lans, key=lambda lan: (lan.number, lan.vlan_id or 0)):
-        if lan.tunnel == tunnel.name:
+        # A tunnel that is out of service leaves its routes as one that is down does: without carrier they don't count.
+        if lan.enabled and lan.tunnel == tunnel.name:
             routes += [
                 route(destination, table=tables.lan_table(lan), metric=tables.DEFAULT_METRIC)
                 for destination in DEFAULT_ROUTES
@@ -232,6 +234,8 @@ def _config(tunnel: Tunnel, site: Site, vps: Vps, wan: Wan, listener: Listener) 
         "role": "client",
         "site": site.name,
         "tunnel": tunnel.name,
+        # What is in service has no such line: its file is the same as before.
+        **({} if site.serves(tunnel) else {"enabled": False}),
         "tun_name": tunnel.name,
         "tun_mtu": derived.tun_mtu,
         "inner_addresses": inner_prefixes(site, tunnel, listener),

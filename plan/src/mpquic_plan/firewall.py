@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from mpquic_plan.model import ForwardOpening, Site, Vps, Wan
+    from mpquic_plan.model import ForwardOpening, Site, Vps
     from mpquic_plan.sizes import Sizes
 
 ZONES = ("management", "lan", "tunnel")
@@ -30,11 +30,16 @@ def zone_devices(site: Site, zone: str) -> list[str]:
 
 
 def forward_devices(site: Site, word: str) -> list[str]:
-    """Return the interfaces that an end of a forward opening means: a zone, an item of the site, or a device."""
+    """Return the interfaces that an end of a forward opening means: a zone, an item of the site, or a device.
+
+    Nothing is forwarded from or to a LAN that is out of service.
+    """
     wans = {wan.name: wan.device for wan in site.wans}
     if word in wans:
         return [wans[word]]
-    return zone_devices(site, word) or ([] if word in ZONES else [word])
+    closed = {lan.device for lan in site.lans if not lan.enabled}
+    devices = zone_devices(site, word) or ([] if word in ZONES else [word])
+    return [device for device in devices if device not in closed]
 
 
 def _vps_forward_devices(vps: Vps, word: str) -> list[str]:
@@ -79,12 +84,13 @@ def _devices(site: Site, zones: Iterable[str]) -> list[str]:
     return sorted({device for zone in zones for device in zone_devices(site, zone)})
 
 
-def client(site: Site, wans: Mapping[str, Wan], sizes_of: Mapping[str, Sizes]) -> dict[str, Any]:
+def client(site: Site, sizes_of: Mapping[str, Sizes]) -> dict[str, Any]:
     """Return the client's firewall: who may forward whither, what is masqueraded, clamped, opened."""
     tuns = sorted(sizes_of)
-    carried = sorted((lan.device, lan.tunnel) for lan in site.lans if lan.tunnel is not None)
-    fallbacks = sorted((lan.device, wans[lan.fallback].device) for lan in site.lans if lan.fallback is not None)
+    carried = sorted((lan.device, lan.tunnel) for lan in site.lans if lan.tunnel is not None and lan.enabled)
+    fallbacks = sorted((lan.device, wan.device) for lan in site.lans if (wan := site.fallback_of(lan)) is not None)
     routed = site.lan_mode == "routed"
+    served_lans = sorted(lan.device for lan in site.lans if lan.enabled)
     return {
         "wan_devices": sorted(wan.device for wan in site.wans),
         "ipv6_wan_devices": sorted(wan.device for wan in site.wans if wan.ipv6),
@@ -97,9 +103,13 @@ def client(site: Site, wans: Mapping[str, Wan], sizes_of: Mapping[str, Sizes]) -
         + ([{"from": target, "to": source} for source, target in carried] if routed else []),
         # Whoever may look at the modems' pages, and nothing else there.
         "modems": [
-            {"device": wan.device, "prefixes": [str(prefix) for prefix in wan.modem_prefixes]}
+            {
+                "device": wan.device,
+                "prefixes": [str(prefix) for prefix in wan.modem_prefixes],
+                "viewers": zone_devices(site, "management") + served_lans,
+            }
             for wan in sorted(site.wans, key=lambda wan: wan.number)
-            if wan.modem_prefixes
+            if wan.modem_prefixes and wan.enabled
         ],
         "masquerade_devices": sorted({*([] if routed else tuns), *(device for _, device in fallbacks)}),
         "mss": [{"device": name, "ipv4": sizes_of[name].mss4, "ipv6": sizes_of[name].mss6} for name in tuns],

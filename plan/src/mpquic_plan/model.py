@@ -79,10 +79,11 @@ class DhcpClient:
 
 @dataclass(frozen=True, slots=True)
 class Wan:
-    """A WAN link; `mtu` in bytes of an IP packet."""
+    """A WAN link; `mtu` in bytes of an IP packet. Not `enabled`: out of service on purpose."""
 
     path: str
     name: str
+    enabled: bool
     number: int
     device: str
     mtu: int
@@ -107,10 +108,14 @@ class DhcpServer:
 
 @dataclass(frozen=True, slots=True)
 class Lan:
-    """A LAN interface, or a VLAN on one (`parent` and `vlan_id` are set). `tunnel`, `fallback`: None says none."""
+    """A LAN interface, or a VLAN on one (`parent` and `vlan_id` are set). `tunnel`, `fallback`: None says none.
+
+    Not `enabled`: out of service on purpose, itself or with the LAN that carries the VLAN.
+    """
 
     path: str
     name: str
+    enabled: bool
     number: int
     device: str
     address: IPv4Interface
@@ -144,10 +149,11 @@ class Striping:
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """A tunnel of a site; times as their names say."""
+    """A tunnel of a site; times as their names say. Whether it is in service its WAN says, too (`Site.serves`)."""
 
     path: str
     name: str
+    enabled: bool
     wan: str
     listener: str
     slot: int
@@ -227,6 +233,16 @@ class Site:
     def named(self, device: str) -> str:
         """Return the name of a device as it is where no matched card is present."""
         return substitute(device, {match.mac: match.device for match in self.cards})
+
+    def serves(self, tunnel: Tunnel) -> bool:
+        """Whether a tunnel is in service: neither it nor its WAN is out of service on purpose."""
+        return tunnel.enabled and all(wan.enabled for wan in self.wans if wan.name == tunnel.wan)
+
+    def fallback_of(self, lan: Lan) -> Wan | None:
+        """Return the WAN that carries a LAN while its tunnel is down; None while either is out of service."""
+        if not lan.enabled:
+            return None
+        return next((wan for wan in self.wans if wan.name == lan.fallback and wan.enabled), None)
 
     @property
     def local_links(self) -> tuple[Management | Lan, ...]:

@@ -212,6 +212,7 @@ class _Reader:
         return Wan(
             path=path,
             name=item["name"],
+            enabled=item["enabled"],
             number=int(item["name"].removeprefix("wan")),
             device=self._matched("wan", path, item, item.get("device"))
             or item.get("device", reference.WAN_DEVICES[item["name"]]),
@@ -270,6 +271,7 @@ class _Reader:
         return Lan(
             path=path,
             name=name,
+            enabled=item["enabled"] and (parent is None or parent.enabled),
             number=parent.number if parent else int(name.removeprefix("lan")),
             device=device,
             address=IPv4Interface(address),
@@ -305,6 +307,7 @@ class _Reader:
             yield Tunnel(
                 path=path,
                 name=name,
+                enabled=item["enabled"],
                 wan=wan,
                 listener=item.get("listener", name),
                 slot=item["slot"],

@@ -32,7 +32,8 @@ def vps_slice(vps: Vps, sites: Sequence[Site]) -> dict[str, Any]:
         "public": {"device": vps.device or "auto"},
         "tuns": [_tun(listener, pairs[listener.name]) for listener in listeners],
         "instances": [
-            {"name": listener.name, "config": _config(listener, vps, pairs[listener.name])} for listener in listeners
+            {"name": listener.name, "enabled": True, "config": _config(listener, vps, pairs[listener.name])}
+            for listener in listeners
         ],
         "firewall": firewall.server(
             vps,
@@ -108,6 +109,7 @@ def _config(listener: Listener, vps: Vps, pairs: Sequence[Pair]) -> dict[str, An
             {
                 "identity": hosts.identity(site.name),
                 "tunnel": tunnel.name,
+                **({} if site.serves(tunnel) else {"enabled": False}),
                 "allowed": inner_prefixes(site, tunnel, listener),
                 "traffic_class": tunnel.traffic_class,
                 "weight": tunnel.weight,

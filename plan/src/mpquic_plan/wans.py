@@ -19,7 +19,10 @@ DHCP_GATEWAY: Final = "_dhcp4"
 
 
 def wan_slice(wan: Wan, site: Site, egress: str | None) -> dict[str, Any]:
-    """Return a WAN; `egress` is the name of the interface by which the client's own traffic leaves."""
+    """Return a WAN; `egress` is the name of the interface by which the client's own traffic leaves.
+
+    The interface of one that is out of service is down: nobody has routes by it, and no lease is asked for.
+    """
     table = tables.wan_table(wan)
     rules = [rule(tables.wan_priority(wan), table, outgoing=wan.device)]
     if egress == wan.name:
@@ -31,10 +34,11 @@ def wan_slice(wan: Wan, site: Site, egress: str | None) -> dict[str, Any]:
     return {
         "name": wan.name,
         "device": wan.device,
+        "enabled": wan.enabled,
         "file": link_file("wan", wan.device),
         "table": table,
-        "ipv6": wan.ipv6,
-        "dhcp": wan.static is None,
+        "ipv6": wan.ipv6 and wan.enabled,
+        "dhcp": wan.static is None and wan.enabled,
         "mac": wan.mac,
         "dhcp_client": _dhcp_client(wan.dhcp),
         "addresses": _static_addresses(wan),
@@ -64,6 +68,8 @@ def _modem_routes(wan: Wan, site: Site) -> list[dict[str, Any]]:
 
     The LAN whose tunnel uses this WAN prefers its modem to another WAN's of the same address.
     """
+    if not wan.enabled:
+        return []
     gateway, on_link = None, False
     if wan.modem_by_gateway:
         gateway = DHCP_GATEWAY if wan.static is None else str(wan.static.gateway)
@@ -71,7 +77,7 @@ def _modem_routes(wan: Wan, site: Site) -> list[dict[str, Any]]:
     own_tunnels = {tunnel.name for tunnel in site.tunnels if tunnel.wan == wan.name}
     # The main table is named, since a route by the gateway of DHCP would stand in the table of DHCP otherwise.
     places = [(tables.MAIN_TABLE, tables.modem_metric(wan)), (tables.wan_table(wan), tables.DEFAULT_METRIC)]
-    for lan in sorted(site.lans, key=tables.lan_table):
+    for lan in sorted((lan for lan in site.lans if lan.enabled), key=tables.lan_table):
         metric = tables.DEFAULT_METRIC if lan.tunnel in own_tunnels else tables.modem_metric(wan)
         places.append((tables.lan_table(lan), metric))
     return [
@@ -82,7 +88,7 @@ def _modem_routes(wan: Wan, site: Site) -> list[dict[str, Any]]:
 
 
 def _static_addresses(wan: Wan) -> list[str]:
-    if wan.static is None:
+    if wan.static is None or not wan.enabled:
         return []
     return [str(address) for address in (wan.static.address, wan.static.address6) if address is not None]
 
@@ -90,7 +96,7 @@ def _static_addresses(wan: Wan) -> list[str]:
 def _static_routes(wan: Wan, table: int) -> list[dict[str, Any]]:
     """The routes of a WAN with fixed addresses; DHCP and router advertisements bring their own."""
     static = wan.static
-    if static is None:
+    if static is None or not wan.enabled:
         return []
     metric = tables.DEFAULT_METRIC
     subnets = [address.network for address in (static.address, static.address6) if address is not None]

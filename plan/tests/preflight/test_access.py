@@ -40,6 +40,20 @@ def test_a_lan_that_ssh_from_names_is_a_way_in(client: Make, problems: Told) -> 
     assert problems(host) == []
 
 
+def test_a_tunnel_that_goes_out_of_service_is_no_way_in(client: Make, problems: Told) -> None:
+    by_tunnel = came_in("mpq5", "10.200.5.1")
+    ssh = ("firewall/ssh/devices", ["enp6s18", "mpq5"])
+    assert problems(client(by_tunnel, plan=[ssh])) == []
+    (only,) = problems(client(by_tunnel, plan=[ssh, ("instances/4/enabled", False)]))
+    assert "locked-out: this run came in by the tunnel mpq5, which the variables take out of service" in only
+    assert "come in by another interface" in only
+
+
+def test_a_lan_that_goes_out_of_service_stays_a_way_in(client: Make, problems: Told) -> None:
+    plan = [("firewall/ssh/devices", ["enp7s1"]), ("lans/4/enabled", False)]
+    assert problems(client(came_in("enp7s1", "172.16.5.1"), plan=plan)) == []
+
+
 def test_a_management_card_of_another_name_is_told_with_the_names_that_are_there(client: Make, problems: Told) -> None:
     host = client(came_in("ens18", "10.10.11.100"))
     links = host.survey["links"]

@@ -29,6 +29,12 @@ def test_a_wan_may_be_absent(client: Make, problems: Told) -> None:
     assert problems(host) == []
 
 
+def test_a_lan_that_is_out_of_service_may_be_absent(client: Make, problems: Told) -> None:
+    host = client(plan=[("lans/4/enabled", False)])
+    del host.survey["links"]["enp7s1"]
+    assert problems(host) == []
+
+
 def test_a_vlan_is_made_but_its_parent_is_not(client: Make, problems: Told) -> None:
     vlan = [("lans/0/device", "enp6s20.30"), ("lans/0/parent", "enp6s20"), ("lans/0/vlan_id", 30)]
     assert problems(client(plan=vlan)) == []

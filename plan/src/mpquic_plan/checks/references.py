@@ -104,6 +104,15 @@ def egress_leads_out(fleet: Fleet) -> Iterator[Problem]:
         if not _resolves(site, "wans", site.egress) and not _resolves(site, "management", site.egress):
             names = _names(site, "wans") | _names(site, "management")
             yield Problem(site.host, "site.egress", unknown("management interface or WAN", site.egress, names))
+        for wan in site.wans:
+            if wan.name == site.egress and not wan.enabled:
+                yield Problem(
+                    site.host,
+                    "site.egress",
+                    f"{wan.name} is out of service (enabled: false in {wan.path}), so the client's own traffic would "
+                    "have no way out; name another interface for as long, or leave site.egress out where management "
+                    "has a gateway",
+                )
         for item in site.management:
             if item.name == site.egress and item.address is not None and item.gateway is None:
                 yield Problem(site.host, "site.egress", f"{item.name} leads nowhere; state a gateway in {item.path}")
@@ -155,6 +164,16 @@ def somebody_may_log_in(fleet: Fleet) -> Iterator[Problem]:
                 "site.firewall.ssh_from",
                 f"{asked}, so nobody could log in after the run; state a management interface (site.management), or "
                 "name a LAN or tunnel that ssh comes in by",
+            )
+            continue
+        idle = {tunnel.name for tunnel in site.tunnels if not site.serves(tunnel)}
+        devices = {device for zone in site.ssh_from for device in zone_devices(site, zone)}
+        if devices and devices <= idle:
+            yield Problem(
+                site.host,
+                "site.firewall.ssh_from",
+                f"only by {', '.join(sorted(devices))}, which is out of service (enabled: false), so nobody could log "
+                "in after the run; state a management interface, or name a LAN or another tunnel that ssh comes in by",
             )
 
 

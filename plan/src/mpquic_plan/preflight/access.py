@@ -54,6 +54,12 @@ def connection_stays(host: Host) -> Iterator[Finding]:
             "(site.firewall.ssh_from, site.management[].device): name the interface there, or correct the device, "
             "or come in by another one",
         )
+    elif device in {instance["name"] for instance in host.plan["instances"] if not instance["enabled"]}:
+        yield Finding(
+            LOCKED_OUT,
+            f"this run came in by the tunnel {device}, which the variables take out of service (enabled: false of it "
+            "or of its WAN): the connection would end in the middle of the run; come in by another interface",
+        )
     elif not _keeps_address(host, device, address):
         yield Finding(
             LOCKED_OUT,

@@ -28,10 +28,13 @@ def cards(links: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def devices_exist(host: Host) -> Iterator[Finding]:
-    """Management and LAN interfaces and the public one are there; a WAN may be absent, and a VLAN is made."""
+    """Management and LAN interfaces and the public one are there; a WAN may be absent, and a VLAN is made.
+
+    So may a LAN that is out of service: perhaps its card is the reason.
+    """
     present = host.survey["links"]
     stated = [(f"site.management[] {item['name']}", item) for item in host.plan.get("management", [])]
-    stated += [(f"site.lans[] {item['name']}", item) for item in host.plan.get("lans", [])]
+    stated += [(f"site.lans[] {item['name']}", item) for item in host.plan.get("lans", []) if item["enabled"]]
     device = host.public_device
     if not host.is_client and device:
         stated.append(("vps.device", {"device": device}))
