@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import subprocess
 import sys
 import time
@@ -93,12 +94,12 @@ def with_another_tunnel(_site: Site) -> dict[str, object]:
     return {"tunnel": "mpq1"}
 
 
-AUTHENTICATION = "authentication: client not authenticated"
+AUTHENTICATION = "authentication: client not authenticated: this machine's certificate "
 ATTACKS = [
-    (expired, AUTHENTICATION),
-    (not_yet_valid, AUTHENTICATION),
-    (of_a_foreign_ca, AUTHENTICATION),
-    (of_the_server, AUTHENTICATION),
+    (expired, f"{AUTHENTICATION}.* has ended at .*run site.yml"),
+    (not_yet_valid, f"{AUTHENTICATION}.* isn't valid before .*clock is wrong"),
+    (of_a_foreign_ca, rf"{AUTHENTICATION}.* is of another CA \(CN=test foreign\)"),
+    (of_the_server, f"{AUTHENTICATION}.* isn't for clients"),
     (of_nobody_we_know, "authorization: urn:mpquic:site:elsewhere has no tunnel mpq9 here"),
     (with_a_foreign_address, "authorization: urn:mpquic:site:site1 may not use 10.200.9.7/32 in tunnel mpq9"),
     (with_a_prefix_around_its_own, "authorization: urn:mpquic:site:site1 may not use 10.200.9.0/24 in tunnel mpq9"),
@@ -111,7 +112,7 @@ def test_a_client_with_a_wrong_certificate_or_claim_is_refused(
     server: Site, attack: Callable[[Site], dict[str, object]], reason: str
 ) -> None:
     server.start("client", server.client_config(**attack(server)))
-    wait_for(lambda: (server.ask("cl") or {}).get("error") == reason, 5, f"the refusal ({server.ask('cl')})")
+    wait_for(lambda: re.match(reason, (server.ask("cl") or {}).get("error") or ""), 5, f"{reason} {server.ask('cl')}")
     assert server.state() in ("connecting", "down")
     assert not server.ping(1)
     server.kill("cl")

@@ -81,7 +81,8 @@ def test_a_client_refuses_a_server_whose_certificate_is_revoked(
     both = start(tls=client_tls(site, revoked))
     both.run(5.0)
     assert both.state == "down"
-    assert both.client.status()["error"] == f"the server's certificate {serial_of(site, 'server'):x} is revoked"
+    serial = f"{serial_of(site, 'server'):x}"
+    assert both.client.status()["error"] == f"the server's certificate {serial} is revoked: run site.yml for the VPS"
     assert both.server.counters()["registrations"] == 0
 
 

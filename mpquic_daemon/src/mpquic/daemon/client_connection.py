@@ -6,6 +6,7 @@ nor its address.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +16,7 @@ from aioquic.quic.packet import QuicErrorCode
 from cryptography import x509
 
 import mpquic
+from mpquic.daemon import credentials
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode, Inbox, Session, SessionError
 from mpquic.daemon.stripe_plane import ClientStripe
 from mpquic.daemon.wan_socket import mute_foreign, open_socket
@@ -24,7 +26,7 @@ from mpquic.net.kernel import KERNEL
 from mpquic.net.quic import Established, LinkOptions, Terminated
 from mpquic.net.udp import SendStatus, endpoint, split_segments
 from mpquic.proto.budget import BudgetMember
-from mpquic.proto.control import Bye, ControlError, RenewStripe, StripeRenewed, StripeRequest
+from mpquic.proto.control import Bye, ControlError, RefuseCode, RenewStripe, StripeRenewed, StripeRequest
 from mpquic.proto.handshake import ClientRegistration, Output, RegistrationRequest, Rejected, Send, Welcomed
 from mpquic.proto.validity import Validity
 
@@ -332,7 +334,8 @@ class ClientConnection:
         if self.server_certificate is None or self.server_certificate.serial not in revoked:
             return False
         self.close(CloseCode.REVOKED, "", now)
-        self._end(Failure.REFUSED, f"the server's certificate {self.server_certificate.serial:x} is revoked")
+        serial = f"{self.server_certificate.serial:x}"
+        self._end(Failure.REFUSED, f"the server's certificate {serial} is revoked: run site.yml for the VPS")
         return True
 
     def release(self) -> None:
@@ -381,7 +384,11 @@ class ClientConnection:
                     self.session.open_data()
             elif isinstance(output, Rejected):
                 self.close(CloseCode.REFUSED, output.reason, now)
-                self._end(Failure.REFUSED, f"{output.code}: {output.reason}", output.retry_after)
+                reason = f"{output.code}: {output.reason}"
+                if output.code == RefuseCode.AUTHENTICATION:
+                    # The server tells strangers nothing more.
+                    reason += f": {credentials.own_problem(self._config.tls, dt.datetime.now(dt.UTC))}"
+                self._end(Failure.REFUSED, reason, output.retry_after)
 
     def _give_up(self, now: float) -> None:
         if self.phase in (Phase.HANDSHAKE, Phase.REGISTERING) and now - self.silent_since >= self._silence:

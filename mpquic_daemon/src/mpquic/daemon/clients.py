@@ -9,6 +9,7 @@ from mpquic import held
 from mpquic.daemon import server_report
 from mpquic.daemon.peer_file import PeerFile
 from mpquic.daemon.peer_log import PeerLog, told_hold
+from mpquic.daemon.period import ago
 from mpquic.proto.path import PathState
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ class Clients:
                 reason=held.words(hold),
             )
             self._changed()
+
+    def refused(self, key: Key, reason: str) -> None:
+        """A client that is known was refused."""
+        self.log.refused(key, f"refused at {ago(0.0)}: {reason}")
 
     def rows(self) -> list[dict[str, object]]:
         """Return the rows `peers` of `mpquicctl status --json`, in the order of the configuration."""

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 
 from mpquic import files
+from mpquic.proto import certificate_problem
 from mpquic.proto.identity import ChainVerifier, Credentials, IdentityError, parse_revoked
 from mpquic.proto.validity import Validity
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Iterator
 
     from mpquic.config import ClientTls, ServerTls
@@ -73,6 +75,19 @@ def load_server(tls: ServerTls) -> ServerIdentity:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert_file, tls.key_file, password="")
     verifier = ChainVerifier(x509.load_pem_x509_certificates(ca_data), _read_revoked(tls.revoked_file))
     return ServerIdentity(verifier, _dates(tls.cert_file, certificates, ca_data))
+
+
+def own_problem(tls: ClientTls, now: dt.datetime) -> str:
+    """Say what a client's files tell about why a server doesn't accept its certificate, as they are now."""
+    try:
+        ca = _read_ca(tls.ca_file)
+        certificates, key = _read("tls.cert_file", tls.cert_file), _read("tls.key_file", tls.key_file)
+        revoked = _read_revoked(tls.revoked_file)
+        names = tls.cert_file, tls.key_file, tls.ca_file
+        problem = certificate_problem.of_own(certificates, key, ca, revoked, now, names=names)
+        return problem or certificate_problem.nothing_own(certificates, tls.cert_file)
+    except CredentialsError as error:
+        return str(error)
 
 
 @contextmanager

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mpquic.net.kernel import Kernel
     from mpquic.net.udp import Address
     from mpquic.proto.control import StripeRequest
+    from mpquic.proto.handshake import Rejected
     from mpquic.proto.identity import Identity
     from mpquic.proto.path import Carried
 
@@ -59,6 +60,8 @@ STALE_TIME = 1.0
 TUN_BATCH = 16
 CHANGE_INTERVAL = 1.0
 """Least seconds between two announcements of a change: clients may come and go by the hundred."""
+MAX_CLAIM = 100
+"""Characters of a name that a stranger claims, in the journal."""
 TRANSPORT_MODES = ("datagram", "reliable")
 
 
@@ -533,8 +536,26 @@ class Server:
             self._journal.info("client.gone", reason=reason, **server_report.names(connection))
             self._clients.note(connection, now)
         elif connection.refusal is not None:
-            # Anybody can cause these lines: one a minute for all strangers together.
-            self._journal.limited("refused", now, "client.refused", peer=connection.peer, reason=connection.refusal)
+            self._refused(connection.peer, connection.refusal, now)
+
+    def _refused(self, peer: str, refusal: Rejected, now: float) -> None:
+        """Tell why a registration was refused: of each client that we know, and of all strangers together."""
+        reason = f"{refusal.code}: {refusal.reason}"
+        if refusal.identity is None:
+            # Anybody can cause these lines: one a minute.
+            claims = refusal.claims[:MAX_CLAIM] if refusal.claims is not None else "nobody"
+            self._journal.limited("refused", now, "client.refused", peer=peer, claims=claims, reason=reason)
+            return
+        self._clients.refused((refusal.identity, refusal.tunnel), reason)
+        self._journal.limited(
+            f"refused {refusal.identity} {refusal.tunnel}",
+            now,
+            "client.refused",
+            peer=peer,
+            identity=refusal.identity,
+            tunnel=refusal.tunnel,
+            reason=reason,
+        )
 
     def _forget_empty_groups(self) -> None:
         for group in [group for group in self._tunnels if not group.members]:

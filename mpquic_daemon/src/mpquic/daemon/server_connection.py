@@ -52,8 +52,8 @@ class ServerConnection:
         """What the client said when it left on purpose."""
         self.is_silent = False
         """Whether it ended because nothing came from the client any more."""
-        self.refusal: str | None = None
-        """Why the registration came to nothing, for the log."""
+        self.refusal: Rejected | None = None
+        """Why the registration came to nothing."""
         self.over = False
         self.next_poll = float("-inf")
         """When `poll` has something to do at the latest, unless something comes from the client before."""
@@ -143,6 +143,6 @@ class ServerConnection:
                 self.session.member.name, self.session.member.wan = output.register.tunnel, output.register.path
                 self.session.activate(now)
             elif isinstance(output, Rejected):
-                self.refusal = f"{output.code}: {output.reason}"
+                self.refusal = output
                 # A stranger learns from the REFUSE message what it may know, and nothing more here.
                 self.end(CloseCode.REFUSED, "registration refused")

@@ -108,6 +108,12 @@ def install_receive_window(connection: QuicConnection, window: ReceiveWindow) ->
     connection._local_max_data = window
 
 
+def peer_chain(connection: QuicConnection) -> list[x509.Certificate]:
+    """Certificates that the peer has sent beside its own."""
+    tls = getattr(connection, "tls", None)
+    return [] if tls is None else list(tls._peer_certificate_chain)
+
+
 def peer_certificate(connection: QuicConnection) -> x509.Certificate | None:
     """Leaf certificate that the peer proved to own; None before. aioquic checks chain, name and dates, not the use."""
     tls = getattr(connection, "tls", None)

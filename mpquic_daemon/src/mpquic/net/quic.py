@@ -26,8 +26,8 @@ from mpquic.net.aioquic_receive import CONNECTION_ID_BYTES, Inbound, PlainTaker
 from mpquic.net.aioquic_send import PlainWriter
 from mpquic.net.pacing import BurstPacer
 from mpquic.net.udp import Address
+from mpquic.proto import certificate_problem
 from mpquic.proto.identity import IdentityError, certificate_sha256, check_server_certificate
-from mpquic.proto.validity import Validity
 
 ALPN = "mpquic/1"
 MIN_DATAGRAM_SIZE = 1200
@@ -42,6 +42,8 @@ _PENDING_SECONDS = 0.004
 _MAX_UNSENT = 1 << 20
 _HANDSHAKE_TIMEOUT = "handshake timed out"
 
+_CERTIFICATE_ALERTS = range(QuicErrorCode.CRYPTO_ERROR + 42, QuicErrorCode.CRYPTO_ERROR + 49)
+"""Error codes of an end that has refused its peer's certificate (RFC 8446 section 6, RFC 9001 section 4.8)."""
 _FAULT_PAUSE = 60.0
 
 _logger = logging.getLogger(__name__)
@@ -544,20 +546,23 @@ class QuicLink:
         self.established_at = now
         self._events.append(Established())
 
-    def _date_problem(self) -> str | None:
-        """Say whether our end of the handshake failed for the dates of the server's certificate: TLS names no time."""
+    def _server_problem(self) -> str | None:
+        """Say what is wrong with the certificate for which our end has refused the server: TLS says little of it."""
         certificate = internals.peer_certificate(self._connection)
-        if certificate is None:
+        configuration = self._connection.configuration
+        if certificate is None or configuration.cadata is None:
             return None
-        return Validity.of(certificate).problem("the server's certificate", dt.datetime.now(dt.UTC))
+        chain = internals.peer_chain(self._connection)
+        name = configuration.server_name or ""
+        return certificate_problem.of_server(certificate, chain, configuration.cadata, name, dt.datetime.now(dt.UTC))
 
     def _fail(self) -> None:
         self._finish(QuicErrorCode.INTERNAL_ERROR, "internal error", by_peer=False)
 
     def _finish(self, code: int, reason: str, *, by_peer: bool) -> None:
         if self.state is not LinkState.CLOSED:
-            if self._is_client and not by_peer and self.state is LinkState.HANDSHAKE:
-                reason = self._date_problem() or reason
+            if self._is_client and not by_peer and code in _CERTIFICATE_ALERTS:
+                reason = self._server_problem() or reason
             self.state = LinkState.CLOSED
             self._deadline = None
             self._pending.clear()

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from cryptography import x509
+
 from mpquic.proto import control
 from mpquic.proto.control import (
     Challenge,
@@ -32,6 +34,7 @@ from mpquic.proto.identity import (
     IdentityError,
     Transcript,
     certificate_sha256,
+    claimed_uri,
     sign,
     verify_proof,
 )
@@ -94,11 +97,18 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Result at either end: it came to nothing; close the connection. `reason` is for the log."""
+    """Result at either end: it came to nothing; close the connection. `reason` is for the log.
+
+    At the server `identity` is whom the client has proven to be, apart from dates and revocation, and `claims` whom an
+    unproven certificate names; `tunnel` is what it has asked for.
+    """
 
     code: str
     reason: str
     retry_after: float | None = None
+    identity: str | None = None
+    claims: str | None = None
+    tunnel: str = ""
 
 
 Output = Send | Welcomed | Admitted | Rejected
@@ -330,15 +340,45 @@ class ServerRegistration:
             verify_proof(identity.leaf, register.algorithm, register.signature, transcript)
         except IdentityError as error:
             # A stranger learns that it failed, not what we checked or whom we know.
-            return self._refuse(RefuseCode.AUTHENTICATION, "client not authenticated", str(error))
+            return self._refuse(
+                RefuseCode.AUTHENTICATION,
+                "client not authenticated",
+                str(error),
+                identity=self._proven(register, transcript),
+                register=register,
+            )
         try:
             welcome = self._admit(identity, register)
         except RegistrationRefusedError as error:
-            return self._refuse(error.code, error.reason, f"{identity.uri}: {error.reason}")
+            log = f"{identity.uri}: {error.reason}"
+            return self._refuse(error.code, error.reason, log, identity=identity.uri, register=register)
         self.state = HandshakeState.DONE
         return [Send(welcome, _REGISTER_ID), Admitted(identity, register, self._version, self._agreed)]
 
-    def _refuse(self, code: RefuseCode, reason: str, log: str | None = None) -> list[Output]:
+    def _proven(self, register: Register, transcript: Transcript) -> str | None:
+        """Return whose key has signed, although the certificate doesn't count: it has ended, or is revoked."""
+        owner = self._verifier.owner(register.certificates)
+        if owner is None:
+            return None
+        try:
+            leaf = x509.load_der_x509_certificate(register.certificates[0])
+            verify_proof(leaf, register.algorithm, register.signature, transcript)
+        except IdentityError:
+            return None
+        return owner
+
+    def _refuse(
+        self,
+        code: RefuseCode,
+        reason: str,
+        log: str | None = None,
+        *,
+        identity: str | None = None,
+        register: Register | None = None,
+    ) -> list[Output]:
         message_id = _HELLO_ID if self.state is HandshakeState.START else _REGISTER_ID
         self.state = HandshakeState.FAILED
-        return [Send(Refuse(code=code, reason=reason[:1024]), message_id), Rejected(str(code), log or reason)]
+        claims = claimed_uri(register.certificates[0]) if register is not None and identity is None else None
+        tunnel = register.tunnel if register is not None else ""
+        rejected = Rejected(str(code), log or reason, None, identity, claims, tunnel)
+        return [Send(Refuse(code=code, reason=reason[:1024]), message_id), rejected]

@@ -225,6 +225,27 @@ class ChainVerifier:
         algorithm_of(leaf.public_key())
         return Identity(uri, leaf.serial_number, leaf.not_valid_after_utc, leaf)
 
+    def owner(self, chain: Sequence[bytes]) -> str | None:
+        """Return whose certificate it is by the word of our CA, dates and revocation left aside; None if nobody's."""
+        if not 1 <= len(chain) <= 1 + MAX_INTERMEDIATES:
+            return None
+        try:
+            certificates = [x509.load_der_x509_certificate(der) for der in chain]
+            validities = [Validity.of(certificate) for certificate in certificates] + self._authorities
+            # Any time at which all of them count.
+            time = max(validity.not_before for validity in validities)
+            verifier = (
+                verification.PolicyBuilder()
+                .store(self._store)
+                .time(time)
+                .max_chain_depth(MAX_INTERMEDIATES)
+                .build_client_verifier()
+            )
+            verifier.verify(certificates[0], certificates[1:])
+            return _client_uri(certificates[0])
+        except (verification.VerificationError, IdentityError, *_UNREADABLE):
+            return None
+
     def _date_problem(self, certificates: Sequence[x509.Certificate], time: dt.datetime) -> str | None:
         """Say whether dates are what is wrong: of all causes the one that a clock makes, and that ends by itself."""
         dates = [("the client's certificate", Validity.of(certificate)) for certificate in certificates]
@@ -268,6 +289,14 @@ def _purposes(certificate: x509.Certificate) -> set[x509.ObjectIdentifier]:
         raise IdentityError("the certificate has no extended key usage") from None
     except _UNREADABLE as error:
         raise IdentityError(f"unreadable certificate: {error}") from error
+
+
+def claimed_uri(der: bytes) -> str | None:
+    """Return the URI in a certificate that proves nothing, as its owner wrote it; None where there is none."""
+    try:
+        return _client_uri(x509.load_der_x509_certificate(der))
+    except (IdentityError, *_UNREADABLE):
+        return None
 
 
 def _client_uri(leaf: x509.Certificate) -> str:
