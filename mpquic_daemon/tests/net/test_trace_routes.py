@@ -47,8 +47,8 @@ class Case:
     flows: list[Flow]
 
 
-def one_rule(dice: Random, version: int, priority: int) -> str:
-    """A rule for ip(8), whose selectors match some of the packets."""
+def one_rule(dice: Random, version: int, priority: int, later: list[int]) -> str:
+    """A rule for ip(8), whose selectors match some of the packets. `later` are the priorities of rules behind it."""
 
     def perhaps(chance: float, *words: str) -> str:
         return f" {dice.choice(words)}" if dice.random() < chance else ""
@@ -65,8 +65,8 @@ def one_rule(dice: Random, version: int, priority: int) -> str:
         action = f" lookup {dice.choice(TABLES)}"
         action += perhaps(0.3, *(f"suppress_prefixlength {length}" for length in (0, 8, 16, 32)))
         action += perhaps(0.15, "suppress_ifgroup 7")
-    elif dice.random() < 0.5:
-        action = f" goto {priority + dice.randint(1, 4)}"
+    elif dice.random() < 0.7:
+        action = f" goto {dice.choice([*later, 32766])}"
     else:
         action = f" {dice.choice(('unreachable', 'blackhole', 'prohibit', 'nop'))}"
     return f"rule add{selectors} priority {priority}{action}"
@@ -111,7 +111,10 @@ def case_of(dice: Random) -> Case:
     priorities = sorted(dice.randint(1, 14) for _ in range(dice.randint(0, 9)))
     return Case(
         version,
-        [one_rule(dice, version, priority) for priority in priorities],
+        [
+            one_rule(dice, version, priority, [later for later in priorities if later > priority])
+            for priority in priorities
+        ],
         [one_route(dice, version, metric) for metric in metrics],
         [one_flow(dice, version) for _ in range(8)],
     )
@@ -153,6 +156,29 @@ def furnish() -> None:
 def test_the_evaluation_comes_to_the_kernels_choice(seed: int) -> None:
     # A seed spreads better over the combinations than strategies do. It can't be shrunk.
     case = case_of(Random(seed))
+    compare(case)
+
+
+def test_ipv6_prefers_the_packets_own_device_once_the_first_route_is_dead() -> None:
+    routes = ["2001:db8:a::/48 dev d4 metric 1", "2001:db8:a::/48 dev d0 metric 2", "2001:db8:a::/48 dev d2 metric 3"]
+    flows = [
+        Flow(destination=ipaddress.ip_address("2001:db8:a::9"), source=ipaddress.ip_address(SOURCES[6][0]), iif=device)
+        for device in ("d0", "d1", "d2")
+    ]
+    compare(Case(6, [], [f"route add {route}" for route in routes], flows))
+
+
+def test_a_goto_passes_over_what_lies_between() -> None:
+    rules = ["iif d0 priority 3 goto 5", "priority 4 blackhole", "priority 5 lookup 100"]
+    flows = [
+        Flow(destination=ipaddress.ip_address("203.0.113.5"), source=ipaddress.ip_address(SOURCES[4][0]), iif=device)
+        for device in ("d0", "d1")
+    ]
+    compare(Case(4, [f"rule add {rule}" for rule in reversed(rules)], ["route add default dev d2 table 100"], flows))
+
+
+def compare(case: Case) -> None:
+    """Have the kernel say each packet's route, and expect the same of the evaluation."""
     with new_namespace():
         furnish()
         batch([*case.routes, *case.rules], case.version)

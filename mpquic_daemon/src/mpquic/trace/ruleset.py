@@ -102,7 +102,7 @@ class Ruleset:
     def sets_marks(self) -> list[Place]:
         """Return every rule that sets a mark of packets or connections, whichever packets it is for."""
         return [
-            self._place(key, rule)
+            self.place(key, rule)
             for key, rules in self._rules.items()
             for rule in rules
             if any(_marked(statement) for statement in rule.get("expr", []))
@@ -137,11 +137,10 @@ class Ruleset:
         """Return the elements of a named set or map."""
         return self._sets.get((family, table, name), {}).get("elem", [])
 
-    def _place(self, key: tuple[str, str, str], rule: Mapping[str, Any]) -> Place:
+    def place(self, key: tuple[str, str, str], rule: Mapping[str, Any]) -> Place:
+        """Return a rule of a chain as people find it."""
         text = self._texts.get((*key, int(rule.get("handle", 0))), f"handle {rule.get('handle')}")
         return Place(*key, text)
-
-    place = _place
 
 
 def rule_texts(text: str) -> dict[tuple[str, str, str, int], str]:
@@ -203,11 +202,14 @@ class _Walk:
         if name in {"accept", "drop", "reject", "queue", "return", "continue", "jump", "goto"}:
             return self._verdict(statement, key, place, depth)
         if name == "mangle":
-            self._mangle(argument, place, values)
-        elif name in {"masquerade", "snat", "dnat", "redirect"}:
-            self._passage.translation = (name, place, argument if isinstance(argument, Mapping) else {})
+            return None if self._mangle(argument, place, values) else (None, None)
+        if name in {"masquerade", "snat", "dnat", "redirect"}:
+            argument = argument if isinstance(argument, Mapping) else {}
+            if argument.get("family", "inet") not in _FAMILIES[self._packet.destination.version]:
+                return None, None
+            self._passage.translation = (name, place, argument)
             return "accept", place
-        elif name in {"xt", "limit", "quota", "ct count", "socket", "synproxy", "tproxy"}:
+        if name in {"xt", "limit", "quota", "ct count", "socket", "synproxy", "tproxy"}:
             raise Unknown(name)
         # What is left (counter, log, comment, notrack, flow, set updates) lets the packet go on as it is.
         return None
@@ -224,25 +226,32 @@ class _Walk:
             return (found, where) if found is not None or name == "jump" else ("return", None)
         return name, place
 
-    def _mangle(self, argument: Mapping[str, Any], place: Place, values: Values) -> None:
+    def _mangle(self, argument: Mapping[str, Any], place: Place, values: Values) -> bool:
+        """Set what a rule sets; False when the packet has no such value, which ends the rule."""
         target = argument["key"]
-        if target.get("tcp option", {}).get("name") == "maxseg":
-            try:
-                size = int(values.of(argument["value"]))
-            except (Unknown, TypeError, ValueError):
-                return  # `rt mtu`: the route's, which is shown by itself.
-            least = self._passage.segment_size
-            self._passage.segment_size = size if least is None else min(least, size)
-            return
+        option = target.get("tcp option", {}).get("name")
         kind = next((name for name in ("meta", "ct") if target.get(name, {}).get("key") == "mark"), None)
-        if kind is None:
-            return
-        self._passage.marks.append(place)
+        if kind is None and option != "maxseg":
+            return True
         try:
-            mark: int | None = int(values.of(argument["value"])) & 0xFFFFFFFF
-        except (Unknown, TypeError, ValueError):
-            mark = None
-            self._passage.unknown.append(place)
+            value = values.of(argument["value"])
+        except Unknown:
+            # What a rule takes from the route (`rt mtu`) is shown with the route.
+            if kind is not None:
+                self._mark(kind, None, place)
+                self._passage.unknown.append(place)
+            return True
+        if not isinstance(value, int):
+            return False
+        if kind is not None:
+            self._mark(kind, value & 0xFFFFFFFF, place)
+        else:
+            least = self._passage.segment_size
+            self._passage.segment_size = value if least is None else min(least, value)
+        return True
+
+    def _mark(self, kind: str, mark: int | None, place: Place) -> None:
+        self._passage.marks.append(place)
         if kind == "meta":
             self._packet.mark = mark
         else:
@@ -327,10 +336,7 @@ class Values:
             case "&" | "|" | "^" | "<<" | ">>":
                 return self._binary(name, argument)
             case "map":
-                found = self.mapped(argument)
-                if found is None:
-                    raise Unknown("no value in the map")
-                return self.of(found)
+                return self.of(self.mapped(argument))
         raise Unknown(name)
 
     def _binary(self, operator: str, parts: Sequence[Any]) -> Any:
