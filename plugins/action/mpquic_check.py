@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.hashes import SHA256
 from mpquic_plan.check import Certificate, Controller, Fleet, Host, Result, judge
+from mpquic_plan.check.finding import identity_of
 
 
 class ActionModule(ActionBase):
@@ -31,12 +32,15 @@ class ActionModule(ActionBase):
         ca = _loaded(_read(Path(arguments["ca"])))
         now = dt.datetime.now(dt.UTC)
         controller = Controller(now, _certificate(ca, None), str(arguments["ca"]))
-        hosts = {
-            other: _host(other, json.loads(json.dumps(found, default=str)), ca)
-            for other in variables["ansible_play_hosts"]
-            if (found := hostvars[other].get(arguments["found"])) is not None
-        }
-        findings = judge(hosts[name], Fleet(controller, hosts))
+        found = _found(hostvars, variables["ansible_play_hosts"], str(arguments["found"]))
+        plans = {other: each["plan"] for other, each in found.items()}
+        vps = plans[name].get("vps")
+        fleet = Fleet(
+            controller,
+            _host(vps, found[vps], ca) if vps in found else None,
+            frozenset(identity_of(plan) for plan in plans.values() if plan["role"] == "client"),
+        )
+        findings = judge(_host(name, found[name], ca), fleet)
         problems = [finding for finding in findings if finding.result is Result.PROBLEM]
         shown = [
             {"check": each.check, "result": each.result.value, "text": each.text, "remedy": each.remedy}
@@ -50,7 +54,13 @@ class ActionModule(ActionBase):
         return told
 
 
-def _host(name: str, found: dict[str, Any], ca: x509.Certificate | None) -> Host:
+def _found(hostvars: Any, hosts: list[str], variable: str) -> dict[str, Any]:
+    """What was found on the hosts of the play, as far as they have come."""
+    return {host: hostvars[host][variable] for host in hosts if variable in hostvars[host]}
+
+
+def _host(name: str, tagged: dict[str, Any], ca: x509.Certificate | None) -> Host:
+    found = json.loads(json.dumps(tagged, default=str))
     pki = found["survey"]["pki"]
     return Host(
         name,

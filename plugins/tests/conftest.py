@@ -81,7 +81,7 @@ class Playbook:
             f"action_plugins = {ROOT / 'plugins/action'}\n"
             f"callback_plugins = {ROOT / 'plugins/callback'}\n"
             "connection_plugins = connection\nlibrary = library\nroles_path = roles\n"
-            "callbacks_enabled = mpquic_report\nlocalhost_warning = false\ntimeout = 5\n"
+            "callbacks_enabled = mpquic_report, mpquic_check_report\nlocalhost_warning = false\ntimeout = 5\n"
             f"interpreter_python = {sys.executable}\n",
         )
         environment = {

@@ -105,9 +105,22 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The hosts that were looked at, by inventory name, and the controller."""
+    """What a host is compared with.
+
+    `vps` is the VPS of a site if it was looked at, `identities` are those of all sites that were.
+    """
 
     controller: Controller
-    hosts: Mapping[str, Host]
-    planned: frozenset[str] = frozenset()
-    """Every host of the inventory, also those that the run leaves out or couldn't reach."""
+    vps: Host | None = None
+    identities: frozenset[str] = frozenset()
+
+
+def identity_of(plan: Mapping[str, Any]) -> str:
+    """Return by what a VPS knows a site, given the site's slice of the plan."""
+    return str(plan["pki"]["subject_alt_names"][0]).removeprefix("URI:")
+
+
+def listener_of(vps: Host, config: Mapping[str, Any]) -> str | None:
+    """Return the instance of a VPS to whose port a client's instance connects."""
+    servers = ((name, each) for name, each in vps.configs.items() if each["role"] == "server")
+    return next((name for name, each in servers if each["bind_port"] == config["remote_port"]), None)

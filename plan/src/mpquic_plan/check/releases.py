@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpquic_plan.check.finding import Finding, problem
+from mpquic_plan.check.finding import Finding, listener_of, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,12 +41,11 @@ def same_release_runs(host: Host, _fleet: Fleet) -> Iterator[Finding]:
 
 def both_ends_run_the_same(host: Host, fleet: Fleet) -> Iterator[Finding]:
     """Yield tunnels of a site whose ends run different releases."""
-    peer = fleet.hosts.get(host.plan["vps"]) if host.is_client else None
-    if peer is None:
+    peer = fleet.vps
+    if not host.is_client or peer is None:
         return
-    listeners = {config["bind_port"]: name for name, config in peer.configs.items() if config["role"] == "server"}
     for name, config in host.configs.items():
-        listener = listeners.get(config["remote_port"])
+        listener = listener_of(peer, config)
         own, other = _running(host, name), _running(peer, listener) if listener else None
         if own and other and own != other:
             yield problem(

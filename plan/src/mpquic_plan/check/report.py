@@ -43,7 +43,7 @@ def table(hosts: Mapping[str, Sequence[Finding]]) -> list[str]:
     for name, findings in sorted(hosts.items()):
         counts = {each: sum(finding.result is each for finding in findings) for each in Result}
         shown = [
-            f"{counts[each]} {word}"
+            f"{counts[each]} {word}" if counts[each] > 1 else f"1 {word.removesuffix('s')}"
             for each, word in ((Result.PROBLEM, "problems"), (Result.HELD, "held"), (Result.SKIPPED, "not looked at"))
             if counts[each]
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mpquic_plan.check.finding import Finding, Result, problem
+from mpquic_plan.check.finding import Finding, Result, identity_of, listener_of, problem
 from mpquic_plan.check.routing import both_looks
 
 if TYPE_CHECKING:
@@ -23,10 +23,14 @@ def inner_peer(tun: Mapping[str, Any]) -> str | None:
     return next((str(route["destination"]).partition("/")[0] for route in routes), None)
 
 
-def host_is_sound(host: Host, _fleet: Fleet) -> Iterator[Finding]:
+def host_is_sound(host: Host, fleet: Fleet) -> Iterator[Finding]:
     """Yield what `site_health` has found: units, links, packet filter, kernel parameters, states of tunnels."""
     remedy = f"see journalctl -b and mpquicctl status on {host.name}; run site.yml"
-    states = [dict.fromkeys(map(str, each.get("problems", [])), remedy) for each in host.health]
+    held = _held_instances(host) | set(_held_at_the_vps(host, fleet))
+    states = [
+        {text: remedy for text in map(str, each.get("problems", [])) if text.partition(" ")[0] not in held}
+        for each in host.health
+    ]
     if len(states) == 2:
         yield from both_looks(HEALTH, states[0], states[1])
     for each in host.health:
@@ -48,8 +52,11 @@ def tunnels_out_of_service(host: Host, _fleet: Fleet) -> Iterator[Finding]:
             yield Finding(HOLD, Result.HELD, f"{name} is held by the variables (enabled: false)")
 
 
-def masked_units(host: Host, _fleet: Fleet) -> Iterator[Finding]:
-    """Yield instances that somebody has masked, where `mpquicctl` doesn't tell of them by itself."""
+def masked_units(host: Host, fleet: Fleet) -> Iterator[Finding]:
+    """Yield instances that are masked, here or at the VPS, where `mpquicctl` doesn't tell of them by itself."""
+    for name in _held_at_the_vps(host, fleet):
+        if host.rows.get(name, {}).get("state") != "held":
+            yield Finding(HOLD, Result.HELD, f"{name} is out of service at {host.plan['vps']}, see there")
     for unit, state in sorted(host.second["units"].items()):
         name = unit.removeprefix("mpquic@").removesuffix(".service")
         row = host.rows.get(name, {})
@@ -78,37 +85,48 @@ def both_ends_agree(host: Host, fleet: Fleet) -> Iterator[Finding]:
     if not host.is_client:
         yield from _absent_sites(host, fleet)
         return
-    vps = fleet.hosts.get(host.plan["vps"])
+    vps = fleet.vps
     if vps is None:
         text = f"{host.plan['vps']}, the VPS of this site, wasn't looked at: what runs there wasn't compared"
         yield Finding(CHECK, Result.SKIPPED, text)
         return
-    identity = host.plan["pki"]["subject_alt_names"][0].removeprefix("URI:")
-    listeners = {config["bind_port"]: name for name, config in vps.configs.items() if config["role"] == "server"}
+    identity = identity_of(host.plan)
     for name, config in host.configs.items():
-        state = host.rows.get(name, {}).get("state")
-        listener = listeners.get(config["remote_port"], "")
-        peers = vps.rows.get(listener, {}).get("peers") or []
-        connected = next((peer["connected"] for peer in peers if peer["identity"] == identity), None)
+        listener = listener_of(vps, config)
+        row = vps.rows.get(listener or "", {})
+        connected = next((peer["connected"] for peer in row.get("peers") or [] if peer["identity"] == identity), None)
+        if host.rows.get(name, {}).get("state") != "up":
+            continue
         if connected is None:
-            text = f"{vps.name} doesn't serve {identity} on port {config['remote_port']}, where {name} connects to"
-            if state == "up" or vps.rows:
-                yield problem(CHECK, text, f"run site.yml for {vps.name}")
-        elif state == "up" and not connected:
+            text = f"{name} is up here, and {vps.name} doesn't tell of {identity} on port {config['remote_port']}"
+            yield problem(CHECK, text, f"mpquicctl status on {vps.name}; run site.yml for it")
+        elif not connected:
             text = f"{name} is up here, and {vps.name} says that it isn't connected"
             yield problem(CHECK, text, f"mpquicctl reconnect {name}; compare the VPS's address with vps.address")
 
 
 def _absent_sites(host: Host, fleet: Fleet) -> Iterator[Finding]:
     """Yield sites that aren't connected, and weren't looked at either, so that nobody says why."""
-    seen = {
-        each.plan["pki"]["subject_alt_names"][0].removeprefix("URI:") for each in fleet.hosts.values() if each.is_client
-    }
     for name, row in sorted(host.rows.items()):
         away = [peer["identity"] for peer in row.get("peers") or [] if not peer["connected"]]
-        away = [identity.rpartition(":")[2] for identity in away if identity not in seen]
+        away = sorted(identity.rpartition(":")[2] for identity in away if identity not in fleet.identities)
         if away:
-            yield Finding(CHECK, Result.SKIPPED, f"{name}: not connected and not looked at: {', '.join(sorted(away))}")
+            yield Finding(CHECK, Result.SKIPPED, f"{name}: not connected and not looked at: {', '.join(away)}")
+
+
+def _held_instances(host: Host) -> set[str]:
+    rows = {name for name, row in host.rows.items() if row.get("state") == "held" or row.get("hold")}
+    masked = {unit for unit, state in host.second["units"].items() if state.get("LoadState") == "masked"}
+    return rows | {unit.removeprefix("mpquic@").removesuffix(".service") for unit in masked}
+
+
+def _held_at_the_vps(host: Host, fleet: Fleet) -> list[str]:
+    """Tunnels of a client whose listener is held, and which therefore can't be up here."""
+    vps = fleet.vps
+    if not host.is_client or vps is None:
+        return []
+    held = _held_instances(vps)
+    return [name for name, config in host.configs.items() if listener_of(vps, config) in held]
 
 
 def _held(hold: Mapping[str, Any], row: Mapping[str, Any]) -> str:
