@@ -148,9 +148,7 @@ def run(playbook: Playbook, sound: Any) -> Run:
                 "links": {},
                 "connection": None,
                 "default_routes": [],
-                "managers": {
-                    name: MANAGER for name in ("ifupdown", "netplan", "cloud-init", "NetworkManager", "dhcpcd")
-                },
+                "managers": dict.fromkeys(("ifupdown", "netplan", "cloud-init", "NetworkManager", "dhcpcd"), MANAGER),
                 "cloud_network": False,
                 "units": {},
                 "network_files": [],

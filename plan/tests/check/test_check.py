@@ -44,6 +44,14 @@ class TestReleases:
         client.second["units"]["mpquic-linkd.service"]["Release"] = "0.1.0-old"
         assert told(client) == [f"release: mpquic-linkd runs release 0.1.0-old, this checkout is {client.release}"]
 
+    def test_where_no_file_tells_the_version_counts(self, client: Host, told: Told) -> None:
+        for name in ("mpquic-linkd", "mpquic@mpq5", "mpquic@mpq6"):
+            client.second["units"][f"{name}.service"]["Release"] = None
+        versions = [{"name": "mpq5", "version": "0.0.9"}, {"name": "mpq6", "version": "0.1.0"}]
+        client.second["versions"].extend(versions)
+        assert told(client) == [f"release: mpquic@mpq5 runs version 0.0.9, this checkout is {client.release}"]
+        assert told(client, Result.SKIPPED) == ["release: which release mpquic-linkd runs can't be told"]
+
     def test_both_ends_of_a_tunnel_are_compared(self, client: Host, vps: Host, told: Told) -> None:
         vps.second["units"]["mpquic@mpq5.service"]["Release"] = "0.1.0-old"
         assert told(client) == [f"release: mpq5 runs release {client.release} here and 0.1.0-old on vps1"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Certificate", "Controller", "Finding", "Fleet", "Host", "Result", "judge"]
 
 CHECKS: Final[dict[str, tuple[Callable[[Host, Fleet], Iterable[Finding]], ...]]] = {
-    releases.CHECK: (releases.same_release_runs, releases.both_ends_run_the_same),
+    releases.CHECK: (releases.same_release_runs, releases.release_is_known, releases.both_ends_run_the_same),
     certificates.CHECK: (
         certificates.ca_is_the_controllers,
         certificates.certificates_last,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpquic_plan.check.finding import Finding, listener_of, problem
+from mpquic_plan.check.finding import Finding, Result, listener_of, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +37,21 @@ def same_release_runs(host: Host, _fleet: Fleet) -> Iterator[Finding]:
             "run site.yml, which restarts what runs another release; a process that an earlier run left with its old "
             f"files: systemctl restart {' '.join(names)}",
         )
+
+
+def release_is_known(host: Host, _fleet: Fleet) -> Iterator[Finding]:
+    """Yield processes of ours of which no file tells the release: then the version that they answer counts."""
+    wanted = host.release.rpartition("-")[0]
+    versions = {str(row["name"]): row.get("version") for row in host.second["versions"]}
+    for unit, state in sorted(host.second["units"].items()):
+        name = unit.removesuffix(".service")
+        if state.get("MainPID", "0") == "0" or state.get("Release"):
+            continue
+        version = versions.get(name.removeprefix("mpquic@"))
+        if version is None:
+            yield Finding(CHECK, Result.SKIPPED, f"which release {name} runs can't be told")
+        elif version != wanted:
+            yield problem(CHECK, f"{name} runs version {version}, this checkout is {host.release}", "run site.yml")
 
 
 def both_ends_run_the_same(host: Host, fleet: Fleet) -> Iterator[Finding]:
