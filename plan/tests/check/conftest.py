@@ -185,3 +185,8 @@ def certificate_factory() -> Callable[..., Certificate]:
 @pytest.fixture(name="unit")
 def unit_factory() -> Callable[..., Plain]:
     return unit
+
+
+@pytest.fixture(name="make_sound")
+def sound_factory() -> Callable[..., Host]:
+    return sound
