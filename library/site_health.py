@@ -44,6 +44,7 @@ OUR_FILE = re.compile(r"\d\d-mpquic-")
 FORWARDING = {"net/ipv4/ip_forward": "IPv4", "net/ipv6/conf/all/forwarding": "IPv6"}
 SERVICES = [
     "mpquic-linkd.service",
+    "mpquic-guard.service",
     "mpquic-firewall.service",
     "mpquic-sysctl.service",
     "mpquic-forwarding.service",

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from mpquic_plan import matching
+from mpquic_plan import guard, matching
 from mpquic_plan.check.tunnels import inner_peer
 
 Slice = dict[str, Any]
@@ -82,6 +82,11 @@ def table_devices(plan: Slice) -> dict[str, list[str]]:
     return {table: sorted(devices) for table, devices in result.items()}
 
 
+def guarded(plan: Slice) -> dict[str, Any]:
+    """What mpquic-guard keeps in place on a host, the content of its file."""
+    return guard.kept(plan)
+
+
 def resolved(plan: Slice, present: dict[str, str]) -> dict[str, Any]:
     """A slice with the names of the cards that it knows by MAC address; `present` are those of the host."""
     return matching.resolve(plan, present)
@@ -149,6 +154,7 @@ class FilterModule:
         return {
             "mpquic_configured_links": configured_links,
             "mpquic_far_ends": far_ends,
+            "mpquic_guarded": guarded,
             "mpquic_instance_unit": instance_unit,
             "mpquic_managed_links": managed_links,
             "mpquic_optional_links": optional_links,

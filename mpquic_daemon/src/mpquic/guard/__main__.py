@@ -1,0 +1,7 @@
+"""Runs `mpquic-guard` as `python -m mpquic.guard`."""
+
+import sys
+
+from mpquic.guard import main
+
+sys.exit(main())

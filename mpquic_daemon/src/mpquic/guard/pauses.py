@@ -1,0 +1,85 @@
+"""When something that is missing is repaired, and when it is written to the journal: pure, time comes in.
+
+A thing is repaired once it has been missing for as long as its kind may be while somebody else is at work on it. One
+that is missing again soon after a few repairs is repaired with growing pauses: whoever takes it away goes on, or the
+repair doesn't help. The pauses end when it has been there for a while.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+ThingT = TypeVar("ThingT")
+
+AT_ONCE = 5
+"""Repairs of one thing before there are pauses between them."""
+FIRST_PAUSE = 1.0
+LAST_PAUSE = 60.0
+CALM = 10.0
+"""Seconds for which a thing that was repaired must be there, so that its next repair isn't a repetition."""
+
+
+@dataclass(slots=True)
+class _Known:
+    missing_since: float | None
+    present_since: float | None = None
+    attempts: int = 0
+    not_before: float = 0.0
+
+
+class Pauses(Generic[ThingT]):
+    """What is known of the things that are, or were lately, missing. Times are seconds of one monotonic clock."""
+
+    def __init__(self) -> None:
+        self._known: dict[ThingT, _Known] = {}
+
+    def due(self, missing: Mapping[ThingT, float], now: float) -> list[ThingT]:
+        """Return what is to be repaired now; `missing` maps each missing thing to the seconds that it may be."""
+        for thing, known in list(self._known.items()):
+            if thing in missing:
+                continue
+            known.missing_since = None
+            known.present_since = now if known.present_since is None else known.present_since
+            if not known.attempts or now - known.present_since >= CALM:
+                del self._known[thing]
+        found = []
+        for thing, patience in missing.items():
+            known = self._known.setdefault(thing, _Known(now))
+            if known.present_since is not None and now - known.present_since >= CALM:
+                known = self._known[thing] = _Known(now)
+            known.present_since = None
+            if known.missing_since is None:
+                known.missing_since = now
+            if now >= known.missing_since + patience and now >= known.not_before:
+                found.append(thing)
+        return found
+
+    def repaired(self, things: Iterable[ThingT], now: float) -> int:
+        """Note a repair; gives the number of the most repeated one, counted from 1."""
+        most = 0
+        for thing in things:
+            known = self._known.setdefault(thing, _Known(now))
+            known.attempts += 1
+            more = known.attempts - AT_ONCE
+            pause = 0.0 if more < 0 else min(FIRST_PAUSE * 2.0 ** min(more, 16), LAST_PAUSE)
+            known.not_before = now + pause
+            most = max(most, known.attempts)
+        return most
+
+    def next_time(self, missing: Mapping[ThingT, float]) -> float | None:
+        """Return when something that is missing is due; None when nothing is."""
+        times = []
+        for thing, patience in missing.items():
+            known = self._known.get(thing)
+            if known is not None and known.missing_since is not None:
+                times.append(max(known.missing_since + patience, known.not_before))
+        return min(times, default=None)
+
+
+def is_told(attempt: int) -> bool:
+    """Tell whether the repair with this number is written to the journal: the first ones, then each power of two."""
+    return attempt <= AT_ONCE + 1 or attempt & (attempt - 1) == 0

@@ -1,0 +1,155 @@
+"""What the guard keeps in place, as the roles write it into `/etc/mpquic/guard.json`. What isn't in it isn't wanted.
+
+Each thing names the device in whose file systemd-networkd finds it: it is wanted only while that device is there.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TypeAlias
+
+import msgspec
+
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A routing rule. With `carrier` systemd-networkd has it in place only while its device has carrier."""
+
+    family: int
+    priority: int
+    table: int
+    source: str = ""
+    incoming: str = ""
+    outgoing: str = ""
+    suppress_prefix_length: int | None = None
+    device: str = ""
+    carrier: bool = False
+
+    @property
+    def words(self) -> str:
+        """The rule as people read it."""
+        parts = [f"rule ipv{self.family} {self.priority}:"]
+        for name, value in (("from", self.source), ("iif", self.incoming), ("oif", self.outgoing)):
+            parts += [name, value] if value else []
+        return " ".join([*parts, "lookup", str(self.table)])
+
+
+class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A static route; `device` is where it leads to, or in whose file it is when its type leads nowhere."""
+
+    family: int
+    destination: str
+    table: int
+    type: str = "unicast"
+    gateway: str = ""
+    on_link: bool = False
+    metric: int = 0
+    device: str
+    carrier: bool = False
+
+    @property
+    def words(self) -> str:
+        """The route as people read it."""
+        kind = "" if self.type == "unicast" else f"{self.type} "
+        way = f" dev {self.device}" if self.type == "unicast" else ""
+        return f"route {kind}{self.destination}{way} table {self.table}"
+
+
+class Address(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A static address. Without `prefix_route` the kernel makes no route to its subnet."""
+
+    device: str
+    address: str
+    prefix_route: bool = True
+    detect_duplicates: bool = True
+    carrier: bool = False
+
+    @property
+    def words(self) -> str:
+        """The address as people read it."""
+        return f"address {self.address} dev {self.device}"
+
+
+class Tun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A TUN device that exists and is up; `mtu` in bytes."""
+
+    name: str
+    mtu: int
+
+    @property
+    def words(self) -> str:
+        """The device as people read it."""
+        return f"device {self.name}"
+
+
+class TunState(msgspec.Struct, frozen=True, kw_only=True):
+    """That a TUN device is up and has its MTU (bytes)."""
+
+    name: str
+    mtu: int
+
+    @property
+    def words(self) -> str:
+        """The state as people read it."""
+        return f"device {self.name} up, mtu {self.mtu}"
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel parameter by the name of its file below /proc/sys."""
+
+    name: str
+    value: str
+
+    @property
+    def words(self) -> str:
+        """The parameter as people read it."""
+        return f"{self.name} {self.value}"
+
+
+Thing: TypeAlias = Rule | Route | Address | Tun | TunState | Parameter
+
+
+class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole file."""
+
+    rules: list[Rule] = []
+    routes: list[Route] = []
+    addresses: list[Address] = []
+    tuns: list[Tun] = []
+    parameters: dict[str, int] = {}
+    forwarding: dict[str, int] = {}
+    """Parameters that are 0 while the packet filter isn't loaded."""
+    filter_file: str = ""
+    """What nft(8) loads; empty where no table is looked after."""
+    translated: list[str] = []
+    """Prefixes whose packets leave with another source address; connections that don't are ended after a repair."""
+    untranslated: list[str] = []
+    """Destinations for which they keep it."""
+
+
+class WantedError(Exception):
+    """The file is not what the roles write; the text says where it's wrong."""
+
+
+def parse(data: bytes) -> Wanted:
+    """Read the content of guard.json; WantedError."""
+    try:
+        wanted = msgspec.json.decode(data, type=Wanted)
+        for rule in wanted.rules:
+            if rule.source:
+                ipaddress.ip_network(rule.source)
+        for route in wanted.routes:
+            ipaddress.ip_network(route.destination)
+            if route.gateway:
+                ipaddress.ip_address(route.gateway)
+        for address in wanted.addresses:
+            ipaddress.ip_interface(address.address)
+        for prefix in (*wanted.translated, *wanted.untranslated):
+            ipaddress.ip_network(prefix)
+        for name in (*wanted.parameters, *wanted.forwarding):
+            if ".." in name or not name.startswith("net/"):
+                raise WantedError(f"{name} is no parameter below net/")
+    except (msgspec.DecodeError, ValueError) as error:
+        raise WantedError(str(error)) from error
+    return wanted
