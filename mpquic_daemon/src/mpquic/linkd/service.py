@@ -20,6 +20,7 @@ from mpquic.linkd import leases
 from mpquic.linkd.instances import InstanceFiles, Wan
 from mpquic.linkd.reconcile import Reconciler
 from mpquic.linkd.renew import LeaseEvidence, Rediscovery, RenewLimiter, parse_request
+from mpquic.linkd.routes import LostRoutes
 from mpquic.linkd.systemd import CommandError, ServiceControl
 from mpquic.net.netlink import LinkMonitor
 
@@ -61,6 +62,7 @@ class LinkDaemon:
         self._reconciler = Reconciler(hold)
         self._limiter = RenewLimiter()
         self._rediscovery = Rediscovery()
+        self._lost_routes = LostRoutes()
         self._monitor = LinkMonitor()
         self._wanted: dict[str, tuple[Wan, ...]] = {}
         self._broken: dict[str, str] = {}
@@ -82,6 +84,7 @@ class LinkDaemon:
             while not self._stopping:
                 await self._reconcile()
                 await self._rediscover()
+                await self._bring_back_routes()
                 await self._sleep()
         finally:
             self._notifier.stopping()
@@ -107,7 +110,12 @@ class LinkDaemon:
     async def _sleep(self) -> None:
         timeout = PERIOD
         now = asyncio.get_running_loop().time()
-        for end in (self._reconciler.next_time(self._running, now), self._rediscovery.next_time()):
+        ends = (
+            self._reconciler.next_time(self._running, now),
+            self._rediscovery.next_time(),
+            self._lost_routes.next_time(),
+        )
+        for end in ends:
             if end is not None:
                 timeout = min(timeout, max(0.0, end - now))
         with contextlib.suppress(TimeoutError):
@@ -154,6 +162,24 @@ class LinkDaemon:
                 continue
             try:
                 await self._control.reconfigure(device)
+            except CommandError as error:
+                self._journal.limited(f"renew {device}", now, "linkd.renew_failed", device=device, error=error)
+
+    async def _bring_back_routes(self) -> None:
+        """Have the default routes of leases set again that somebody has deleted."""
+        now = asyncio.get_running_loop().time()
+        self._lost_routes.forget(self._monitor.devices)
+        for device in self._monitor.devices:
+            state = self._monitor.state(device)
+            for family in self._families(device):
+                route = any(route.family == family for route in state.default_routes)
+                self._lost_routes.seen(
+                    device, family, state.own_hosts(family), carrier=state.carrier, route=route, now=now
+                )
+        for device, verb in self._lost_routes.due(now):
+            self._journal.warning(f"linkd.{verb}", device=device, reason="its default route was deleted")
+            try:
+                await (self._control.renew if verb == "renew" else self._control.reconfigure)(device)
             except CommandError as error:
                 self._journal.limited(f"renew {device}", now, "linkd.renew_failed", device=device, error=error)
 
