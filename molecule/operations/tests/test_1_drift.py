@@ -26,11 +26,11 @@ MAX_LINES = 20
 STATE = " ; ".join(
     (
         "nft --stateless list table inet mpquic",
-        "ip rule | sort",
+        "ip -4 rule | sort",
         "ip -6 rule | sort",
-        "ip route show table all | grep -v 'table local\\|cache' | sed 's/ linkdown//' | sort",
+        "ip -4 route show table all | grep -v 'table local\\|cache' | sed 's/ linkdown//' | sort",
         "ip -6 route show table all | grep -v 'table local\\|expires\\|multicast\\|cache' | sed 's/ linkdown//' | sort",
-        "ip -json link show type tun | tr ',' '\\n' | grep 'ifname\\|\"mtu\\|\"UP\"'",
+        "ip -oneline link show up type tun | sed -E 's/^[0-9]+: ([^:]+):.* mtu ([0-9]+).*/\\1 \\2/' | sort",
         "ip -brief address | awk '{$2 = \"\"; print}' | sort",
         "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv4.conf.all.rp_filter",
         "sysctl -a -r 'net.ipv4.conf.(mpq|enp7s).*rp_filter'",
