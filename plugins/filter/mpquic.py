@@ -82,9 +82,9 @@ def table_devices(plan: Slice) -> dict[str, list[str]]:
     return {table: sorted(devices) for table, devices in result.items()}
 
 
-def guarded(plan: Slice) -> dict[str, Any]:
-    """What mpquic-guard keeps in place on a host, the content of its file."""
-    return guard.kept(plan)
+def guarded(plan: Slice, public_device: str) -> dict[str, Any]:
+    """What mpquic-guard keeps in place on a host, the content of its file; `public_device` is what `auto` means."""
+    return guard.kept(plan, public_device)
 
 
 def resolved(plan: Slice, present: dict[str, str]) -> dict[str, Any]:

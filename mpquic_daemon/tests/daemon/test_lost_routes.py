@@ -65,9 +65,21 @@ def test_the_route_of_a_router_advertisement_asks_for_a_configuration_anew_at_on
 
 def test_a_lease_without_a_router_has_lost_nothing() -> None:
     routes = LostRoutes()
-    see(routes, 0.0, route=False)
+    see(routes, 0.0, route=False, hosts=())
+    see(routes, 1.0, route=False)
     see(routes, 60.0, route=False)
     assert routes.due(120.0) == []
+
+
+def test_a_route_that_was_gone_before_the_start_is_asked_for_twice_and_no_more() -> None:
+    routes = LostRoutes()
+    see(routes, 0.0, route=False)
+    found = []
+    for now in range(1, 600):
+        see(routes, float(now), route=False)
+        found += routes.due(float(now))
+    assert found == [("wan5", "renew")] * 2
+    assert routes.next_time() is None
 
 
 def test_a_lease_that_ends_takes_its_route_along() -> None:

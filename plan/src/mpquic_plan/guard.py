@@ -19,15 +19,17 @@ Slice = dict[str, Any]
 FILTER_FILE = "/etc/mpquic/nftables.nft"
 
 
-def kept(plan: Slice) -> dict[str, Any]:
-    """Return the content of guard.json for a slice that has the names of the host's cards."""
+def kept(plan: Slice, public_device: str) -> dict[str, Any]:
+    """Return the content of guard.json for a slice that has the names of the host's cards.
+
+    `public_device` is what `auto` means on a VPS; empty where that isn't known.
+    """
     # Only where systemd-networkd waits for carrier is the configuration of a link absent without it.
     waiting = [(link, True) for link in [*plan.get("management", []), *plan.get("wans", [])]]
     always = [(link, False) for link in [*plan.get("lans", []), *plan["tuns"]]]
     links = [*waiting, *always]
     names = [_device(link) for link in [*plan.get("wans", []), *plan.get("lans", []), *plan["tuns"]]]
     forwarding_names = [_device(link) for link in [*plan.get("lans", []), *plan["tuns"]]]
-    translated = [*plan["firewall"].get("masquerade4", []), *plan["firewall"].get("masquerade6", [])]
     return {
         "filter_file": FILTER_FILE,
         "rules": list(chain.from_iterable(_rules(link, carrier=carrier) for link, carrier in links)),
@@ -36,8 +38,9 @@ def kept(plan: Slice) -> dict[str, Any]:
         "tuns": [{"name": tun["name"], "mtu": tun["mtu"]} for tun in plan["tuns"]],
         "parameters": dict(chain.from_iterable(_each(name, value, names) for name, value in plan["sysctl"].items())),
         "forwarding": _forwarding(plan["forwarding"], forwarding_names),
-        "translated": translated,
-        "untranslated": translated,
+        "masqueraded": [
+            {"device": device, "prefix": prefix} for device, prefix in sorted(_masqueraded(plan, public_device))
+        ],
     }
 
 
@@ -88,6 +91,19 @@ def _addresses(link: Slice, plan: Slice, *, carrier: bool) -> Iterator[dict[str,
             "detect_duplicates": link not in plan["tuns"],
             "carrier": carrier,
         }
+
+
+def _masqueraded(plan: Slice, public_device: str) -> set[tuple[str, str]]:
+    """Devices, and the prefixes whose packets leave by them with another source address."""
+    rules = plan["firewall"]
+    if plan["role"] == "vps":
+        device = plan["public"]["device"]
+        device = public_device if device == "auto" else device
+        return {(device, prefix) for prefix in [*rules["masquerade4"], *rules["masquerade6"]] if device}
+    lans = plan["lans"]
+    prefixes = {str(ip_interface(address).network) for lan in lans for address in lan["addresses"]}
+    prefixes |= {route["destination"] for lan in lans for route in lan["routes"] if route["gateway"] is not None}
+    return {(device, prefix) for device in rules["masquerade_devices"] for prefix in prefixes}
 
 
 def _each(name: str, value: int, devices: list[str]) -> Iterator[tuple[str, int]]:

@@ -18,10 +18,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--wanted", type=Path, default=places.wanted, metavar="FILE", help="what is kept in place")
     parser.add_argument("--note", type=Path, default=places.note, metavar="FILE", help="what the loaded table is like")
+    parser.add_argument("--owner", default=places.owner, metavar="USER", help="who may attach to TUN devices")
     options = parser.parse_args(arguments)
     journal = open_journal("info")
     try:
-        guard = Guard(Places(options.wanted, options.note), journal, Notifier())
+        guard = Guard(Places(options.wanted, options.note, options.owner), journal, Notifier())
         guard.run()
     except OSError as error:
         journal.error("guard.failed", error=error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import grp
 import pwd
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from mpquic.guard.kernel import Kernel
     from mpquic.guard.wanted import Thing, Wanted
 
-OWNER = "mpquic"
 SHOWN = 6
 """How many things a journal line names."""
 _PROC = Path("/proc/sys")
@@ -29,8 +27,9 @@ _PROC = Path("/proc/sys")
 class NetworkGuard:
     """Looks at what there is, and puts back what is missing."""
 
-    def __init__(self, kernel: Kernel, journal: Journal) -> None:
+    def __init__(self, kernel: Kernel, owner: str, journal: Journal) -> None:
         self._kernel = kernel
+        self._owner = owner
         self._journal = journal
         self._drift = Drift()
         self._pauses: Pauses[Thing] = Pauses()
@@ -68,6 +67,8 @@ class NetworkGuard:
                 done.add(self._put_back(thing, devices))
             except OSError as error:
                 errors[f"{thing.words}: {error.strerror or error}"] = None
+            except KeyError:
+                errors[f"{thing.words}: there is no user {self._owner}"] = None
         attempt = self._pauses.repaired(things, now)
         if not is_told(attempt):
             return
@@ -85,7 +86,8 @@ class NetworkGuard:
             return "written"
         if isinstance(thing, Tun):
             # systemd-networkd configures it by its name; it keeps a TUN that it didn't make just as well.
-            create_tun(thing.name, pwd.getpwnam(OWNER).pw_uid, grp.getgrnam(OWNER).gr_gid)
+            owner = pwd.getpwnam(self._owner)
+            create_tun(thing.name, owner.pw_uid, owner.pw_gid)
             return "made"
         if isinstance(thing, TunState):
             self._kernel.set_up(devices[thing.name].index, thing.mtu)

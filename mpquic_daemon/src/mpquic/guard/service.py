@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpquic.guard.barrier import Barrier
 from mpquic.guard.files import WantedFile
 from mpquic.guard.filtering import FilterGuard
 from mpquic.guard.kernel import Kernel, NetworkEvents
@@ -34,10 +35,12 @@ SHARE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The files of the process."""
+    """What the process works with."""
 
     wanted: Path = Path("/etc/mpquic/guard.json")
     note: Path = Path("/run/mpquic-guard/table.json")
+    owner: str = "mpquic"
+    """User that may attach to TUN devices, with the user's own group."""
 
 
 class Guard:
@@ -53,7 +56,8 @@ class Guard:
         self._filter_kernel = Filter()
         self._kernel = Kernel()
         self._filter = FilterGuard(places.note, self._filter_kernel, journal)
-        self._network = NetworkGuard(self._kernel, journal)
+        self._network = NetworkGuard(self._kernel, places.owner, journal)
+        self._barrier = Barrier()
         self._stopping = False
         self._network_due = 0.0
         self._network_not_before = 0.0
@@ -79,6 +83,7 @@ class Guard:
         self._filter_events.close()
         self._network_events.close()
         self._filter_kernel.close()
+        self._barrier.close()
         self._kernel.close()
         signals.close()
         wake.close()
@@ -112,6 +117,7 @@ class Guard:
             self._filter_due = self._network_due = now
             if self._wanted.problem:
                 self._journal.error("guard.wanted_unreadable", file=self._wanted.path, problem=self._wanted.problem)
+            self._raise_barrier(now)
         wanted = self._wanted.content
         if now >= self._filter_due:
             loaded = self._filter.loaded
@@ -125,6 +131,12 @@ class Guard:
                 self._network_due = self._network_not_before = now
         if now >= max(self._network_due, self._network_not_before):
             self._look_at_network(now)
+
+    def _raise_barrier(self, now: float) -> None:
+        try:
+            self._barrier.keep((each.device, each.prefix) for each in self._wanted.content.masqueraded)
+        except OSError as error:
+            self._journal.limited("barrier", now, "guard.barrier_refused", error=error)
 
     def _look_at_network(self, now: float) -> None:
         try:

@@ -107,6 +107,13 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name} {self.value}"
 
 
+class Masqueraded(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A prefix whose packets leave by a device with another source address, or not at all."""
+
+    device: str
+    prefix: str
+
+
 Thing: TypeAlias = Rule | Route | Address | Tun | TunState | Parameter
 
 
@@ -122,10 +129,7 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Parameters that are 0 while the packet filter isn't loaded."""
     filter_file: str = ""
     """What nft(8) loads; empty where no table is looked after."""
-    translated: list[str] = []
-    """Prefixes whose packets leave with another source address; connections that don't are ended after a repair."""
-    untranslated: list[str] = []
-    """Destinations for which they keep it."""
+    masqueraded: list[Masqueraded] = []
 
 
 class WantedError(Exception):
@@ -145,8 +149,8 @@ def parse(data: bytes) -> Wanted:
                 ipaddress.ip_address(route.gateway)
         for address in wanted.addresses:
             ipaddress.ip_interface(address.address)
-        for prefix in (*wanted.translated, *wanted.untranslated):
-            ipaddress.ip_network(prefix)
+        for masqueraded in wanted.masqueraded:
+            ipaddress.ip_network(masqueraded.prefix)
         for name in (*wanted.parameters, *wanted.forwarding):
             if ".." in name or not name.startswith("net/"):
                 raise WantedError(f"{name} is no parameter below net/")

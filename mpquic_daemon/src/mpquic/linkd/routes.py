@@ -5,6 +5,7 @@ all routes of an IPv4 lease again, and takes nothing away. Where that doesn't he
 advertisement, which a renewal doesn't ask for, the device is configured anew.
 
 A device that has had no default route since it got its address has lost none: its lease may come without a router.
+What was there before this process started isn't known: two renewals are harmless, and all that is asked then.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class _Lost:
     due: float
     pause: float = FIRST_PAUSE
     asked: int = 0
+    certain: bool = True
+    """Whether the route was seen."""
 
 
 class LostRoutes:
@@ -40,16 +43,22 @@ class LostRoutes:
         self._had: dict[tuple[str, int], frozenset[str]] = {}
         """The addresses with which each last had a default route."""
         self._lost: dict[tuple[str, int], _Lost] = {}
+        self._met: set[tuple[str, int]] = set()
 
     def seen(self, device: str, family: int, hosts: Collection[str], *, carrier: bool, route: bool, now: float) -> None:
         """Take notice of what a device has; `hosts` are its own addresses of the family."""
         key = (device, family)
         addresses = frozenset(hosts)
+        first = key not in self._met
+        self._met.add(key)
         if route:
             self._had[key] = addresses
             self._lost.pop(key, None)
         elif carrier and addresses and self._had.get(key) == addresses:
             self._lost.setdefault(key, _Lost(now + GRACE))
+        elif carrier and addresses and first:
+            self._had[key] = addresses
+            self._lost[key] = _Lost(now + GRACE, certain=False)
         else:
             self._had.pop(key, None)
             self._lost.pop(key, None)
@@ -61,6 +70,9 @@ class LostRoutes:
             if now < lost.due:
                 continue
             renewable = family == socket.AF_INET and lost.asked < RENEWALS
+            if not renewable and not lost.certain:
+                lost.due = float("inf")
+                continue
             found.append((device, "renew" if renewable else "reconfigure"))
             lost.asked += 1
             lost.due = now + lost.pause
@@ -69,9 +81,10 @@ class LostRoutes:
 
     def next_time(self) -> float | None:
         """Return when a device is due; None when none is."""
-        return min((lost.due for lost in self._lost.values()), default=None)
+        return min((lost.due for lost in self._lost.values() if lost.due < float("inf")), default=None)
 
     def forget(self, devices: Collection[str]) -> None:
         """Keep what is known of these devices only."""
         self._had = {key: had for key, had in self._had.items() if key[0] in devices}
         self._lost = {key: lost for key, lost in self._lost.items() if key[0] in devices}
+        self._met = {key for key in self._met if key[0] in devices}

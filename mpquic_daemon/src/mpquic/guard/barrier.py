@@ -1,0 +1,176 @@
+"""A table of the guard's own that nobody else can take away: no packet leaves without its translated address.
+
+Between the moment in which somebody flushes the ruleset and the load of the rules, packets would leave with the inner
+or LAN addresses that are masqueraded otherwise, and connection tracking, where others keep it at work, would remember
+their connections as they are. The kernel lets nobody but the owner change a table with an owner, passes it over in
+`flush ruleset`, and removes it with the owner's socket (Linux 5.12).
+
+    table inet mpquic_guard {
+        flags owner
+        chain postrouting {
+            type filter hook postrouting priority 110; policy accept;
+            oifname "eth0" ip saddr 10.200.0.0/16 counter drop    # for each device and prefix
+        }
+    }
+
+Layouts: include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+from mpquic.guard.nftables import NETLINK_NETFILTER, NFNL_SUBSYS_NFTABLES, NFPROTO_INET
+from mpquic.net.rtnetlink import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NAME = "mpquic_guard"
+CHAIN = "postrouting"
+PRIORITY = 110
+"""After source translation (NF_IP_PRI_NAT_SRC, 100)."""
+
+_BATCH_BEGIN, _BATCH_END = 16, 17
+_NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = 0, 2, 3, 6
+_NLMSG_ERROR = 2
+_REQUEST, _ACK, _CREATE, _APPEND = 0x1, 0x4, 0x400, 0x800
+_NESTED = 0x8000
+_OWNER = 0x2
+_POST_ROUTING = 4
+_OIFNAME, _NFPROTO = 7, 15
+_NETWORK_HEADER = 1
+_REGISTER, _VERDICT_REGISTER = 1, 0
+_EQUAL = 0
+_DROP, _ACCEPT = 0, 1
+_IFNAMSIZ = 16
+_HEADER = struct.Struct("=IHHII")
+_FAMILY = struct.Struct(">BBH")
+_BUFFER_BYTES = 1 << 16
+_TIMEOUT_S = 2.0
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    data = struct.pack("=HH", 4 + len(value), kind) + value
+    return data + bytes(-len(data) % 4)
+
+
+def _number(kind: int, value: int) -> bytes:
+    return _attribute(kind, struct.pack(">I", value))
+
+
+def _text(kind: int, value: str) -> bytes:
+    return _attribute(kind, value.encode() + b"\0")
+
+
+def _nested(kind: int, *parts: bytes) -> bytes:
+    return _attribute(kind | _NESTED, b"".join(parts))
+
+
+def _expression(name: str, *parts: bytes) -> bytes:
+    return _nested(1, _text(1, name), _nested(2, *parts))
+
+
+def _data(kind: int, value: bytes) -> bytes:
+    return _nested(kind, _attribute(1, value))
+
+
+def _meta(key: int) -> bytes:
+    return _expression("meta", _number(1, _REGISTER), _number(2, key))
+
+
+def _compare(value: bytes) -> bytes:
+    return _expression("cmp", _number(1, _REGISTER), _number(2, _EQUAL), _data(3, value))
+
+
+def _source(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bytes:
+    """Compare the source address with a prefix."""
+    place, length = (12, 4) if network.version == 4 else (8, 16)
+    load = _expression(
+        "payload", _number(1, _REGISTER), _number(2, _NETWORK_HEADER), _number(3, place), _number(4, length)
+    )
+    mask = _expression(
+        "bitwise",
+        _number(1, _REGISTER),
+        _number(2, _REGISTER),
+        _number(3, length),
+        _data(4, network.netmask.packed),
+        _data(5, bytes(length)),
+    )
+    return load + mask + _compare(network.network_address.packed)
+
+
+def encode_rule(device: str, prefix: str) -> bytes:
+    """Return the attributes of the rule that drops what leaves by `device` from `prefix`."""
+    network = ipaddress.ip_network(prefix)
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    verdict = _nested(2, _nested(2, _number(1, _DROP)))
+    expressions = (
+        _meta(_OIFNAME)
+        + _compare(device.encode().ljust(_IFNAMSIZ, b"\0"))
+        + _meta(_NFPROTO)
+        + _compare(bytes([family]))
+        + _source(network)
+        + _expression("counter")
+        + _expression("immediate", _number(1, _VERDICT_REGISTER), verdict)
+    )
+    return _text(1, NAME) + _text(2, CHAIN) + _nested(4, expressions)
+
+
+class Barrier:
+    """The table. It lives as long as this object's socket; OSError when the kernel refuses it."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+        self._socket.bind((0, 0))
+        self._socket.settimeout(_TIMEOUT_S)
+        self._sequence = 0
+        self._masqueraded: frozenset[tuple[str, str]] = frozenset()
+
+    def keep(self, masqueraded: Iterable[tuple[str, str]]) -> None:
+        """Have the table hold a rule for each pair of device and prefix, in one transaction; without any, no table."""
+        wanted = frozenset(masqueraded)
+        if wanted == self._masqueraded:
+            return
+        parts: list[tuple[int, int, bytes]] = []
+        if self._masqueraded:
+            parts.append((_DELTABLE, 0, _text(1, NAME)))
+        if wanted:
+            hook = _nested(4, _number(1, _POST_ROUTING), _number(2, PRIORITY))
+            chain = _text(1, NAME) + _text(3, CHAIN) + hook + _number(5, _ACCEPT) + _text(7, "filter")
+            parts.append((_NEWTABLE, _CREATE, _text(1, NAME) + _number(2, _OWNER)))
+            parts.append((_NEWCHAIN, _CREATE, chain))
+            parts += [(_NEWRULE, _CREATE | _APPEND, encode_rule(*pair)) for pair in sorted(wanted)]
+        self._commit(parts)
+        self._masqueraded = wanted
+
+    def close(self) -> None:
+        """Remove the table."""
+        self._socket.close()
+
+    def _commit(self, parts: list[tuple[int, int, bytes]]) -> None:
+        batch = self._message(_BATCH_BEGIN, 0, socket.AF_UNSPEC, NFNL_SUBSYS_NFTABLES, b"")
+        first = self._sequence + 1
+        for kind, flags, body in parts:
+            batch += self._message(NFNL_SUBSYS_NFTABLES << 8 | kind, flags | _ACK, NFPROTO_INET, 0, body)
+        last = self._sequence
+        batch += self._message(_BATCH_END, 0, socket.AF_UNSPEC, NFNL_SUBSYS_NFTABLES, b"")
+        self._socket.send(batch)
+        unanswered = set(range(first, last + 1))
+        while unanswered:
+            data = self._socket.recv(_BUFFER_BYTES)
+            number = _HEADER.unpack_from(data)[3] if len(data) >= _HEADER.size else 0
+            for kind, _flags, answer in messages(data):
+                code = -struct.unpack_from("=i", answer)[0] if kind == _NLMSG_ERROR else 0
+                if code and number >= first - 1:
+                    raise OSError(code, f"table inet {NAME}: {os.strerror(code)}")
+            unanswered.discard(number)
+
+    def _message(self, kind: int, flags: int, family: int, resource: int, body: bytes) -> bytes:
+        self._sequence += 1
+        body = _FAMILY.pack(family, 0, resource) + body
+        return _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | flags, self._sequence, 0) + body
