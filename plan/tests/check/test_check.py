@@ -164,7 +164,7 @@ class TestTunnels:
     def test_what_is_seen_in_one_look_only_is_told_so(self, client: Host, told: Told) -> None:
         client.health[0]["problems"][:] = ["a", "b"]
         client.health[1]["problems"][:] = ["b", "c"]
-        assert told(client) == ["health: a at first, later no more", "health: b", "health: c later"]
+        assert told(client) == ["health: a at first, later no more", "health: b", "health: c later, not at first"]
 
     def test_a_host_that_can_not_be_looked_at(self, client: Host, told: Told) -> None:
         broken = replace(client, health=[client.health[0], {"msg": "no module"}])
@@ -222,7 +222,7 @@ class TestHolds:
     ) -> None:
         row(client, "mpq5").update(state="held", hold=self.HOLD)
         client.health[1]["problems"][:] = ["mpq5 is held although wan5 can be used", "mpq6 is down"]
-        assert told(client) == ["health: mpq6 is down later"]
+        assert told(client) == ["health: mpq6 is down later, not at first"]
         assert told(client, Result.HELD) == [
             "hold: mpq5 is held by alice until 2026-11-26T18:00:00Z: the dish is moved, since 2026-11-26T10:00:00Z"
         ]
@@ -245,7 +245,7 @@ class TestHolds:
         client.health[1]["problems"][:] = ["mpq5 is down although wan5 can be used"]
         assert told(client) == []
         assert told(client, Result.HELD) == ["hold: mpq5 is out of service at vps1, see there"]
-        assert told(client, vps=None) == ["health: mpq5 is down although wan5 can be used later"]
+        assert told(client, vps=None) == ["health: mpq5 is down although wan5 can be used later, not at first"]
 
     def test_one_that_the_peer_holds(self, client: Host, told: Told) -> None:
         row(client, "mpq5").update(state="held", hold={**self.HOLD, "until": None}, hold_at="peer")
@@ -265,7 +265,7 @@ class TestHolds:
 class TestRouting:
     @pytest.mark.parametrize(
         ("looks", "suffix"),
-        [(("first", "second"), ""), (("first",), " at first, later no more"), (("second",), " later")],
+        [(("first", "second"), ""), (("first",), " at first, later no more"), (("second",), " later, not at first")],
     )
     def test_a_rule_that_is_missing(self, client: Host, told: Told, looks: tuple[str, ...], suffix: str) -> None:
         for name in looks:

@@ -56,7 +56,13 @@ def routes_are_as_planned(host: Host, _fleet: Fleet) -> Iterator[Finding]:
 def both_looks(check: str, first: Mapping[str, str], second: Mapping[str, str]) -> Iterator[Finding]:
     """Yield problems of two looks, given each with its remedy, and say of those that weren't there in both."""
     for text in sorted({**first, **second}):
-        when = "" if text in first and text in second else " at first, later no more" if text in first else " later"
+        when = (
+            ""
+            if text in first and text in second
+            else " at first, later no more"
+            if text in first
+            else " later, not at first"
+        )
         yield problem(check, f"{text}{when}", second.get(text, first.get(text, "")))
 
 
