@@ -166,6 +166,15 @@ class TestTunnels:
         client.health[1]["problems"][:] = ["b", "c"]
         assert told(client) == ["health: a at first, later no more", "health: b", "health: c later, not at first"]
 
+    def test_a_tunnel_that_does_not_carry_is_told_with_its_reason(self, client: Host, told: Told) -> None:
+        row(client, "mpq5").update(state="down", error="no answer")
+        for each in client.health:
+            each["problems"][:] = ["mpq5 is down although wan5 can be used", "mpq5 says: no answer"]
+        assert told(client) == [
+            "health: mpq5 is down although wan5 can be used: no answer",
+            "health: mpq5 says: no answer",
+        ]
+
     def test_a_host_that_can_not_be_looked_at(self, client: Host, told: Told) -> None:
         broken = replace(client, health=[client.health[0], {"msg": "no module"}])
         assert "health: the host can't be looked at: no module" in told(broken)

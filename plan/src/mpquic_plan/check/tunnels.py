@@ -28,7 +28,11 @@ def host_is_sound(host: Host, fleet: Fleet) -> Iterator[Finding]:
     remedy = f"see journalctl -b and mpquicctl status on {host.name}; run site.yml"
     held = _held_instances(host) | set(_held_at_the_vps(host, fleet))
     states = [
-        {text: remedy for text in map(str, each.get("problems", [])) if text.partition(" ")[0] not in held}
+        {
+            _with_reason(host, text): remedy
+            for text in map(str, each.get("problems", []))
+            if text.partition(" ")[0] not in held
+        }
         for each in host.health
     ]
     if len(states) == 2:
@@ -36,6 +40,12 @@ def host_is_sound(host: Host, fleet: Fleet) -> Iterator[Finding]:
     for each in host.health:
         if "problems" not in each:
             yield problem(HEALTH, f"the host can't be looked at: {each.get('msg', 'no reason given')}", "run site.yml")
+
+
+def _with_reason(host: Host, text: str) -> str:
+    """Return a problem of an instance with the reason that this one gives, where the problem doesn't have it."""
+    reason = host.rows.get(text.partition(" ")[0], {}).get("error")
+    return f"{text}: {reason}" if reason and reason not in text else text
 
 
 def tunnels_out_of_service(host: Host, _fleet: Fleet) -> Iterator[Finding]:
