@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpquic.ctl import trace_send
 from mpquic.ctl.exit_status import FAILED, UNKNOWN, UNUSABLE
 from mpquic.ctl.instances import add_directory
 from mpquic.ctl.tun_owner import describe
@@ -50,6 +51,11 @@ def add(commands: Commands) -> None:
     )
     command.add_argument("port", nargs="?", type=_port, metavar="PORT")
     command.add_argument("--source", metavar="ADDRESS", help="of the host behind the LAN; default: the router's")
+    command.add_argument(
+        "--send",
+        action="store_true",
+        help="send one packet from this host's own address on the LAN, and prove the way out and back by counters",
+    )
     command.add_argument("--rules", action="store_true", help="show the rules that don't match, too")
     command.add_argument("--json", action="store_true", help="an object instead of lines")
     command.add_argument("--networkd-dir", type=Path, default=links.DIRECTORY, metavar="DIR")
@@ -74,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
         lan = links.find(known, "lan", options.lan)
         if lan is None:
             return _tell_unknown(options.lan, known)
-        found = trace(ask(options, lan), known, options.instances_dir)
+        found = trace(ask(options, lan), known, options.instances_dir, send=options.send)
     except Refusal as refusal:
         print(printable(f"mpquicctl: {refusal}"), file=sys.stderr)
         return UNUSABLE
@@ -82,7 +88,8 @@ def _run(options: argparse.Namespace) -> int:
         print(printable(f"mpquicctl: {error}"), file=sys.stderr)
         return FAILED
     print(json.dumps(found, indent=2) if options.json else _printable(text.render(found, every_rule=options.rules)))
-    return 0 if found["outcome"] == "leaves" and found["kernel"]["agrees"] else FAILED
+    proven = found["sent"] is None or found["sent"]["proven"]
+    return 0 if found["outcome"] == "leaves" and found["kernel"]["agrees"] and proven else FAILED
 
 
 def _printable(lines: str) -> str:
@@ -126,8 +133,8 @@ def _address(word: str, what: str) -> Address:
         raise Refusal(f"{what}: {word} is no IPv4 or IPv6 address") from None
 
 
-def trace(question: Question, known: Sequence[links.Link], instances: Path) -> dict[str, Any]:
-    """Return the report of a packet's way; HostError, OSError."""
+def trace(question: Question, known: Sequence[links.Link], instances: Path, *, send: bool = False) -> dict[str, Any]:
+    """Return the report of a packet's way, with `send` also what became of one that was sent; HostError, OSError."""
     way, routing = look(question)
     found = report(way, routing)
     wans = {link.device: link.name for link in known if link.kind == "wan"}
@@ -141,7 +148,7 @@ def trace(question: Question, known: Sequence[links.Link], instances: Path) -> d
     found["wan"] = owner["wan"] if owner is not None and way.device is not None else wans.get(way.device or "")
     found["notes"] = _notes(question, way, routing)
     found["summary"] = _summary(found)
-    found["sent"] = None
+    found["sent"] = trace_send.prove(found, way, routing) if send else None
     return found
 
 

@@ -60,15 +60,14 @@ def describe(directory: Path, device: str) -> dict[str, Any] | None:
 
 
 def _path(path: dict[str, Any]) -> dict[str, Any]:
-    stripe = path.get("stripe")
+    stripe, mode = path.get("stripe"), path.get("transport_mode")
+    plane = "stripe" if stripe and stripe.get("carries") else f"QUIC, {mode}"
     return {
         "wan": path.get("path"),
         "device": path.get("device"),
         "local": path.get("local"),
         "peer": path.get("peer"),
-        "data_plane": "stripe"
-        if stripe and stripe.get("carries")
-        else f"QUIC, {path.get('transport_mode') or 'datagram'}",
+        "data_plane": plane if path.get("local") is not None else None,
         "rtt_ms": path.get("rtt_ms"),
         "loss": path.get("loss"),
     }

@@ -98,13 +98,39 @@ def _tunnel(tunnel: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     why = why_not(tunnel)
     yield "tunnel", why if why is not None else f"{tunnel['name']} is up"
     for path in tunnel["paths"]:
+        if path["local"] is None:
+            yield "path", f"{path['wan']} ({path['device']}): no connection to {path['peer']}"
+            continue
         rtt = f", RTT {path['rtt_ms']:.1f} ms" if path["rtt_ms"] is not None else ""
         yield "path", f"{path['wan']} ({path['device']}): {path['local']} to {path['peer']}, {path['data_plane']}{rtt}"
 
 
 def _sent(sent: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(sent["lines"]):
-        yield "sent" if number == 0 else "", line
+    if sent["refusal"] is not None:
+        yield "sent", sent["refusal"]
+        return
+    mark = f", mark {sent['mark']:#x}" if sent["mark"] else ""
+    where = f"from this host's own {sent['source']} by {sent['device']}{mark}"
+    yield "sent", f"{where}: through the output hook, not the forward hook"
+    yield "", f"seen leaving by {', '.join(sent['left_by']) or 'no device'}"
+    if sent["returned_by"]:
+        yield (
+            "",
+            f"reply: {sent['reply']} after {sent['rtt_ms']:.1f} ms, seen coming in by {', '.join(sent['returned_by'])}",
+        )
+    for counter in sent["counters"]:
+        sides = [
+            f"{word} {counter[f'{word}_before']} -> {counter[f'{word}_after']}"
+            for word in ("sent", "received")
+            if counter[f"{word}_before"] is not None
+        ]
+        yield "", f"{counter['name']}: packets {', '.join(sides) or 'not known'}"
+    if sent["connection"] is not None:
+        yield "", f"connection: {sent['connection']}"
+    if sent["proven"]:
+        yield "proven", f"out and back by {sent['device']}, and by no other device"
+    for number, problem in enumerate(sent["problems"]):
+        yield "NOT PROVEN" if number == 0 else "", problem
 
 
 def _short(rule: object) -> str:
