@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 
 import mpquic
-from mpquic.ctl import check, counters, reconnect, status, trace
+from mpquic.ctl import check, counters, reconnect, speedtest, status, trace
 
-COMMANDS = (status, counters, reconnect, trace, check)
+COMMANDS = (status, counters, reconnect, trace, speedtest, check)
 """The modules of the commands, in the order in which the help lists them."""
 
 

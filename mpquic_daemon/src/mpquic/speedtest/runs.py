@@ -1,0 +1,193 @@
+"""Which runs are made in which order, and which of their figures count."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Way = Literal["tunnel", "bare"]
+Direction = Literal["down", "up"]
+
+CONNECTIONS: Final = (1, 10)
+DIRECTIONS: Final[tuple[Direction, ...]] = ("down", "up")
+STRAY_SHARE: Final = 0.5
+"""Part of a bare run's bytes that the TUN may have moved meanwhile: beyond it the link wasn't bare."""
+FOREIGN_SHARE: Final = 1.25
+FOREIGN_BYTES: Final = 10_000_000
+"""What a device may count beyond a run's bytes, as a factor and as an amount, before others are said to have used it:
+headers, the tunnel's own overhead and its parity are within."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One measurement. `number` counts repetitions from 1."""
+
+    way: Way
+    direction: Direction
+    connections: int
+    number: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Bytes that a device has sent and received."""
+
+    sent: int
+    received: int
+
+    def toward(self, direction: Direction) -> int:
+        """Return the bytes of the direction of a run: what this end has sent when it uploads."""
+        return self.sent if direction == "up" else self.received
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Counters of the TUN and of the WANs beneath it at one time."""
+
+    tun: Counters
+    wan: Counters
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What iperf3 tells of a run: rate and amount at the receiver."""
+
+    mbit: float
+    bytes: int
+    seconds: float
+    retransmits: int | None
+
+
+@dataclass(slots=True)
+class Result:
+    """A run with its figure, its counters, and what speaks against it."""
+
+    run: Run
+    transfer: Transfer | None
+    before: Reading
+    after: Reading
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def valid(self) -> bool:
+        """Whether its bytes went the way that they should."""
+        return not self.problems
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain data for `--json`."""
+        transfer = self.transfer
+        return {
+            "way": self.run.way,
+            "direction": self.run.direction,
+            "connections": self.run.connections,
+            "run": self.run.number,
+            "mbit": transfer.mbit if transfer is not None else None,
+            "bytes": transfer.bytes if transfer is not None else None,
+            "seconds": transfer.seconds if transfer is not None else None,
+            "retransmits": transfer.retransmits if transfer is not None else None,
+            "tun": _counted(self.before.tun, self.after.tun),
+            "wan": _counted(self.before.wan, self.after.wan),
+            "valid": self.valid,
+            "problems": self.problems,
+            "notes": self.notes,
+        }
+
+
+def _counted(before: Counters, after: Counters) -> dict[str, int]:
+    return {
+        "sent_before": before.sent,
+        "sent_after": after.sent,
+        "received_before": before.received,
+        "received_after": after.received,
+    }
+
+
+def order(repetitions: int, connections: Sequence[int] = CONNECTIONS) -> list[Run]:
+    """Return the runs: each through the tunnel beside its like on the bare link, either first by turns."""
+    cells = [(count, direction) for count in connections for direction in DIRECTIONS]
+    found: list[Run] = []
+    for number in range(1, repetitions + 1):
+        for place, (count, direction) in enumerate(cells):
+            pair: list[Way] = ["tunnel", "bare"]
+            if (place + number) % 2 == 0:
+                pair.reverse()
+            found += [Run(way, direction, count, number) for way in pair]
+    return found
+
+
+def judge(run: Run, transfer: Transfer, before: Reading, after: Reading) -> tuple[list[str], list[str]]:
+    """Return what proves that a run's bytes went another way, and what else is to be known of it."""
+    tun = after.tun.toward(run.direction) - before.tun.toward(run.direction)
+    wan = after.wan.toward(run.direction) - before.wan.toward(run.direction)
+    problems, notes = [], []
+    if transfer.bytes <= 0:
+        problems.append("nothing was carried")
+    if wan < transfer.bytes:
+        problems.append(f"the WAN moved {amount(wan)} of its {amount(transfer.bytes)}: the rest went another way")
+    if run.way == "tunnel" and tun < transfer.bytes:
+        problems.append(
+            f"the TUN moved {amount(tun)} of its {amount(transfer.bytes)}: the rest went outside of the tunnel"
+        )
+    if run.way == "bare" and tun > transfer.bytes * STRAY_SHARE:
+        problems.append(f"the TUN moved {amount(tun)} meanwhile: it went through the tunnel, or others took the link")
+    used = tun if run.way == "tunnel" else 0
+    foreign = used - transfer.bytes
+    if used > transfer.bytes * FOREIGN_SHARE and foreign > FOREIGN_BYTES and not problems:
+        notes.append(f"others moved about {amount(foreign)} through the tunnel meanwhile")
+    return problems, notes
+
+
+def measure(
+    runs: Sequence[Run], read: Callable[[], Reading], transfer: Callable[[Run], Transfer | str]
+) -> list[Result]:
+    """Carry out runs one after the other. `transfer` returns a sentence where there is no figure."""
+    results = []
+    for run in runs:
+        before = read()
+        found = transfer(run)
+        after = read()
+        if isinstance(found, str):
+            results.append(Result(run, None, before, after, [found]))
+        else:
+            results.append(Result(run, found, before, after, *judge(run, found, before, after)))
+    return results
+
+
+def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return for each direction and number of connections the medians of both ways, and their ratio.
+
+    Runs that aren't valid don't count; without a valid one of each way there is no ratio.
+    """
+    cells = list(dict.fromkeys((result.run.direction, result.run.connections) for result in results))
+    return [_cell(direction, connections, results) for direction, connections in cells]
+
+
+def _cell(direction: Direction, connections: int, results: Sequence[Result]) -> dict[str, Any]:
+    medians: dict[str, float | None] = {}
+    for way in ("tunnel", "bare"):
+        figures = [
+            result.transfer.mbit
+            for result in results
+            if (result.run.way, result.run.direction, result.run.connections) == (way, direction, connections)
+            and result.valid
+            and result.transfer is not None
+        ]
+        medians[way] = round(statistics.median(figures), 2) if figures else None
+    tunnel, bare = medians["tunnel"], medians["bare"]
+    ratio = round(tunnel / bare, 3) if tunnel is not None and bare else None
+    return {"direction": direction, "connections": connections, "tunnel": tunnel, "bare": bare, "ratio": ratio}
+
+
+def amount(count: int) -> str:
+    """Return bytes in the largest unit that leaves a number above one."""
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
