@@ -109,6 +109,10 @@ class Site:
         self.prefix = f"shet-{os.getpid()}"
         self.runtime = directory / "run"
         self.runtime.mkdir(exist_ok=True)
+        self.holds = directory / "holds"
+        self.holds.mkdir(exist_ok=True)
+        self.state_folder = directory / "peers"
+        self.state_folder.mkdir(exist_ok=True)
         self.ca = Authority(directory)
         self.ca.client("client")
         self.ca.server("server")
@@ -213,6 +217,8 @@ class Site:
             **os.environ,
             "MPQUIC_RUNTIME_DIR": str(self.runtime),
             "MPQUIC_LINKD_SOCKET": str(self.runtime / "linkd"),
+            "MPQUIC_HOLDS_DIR": str(self.holds),
+            "MPQUIC_STATE_DIR": str(self.state_folder),
         }
 
     def start(self, role: str, config: Path) -> subprocess.Popen[bytes]:

@@ -90,6 +90,20 @@ def test_the_cause_of_a_former_lease_is_forgotten_with_it(ends: Make) -> None:
     assert both.client.status()["missing"] is None
 
 
+def test_an_obstacle_is_gone_with_the_subnet_that_made_it(ends: Make) -> None:
+    """The lease has the same address and gateway in another subnet: no connection needs to be made anew for that."""
+    both = ends(bind_ip="iface:wan0", striped=False, transport="quic")
+    both.monitors[0].prefix_length = 8
+    both.processes["cl"].call(lambda: both.monitors[0].put(None))
+    both.network.cut()
+    both.wait(lambda: both.state == "down", 6.0, "down")
+    assert "covers the VPS's address" in str(both.client.status()["error"])
+    both.monitors[0].prefix_length = 24
+    both.processes["cl"].call(lambda: both.monitors[0].put(None))
+    both.run(0.1)
+    assert both.client.status()["error"] == SILENCE
+
+
 def test_a_step_of_the_wall_clock_changes_no_duration(ends: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     both = ends()
     both.run(60.0)

@@ -347,7 +347,14 @@ def test_files_are_read_in_one_thread_since_msgspec_crashes_in_several(
     assert readers == [threading.main_thread()] * 8
 
 
-@pytest.mark.parametrize(("command", "fields"), [("status", status.JSON_FIELDS), ("paths", status.JSON_PATH_FIELDS)])
+@pytest.mark.parametrize(
+    ("command", "fields"),
+    [
+        ("status", status.JSON_FIELDS),
+        ("paths", status.JSON_PATH_FIELDS),
+        ("version", status.JSON_VERSION_FIELDS),
+    ],
+)
 def test_the_fields_for_programs_are_those_of_the_document(command: str, fields: tuple[str, ...]) -> None:
     assert sorted(documented(f"`mpquicctl {command} --json`")) == sorted(fields)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from mpquic.hold import Hold
 from mpquic.proto import control
 from mpquic.proto.control import Held, Probe
 
-from .conftest import IDENTITY, Site
+from .conftest import IDENTITY, Site, running, site
 from .virtual import CLIENT, Ends
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     Make = Callable[..., Ends]
+
+__all__ = ["running", "site"]
 
 PLANES: dict[str, dict[str, object]] = {
     "datagram": {"transport": "quic"},
@@ -338,3 +341,29 @@ def test_without_the_folder_nothing_is_kept_and_that_is_said_once(
     both.run(60.0)
     assert seen(both, "cl")["state"] == "held"
     assert [record.message for record in caplog.records].count("peers.not_kept") <= 2
+
+
+# A real process, which looks why it is stopped
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("by_file", [False, True], ids=["record", "enabled: false"])
+def test_a_process_that_is_stopped_tells_why(running: Site, by_file: bool) -> None:
+    if by_file:
+        running.client_config(enabled=False)
+        words = "held by the variables: enabled: false"
+    else:
+        (running.holds / "cl.json").write_text(json.dumps(hold().plain()))
+        words = WORDS
+    assert running.kill("cl", signal.SIGTERM) == 0
+    (running.holds / "cl.json").unlink(missing_ok=True)
+    peer = running.ask("sv")["peers"][0]
+    assert (peer["state"], peer["error"]) == ("held", words)
+
+
+@pytest.mark.root
+def test_a_process_that_is_stopped_for_no_hold_says_goodbye_alone(running: Site) -> None:
+    (running.holds / "cl.json").write_text(json.dumps(hold(until=time.time() - 1).plain()))
+    assert running.kill("cl", signal.SIGTERM) == 0
+    (running.holds / "cl.json").unlink()
+    assert running.ask("sv")["peers"][0]["state"] == "down"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -200,3 +202,14 @@ def test_a_handover_is_no_flap(ends: Make) -> None:
     both.wait(lambda: both.client.status()["reconnects"] == 1, 5.0, "reconnected")
     both.run(5.0)
     assert flaps(both) == (0, 1, 0, 0)
+
+
+def test_the_counters_are_those_of_the_document(ends: Make) -> None:
+    both = ends()
+    for role, counters in (("client", both.client.counters()), ("server", both.server.counters())):
+        page = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+        (rows,) = re.findall(rf"^\| `mpquicctl counters` of a {role} .*?(?=^$)", page, re.MULTILINE | re.DOTALL)
+        documented = [name for row in rows.splitlines()[2:] for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])]
+        assert sorted(documented) == sorted(counters)
+    quic: Any = both.client.counters()["quic"]
+    assert quic["rtt_smoothed_ms"] == pytest.approx(2000 * both.network.delay, rel=0.5)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 
 import mpquic
-from mpquic.ctl import check, counters, reconnect, speedtest, status, trace
+from mpquic.ctl import check, counters, reconnect, speedtest, status, trace, watch
 
-COMMANDS = (status, counters, reconnect, trace, speedtest, check)
+COMMANDS = (status, watch, counters, reconnect, trace, speedtest, check)
 """The modules of the commands, in the order in which the help lists them."""
 
 

@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Add the command to the parser."""
-    command = commands.add_parser("counters", help="everything that a running instance counts")
+    command = commands.add_parser(
+        "counters",
+        help="everything that a running instance counts",
+        description="Prints everything that a running instance has counted since its process started, as JSON.",
+    )
     command.add_argument("name", metavar="NAME")
+    command.add_argument("--json", action="store_true", help="JSON, as without this option")
     add_directory(command)
     command.set_defaults(run=_run)
 

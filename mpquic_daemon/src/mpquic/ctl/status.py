@@ -38,6 +38,7 @@ PATH_FIELDS = (
     "instance", "path", "state", "stripe", "identity", "local", "peer", "device", "rtt_ms", "loss", "tx_bytes",
     "rx_bytes",
 )  # fmt: skip
+JSON_VERSION_FIELDS = ("name", "version", "error")
 JSON_PATH_FIELDS = (*PATH_FIELDS, "peer_certificate")
 
 
@@ -97,7 +98,7 @@ def _run(options: argparse.Namespace) -> int:
     question, fields = {
         "status": (status, FIELDS),
         "paths": (paths, PATH_FIELDS),
-        "version": (versions, ("name", "version", "error")),
+        "version": (versions, JSON_VERSION_FIELDS),
     }[options.command]
     rows = question(files)
     if options.json:

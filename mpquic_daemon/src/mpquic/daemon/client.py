@@ -497,6 +497,9 @@ class Client:
             self._retry.second_ended(ending, now)
             return
         self._retry.ended(ending, now)
+        if ending.failure is Failure.REFUSED:
+            # A server that refuses runs again.
+            self._server_hold.end()
         if ending.failure is Failure.SILENT:
             self._cause.silence(ending.reason)
         else:
@@ -579,6 +582,7 @@ class Client:
             self._set_state("inactive")
             return
         self._missing = None
+        self._cause.obstacle = self._find_obstacle(wan)
         generation = wan.generations[self._path.family]
         if generation == self._generation:
             return
@@ -595,7 +599,6 @@ class Client:
         self._replace = self._current is not None
         # What the WAN was before explains nothing any more.
         self._cause.clear()
-        self._cause.obstacle = self._find_obstacle(wan)
         if self._state in ("inactive", "down", "held"):
             self._set_state("connecting" if self._server_hold.in_force is None else "held")
 
@@ -732,7 +735,7 @@ class Client:
             path = self._current.session.path
             found["path"] = {name: getattr(path, name) for name in ("frames_sent", "datagrams_sent", "oversized")}
             found["udp"] = snapshot(self._current.socket.counters)
-            found["quic"] = snapshot(self._current.link.meter)
+            found["quic"] = client_report.quic(self._current.link.meter)
             if self._current.plane is not None:
                 found["stripe"] = self._current.plane.session.counters()
         return found

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpquic.daemon import server_report
+from mpquic.daemon.telemetry import snapshot
 from mpquic.net.udp import endpoint
 
 if TYPE_CHECKING:
     from mpquic.daemon.client_connection import ClientConnection
+    from mpquic.net.congestion import PathMeter
     from mpquic.proto.queue import ClassQueue
 
 
@@ -36,6 +38,17 @@ def rtt_ms(connection: ClientConnection) -> float | None:
     """Return the smoothed round-trip time: of the probes, or QUIC's own until the first is answered."""
     rtt = connection.session.liveness.rtt.smoothed or connection.session.path.rtt
     return round(rtt * 1000, 2) if rtt is not None else None
+
+
+def quic(meter: PathMeter) -> dict[str, object]:
+    """Return what the congestion controller measured, with round-trip times in milliseconds."""
+    found: dict[str, object] = {}
+    for name, value in snapshot(meter).items():
+        if name.startswith("rtt_"):
+            found[f"{name}_ms"] = round(value * 1000, 2) if isinstance(value, float) else None
+        else:
+            found[name] = value
+    return found
 
 
 def queue(waiting: ClassQueue) -> dict[str, int]:

@@ -207,10 +207,13 @@ class Service:
 
     def _status(self) -> dict[str, object]:
         status: dict[str, object] = {"name": self._config.name, "role": self._config.role, **self._role.status()}
+        # First why the tunnel doesn't carry.
+        told = [status["error"]] if status.get("error") is not None else []
         if self._config_error is not None:
-            status["error"] = f"configuration refused, the old one is in force: {self._config_error}"
-        elif self._restart_keys and status.get("error") is None:
-            status["error"] = f"restart needed for {', '.join(self._restart_keys)}"
+            told.append(f"configuration refused, the old one is in force: {self._config_error}")
+        elif self._restart_keys and not told:
+            told.append(f"restart needed for {', '.join(self._restart_keys)}")
+        status["error"] = "; ".join(str(each) for each in told) or None
         status["restart_needed"] = list(self._restart_keys)
         return status
 
