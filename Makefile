@@ -58,6 +58,7 @@ format: bootstrap ## rewrite the sources in the project's format
 .PHONY: docs
 docs: bootstrap ## regenerate the documents that are made from code
 	python -m mpquic_plan.docs docs/site-variables.md
+	python scripts/command_pages.py mpquic_daemon/share
 
 .PHONY: golden
 golden: bootstrap ## render the reference site anew into molecule/render/golden

@@ -20,6 +20,12 @@ options:
   python: {description: Python for the virtual environment., type: path, default: /usr/bin/python3}
   commands: {description: Commands that are linked into I(links)., type: list, elements: str, default: []}
   links: {description: Folder of the links to commands., type: path, default: /usr/local/bin}
+  shared:
+    description: Files below C(share) of the virtual environment that are linked into I(share), at the same place.
+    type: list
+    elements: str
+    default: []
+  share: {description: Folder of the links to man pages and completions., type: path, default: /usr/local/share}
   keep: {description: How many releases stay., type: int, default: 3}
 """
 
@@ -172,6 +178,8 @@ def main() -> None:
             "python": {"type": "path", "default": "/usr/bin/python3"},
             "commands": {"type": "list", "elements": "str", "default": []},
             "links": {"type": "path", "default": "/usr/local/bin"},
+            "shared": {"type": "list", "elements": "str", "default": []},
+            "share": {"type": "path", "default": "/usr/local/share"},
             "keep": {"type": "int", "default": 3},
         },
         supports_check_mode=True,
@@ -185,7 +193,8 @@ def main() -> None:
     install = not (folder / MARKER).is_file()
     switch = not leads_to(current, target)
     command_targets = {links / name: str(current / "venv/bin" / name) for name in params["commands"]}
-    unlinked = {link: to for link, to in command_targets.items() if not leads_to(link, to)}
+    shared_targets = {Path(params["share"]) / name: str(current / "venv/share" / name) for name in params["shared"]}
+    unlinked = {link: to for link, to in (command_targets | shared_targets).items() if not leads_to(link, to)}
     mended = closed(root)
     if not module.check_mode:
         if install:
@@ -195,6 +204,7 @@ def main() -> None:
         if switch:
             point(current, target)
         for link, to in unlinked.items():
+            link.parent.mkdir(parents=True, exist_ok=True)
             point(link, to)
     removed = surplus(releases, params["release"], params["keep"])
     if not module.check_mode:

@@ -48,10 +48,11 @@ LITTER = {"__pycache__", "build", "dist"}
 
 
 def source_files(source: Path) -> list[Path]:
-    """Files that make the package: its pyproject.toml and what is below src, without what tools leave behind."""
+    """Files that make the package: pyproject.toml, what is below src and share, without what tools leave behind."""
     found = [
         path
-        for path in (source / "src").rglob("*")
+        for folder in ("src", "share")
+        for path in (source / folder).rglob("*")
         if path.is_file() and not any(part in LITTER or part.endswith(".egg-info") for part in path.parts)
     ]
     return sorted([source / "pyproject.toml", *found])

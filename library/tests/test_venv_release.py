@@ -107,3 +107,25 @@ def test_nothing_is_half_done_after_a_failure(tmp_path: Path) -> None:
     broken = run_module("venv_release", {**arguments, "sha256": sum_, "python": "/bin/false"})
     assert broken["failed"]
     assert list((tmp_path / "opt" / "releases").iterdir()) == []
+
+
+def test_commands_and_shared_files_are_linked_and_follow_the_current_release(tmp_path: Path) -> None:
+    root, links, share = tmp_path / "opt", tmp_path / "bin", tmp_path / "share"
+    for name in ("r1", "r2"):
+        release(root / "releases", name, 0)
+        page = root / "releases" / name / "venv/share/man/man1/mpquicctl.1"
+        page.parent.mkdir(parents=True)
+        page.write_text(name)
+    links.mkdir()
+    arguments = {
+        "root": str(root),
+        "links": str(links),
+        "share": str(share),
+        "commands": ["mpquicctl"],
+        "shared": ["man/man1/mpquicctl.1"],
+    }
+    assert run_module("venv_release", {**arguments, "release": "r1"})["changed"]
+    assert (share / "man/man1/mpquicctl.1").read_text() == "r1"
+    assert not run_module("venv_release", {**arguments, "release": "r1"})["changed"]
+    assert run_module("venv_release", {**arguments, "release": "r2"})["switched"]
+    assert (share / "man/man1/mpquicctl.1").read_text() == "r2"

@@ -6,15 +6,39 @@ mpquic --check FILE     say what is wrong with FILE; exit status 0 when nothing 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mpquic
+from mpquic import manual
 from mpquic.config import check_files, load
+from mpquic.manual import Manual
 from mpquic.schema import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+MANUAL = Manual(
+    exit_statuses=(
+        ("0", "stopped by SIGTERM; with --check: nothing is wrong"),
+        ("1", "the file is wrong, or the instance could not start or go on"),
+        ("2", "the command line is wrong"),
+    ),
+    examples=(
+        ("mpquic --check /etc/mpquic/instances/mpq5.yml", "say what is wrong with a file"),
+        ("systemctl reload mpquic@mpq5", "have the running instance read its file again (SIGHUP)"),
+    ),
+    files=(
+        ("/etc/mpquic/instances/NAME.yml", "The instance NAME, run by mpquic@NAME.service. Written by Ansible."),
+        ("/run/mpquic/NAME.sock", "Its control socket, for root and the group mpquic."),
+        ("/var/lib/mpquic-instances/NAME.json", "What it knows of its peers."),
+        ("/var/lib/mpquic-linkd/holds/NAME.json", "Why and until when it is out of service on purpose."),
+    ),
+    see_also=("mpquicctl(1)", "mpquic-linkd(8)"),
+)
 
 
 def check(path: Path) -> int:
@@ -35,14 +59,24 @@ def check(path: Path) -> int:
     return 1
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="mpquic", description="Tunnel daemon of the mpquic multi-WAN appliance.")
-    action = parser.add_mutually_exclusive_group(required=True)
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    found = manual.parser(
+        "mpquic",
+        "Tunnel daemon of the mpquic multi-WAN appliance: runs one end of a tunnel, client or server, until SIGTERM, "
+        "or checks its configuration. systemd runs it; mpquicctl shows what it does.",
+        MANUAL,
+    )
+    action = found.add_mutually_exclusive_group(required=True)
     action.add_argument("--config", metavar="FILE", type=Path, help="run the instance that FILE describes")
     action.add_argument("--check", metavar="FILE", type=Path, help="check FILE and exit")
     action.add_argument("--version", action="version", version=f"mpquic {mpquic.__version__}")
-    options = parser.parse_args(arguments)
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    options = parser().parse_args(arguments)
     if options.check is not None:
         return check(options.check)
     # Only the daemon pays for loading QUIC and the kernel interfaces; --check runs wherever the schema does.

@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
         help="everything that a running instance counts",
         description="Prints everything that a running instance has counted since its process started, as JSON.",
     )
-    command.add_argument("name", metavar="NAME")
+    command.add_argument("name", metavar="NAME", help="the instance")
     command.add_argument("--json", action="store_true", help="JSON, as without this option")
     add_directory(command)
     command.set_defaults(run=_run)

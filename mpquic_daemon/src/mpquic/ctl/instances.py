@@ -27,7 +27,9 @@ Row = dict[str, Any]
 
 def add_directory(command: argparse.ArgumentParser) -> None:
     """Give a command the option that names another directory of instances."""
-    command.add_argument("--instances-dir", type=Path, default=INSTANCES_DIR, metavar="DIR")
+    command.add_argument(
+        "--instances-dir", type=Path, default=INSTANCES_DIR, metavar="DIR", help=f"instead of {INSTANCES_DIR}"
+    )
 
 
 def instance_files(directory: Path) -> list[Path]:

@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
         description="Has a client connect anew, beside the present connection, and waits until the new one carries. "
         f"It says what came of it in every case, after {TIMEOUT:g} s for each connection at the latest.",
     )
-    command.add_argument("name", metavar="NAME")
+    command.add_argument("name", metavar="NAME", help="the instance")
     command.add_argument("--times", type=int, default=1, metavar="N", help="so many times, one after the other")
     command.add_argument("--silent", action="store_true", help="without telling the server, as a crash would")
     command.add_argument("--json", action="store_true", help="an object instead of a sentence")

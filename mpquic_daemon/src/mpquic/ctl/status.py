@@ -44,12 +44,20 @@ JSON_PATH_FIELDS = (*PATH_FIELDS, "peer_certificate")
 
 def add(commands: Commands) -> None:
     """Add the commands to the parser."""
-    for name, help_text in (
-        ("status", "state of every instance, or of those that are named"),
-        ("paths", "paths of every running instance"),
-        ("version", "version of this command and of every running instance"),
+    for name, help_text, more in (
+        (
+            "status",
+            "state of every instance, or of those that are named",
+            "A server has a row for each site; of more than ten, those that are up have one where the server is named.",
+        ),
+        ("paths", "paths of every running instance", "A server has one for each client that is connected."),
+        (
+            "version",
+            "version of this command and of every running instance",
+            "They differ after an upgrade until an instance has been restarted.",
+        ),
     ):
-        command = commands.add_parser(name, help=help_text)
+        command = commands.add_parser(name, help=help_text, description=f"Shows the {help_text}. {more}")
         command.add_argument("names", nargs="*", metavar="NAME", help="only these instances")
         command.add_argument("--json", action="store_true", help="a list of objects instead of a table")
         add_directory(command)

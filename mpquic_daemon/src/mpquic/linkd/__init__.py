@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mpquic import manual
 from mpquic.daemon.journal import Journal, open_journal
 from mpquic.linkd.service import LinkDaemon, install_signals
 from mpquic.linkd.systemd import Systemd
+from mpquic.manual import Manual
 from mpquic.net.notify import Notifier
+
+if TYPE_CHECKING:
+    import argparse
 
 INSTANCES_DIR = Path("/etc/mpquic/instances")
 REQUEST_SOCKET = Path("/run/mpquic-linkd/request")
+
+MANUAL = Manual(
+    exit_statuses=(
+        ("0", "stopped by SIGTERM"),
+        ("1", "it could not start or go on"),
+        ("2", "the command line is wrong"),
+    ),
+    examples=(("journalctl -u mpquic-linkd", "what was started and stopped, and why"),),
+    see_also=("mpquicctl(1)", "mpquic(8)"),
+)
 
 
 async def _run(instances_dir: Path, request_socket: Path, journal: Journal) -> int:
@@ -26,10 +41,22 @@ async def _run(instances_dir: Path, request_socket: Path, journal: Journal) -> i
     return 0
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    found = manual.parser(
+        "mpquic-linkd",
+        "Lets tunnel instances follow their WAN devices: starts those whose WAN can be used, stops those whose WAN has "
+        "gone, and has the lease of a dead path renewed. systemd runs it.",
+        MANUAL,
+    )
+    found.add_argument("--instances-dir", type=Path, default=INSTANCES_DIR, metavar="DIR", help="instance files")
+    found.add_argument(
+        "--request-socket", type=Path, default=REQUEST_SOCKET, metavar="PATH", help="where instances ask for a lease"
+    )
+    return found
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="mpquic-linkd", description="Lets tunnel instances follow their WAN devices.")
-    parser.add_argument("--instances-dir", type=Path, default=INSTANCES_DIR, metavar="DIR")
-    parser.add_argument("--request-socket", type=Path, default=REQUEST_SOCKET, metavar="PATH")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     return asyncio.run(_run(options.instances_dir, options.request_socket, open_journal("info")))
