@@ -41,6 +41,7 @@ PACKAGES = (
     "netbase",
     "nftables",
     "openssh-server",
+    "polkitd",
     "procps",
     "python3",
     "python3-apt",

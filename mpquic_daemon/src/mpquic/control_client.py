@@ -1,4 +1,4 @@
-"""Asks an instance's control socket; the other end is `mpquic.daemon.control_socket`."""
+"""Asks a control socket, an instance's or linkd's; the other end is `mpquic.daemon.json_lines`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ RUNTIME_DIR_VARIABLE = "MPQUIC_RUNTIME_DIR"
 
 
 class NotRunning(Exception):  # noqa: N818 - it is a state of the world, not a fault
-    """No process serves the instance's control socket."""
+    """No process serves the control socket."""
 
 
 class ControlError(Exception):
-    """The instance answers, but with an error or not in our protocol; the text is for people."""
+    """The process answers, but with an error or not in our protocol; the text is for people."""
 
 
 def runtime_dir() -> Path:
@@ -33,7 +33,12 @@ def socket_path(name: str) -> Path:
 
 
 def ask(name: str, request: dict[str, object], timeout: float = 2.0) -> Any:
-    """Send one request to the instance `name` and return its result.
+    """Send one request to the instance `name` and return its result; see `ask_socket`."""
+    return ask_socket(socket_path(name), request, timeout)
+
+
+def ask_socket(path: Path, request: dict[str, object], timeout: float = 2.0) -> Any:
+    """Send one request to whoever serves the control socket `path`, and return its result.
 
     Raises NotRunning when nobody listens, PermissionError when this user may not ask, and ControlError when the
     answer is an error, doesn't come in `timeout` seconds, or can't be understood.
@@ -42,11 +47,11 @@ def ask(name: str, request: dict[str, object], timeout: float = 2.0) -> Any:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout)
-            connection.connect(str(socket_path(name)))
+            connection.connect(str(path))
             connection.sendall(json.dumps({"v": VERSION, "id": 1, **request}).encode() + b"\n")
             line = _read_line(connection, deadline)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-        raise NotRunning(name) from error
+        raise NotRunning(path.stem) from error
     except TimeoutError as error:
         raise ControlError(f"no answer in {timeout:g} s; the process hangs or the machine is overloaded") from error
     except (ConnectionError, BrokenPipeError) as error:

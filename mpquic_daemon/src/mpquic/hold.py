@@ -66,9 +66,23 @@ def write(name: str, hold: Hold) -> None:
         file.write(msgspec.json.encode(hold))
         file.flush()
         os.fsync(file.fileno())
+    # Everybody may read it, whatever the umask is.
+    temporary.chmod(0o644)
     temporary.replace(path)
+    _keep(path.parent)
 
 
 def remove(name: str) -> None:
     """End the hold of the instance `name`; OSError."""
-    (directory() / f"{name}.json").unlink(missing_ok=True)
+    path = directory() / f"{name}.json"
+    path.unlink(missing_ok=True)
+    _keep(path.parent)
+
+
+def _keep(folder: Path) -> None:
+    """Have the names in a folder outlive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

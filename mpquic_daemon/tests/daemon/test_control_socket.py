@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mpquic.daemon.control_socket import MAX_CLIENTS, MAX_LINE, ControlSocket, RequestError
+from mpquic.daemon.control_socket import ControlSocket
+from mpquic.daemon.json_lines import MAX_CLIENTS, MAX_LINE, RequestError
 
 Lines = list[dict[str, object]]
 

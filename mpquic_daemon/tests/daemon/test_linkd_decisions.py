@@ -1,4 +1,4 @@
-"""linkd runs what has a usable WAN, and renews a lease without disturbing tunnels that are up."""
+"""linkd renews a lease without disturbing tunnels that are up, and reads instance files when they have changed."""
 
 import itertools
 import socket
@@ -9,12 +9,8 @@ import yaml
 from mpquic import config
 from mpquic.config import InstanceConfig
 from mpquic.linkd import instances
-from mpquic.linkd.reconcile import Action, Reconciler
 from mpquic.linkd.renew import LeaseEvidence, Rediscovery, RenewLimiter, parse_request
-from mpquic.linkd.systemd import parse_units
 
-INSTANCES = {"mpq4": ("wan4",), "mpq5": ("wan5",), "srv": ()}
-NONE: set[str] = set()
 CLIENT = {
     "name": "mpq5",
     "role": "client",
@@ -26,90 +22,6 @@ CLIENT = {
     "remote_port": 45005,
     "tls": {"ca_file": "/a", "cert_file": "/b", "key_file": "/c", "server_name": "vps1"},
 }
-
-
-def test_only_instances_with_a_usable_wan_and_servers_are_started() -> None:
-    actions = Reconciler().decide(INSTANCES, NONE, {"wan5"}, NONE, 0.0)
-    assert actions == [Action("start", "mpq5"), Action("start", "srv")]
-
-
-def test_what_runs_as_it_should_is_left_alone() -> None:
-    assert Reconciler().decide(INSTANCES, NONE, {"wan4", "wan5"}, {"mpq4", "mpq5", "srv"}, 0.0) == []
-
-
-def test_an_instance_whose_wan_went_is_stopped_only_after_the_hold_time() -> None:
-    reconciler = Reconciler(hold=10.0)
-    running = {"mpq5", "srv"}
-    assert reconciler.decide(INSTANCES, NONE, NONE, running, 100.0) == []
-    assert reconciler.next_time(running, 100.0) == 110.0
-    assert reconciler.decide(INSTANCES, NONE, NONE, running, 109.9) == []
-    assert reconciler.decide(INSTANCES, NONE, NONE, running, 110.0) == [Action("stop", "mpq5")]
-    assert reconciler.next_time(running, 110.0) is None
-
-
-def test_a_wan_that_returns_within_the_hold_time_begins_a_new_hold_when_it_goes_again() -> None:
-    reconciler = Reconciler(hold=10.0)
-    reconciler.decide(INSTANCES, NONE, NONE, {"mpq5", "srv"}, 0.0)
-    reconciler.decide(INSTANCES, NONE, {"wan5"}, {"mpq5", "srv"}, 5.0)
-    assert reconciler.decide(INSTANCES, NONE, NONE, {"mpq5", "srv"}, 12.0) == []
-    assert reconciler.decide(INSTANCES, NONE, NONE, {"mpq5", "srv"}, 22.0) == [Action("stop", "mpq5")]
-
-
-def test_an_instance_over_two_wans_needs_one_of_them() -> None:
-    instances = {"mp1": ("wan5", "wan6")}
-    assert Reconciler().decide(instances, NONE, {"wan6"}, NONE, 0.0) == [Action("start", "mp1")]
-
-
-def test_a_start_that_does_not_succeed_is_repeated_with_growing_pauses() -> None:
-    reconciler = Reconciler()
-    asked = [t for t in range(200) if reconciler.decide({"srv": ()}, NONE, NONE, NONE, float(t))]
-    assert asked == [0, 5, 15, 35, 75, 155]
-
-
-def test_a_start_after_a_long_run_is_no_repetition() -> None:
-    reconciler = Reconciler()
-    for second in range(200):
-        reconciler.decide({"srv": ()}, NONE, NONE, NONE, float(second))
-    assert reconciler.decide({"srv": ()}, NONE, NONE, NONE, 201.0) == []
-    reconciler.decide({"srv": ()}, NONE, NONE, {"srv"}, 202.0)
-    reconciler.decide({"srv": ()}, NONE, NONE, {"srv"}, 212.0)
-    asked = [t for t in range(213, 260) if reconciler.decide({"srv": ()}, NONE, NONE, NONE, float(t))]
-    assert asked == [213, 218, 228, 248]
-
-
-def test_an_instance_that_starts_and_dies_at_once_does_not_end_its_pauses() -> None:
-    reconciler = Reconciler()
-    asked = []
-    for second in range(200):
-        running = {"srv"} if asked and second - asked[-1] <= 2 else NONE
-        if reconciler.decide({"srv": ()}, NONE, NONE, running, float(second)):
-            asked.append(second)
-    assert asked == [0, 5, 15, 35, 75, 155]
-
-
-def test_a_changed_file_or_wan_ends_the_pauses_of_its_instance_alone() -> None:
-    reconciler = Reconciler()
-    instances = {"mpq5": ("wan5",), "mp1": ("wan5", "wan6"), "srv": ()}
-    for second in range(100):
-        reconciler.decide(instances, NONE, {"wan5"}, NONE, float(second))
-    assert reconciler.decide(instances, NONE, {"wan5"}, NONE, 100.0) == []
-    assert reconciler.decide(instances, NONE, {"wan5", "wan6"}, NONE, 101.0) == [Action("start", "mp1")]
-    assert reconciler.decide(instances, NONE, {"wan5", "wan6"}, NONE, 102.0, {"srv"}) == [Action("start", "srv")]
-
-
-def test_an_instance_without_a_file_is_stopped_and_one_with_an_unreadable_file_is_not_touched() -> None:
-    reconciler = Reconciler(hold=0.0)
-    assert reconciler.decide({}, {"odd"}, NONE, {"old", "odd"}, 0.0) == [Action("stop", "old")]
-    assert reconciler.decide({}, {"odd"}, NONE, NONE, 1.0) == []
-
-
-def test_a_stopped_instance_is_started_at_once_when_its_wan_returns() -> None:
-    reconciler = Reconciler(hold=1.0)
-    reconciler.decide(INSTANCES, NONE, {"wan5"}, {"srv"}, 0.0)
-    reconciler.decide(INSTANCES, NONE, NONE, {"mpq5", "srv"}, 1.0)
-    assert reconciler.decide(INSTANCES, NONE, NONE, {"mpq5", "srv"}, 2.0) == [Action("stop", "mpq5")]
-    reconciler.decide(INSTANCES, NONE, NONE, {"srv"}, 2.5)
-    assert reconciler.decide(INSTANCES, NONE, {"wan5"}, {"srv"}, 3.0) == [Action("start", "mpq5")]
 
 
 OLD = frozenset({(4, "10.150.19.95"), (4, "10.150.19.1", 105)})
@@ -236,17 +148,12 @@ def test_a_file_is_parsed_again_when_it_has_changed(tmp_path: Path, monkeypatch:
     assert parsed == ["mpq5.yml", "odd.yml", "mpq5.yml"]
 
 
-def test_an_instance_that_is_out_of_service_needs_no_wan_and_comes_back_with_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "mpq5.yml"
-    path.write_text(yaml.safe_dump({**CLIENT, "enabled": False}))
+def test_an_instance_that_its_file_puts_out_of_service_is_disabled_and_has_no_wans(tmp_path: Path) -> None:
+    (tmp_path / "mpq5.yml").write_text(yaml.safe_dump({**CLIENT, "enabled": False}))
     files = instances.InstanceFiles(tmp_path)
-    assert files.read() == ({}, {})
-    assert files.changed == {"mpq5"}
-    assert files.read() == ({}, {})
-    assert files.changed == set()
-    path.write_text(yaml.safe_dump(CLIENT))
-    assert files.read() == ({"mpq5": (("wan5", int(socket.AF_INET)),)}, {})
-    assert files.changed == {"mpq5"}
+    assert (files.read(), files.disabled) == (({}, {}), {"mpq5"})
+    (tmp_path / "mpq5.yml").write_text(yaml.safe_dump({**CLIENT, "enabled": True}))
+    assert (list(files.read()[0]), files.disabled, files.changed) == (["mpq5"], set(), {"mpq5"})
 
 
 def test_only_well_formed_requests_name_a_device() -> None:
@@ -263,13 +170,3 @@ def test_only_well_formed_requests_name_a_device() -> None:
         b"\xff\xfe",
     )
     assert [parse_request(request) for request in wrong] == [None] * len(wrong)
-
-
-def test_running_units_are_those_active_or_on_the_way() -> None:
-    output = (
-        "mpquic@mpq4.service loaded active running Tunnel mpq4\n"
-        "mpquic@mpq5.service loaded activating start Tunnel mpq5\n"
-        "mpquic@mpq6.service loaded failed failed Tunnel mpq6\n"
-        "mpquic@br-1.service loaded inactive dead Tunnel br-1\n"
-    )
-    assert parse_units(output) == {"mpq4", "mpq5"}

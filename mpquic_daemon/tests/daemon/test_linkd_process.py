@@ -1,17 +1,25 @@
-"""The linkd process in a namespace: veth devices stand for modems, scripts on PATH for systemctl and networkctl."""
+"""The linkd process in a namespace: veth devices stand for modems, a bus of the test for systemd and polkit."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from mpquic import control_client
+from mpquic.hold import Hold
+
+from .fake_bus import FakeBus
 
 pytestmark = [
     pytest.mark.root,
@@ -19,19 +27,6 @@ pytestmark = [
 ]
 NAMESPACE = f"shet-linkd-{os.getpid()}"
 
-# A service manager in files: one for each running unit, and a log of all that was asked.
-SYSTEMCTL = """#!/bin/sh
-case "$1" in
-list-units)
-    for unit in {state}/mpquic@*; do [ -e "$unit" ] && echo "${{unit##*/}} loaded active running x"; done
-    exit 0 ;;
-start) touch "{state}/$3"; echo "start $3" >> {state}/log ;;
-stop) rm -f "{state}/$3"; echo "stop $3" >> {state}/log ;;
-esac
-"""
-NETWORKCTL = """#!/bin/sh
-echo "$1 $2" >> {state}/log
-"""
 CLIENT = {
     "role": "client",
     "site": "site1",
@@ -56,49 +51,84 @@ def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> float:
 
 
 class Host:
-    """linkd with its instances, units and request socket."""
+    """linkd with its instances, its sockets, and the bus that it speaks to."""
 
     def __init__(self, directory: Path) -> None:
-        self.state = directory / "state"
         self.instances = directory / "instances"
-        self.request = directory / "request"
-        self.tools = tools = directory / "bin"
-        for path in (self.state, self.instances, tools):
+        self.runtime = directory / "run"
+        self.holds = directory / "holds"
+        for path in (self.instances, self.runtime):
             path.mkdir()
-        for name, text in (("systemctl", SYSTEMCTL), ("networkctl", NETWORKCTL)):
-            (tools / name).write_text(text.format(state=self.state))
-            (tools / name).chmod(0o755)
-        self.environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "MPQUIC_RUNTIME_DIR": str(directory)}
+        self.request = self.runtime / "request"
+        self.control = self.runtime / "control.sock"
+        self.bus = FakeBus(directory / "bus", device_name)
+        self.environment = {
+            **os.environ, "DBUS_SYSTEM_BUS_ADDRESS": self.bus.address, "MPQUIC_RUNTIME_DIR": str(directory),
+            "MPQUIC_HOLDS_DIR": str(self.holds),
+        }  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
         self.output = (directory / "output").open("w+")
 
-    def add(self, name: str, device: str) -> None:
-        data = {**CLIENT, "name": name, "tun_name": name, "bind_ip": f"iface:{device}"}
-        (self.instances / f"{name}.yml").write_text(yaml.safe_dump(data))
+    def add(self, name: str, device: str, **changes: object) -> None:
+        data = {**CLIENT, "name": name, "tun_name": name, "bind_ip": f"iface:{device}", **changes}
+        path = self.instances / f"{name}.new"
+        path.write_text(yaml.safe_dump(data))
+        path.rename(self.instances / f"{name}.yml")
 
     def start(self) -> None:
         self.process = subprocess.Popen(
             ["ip", "netns", "exec", NAMESPACE, sys.executable, "-m", "mpquic.linkd", "--instances-dir", self.instances,
-             "--request-socket", self.request],
+             "--runtime-dir", self.runtime],
             env=self.environment, stderr=self.output,
         )  # fmt: skip
-        wait_for(self.request.exists)
+        wait_for(self.answers)
 
     def running(self) -> set[str]:
-        return {path.name for path in self.state.glob("mpquic@*")}
+        return self.bus.running
 
     def log(self) -> list[str]:
-        path = self.state / "log"
-        return path.read_text().splitlines() if path.exists() else []
+        return list(self.bus.log)
+
+    def journal(self) -> str:
+        return Path(self.output.name).read_text()
 
     def ask(self, datagram: bytes) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as requests:
             requests.sendto(datagram, str(self.request))
 
+    def say(self, **request: object) -> Any:
+        return control_client.ask_socket(self.control, request, 5.0)
+
+    def answers(self) -> bool:
+        try:
+            self.say(op="get", what="instances")
+        except control_client.NotRunning:
+            return False
+        return True
+
+    def state(self, name: str) -> str:
+        rows = self.say(op="get", what="instances")["instances"]
+        return str(next(row["state"] for row in rows if row["name"] == name))
+
+    def look_again(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(5)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(5)
+
+
+def device_name(index: int) -> str:
+    shown = subprocess.run(["ip", "-n", NAMESPACE, "-o", "link"], check=True, capture_output=True, text=True).stdout
+    names = {line.split(": ")[0]: line.split(": ")[1].partition("@")[0] for line in shown.splitlines()}
+    return names[str(index)]
 
 
 @pytest.fixture
@@ -113,9 +143,24 @@ def host(tmp_path: Path) -> Iterator[Host]:
         if found.process is not None and found.process.poll() is None:
             found.process.kill()
             found.process.wait(5)
+        found.bus.stop()
         found.output.close()
     finally:
         subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
+
+
+@pytest.fixture
+def refusing(host: Host) -> Host:
+    """A host whose linkd runs, with an instance of which nothing is heard."""
+    host.add("mpq5", "wan5")
+    host.start()
+    return host
+
+
+def keep(host: Host, name: str, record: Hold) -> None:
+    """Leave a hold as an earlier process has."""
+    host.holds.mkdir(exist_ok=True)
+    (host.holds / f"{name}.json").write_bytes(json.dumps(record.plain()).encode())
 
 
 def bring_up() -> None:
@@ -133,8 +178,8 @@ def test_an_instance_starts_within_a_second_of_its_wan_and_others_stay_as_they_a
     time.sleep(0.3)  # Nothing may happen: an address without a default route is no WAN.
     assert host.running() == set()
     bring_up()
-    assert wait_for(lambda: host.running() == {"mpquic@mpq5.service"}) < 1.0
-    assert host.log() == ["start mpquic@mpq5.service"]
+    assert wait_for(lambda: host.running() == {"mpq5"}) < 1.0
+    assert host.log() == ["start mpq5"]
     assert host.stop() == 0
     assert not host.request.exists()
 
@@ -147,7 +192,7 @@ def test_a_new_file_is_seen_on_sighup_and_a_wrong_one_is_reported_once(host: Hos
     assert host.process is not None
     for _ in range(2):
         os.kill(host.process.pid, signal.SIGHUP)
-        wait_for(lambda: host.running() == {"mpquic@mpq5.service"})
+        wait_for(lambda: host.running() == {"mpq5"})
     assert host.stop() == 0
     host.output.seek(0)
     assert host.output.read().count("linkd.instance_unreadable") == 1
@@ -166,7 +211,7 @@ def test_a_dead_path_gets_its_lease_renewed_and_then_the_device_configured_anew(
     time.sleep(8.2)  # The pause between two renewals of a device.
     host.ask(b"renew wan5")
     wait_for(lambda: "reconfigure wan5" in host.log())
-    assert host.log() == ["start mpquic@mpq5.service", "renew wan5", "reconfigure wan5"]
+    assert host.log() == ["start mpq5", "renew wan5", "reconfigure wan5"]
     assert host.stop() == 0
 
 
@@ -191,20 +236,227 @@ def test_devices_are_renewed_side_by_side(host: Host) -> None:
         ip("link", "set", device, "up")
         ip("addr", "add", f"{address}/24", "dev", device)
         ip("route", "add", "default", "dev", device, "table", "105" if device == "wan5" else "106")
-    # A renewal of wan5 that hangs until the file is there.
-    (host.tools / "networkctl").write_text(
-        f'#!/bin/sh\n[ "$2" = wan6 ] || until [ -e {host.state}/go ]; do sleep 0.02; done\n'
-        f'echo "$1 $2" >> {host.state}/log\n'
-    )
+    answered = host.bus.held_back["renew wan5"] = threading.Event()
     host.start()
     wait_for(lambda: len(host.running()) == 2)
-    for device in ("wan5", "wan6"):
-        host.ask(f"renew {device}".encode())
-    wait_for(lambda: "renew wan6" in host.log())
-    assert "renew wan5" not in host.log()
-    (host.state / "go").touch()
+    host.ask(b"renew wan5")
     wait_for(lambda: "renew wan5" in host.log())
+    host.ask(b"renew wan6")
+    wait_for(lambda: {"renew wan5", "renew wan6"} <= set(host.log()))
+    answered.set()
     assert host.stop() == 0
+
+
+def test_an_operator_holds_an_instance_and_releases_it(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    bring_up()
+    host.start()
+    wait_for(lambda: host.running() == {"mpq5"})
+    on_disk: list[bool] = []
+    host.bus.on_stop = lambda name: on_disk.append((host.holds / f"{name}.json").exists())
+    row = host.say(op="hold", name="mpq5", reason="the dish is moved", user="alice")
+    assert (row["state"], row["hold"]["by"], row["hold"]["until"]) == ("held", "alice", None)
+    wait_for(lambda: not host.running())
+    assert on_disk == [True], "the instance tells its peer of the hold when it is stopped"
+    host.say(op="hold", name="mpq5", reason="and painted", for_s=3600)
+    record = json.loads((host.holds / "mpq5.json").read_text())
+    assert (record["by"], record["reason"], record["until"] - record["since"]) == ("root", "and painted", 3600)
+    assert (host.holds / "mpq5.json").stat().st_mode & 0o777 == 0o644
+    host.say(op="release", name="mpq5")
+    assert wait_for(lambda: host.running() == {"mpq5"}) < 5.0
+    assert not (host.holds / "mpq5.json").exists()
+    assert host.log() == ["start mpq5", "stop mpq5", "start mpq5"]
+    assert host.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        ({"op": "hold", "name": "mpq7", "reason": "x"}, "there is no instance mpq7; there are mpq5"),
+        ({"op": "hold", "name": "../x", "reason": "x"}, "there is no instance ../x; there are mpq5"),
+        ({"op": "hold", "name": 5, "reason": "x"}, "name: expected"),
+        ({"op": "hold", "name": "mpq5"}, "reason: expected"),
+        ({"op": "hold", "name": "mpq5", "reason": "two\nlines"}, "reason: expected"),
+        ({"op": "hold", "name": "mpq5", "reason": "x" * 201}, "reason: expected"),
+        ({"op": "hold", "name": "mpq5", "reason": "x", "for_s": 0}, "for_s: expected"),
+        ({"op": "hold", "name": "mpq5", "reason": "x", "for_s": True}, "for_s: expected"),
+        ({"op": "hold", "name": "mpq5", "reason": "x", "for_s": float("inf")}, "for_s: expected"),
+        ({"op": "hold", "name": "mpq5", "reason": "x", "for_s": float("nan")}, "for_s: expected"),
+        ({"op": "release", "name": "mpq5"}, "mpq5 is not held"),
+        ({"op": "get", "what": "status"}, "what: expected"),
+        ({"op": "reboot"}, "op: expected"),
+    ],
+)  # fmt: skip
+def test_requests_that_are_wrong_change_nothing_and_say_why(refusing: Host, request_: Any, answer: str) -> None:
+    with pytest.raises(control_client.ControlError, match=re.escape(answer)):
+        refusing.say(**request_)
+    assert list(refusing.holds.iterdir()) == []
+
+
+def test_a_hold_survives_a_crash_of_linkd_and_ends_when_its_time_is_over(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    bring_up()
+    host.start()
+    wait_for(lambda: host.running() == {"mpq5"})
+    host.say(op="hold", name="mpq5", reason="x", for_s=6)
+    wait_for(lambda: not host.running())
+    host.kill()
+    host.bus.log.clear()
+    host.start()
+    wait_for(lambda: host.state("mpq5") == "held")
+    host.ask(b"renew wan5")  # Another thing to do, so that it has been all around.
+    wait_for(lambda: "renew wan5" in host.log())
+    assert "start mpq5" not in host.log()
+    wait_for(lambda: host.running() == {"mpq5"}, 8)
+    assert not (host.holds / "mpq5.json").exists()
+    assert host.stop() == 0
+    assert 'linkd.hold_ended instance=mpq5 why="its time is over"' in host.journal()
+
+
+def test_a_hold_that_ended_while_the_machine_was_off_holds_nothing_and_neither_does_a_broken_record(host: Host) -> None:
+    for name in ("mpq5", "mpq6"):
+        host.add(name, "wan5")
+    keep(host, "mpq5", Hold(by="alice", reason="x", since=100.0, until=200.0))
+    (host.holds / "mpq6.json").write_bytes(b'{"by": "al')
+    (host.holds / "mpq5.new").write_bytes(b"")
+    bring_up()
+    host.start()
+    wait_for(lambda: host.running() == {"mpq5", "mpq6"})
+    assert [path.name for path in host.holds.iterdir()] == ["mpq6.json"]
+    assert host.stop() == 0
+    assert host.journal().count("linkd.hold_unreadable") == 1
+
+
+def test_a_start_by_hand_ends_a_hold_also_while_linkd_does_not_run(host: Host) -> None:
+    for name in ("mpq5", "mpq6"):
+        host.add(name, "wan5")
+    bring_up()
+    host.start()
+    wait_for(lambda: host.running() == {"mpq5", "mpq6"})
+    for name in ("mpq5", "mpq6"):
+        host.say(op="hold", name=name, reason="x")
+    wait_for(lambda: not host.running())
+    host.say(op="get", what="instances")
+    wait_for(lambda: host.log().count("stop mpq6") == 1)
+    time.sleep(0.3)  # linkd sees both stopped.
+    host.bus.set("mpq5", "active", "running")
+    wait_for(lambda: host.state("mpq5") == "running")
+    assert host.stop() == 0
+    host.bus.set("mpq6", "active", "running")
+    host.start()
+    wait_for(lambda: host.state("mpq6") == "running")
+    assert host.running() == {"mpq5", "mpq6"}
+    assert list(host.holds.iterdir()) == []
+    assert host.stop() == 0
+    assert host.journal().count('why="systemctl start mpquic@mpq') == 2
+
+
+def test_what_was_held_and_has_run_since_before_is_stopped_by_the_next_linkd(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    bring_up()
+    host.bus.set("mpq5", "active", "running")
+    keep(host, "mpq5", Hold(by="alice", reason="x", since=time.time() + 1))
+    host.start()
+    wait_for(lambda: not host.running())
+    assert host.state("mpq5") == "held"
+    assert host.stop() == 0
+
+
+def test_a_masked_instance_is_not_tried_and_is_up_at_once_when_the_mask_is_gone(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    host.bus.masked.add("mpq5")
+    bring_up()
+    host.start()
+    wait_for(lambda: host.state("mpq5") == "masked")
+    with pytest.raises(control_client.ControlError, match="systemctl unmask mpquic@mpq5"):
+        host.say(op="release", name="mpq5")
+    assert host.log() == []
+    host.bus.mask("mpq5", masked=False)
+    assert wait_for(lambda: host.running() == {"mpq5"}) < 5.0
+    # A mask without --now leaves it running.
+    host.bus.mask("mpq5", masked=True)
+    host.bus.set("mpq5", "active", "running")
+    wait_for(lambda: host.state("mpq5") == "running")
+    host.bus.set("mpq5", "inactive", "dead")
+    wait_for(lambda: host.state("mpq5") == "masked")
+    assert host.log() == ["start mpq5"]
+    assert host.stop() == 0
+    assert "error" not in host.journal()
+
+
+def test_an_instance_that_is_stopped_is_started_again_and_the_journal_names_the_hold(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    bring_up()
+    host.bus.set("mpq5", "active", "running")
+    host.start()
+    wait_for(lambda: host.state("mpq5") == "running")
+    host.bus.set("mpq5", "inactive", "dead")
+    wait_for(lambda: host.running() == {"mpq5"})
+    assert host.stop() == 0
+    assert "mpquicctl hold mpq5" in host.journal()
+
+
+def test_an_instance_that_is_disabled_is_stopped_and_enabled_again_started(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    bring_up()
+    host.start()
+    wait_for(lambda: host.running() == {"mpq5"})
+    host.add("mpq5", "wan5", enabled=False)
+    host.look_again()
+    wait_for(lambda: host.state("mpq5") == "disabled" and not host.running())
+    with pytest.raises(control_client.ControlError, match="enabled: false"):
+        host.say(op="release", name="mpq5")
+    host.add("mpq5", "wan5", enabled=True)
+    host.look_again()
+    wait_for(lambda: host.running() == {"mpq5"})
+    assert host.stop() == 0
+
+
+def test_a_failing_instance_shows_so_and_a_hold_ends_the_tries(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    host.bus.failing.add("mpq5")
+    bring_up()
+    host.start()
+    wait_for(lambda: host.state("mpq5") == "failing")
+    tried = host.log().count("start mpq5")
+    wait_for(lambda: host.log().count("start mpq5") == tried + 1, 12)
+    host.say(op="hold", name="mpq5", reason="the card is broken")
+    wait_for(lambda: "stop mpq5" in host.log() and host.bus.units["mpq5"].active == "inactive")
+    host.bus.failing.clear()
+    host.say(op="release", name="mpq5")
+    wait_for(lambda: host.running() == {"mpq5"})
+    assert host.stop() == 0
+
+
+def test_linkd_goes_on_when_the_bus_is_back(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    bring_up()
+    host.start()
+    wait_for(lambda: host.running() == {"mpq5"})
+    host.bus.stop()
+    wait_for(lambda: "linkd.unknown_state" in host.journal())
+    host.bus.set("mpq5", "inactive", "dead")
+    host.bus.start()
+    wait_for(lambda: host.bus.subscribed == 2)
+    wait_for(lambda: host.running() == {"mpq5"}, 12)  # It had run for less than 10 s.
+    host.bus.set("mpq5", "inactive", "dead")
+    wait_for(lambda: host.running() == {"mpq5"}, 12)
+    assert host.stop() == 0
+
+
+def test_linkd_says_that_polkit_refuses_and_goes_on_when_it_no_longer_does(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    host.bus.allowed = False
+    bring_up()
+    host.start()
+    wait_for(lambda: "polkit" in str(host.say(op="get", what="instances")["problem"]))
+    assert host.running() == set()
+    host.bus.allowed = True
+    host.look_again()
+    wait_for(lambda: host.say(op="get", what="instances")["problem"] is None)
+    wait_for(lambda: host.running() == {"mpq5"}, 12)
+    assert host.stop() == 0
+    assert host.journal().count("linkd.not_allowed") == 1
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from mpquic import held
 from mpquic.daemon import client_report, credentials, expiry, turn
 from mpquic.daemon.cause import Cause
 from mpquic.daemon.client_connection import ClientConnection, Ending, Failure, Phase
-from mpquic.daemon.control_socket import RequestError
 from mpquic.daemon.farewell import Farewell
+from mpquic.daemon.json_lines import RequestError
 from mpquic.daemon.lease_request import LeaseRequest
 from mpquic.daemon.period import Period
 from mpquic.daemon.retry import RetryPolicy

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from mpquic.daemon import credentials, expiry, server_report, turn
 from mpquic.daemon.clients import Clients
-from mpquic.daemon.control_socket import RequestError
 from mpquic.daemon.farewell import Farewell
+from mpquic.daemon.json_lines import RequestError
 from mpquic.daemon.period import Period
 from mpquic.daemon.server_connection import ServerConnection
 from mpquic.daemon.server_tunnel import ServerTunnel

@@ -17,11 +17,12 @@ from mpquic import control_client, held
 from mpquic.config import ClientConfig, InstanceConfig, ServerConfig, load
 from mpquic.config_reload import compare, take_hot
 from mpquic.daemon import expiry
-from mpquic.daemon.control_socket import ControlSocket, RequestError
+from mpquic.daemon.control_socket import ControlSocket
 from mpquic.daemon.credentials import CredentialsError
 from mpquic.daemon.journal import LEVELS, Journal, open_journal, set_level
+from mpquic.daemon.json_lines import RequestError
 from mpquic.daemon.policy import Policy
-from mpquic.net.notify import Notifier
+from mpquic.net.notify import PINGS_PER_INTERVAL, Notifier
 from mpquic.net.tun import TunError
 from mpquic.schema import ConfigError
 
@@ -249,7 +250,7 @@ class Service:
         if interval is None:
             return
         self._notifier.watchdog()
-        self._watchdog = self._loop.call_later(interval / 3, self._ping_watchdog)
+        self._watchdog = self._loop.call_later(interval / PINGS_PER_INTERVAL, self._ping_watchdog)
 
     def _check_dates(self) -> None:
         """Warn of certificates that end soon: now, and each day from now on."""

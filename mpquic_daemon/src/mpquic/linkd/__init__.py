@@ -1,4 +1,7 @@
-"""`mpquic-linkd`: starts and stops instances as their WAN devices come and go, and renews leases of dead paths."""
+"""`mpquic-linkd`: starts and stops instances as their WAN devices come and go, and as operators hold and release them.
+
+It renews the leases of dead paths, too.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     import argparse
 
 INSTANCES_DIR = Path("/etc/mpquic/instances")
-REQUEST_SOCKET = Path("/run/mpquic-linkd/request")
+RUNTIME_DIR = Path("/run/mpquic-linkd")
 
 MANUAL = Manual(
     exit_statuses=(
@@ -30,9 +33,9 @@ MANUAL = Manual(
 )
 
 
-async def _run(instances_dir: Path, request_socket: Path, journal: Journal) -> int:
+async def _run(instances_dir: Path, runtime_dir: Path, journal: Journal) -> int:
     try:
-        daemon = LinkDaemon(instances_dir, request_socket, Systemd(), journal, Notifier())
+        daemon = LinkDaemon(instances_dir, runtime_dir, Systemd, journal, Notifier())
         install_signals(daemon)
         await daemon.run()
     except OSError as error:
@@ -50,13 +53,11 @@ def parser() -> argparse.ArgumentParser:
         MANUAL,
     )
     found.add_argument("--instances-dir", type=Path, default=INSTANCES_DIR, metavar="DIR", help="instance files")
-    found.add_argument(
-        "--request-socket", type=Path, default=REQUEST_SOCKET, metavar="PATH", help="where instances ask for a lease"
-    )
+    found.add_argument("--runtime-dir", type=Path, default=RUNTIME_DIR, metavar="DIR", help="where its sockets are")
     return found
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = parser().parse_args(arguments)
-    return asyncio.run(_run(options.instances_dir, options.request_socket, open_journal("info")))
+    return asyncio.run(_run(options.instances_dir, options.runtime_dir, open_journal("info")))

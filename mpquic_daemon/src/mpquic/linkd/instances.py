@@ -26,6 +26,8 @@ class InstanceFiles:
         self._parsed: dict[str, tuple[_Version, _Found]] = {}
         self.changed: set[str] = set()
         """The instances whose file was found to be new, or another than before, by the last `read`."""
+        self.disabled: set[str] = set()
+        """The instances that their file puts out of service."""
 
     def read(self) -> tuple[dict[str, tuple[Wan, ...]], dict[str, str]]:
         """Return the WANs of each instance that is in service, and the problem of each whose file is wrong.
@@ -46,6 +48,7 @@ class InstanceFiles:
                 wanted[path.stem] = found
         for name in self._parsed.keys() - names:
             del self._parsed[name]
+        self.disabled = names - wanted.keys() - broken.keys()
         return wanted, broken
 
     def _one(self, path: Path) -> _Found:

@@ -1,7 +1,7 @@
 """The loop of `mpquic-linkd`: WAN devices come and go, instances follow, dead paths get their lease renewed.
 
-It runs as root for the private bus of systemd and networkd's D-Bus, with no capability, and knows two kinds of verbs:
-start/stop of `mpquic@NAME`, renew/reconfigure of a device that is a WAN of some instance.
+It runs as a user of its own without a capability; polkit lets it use two kinds of verbs: start, stop and reset of
+`mpquic@NAME`, renew and reconfigure of a device. It takes instances out of service when an operator says so.
 """
 
 from __future__ import annotations
@@ -9,20 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import grp
-import os
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING
 
+from mpquic.daemon.json_lines import RequestError
+from mpquic.hold import Hold
 from mpquic.linkd import leases
+from mpquic.linkd.control import LinkdSocket
+from mpquic.linkd.holds import Holds
 from mpquic.linkd.instances import InstanceFiles, Wan
-from mpquic.linkd.reconcile import Reconciler
+from mpquic.linkd.reconcile import Action, Reconciler
 from mpquic.linkd.renew import LeaseEvidence, Rediscovery, RenewLimiter, parse_request
+from mpquic.linkd.request_socket import MAX_DATAGRAM, give_to_group, open_request_socket
 from mpquic.linkd.routes import LostRoutes
-from mpquic.linkd.systemd import CommandError, ServiceControl
+from mpquic.linkd.systemd import CommandError, NotAllowedError, ServiceControl
+from mpquic.linkd.units import ALIVE, STOPPED, Activity, Unit
 from mpquic.net.netlink import LinkMonitor
+from mpquic.net.notify import PINGS_PER_INTERVAL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,50 +37,62 @@ if TYPE_CHECKING:
     from mpquic.net.notify import Notifier
 
 PERIOD = 15.0
+# Without the message bus there are no events.
+RECONNECT_PERIOD = 1.0
 # A modem that appears makes a dozen messages within milliseconds: look once after them.
 SETTLE = 0.05
-GROUP = "mpquic"
-MAX_DATAGRAM = 256
+NOT_ALLOWED = (
+    "polkit doesn't let mpquic-linkd start and stop instances: is polkitd installed, and its rule there? Run site.yml"
+)
 
 Evidence = Callable[[LinkMonitor, str, Collection[int], Collection[str]], Awaitable[LeaseEvidence]]
 """Takes the monitor, a device, the address families that are used on it, and the instances that use it."""
 
 
 class LinkDaemon:
-    """Reconciles units with WAN devices. `control` and `evidence` are seams for tests."""
+    """Reconciles units with WAN devices. `control` makes what asks systemd; it and `evidence` are seams for tests."""
 
     def __init__(
         self,
         instances_dir: Path,
-        request_socket: Path,
-        control: ServiceControl,
+        runtime_dir: Path,
+        control: Callable[[Callable[[], None]], ServiceControl],
         journal: Journal,
         notifier: Notifier,
         evidence: Evidence = leases.gather,
-        hold: float = 10.0,
     ) -> None:
         self._files = InstanceFiles(instances_dir)
-        self._request_path = request_socket
-        self._control = control
+        self._request_path = runtime_dir / "request"
+        self._control_path = runtime_dir / "control.sock"
+        self._control_socket = LinkdSocket(self._control_path, self)
+        self._wake = asyncio.Event()
+        self._control = control(self._wake.set)
         self._journal = journal
         self._notifier = notifier
         self._evidence = evidence
-        self._reconciler = Reconciler(hold)
+        self._reconciler = Reconciler()
         self._limiter = RenewLimiter()
         self._rediscovery = Rediscovery()
         self._lost_routes = LostRoutes()
         self._monitor = LinkMonitor()
+        self._holds = Holds(journal)
+        self._doubtful: set[str] = set()
+        """The instances with a hold of an earlier process, of which it isn't known yet whether they run by hand."""
         self._wanted: dict[str, tuple[Wan, ...]] = {}
         self._broken: dict[str, str] = {}
-        self._running: set[str] = set()
-        self._wake = asyncio.Event()
+        self._units: dict[str, Unit] = {}
+        self._problem: str | None = None
         self._stopping = False
         self._renewals: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Run until `stop`; OSError when the request socket or netlink can't be had."""
+        """Run until `stop`; OSError when the sockets, the folder of the holds or netlink can't be had."""
         loop = asyncio.get_running_loop()
-        requests = self._open_request_socket()
+        self._holds.load()
+        self._doubtful = set(self._holds.all)
+        requests = open_request_socket(self._request_path, self._journal)
+        await self._control_socket.open()
+        give_to_group(self._control_path, self._journal)
         loop.add_reader(requests.fileno(), self._on_request, requests)
         loop.add_reader(self._monitor.fileno(), self._on_netlink)
         watchdog = asyncio.create_task(self._watchdog())
@@ -91,12 +109,14 @@ class LinkDaemon:
             loop.remove_reader(requests.fileno())
             loop.remove_reader(self._monitor.fileno())
             requests.close()
+            await self._control_socket.close()
             self._monitor.close()
             self._request_path.unlink(missing_ok=True)
             tasks = (watchdog, *self._renewals.values())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._control.close()
 
     def stop(self) -> None:
         """End `run`."""
@@ -107,17 +127,92 @@ class LinkDaemon:
         """Look again at files, devices and units."""
         self._wake.set()
 
+    # What the control socket asks
+
+    def instances(self) -> object:
+        """Answer `get`: what is done with each instance and why, and what keeps linkd from doing its work."""
+        names = sorted(self._wanted.keys() | self._broken.keys() | self._files.disabled)
+        return {"instances": [self._row(name) for name in names], "problem": self._problem}
+
+    def hold(self, name: str, by: str, reason: str, seconds: float | None) -> object:
+        """Answer `hold`: the record is on disk when this returns, and the unit is stopped afterwards."""
+        self._read_instances()
+        known = sorted(self._wanted.keys() | self._broken.keys() | self._files.disabled)
+        if name not in known:
+            raise RequestError(f"there is no instance {name}; there are {', '.join(known) or 'none'}")
+        now = time.time()
+        record = Hold(by=by, reason=reason, since=now, until=None if seconds is None else now + seconds)
+        try:
+            self._holds.put(name, record)
+        except OSError as error:
+            raise RequestError(f"the hold can't be kept on disk, so there is none: {error}") from error
+        self._doubtful.discard(name)
+        self._journal.info("linkd.hold", instance=name, by=by, reason=reason, seconds=seconds or "-")
+        self._wake.set()
+        return self._row(name)
+
+    def release(self, name: str, by: str) -> object:
+        """Answer `release`; the unit is started afterwards if its WAN can be used."""
+        if name not in self._holds.all:
+            raise RequestError(self._why_not_released(name))
+        self._end_hold(name, f"released by {by}")
+        self._wake.set()
+        return self._row(name)
+
+    def _why_not_released(self, name: str) -> str:
+        if name in self._files.disabled:
+            return f"{name} is out of service by the variables (enabled: false): change them and run site.yml"
+        if self._units.get(name, STOPPED).masked:
+            return f"{name} is out of service by its mask: systemctl unmask mpquic@{name}"
+        return f"{name} is not held"
+
+    def _row(self, name: str) -> dict[str, object]:
+        unit, hold = self._units.get(name, STOPPED), self._holds.all.get(name)
+        wans = self._wanted.get(name, ())
+        missing = [
+            {"device": device, "missing": state.missing_for(family), "reason": state.reason_for(family)}
+            for device, family in wans
+            if device in self._monitor.devices and not (state := self._monitor.state(device)).usable_for(family)
+        ]
+        row: dict[str, object] = {"name": name, "hold": None, "missing": missing, "error": None}
+        if hold is not None:
+            row |= {"state": "held", "hold": hold.plain()}
+        elif name in self._files.disabled:
+            row["state"] = "disabled"
+        elif name in self._broken:
+            row |= {"state": "unreadable", "error": self._broken[name]}
+        elif unit.masked and unit.activity not in ALIVE:
+            row["state"] = "masked"
+        elif wans and len(missing) == len(wans):
+            row["state"] = "waiting"
+        elif self._reconciler.failing(name):
+            row |= {
+                "state": "failing",
+                "error": f"it is tried every 10 s: journalctl -u mpquic@{name} tells why it ends",
+            }
+        else:
+            row["state"] = "running" if unit.activity is Activity.RUNNING else "starting"
+        return row
+
+    def _end_hold(self, name: str, why: str) -> None:
+        """Raises RequestError when the record can't be removed: the hold would be back after a restart."""
+        try:
+            self._holds.end(name)
+        except OSError as error:
+            raise RequestError(f"the hold of {name} can't be ended: {error}") from error
+        self._journal.info("linkd.hold_ended", instance=name, why=why)
+
+    # The loop
+
     async def _sleep(self) -> None:
-        timeout = PERIOD
+        timeout = PERIOD if self._control.connected else RECONNECT_PERIOD
         now = asyncio.get_running_loop().time()
-        ends = (
-            self._reconciler.next_time(self._running, now),
-            self._rediscovery.next_time(),
-            self._lost_routes.next_time(),
-        )
+        ends = (self._reconciler.next_time(now), self._rediscovery.next_time(), self._lost_routes.next_time())
         for end in ends:
             if end is not None:
                 timeout = min(timeout, max(0.0, end - now))
+        if (until := self._holds.next_end()) is not None:
+            timeout = min(timeout, max(0.0, until - time.time()))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), timeout)
             await asyncio.sleep(SETTLE)
@@ -132,11 +227,15 @@ class LinkDaemon:
             self._monitor.unwatch(device)
         now = asyncio.get_running_loop().time()
         try:
-            self._running = running = await self._control.running()
+            if self._problem is not None or not self._control.connected:
+                await self._check_allowed()
+            self._units = await self._control.units()
+            await self._look_for_starts_by_hand()
             self._monitor.refresh()
         except (CommandError, OSError) as error:
             self._journal.limited("running", now, "linkd.unknown_state", error=error)
             return
+        self._end_holds_that_are_over(now)
         usable = {
             (device, family)
             for device in devices
@@ -144,13 +243,83 @@ class LinkDaemon:
             if self._monitor.state(device).usable_for(family)
         }
         for action in self._reconciler.decide(
-            self._wanted, self._broken.keys(), usable, running, now, self._files.changed
+            self._wanted,
+            self._broken.keys(),
+            usable,
+            self._units,
+            now,
+            self._files.changed,
+            self._holds.all.keys(),
+            self._files.disabled,
         ):
-            self._journal.info(f"linkd.{action.verb}", instance=action.instance)
+            await self._act(action, now)
+
+    async def _check_allowed(self) -> None:
+        try:
+            await self._control.check_allowed()
+        except NotAllowedError as error:
+            self._not_allowed(error)
+        else:
+            if self._problem is not None:
+                self._problem = None
+                self._notifier.status("")
+
+    def _not_allowed(self, error: NotAllowedError) -> None:
+        if self._problem is None:
+            self._journal.error("linkd.not_allowed", error=error, hint=NOT_ALLOWED)
+        self._problem = NOT_ALLOWED
+        self._notifier.status(NOT_ALLOWED)
+
+    async def _look_for_starts_by_hand(self) -> None:
+        """What a process before this one held and runs all the same was started by hand in between, if after that."""
+        for name in sorted(self._doubtful):
+            alive = self._units.get(name, STOPPED).activity in ALIVE
+            if alive and await self._control.started_at(name) > self._holds.all[name].since:
+                self._started_by_hand(name)
+            self._doubtful.discard(name)
+
+    def _started_by_hand(self, name: str) -> None:
+        try:
+            self._end_hold(name, f"systemctl start mpquic@{name}")
+        except RequestError as error:
+            now = asyncio.get_running_loop().time()
+            self._journal.limited(f"hold {name}", now, "linkd.hold_not_ended", error=error)
+        self._wake.set()
+
+    def _end_holds_that_are_over(self, now: float) -> None:
+        for name in self._holds.over(time.time()):
             try:
-                await (self._control.start if action.verb == "start" else self._control.stop)(action.instance)
-            except CommandError as error:
+                self._end_hold(name, "its time is over")
+            except RequestError as error:
+                self._journal.limited(f"hold {name}", now, "linkd.hold_not_ended", error=error)
+
+    async def _act(self, action: Action, now: float) -> None:
+        if action.verb == "by_hand":
+            self._started_by_hand(action.instance)
+            return
+        self._tell(action)
+        request = {"start": self._control.start, "stop": self._control.stop, "reset": self._control.reset}
+        try:
+            await request[action.verb](action.instance)
+        except CommandError as error:
+            self._reconciler.not_done(action)
+            if isinstance(error, NotAllowedError):
+                self._not_allowed(error)
+            else:
                 self._journal.limited(f"unit {action.instance}", now, "linkd.systemd_failed", error=error)
+
+    def _tell(self, action: Action) -> None:
+        name = action.instance
+        if action.verb == "start" and action.why == "stopped":
+            self._journal.info(
+                "linkd.start", instance=name, why=f"it was stopped; mpquicctl hold {name} takes it out of service"
+            )
+        elif action.verb == "reset" and self._reconciler.failing(name):
+            self._journal.debug("linkd.reset", instance=name)
+        elif action.why == "retry":
+            self._journal.debug(f"linkd.{action.verb}", instance=name)
+        elif action.verb == "start" or self._units.get(name, STOPPED).activity in ALIVE:
+            self._journal.info(f"linkd.{action.verb}", instance=name)
 
     async def _rediscover(self) -> None:
         """Configure anew, once more, the devices that have had no address since that was done last."""
@@ -253,38 +422,11 @@ class LinkDaemon:
         except (CommandError, OSError) as error:
             self._journal.limited(f"renew {device}", now, "linkd.renew_failed", device=device, error=error)
 
-    def _open_request_socket(self) -> socket.socket:
-        requests = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        self._request_path.unlink(missing_ok=True)
-        try:
-            requests.bind(str(self._request_path))
-            self._request_path.chmod(0o660)
-            self._give_to_group()
-        except OSError:
-            requests.close()
-            raise
-        return requests
-
-    def _give_to_group(self) -> None:
-        """Let the daemons' group write. Without CAP_CHOWN that works only for a group that this process is in."""
-        try:
-            group = grp.getgrnam(GROUP).gr_gid
-        except KeyError:
-            return
-        if self._request_path.stat().st_gid == group:
-            return
-        try:
-            os.chown(self._request_path, -1, group)
-        except PermissionError:
-            self._journal.error(
-                "linkd.request_group", hint=f"the unit needs Group={GROUP}, or nobody can ask for renewals"
-            )
-
     async def _watchdog(self) -> None:
         interval = self._notifier.watchdog_interval
         while interval is not None:
             self._notifier.watchdog()
-            await asyncio.sleep(interval / 2)
+            await asyncio.sleep(interval / PINGS_PER_INTERVAL)
 
 
 def install_signals(daemon: LinkDaemon) -> None:

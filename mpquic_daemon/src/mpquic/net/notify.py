@@ -5,6 +5,10 @@ import socket
 import time
 from collections.abc import MutableMapping
 
+PINGS_PER_INTERVAL = 6
+"""How often a process tells the watchdog that it lives. Time goes on while a machine is frozen, and the manager may be
+the first to look at it afterwards: a process survives a freeze of five sixths of the interval."""
+
 
 class Notifier:
     """Tells the service manager about this process; does nothing where none listens.
@@ -24,7 +28,7 @@ class Notifier:
         self.watchdog_interval = _watchdog_seconds(
             variables.pop("WATCHDOG_USEC", None), variables.pop("WATCHDOG_PID", None)
         )
-        """Seconds in which the manager wants to hear of a living process; None without a watchdog. Tell it at half."""
+        """Seconds in which the manager wants to hear of a living process; None without a watchdog."""
 
     @property
     def active(self) -> bool:
