@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path("/sys/fs/cgroup")
 KILL_SECONDS = 10.0
+FREEZE_SECONDS = 10.0
 # A controller that refuses a process until it was set up; nothing here needs it.
 _SKIPPED_CONTROLLERS = {"cpuset"}
 _JOIN = 'for group in {groups}; do echo $$ > "$group/cgroup.procs" || exit 1; done; exec "$@"'
@@ -44,6 +45,33 @@ def joining(name: str, argv: Sequence[str]) -> list[str]:
                 "the lab needs writable control groups (in a container, run it with --privileged)"
             ) from None
     return ["sh", "-c", _JOIN.format(groups=" ".join(str(group) for group in groups)), "sh", *argv]
+
+
+def freeze(name: str, *, frozen: bool) -> None:
+    """Stop all processes of a group where they are, or let them go on; returns when that is done.
+
+    Raises:
+        LabError: there is no freezer, or it doesn't come to an end.
+    """
+    for group in _groups(name):
+        for control, words, state, said in (
+            # The freezer of version 1, and what every group of version 2 has.
+            ("freezer.state", ("THAWED", "FROZEN"), "freezer.state", ("THAWED", "FROZEN")),
+            ("cgroup.freeze", ("0", "1"), "cgroup.events", ("frozen 0", "frozen 1")),
+        ):
+            if (group / control).is_file():
+                (group / control).write_text(words[frozen])
+                _wait_for(group / state, said[frozen])
+                return
+    raise LabError(f"the control groups below {ROOT} have no freezer for {_full(name)}")
+
+
+def _wait_for(file: Path, text: str) -> None:
+    deadline = time.monotonic() + FREEZE_SECONDS
+    while text not in file.read_text().splitlines():
+        if time.monotonic() > deadline:
+            raise LabError(f"{file} doesn't come to say {text!r} within {FREEZE_SECONDS:g} s")
+        time.sleep(0.01)
 
 
 def remove(name: str) -> None:

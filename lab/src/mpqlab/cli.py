@@ -105,6 +105,9 @@ def parser() -> argparse.ArgumentParser:
     reboot = _add(commands, "reboot", _reboot, "shut a machine down and boot it again")
     reboot.add_argument("node", metavar="MACHINE", choices=MACHINES, help=", ".join(MACHINES))
     reboot.add_argument("--hard", action="store_true", help="pull the plug instead of shutting down")
+    freeze = _add(commands, "freeze", _freeze, "stop machines where they are for some seconds, as a hypervisor does")
+    freeze.add_argument("seconds", metavar="SECONDS", type=_seconds)
+    freeze.add_argument("nodes", metavar="MACHINE", nargs="*", help="default: all")
     seed = _add(commands, "seed", _seed, "put onto a machine what another program leaves there, as a host may have it")
     seed.add_argument("node", metavar="MACHINE", choices=MACHINES, help=", ".join(MACHINES))
     seed.add_argument(
@@ -259,6 +262,16 @@ def _reboot(lab: Lab, options: argparse.Namespace) -> int:
     with lab.exclusively():
         lab.require()
         lab.reboot(options.node, pull_the_plug=options.hard)
+    return 0
+
+
+def _freeze(lab: Lab, options: argparse.Namespace) -> int:
+    unknown = set(options.nodes) - set(MACHINES)
+    if unknown:
+        raise LabError(f"there is no machine {', '.join(sorted(unknown))}: choose of {', '.join(MACHINES)}")
+    with lab.exclusively():
+        lab.require()
+        lab.freeze(options.nodes or MACHINES, options.seconds)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from mpqlab.state import Process, State
 from mpqlab.topology import LAB_NAME, MACHINES, NAMESPACE_PREFIX, NODES, SUITES, namespace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mpqlab.progress import Progress
 
 
@@ -142,6 +145,23 @@ class Lab:
         self._renew_network(name)
         with self.progress.step(f"booting {name}"):
             self._boot([machine])
+
+    def freeze(self, names: Sequence[str], seconds: float) -> None:
+        """Freeze machines, all at once, and let them go on after so many seconds.
+
+        Raises:
+            LabError: one isn't running, or there is no freezer.
+        """
+        machines = [self.machines[name] for name in names]
+        for machine in machines:
+            machine.enter([])
+        try:
+            for machine in machines:
+                machine.freeze(frozen=True)
+            time.sleep(seconds)
+        finally:
+            for machine in machines:
+                machine.freeze(frozen=False)
 
     @staticmethod
     def _renew_network(name: str) -> None:

@@ -166,6 +166,10 @@ class Machine:
             leader.send(signal.SIGKILL)
         self._reap(5.0)
 
+    def freeze(self, *, frozen: bool) -> None:
+        """Stop the machine where it is, as a hypervisor does, or let it go on. Time passes for it meanwhile."""
+        cgroup.freeze(self.name, frozen=frozen)
+
     def _reap(self, seconds: float) -> None:
         supervisor = self._state.process(supervisor_name(self.name))
         if supervisor is not None and not supervisor.wait(seconds):

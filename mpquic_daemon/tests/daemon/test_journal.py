@@ -21,7 +21,7 @@ def test_a_line_has_priority_event_and_fields(stream: io.StringIO) -> None:
     journal.warning("tunnel.down")
     journal.error("config.refused", problem='a "b"')
     assert stream.getvalue().splitlines() == [
-        '<6>tunnel.up peer=203.0.113.10:45005 rtt_ms=13.25 reason="no carrier" none=None',
+        '<5>tunnel.up peer=203.0.113.10:45005 rtt_ms=13.25 reason="no carrier" none=None',
         "<4>tunnel.down",
         r'<3>config.refused problem="a \"b\""',
     ]
@@ -29,7 +29,7 @@ def test_a_line_has_priority_event_and_fields(stream: io.StringIO) -> None:
 
 def test_what_comes_from_the_network_stays_inside_its_field(stream: io.StringIO) -> None:
     open_journal("info", stream).info("client.refused", reason="x\n<0>forged line\x1b[2J")
-    assert stream.getvalue() == '<6>client.refused reason="x\\n<0>forged line\\u001b[2J"\n'
+    assert stream.getvalue() == '<5>client.refused reason="x\\n<0>forged line\\u001b[2J"\n'
 
 
 def test_the_level_can_change_while_running(stream: io.StringIO) -> None:

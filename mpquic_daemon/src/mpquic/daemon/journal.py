@@ -1,4 +1,4 @@
-"""Structured log lines for the journal: `<6>path.up peer=203.0.113.10:45005 rtt_ms=13.2`.
+"""Structured log lines for the journal: `<5>path.up peer=203.0.113.10:45005 rtt_ms=13.2`.
 
 The `<N>` prefix is the syslog priority that systemd reads from standard error (sd-daemon(3)). Values are quoted
 as JSON strings when they hold anything but plain characters, so that nothing from the network can start a line.
@@ -106,7 +106,9 @@ def _priority(level: int) -> int:
         return 3
     if level >= logging.WARNING:
         return 4
-    return 6 if level >= logging.INFO else 7
+    # A normal but significant condition (syslog(3)). Below it lies what the service manager says of each start and
+    # stop, which the unit of an instance leaves out.
+    return 5 if level >= logging.INFO else 7
 
 
 def _text(text: str) -> str:

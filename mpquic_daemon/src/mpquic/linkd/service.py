@@ -81,6 +81,7 @@ class LinkDaemon:
         self._wanted: dict[str, tuple[Wan, ...]] = {}
         self._broken: dict[str, str] = {}
         self._units: dict[str, Unit] = {}
+        self._failing: set[str] = set()
         self._problem: str | None = None
         self._stopping = False
         self._renewals: dict[str, asyncio.Task[None]] = {}
@@ -242,7 +243,7 @@ class LinkDaemon:
             for family in (socket.AF_INET, socket.AF_INET6)
             if self._monitor.state(device).usable_for(family)
         }
-        for action in self._reconciler.decide(
+        actions = self._reconciler.decide(
             self._wanted,
             self._broken.keys(),
             usable,
@@ -251,8 +252,19 @@ class LinkDaemon:
             self._files.changed,
             self._holds.all.keys(),
             self._files.disabled,
-        ):
+        )
+        self._tell_of_failures()
+        for action in actions:
             await self._act(action, now)
+
+    def _tell_of_failures(self) -> None:
+        failing = {name for name in self._wanted if self._reconciler.failing(name)}
+        for name in sorted(failing - self._failing):
+            self._journal.warning("linkd.failing", instance=name, hint="tried every 10 s from now on")
+        for name in sorted(self._failing - failing):
+            if self._units.get(name, STOPPED).activity is Activity.RUNNING:
+                self._journal.info("linkd.recovered", instance=name)
+        self._failing = failing
 
     async def _check_allowed(self) -> None:
         try:
