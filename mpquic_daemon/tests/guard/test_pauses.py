@@ -30,7 +30,7 @@ def test_another_fault_after_a_calm_is_repaired_at_once() -> None:
         pauses.repaired(["rule"], now)
     pauses.due({}, now)
     assert pauses.due({"rule": 0.0}, now + CALM) == ["rule"]
-    assert pauses.repaired(["rule"], now + CALM) == 1
+    assert pauses.repaired(["rule"], now + CALM) == [1]
 
 
 def test_a_repair_that_does_not_help_is_repeated_ever_more_seldom() -> None:

@@ -28,16 +28,18 @@ def kept(plan: Slice, public_device: str) -> dict[str, Any]:
     waiting = [(link, True) for link in [*plan.get("management", []), *plan.get("wans", [])]]
     always = [(link, False) for link in [*plan.get("lans", []), *plan["tuns"]]]
     links = [*waiting, *always]
-    names = [_device(link) for link in [*plan.get("wans", []), *plan.get("lans", []), *plan["tuns"]]]
-    forwarding_names = [_device(link) for link in [*plan.get("lans", []), *plan["tuns"]]]
+    between = [*_public(plan, public_device), *(_device(link) for link in [*plan.get("lans", []), *plan["tuns"]])]
+    wans = [_device(wan) for wan in plan.get("wans", [])]
     return {
         "filter_file": FILTER_FILE,
         "rules": list(chain.from_iterable(_rules(link, carrier=carrier) for link, carrier in links)),
         "routes": list(chain.from_iterable(_routes(link, carrier=carrier) for link, carrier in links)),
         "addresses": list(chain.from_iterable(_addresses(link, plan, carrier=carrier) for link, carrier in links)),
         "tuns": [{"name": tun["name"], "mtu": tun["mtu"]} for tun in plan["tuns"]],
-        "parameters": dict(chain.from_iterable(_each(name, value, names) for name, value in plan["sysctl"].items())),
-        "forwarding": _forwarding(plan["forwarding"], forwarding_names),
+        "parameters": dict(
+            chain.from_iterable(_each(name, value, [*wans, *between]) for name, value in plan["sysctl"].items())
+        ),
+        "forwarding": _forwarding(plan["forwarding"], between),
         "masqueraded": [
             {"device": device, "prefix": prefix} for device, prefix in sorted(_masqueraded(plan, public_device))
         ],
@@ -93,13 +95,18 @@ def _addresses(link: Slice, plan: Slice, *, carrier: bool) -> Iterator[dict[str,
         }
 
 
+def _public(plan: Slice, public_device: str) -> list[str]:
+    """The device of a VPS that leads to the Internet, where it is known."""
+    device = plan.get("public", {}).get("device", "")
+    return [found] if (found := public_device if device == "auto" else device) else []
+
+
 def _masqueraded(plan: Slice, public_device: str) -> set[tuple[str, str]]:
     """Devices, and the prefixes whose packets leave by them with another source address."""
     rules = plan["firewall"]
     if plan["role"] == "vps":
-        device = plan["public"]["device"]
-        device = public_device if device == "auto" else device
-        return {(device, prefix) for prefix in [*rules["masquerade4"], *rules["masquerade6"]] if device}
+        prefixes4, prefixes6 = rules["masquerade4"], rules["masquerade6"]
+        return {(device, prefix) for device in _public(plan, public_device) for prefix in [*prefixes4, *prefixes6]}
     lans = plan["lans"]
     prefixes = {str(ip_interface(address).network) for lan in lans for address in lan["addresses"]}
     prefixes |= {route["destination"] for lan in lans for route in lan["routes"] if route["gateway"] is not None}

@@ -50,7 +50,7 @@ class FilterGuard:
             # Whoever takes it away goes on: what isn't filtered isn't forwarded.
             self._set_loaded(loaded=self.loaded and verdict is not Verdict.MISSING)
             return False
-        attempt = self._pauses.repaired([_TABLE], now)
+        (attempt,) = self._pauses.repaired([_TABLE], now)
         began = time.monotonic()
         try:
             self._load(file)

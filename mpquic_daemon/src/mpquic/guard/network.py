@@ -69,15 +69,15 @@ class NetworkGuard:
                 errors[f"{thing.words}: {error.strerror or error}"] = None
             except KeyError:
                 errors[f"{thing.words}: there is no user {self._owner}"] = None
-        attempt = self._pauses.repaired(things, now)
-        if not is_told(attempt):
+        attempts = self._pauses.repaired(things, now)
+        if not any(map(is_told, attempts)):
             return
         words = sorted(thing.words for thing in things)
         shown = ", ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "")
         fields: dict[str, object] = {"what": kind, "missing": shown, "done": ", ".join(sorted(done)) or "nothing"}
         if errors:
             fields["error"] = "; ".join(list(errors)[:SHOWN])
-        self._journal.warning("guard.repaired" if done else "guard.repair_failed", **fields, attempt=attempt)
+        self._journal.warning("guard.repaired" if done else "guard.repair_failed", **fields, attempt=max(attempts))
 
     def _put_back(self, thing: Thing, devices: Mapping[str, Device]) -> str:
         """Put one thing back; return what was done."""

@@ -58,17 +58,17 @@ class Pauses(Generic[ThingT]):
                 found.append(thing)
         return found
 
-    def repaired(self, things: Iterable[ThingT], now: float) -> int:
-        """Note a repair; gives the number of the most repeated one, counted from 1."""
-        most = 0
+    def repaired(self, things: Iterable[ThingT], now: float) -> list[int]:
+        """Note a repair; gives for each thing how often it was repaired lately, counted from 1."""
+        attempts = []
         for thing in things:
             known = self._known.setdefault(thing, _Known(now))
             known.attempts += 1
             more = known.attempts - AT_ONCE
             pause = 0.0 if more < 0 else min(FIRST_PAUSE * 2.0 ** min(more, 16), LAST_PAUSE)
             known.not_before = now + pause
-            most = max(most, known.attempts)
-        return most
+            attempts.append(known.attempts)
+        return attempts
 
     def next_time(self, missing: Mapping[ThingT, float]) -> float | None:
         """Return when something that is missing is due; None when nothing is."""

@@ -63,7 +63,7 @@ class Chain:
     @property
     def is_ours(self) -> bool:
         """Whether the suite has written it."""
-        return (self.family, self.table) == ("inet", "mpquic")
+        return self.family == "inet" and self.table in ("mpquic", "mpquic_guard")
 
     @property
     def key(self) -> Key:
