@@ -110,6 +110,11 @@ def failed_units(listing: str, rows: list[dict[str, Any]]) -> list[str]:
     return [f"{name} has failed" for name in names if name not in held]
 
 
+def watcher_problems(status_text: str) -> list[str]:
+    """What the link watcher says that it can't do, given `systemctl show --property=StatusText --value` of its unit."""
+    return [f"mpquic-linkd.service: {text}"] if (text := status_text.strip()) else []
+
+
 def link_problems(listing: str, names: list[str]) -> list[str]:
     """What is wrong with links, given `networkctl list --no-legend`."""
     states = {fields[1]: fields[4] for fields in (line.split() for line in listing.splitlines()) if len(fields) >= 5}
@@ -183,6 +188,8 @@ def main() -> None:
         failed = module.run_command(["systemctl", "list-units", "--failed", "--plain", "--no-legend", "mpquic*"])[1]
         links = module.run_command(["networkctl", "list", "--no-legend", "--no-pager"])[1]
         problems = unit_problems(units) + link_problems(links, params["links"])
+        said = module.run_command(["systemctl", "show", "--property=StatusText", "--value", "mpquic-linkd.service"])[1]
+        problems += watcher_problems(said)
         listing = module.run_command(["networkctl", "--json=short", "list"])[1]
         problems += file_problems(json.loads(listing or '{"Interfaces": []}'), [*params["links"], *params["wans"]])
         if params["hooks"]:

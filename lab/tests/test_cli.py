@@ -85,6 +85,7 @@ def test_speedtest_defaults_to_ten_seconds_of_tcp_upload_on_lan_5() -> None:
         (["speedtest", "--seconds", "3", "--bytes", "5"], "not allowed with argument"),
         (["exec", "moon", "--", "true"], "invalid choice: 'moon'"),
         (["reboot", "openwrt"], "invalid choice: 'openwrt'"),
+        (["freeze", "0"], "expected a number above 0"),
         (["up", "--suite", "potato"], "invalid choice: 'potato'"),
         (["up", "--ssh", "--umask", "9"], "9: expected three octal digits, as 077"),
         (["ssh", "openwrt"], "invalid choice: 'openwrt'"),

@@ -9,6 +9,7 @@ from site_health import (
     parameter_problems,
     tunnel_problems,
     unit_problems,
+    watcher_problems,
 )
 
 
@@ -119,3 +120,8 @@ def test_a_udp_port_that_is_taken_is_named_with_who_has_it() -> None:
     ]
     assert holders(SOCKETS, [46005]) == ["UDP port 46005 is taken by the kernel or another container"]
     assert holders(SOCKETS, [45006]) == []
+
+
+def test_a_link_watcher_that_says_nothing_can_do_its_work() -> None:
+    assert watcher_problems("\n") == []
+    assert watcher_problems("polkit refuses\n") == ["mpquic-linkd.service: polkit refuses"]
