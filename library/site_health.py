@@ -104,10 +104,13 @@ def unit_problems(listing: str) -> list[str]:
 
 
 def failed_units(listing: str, rows: list[dict[str, Any]]) -> list[str]:
-    """Units of ours that have failed, given `systemctl list-units --failed`; instances that are held don't count."""
+    """Units of ours that have failed, given `systemctl list-units --failed`; instances that are held don't count.
+
+    Nor do masked units: systemd takes no sign of life of them any more, and kills what still runs by its watchdog.
+    """
     held = {f"mpquic@{row['name']}.service" for row in rows if row.get("state") == HELD}
-    names = [line.split()[0] for line in listing.splitlines() if line.split()]
-    return [f"{name} has failed" for name in names if name not in held]
+    units = [fields[:2] for fields in (line.split() for line in listing.splitlines()) if len(fields) > 1]
+    return [f"{name} has failed" for name, loaded in units if loaded != "masked" and name not in held]
 
 
 def watcher_problems(status_text: str) -> list[str]:

@@ -39,9 +39,13 @@ def test_units_that_are_not_active_are_named() -> None:
 def test_what_is_out_of_service_on_purpose_is_well_at_both_ends() -> None:
     rows = [row("a", "client", "held"), row("c", "server", "held"), row("b", "client", "down")]
     assert tunnel_problems(["a", "c", "b"], rows) == ["b is down although wan5 can be used"]
-    failed = "mpquic@a.service masked failed failed mpquic@a.service\nmpquic@b.service loaded failed failed x\n"
+    failed = "mpquic@a.service loaded failed failed x\nmpquic@b.service loaded failed failed x\n"
     assert failed_units(failed, rows) == ["mpquic@b.service has failed"]
     assert failed_units(failed, []) == ["mpquic@a.service has failed", "mpquic@b.service has failed"]
+
+
+def test_a_masked_unit_that_its_watchdog_has_killed_is_not_told_as_failed() -> None:
+    assert failed_units("mpquic@a.service masked failed failed mpquic@a.service\n", []) == []
 
 
 def test_a_unit_that_somebody_has_masked_is_named_with_the_remedy() -> None:

@@ -21,6 +21,7 @@ requirements: [enable in configuration]
 PLAYBOOK = "site.yml"
 HEADINGS = ("HOST", "RESULT", "CHANGED", "TUNNELS")
 UP = ("up", "listening")
+SITE_PREFIX = "urn:mpquic:site:"
 VERIFY = "verify"
 CHECKS_OF_VARIABLES = ("ansible.builtin.validate_argument_spec",)
 """Actions by which each role begins, and which touch no host."""
@@ -70,8 +71,19 @@ def tunnels(row: Row) -> str:
     by_state: dict[str, list[str]] = {}
     for tunnel in row.tunnels:
         by_state.setdefault(str(tunnel.get("state")), []).append(f"{tunnel.get('name')}{on_purpose(tunnel)}")
+        if held := sites_held(tunnel):
+            by_state.setdefault("held", []).extend(held)
     states = sorted(by_state, key=lambda state: (state not in UP, state))
     return "; ".join(f"{state}: {', '.join(sorted(by_state[state]))}" for state in states) or "none"
+
+
+def sites_held(tunnel: dict[str, Any]) -> list[str]:
+    """The sites of a server instance whose tunnel is out of service on purpose, each with who and why."""
+    peers = [peer for peer in tunnel.get("peers") or [] if isinstance(peer, dict) and peer.get("state") == "held"]
+    return [
+        f"{tunnel.get('name')} of {str(peer.get('identity')).removeprefix(SITE_PREFIX)}{on_purpose(peer)}"
+        for peer in peers
+    ]
 
 
 def on_purpose(tunnel: dict[str, Any]) -> str:

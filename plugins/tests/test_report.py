@@ -60,6 +60,19 @@ def test_who_has_taken_a_tunnel_out_of_service_is_told_with_the_reason(report: M
     )
 
 
+def test_a_vps_is_up_and_tells_which_sites_are_out_of_service(report: ModuleType) -> None:
+    hold = {"by": "the variables", "reason": "enabled: false"}
+    peers = [
+        {"identity": "urn:mpquic:site:north", "state": "held", "hold": hold},
+        {"identity": "urn:mpquic:site:south", "state": "up", "hold": None},
+        {"identity": "urn:mpquic:site:west", "state": "silent"},
+    ]
+    tunnels = [{"name": "mpq1", "state": "up", "peers": peers}, {"name": "mpq2", "state": "up", "peers": None}]
+    assert report.tunnels(report.Row(tunnels=tunnels)) == (
+        "up: mpq1, mpq2; held: mpq1 of north (the variables: enabled: false)"
+    )
+
+
 def test_the_table_has_a_line_for_each_host_in_columns(report: ModuleType) -> None:
     rows = {
         "vps1": report.Row(begun=True, done=True, tunnels=[{"name": "mpq1", "state": "listening"}]),
