@@ -7,6 +7,7 @@ import logging
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import mpquic
 import msgspec
 import pytest
 from cryptography import x509
@@ -161,6 +162,7 @@ def test_both_ends_show_their_certificate_and_that_of_the_peer(site: Site, start
         assert shown["days_left"] == 8
         assert shown["not_after"].endswith("Z")
         (path,) = role.paths()
+        assert path["peer_version"] == mpquic.__version__
         assert path["peer_certificate"] == {
             "serial": f"{serial_of(site, peer):x}",
             "not_after": path["peer_certificate"]["not_after"],

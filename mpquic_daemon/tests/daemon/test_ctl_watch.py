@@ -89,6 +89,17 @@ def test_the_sites_of_a_server_have_lines_of_their_own() -> None:
     assert (lines.changes[3].identity, lines.changes[3].tunnel) == ("urn:mpquic:site:a", "mpq5")
 
 
+def test_a_restart_of_a_server_is_no_change_of_its_sites() -> None:
+    lines = Lines()
+    lines.follower.take("mpq5", row("up", peers=[peer("a", "up")]), TIME)
+    lines.take()
+    lines.follower.take("mpq5", row("down", "not running"), TIME)
+    lines.follower.take("mpq5", row("up", peers=[peer("a", "up")]), TIME)
+    assert lines.take() == ["mpq5 up -> down: not running", "mpq5 down -> up"]
+    lines.follower.take("mpq5", None, TIME)
+    assert lines.take() == ["mpq5 up -> removed", "mpq5/a up -> removed"]
+
+
 def test_nothing_that_a_peer_says_reaches_a_terminal_as_a_command() -> None:
     lines = Lines()
     lines.follower.take("mpq5", row("down", "\x1b[2J\nmpq5 up"), TIME)

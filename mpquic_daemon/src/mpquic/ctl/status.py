@@ -39,7 +39,10 @@ PATH_FIELDS = (
     "rx_bytes",
 )  # fmt: skip
 JSON_VERSION_FIELDS = ("name", "version", "error")
-JSON_PATH_FIELDS = (*PATH_FIELDS, "peer_certificate")
+JSON_PATH_FIELDS = (
+    *PATH_FIELDS, "tunnel", "inner", "peer_certificate", "peer_version", "transport_mode", "max_datagram_size",
+    "frame_capacity", "congestion_window", "rate_bytes_per_s",
+)  # fmt: skip
 
 
 def add(commands: Commands) -> None:

@@ -80,11 +80,17 @@ class Follower:
         before = self._known.pop(name, {})
         after: dict[tuple[str, str] | None, Row] = {}
         if row is not None:
-            peers = row.get("peers") or []
-            after = {None: row, **{(peer["identity"], peer["tunnel"]): peer for peer in peers}}
+            peers = row.get("peers")
+            if peers is None:
+                # Without a process nothing is known of its sites: they are what they were.
+                after = {key: peer for key, peer in before.items() if key is not None}
+            else:
+                after = {(peer["identity"], peer["tunnel"]): peer for peer in peers}
+            after[None] = row
             self._known[name] = after
         called = {**_called(name, before), **_called(name, after)}
-        for key in {**after, **before}:
+        # The instance itself first.
+        for key in {None: None, **after, **before} if after or before else ():
             old, new = before.get(key), after.get(key)
             if old is None or new is None or _shown(old) != _shown(new):
                 self._tell(_change(time, name, key, old, new), called[key])

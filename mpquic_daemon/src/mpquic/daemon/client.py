@@ -690,7 +690,6 @@ class Client:
         current = self._current if self._is_carrying() else None
         hold = self._server_hold.in_force if self._state == "held" else None
         return {
-            "state": self._state,
             **self._period.status(),
             "peer": self._peer(),
             "wan": self._path.name,
@@ -700,12 +699,16 @@ class Client:
             "rx_bytes": self._counters.rx_bytes,
             "reconnects": max(0, self._registrations - 1),
             "flaps": self._flaps,
-            "error": self._reason if current is None else None,
+            **self.brief(),
             "hold": held.report(hold),
             "hold_at": "peer" if hold is not None else None,
             "missing": self._missing,
             "certificate": expiry.status(self.dates, _today()),
         }
+
+    def brief(self) -> dict[str, object]:
+        """Return `state` and `error` of `status` alone."""
+        return {"state": self._state, "error": self._reason if not self._is_carrying() else None}
 
     def paths(self) -> list[dict[str, object]]:
         """Return the rows of `mpquicctl paths`."""
@@ -714,6 +717,8 @@ class Client:
             "state": self._state,
             "peer": self._peer(),
             "device": self._path.bind_device,
+            "tunnel": self._config.tunnel_name,
+            "inner": list(self._config.inner_addresses),
             "tx_bytes": self._counters.tx_bytes,
             "rx_bytes": self._counters.rx_bytes,
         }

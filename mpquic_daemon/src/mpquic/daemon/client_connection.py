@@ -125,6 +125,8 @@ class ClientConnection:
         self.phase = Phase.HANDSHAKE
         self.ending: Ending | None = None
         self.welcome: Welcome | None = None
+        self.peer_software = ""
+        """What the server says that it runs."""
         self.server_certificate: Validity | None = None
         """Dates and serial number of the server's certificate, once TLS has verified it."""
         self.started = now
@@ -377,6 +379,7 @@ class ClientConnection:
                 self.session.send_bytes(output.encode())
             elif isinstance(output, Welcomed):
                 self.welcome = output.welcome
+                self.peer_software = output.software
                 self.phase = Phase.REGISTERED
                 self._registration = None
                 self.session.activate(now)

@@ -23,6 +23,7 @@ def path(connection: ClientConnection) -> dict[str, object]:
         "local": endpoint(host, port),
         "identity": connection.server_name,
         "peer_certificate": server_report.peer_certificate(server) if server is not None else None,
+        "peer_version": server_report.version_of(connection.peer_software),
         "rtt_ms": rtt_ms(connection),
         "loss": round(used.loss, 4),
         "transport_mode": "reliable" if used.reliable else "datagram",

@@ -57,6 +57,11 @@ class JsonLineSocket:
         self._server = None
         self._path.unlink(missing_ok=True)
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody wants to hear of changes."""
+        return bool(self._watchers)
+
     def publish(self, event: dict[str, object]) -> None:
         """Send `event` to every watcher; one that doesn't read is dropped instead of growing our memory."""
         for writer, identifier in list(self._watchers.items()):

@@ -582,7 +582,7 @@ class Server:
         totals = self._totals()
         peers = self._clients.rows()
         return {
-            "state": "up",
+            **self.brief(),
             **self._period.status(),
             "peer": server_report.peer_summary(peers),
             "peers": peers,
@@ -593,11 +593,14 @@ class Server:
             "rx_bytes": totals.get("rx_bytes", 0),
             "reconnects": max(0, self._registrations - count),
             "flaps": self._clients.log.flaps,
-            "error": None,
             "hold": None,
             "hold_at": None,
             "certificate": expiry.status(self.dates, dt.datetime.now(dt.UTC)),
         }
+
+    def brief(self) -> dict[str, object]:
+        """Return `state` and `error` of `status` alone."""
+        return {"state": "up", "error": None}
 
     def paths(self) -> list[dict[str, object]]:
         """Return the rows of `mpquicctl paths`."""

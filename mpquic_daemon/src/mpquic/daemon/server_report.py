@@ -9,7 +9,7 @@ from mpquic import held
 from mpquic.daemon.period import ago, lasting
 from mpquic.proto.path import PathState
 from mpquic.proto.validity import Validity, shown
-from mpquic.table import SITE_PREFIX
+from mpquic.table import SITE_PREFIX, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,6 +43,7 @@ def paths(
                     "state": session.path.state.value,
                     "identity": group.identity,
                     "peer_certificate": peer_certificate(Validity.of(admitted.identity.leaf)) if admitted else None,
+                    "peer_version": version_of(admitted.software) if admitted else None,
                     "tunnel": group.tunnel,
                     "inner": [str(prefix) for prefix in group.prefixes],
                     "peer": member.connection.peer,
@@ -117,6 +118,11 @@ def _some(names: list[str]) -> str:
 def site_of(row: Mapping[str, object]) -> str:
     """Return the site that a peer's identity names, or the identity."""
     return str(row["identity"]).removeprefix(SITE_PREFIX)
+
+
+def version_of(software: str) -> str | None:
+    """Return the version in what a peer says that it runs, None where it says nothing."""
+    return printable(software).removeprefix("mpquic/") or None
 
 
 def peer_certificate(validity: Validity) -> dict[str, object]:

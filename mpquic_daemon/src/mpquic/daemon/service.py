@@ -57,6 +57,9 @@ class Role(Protocol):
     def status(self) -> dict[str, object]:
         """Return the row of `mpquicctl status` without the name."""
 
+    def brief(self) -> dict[str, object]:
+        """Return `state` and `error` of `status` alone, which costs little."""
+
     def paths(self) -> list[dict[str, object]]:
         """Return the rows of `mpquicctl paths`."""
 
@@ -207,14 +210,18 @@ class Service:
         return {"applied": list(changes.hot), "restart_needed": list(changes.restart)}
 
     def _status(self) -> dict[str, object]:
-        status: dict[str, object] = {"name": self._config.name, "role": self._config.role, **self._role.status()}
+        return self._complete(self._role.status())
+
+    def _complete(self, told: dict[str, object]) -> dict[str, object]:
+        """Add to what the role tells what the process knows."""
+        status: dict[str, object] = {"name": self._config.name, "role": self._config.role, **told}
         # First why the tunnel doesn't carry.
-        told = [status["error"]] if status.get("error") is not None else []
+        errors = [status["error"]] if status.get("error") is not None else []
         if self._config_error is not None:
-            told.append(f"configuration refused, the old one is in force: {self._config_error}")
-        elif self._restart_keys and not told:
-            told.append(f"restart needed for {', '.join(self._restart_keys)}")
-        status["error"] = "; ".join(str(each) for each in told) or None
+            errors.append(f"configuration refused, the old one is in force: {self._config_error}")
+        elif self._restart_keys and not errors:
+            errors.append(f"restart needed for {', '.join(self._restart_keys)}")
+        status["error"] = "; ".join(str(each) for each in errors) or None
         status["restart_needed"] = list(self._restart_keys)
         return status
 
@@ -222,7 +229,8 @@ class Service:
 
     def _on_change(self) -> None:
         """A state changed: tell systemd's status line and whoever watches."""
-        status = self._status()
+        # A server with a thousand sites has much to tell, and mostly nobody who watches.
+        status = self._status() if self._control.is_watched else self._complete(self._role.brief())
         self._notifier.status(f"{status['state']}" + (f" ({status['error']})" if status.get("error") else ""))
         self._control.publish(status)
 

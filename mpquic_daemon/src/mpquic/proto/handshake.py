@@ -83,6 +83,8 @@ class Welcomed:
     welcome: Welcome
     version: int
     features: tuple[str, ...]
+    software: str = ""
+    """What the server says that it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class Admitted:
     register: Register
     version: int
     features: tuple[str, ...]
+    software: str = ""
+    """What the client says that it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,7 @@ class ClientRegistration:
         self._required = required
         self._version = 0
         self._agreed: tuple[str, ...] = ()
+        self._peer_software = ""
 
     def start(self) -> list[Output]:
         """Return the HELLO."""
@@ -191,7 +196,7 @@ class ClientRegistration:
             return self._register(message)
         if isinstance(message, Welcome) and self.state is HandshakeState.AWAIT_WELCOME:
             self.state = HandshakeState.DONE
-            return [Welcomed(message, self._version, self._agreed)]
+            return [Welcomed(message, self._version, self._agreed, self._peer_software)]
         return self._fail(RefuseCode.PROTOCOL, f"unexpected {message.TYPE} in state {self.state.value}")
 
     def _register(self, challenge: Challenge) -> list[Output]:
@@ -210,6 +215,7 @@ class ClientRegistration:
         if lacking:
             return self._fail(RefuseCode.FEATURE, f"the server lacks required features: {', '.join(lacking)}")
         self._version, self._agreed = challenge.version, tuple(agreed)
+        self._peer_software = challenge.software
         request = self._request
         transcript = Transcript(
             self._nonce,
@@ -282,6 +288,7 @@ class ServerRegistration:
         self._required = required
         self._version = 0
         self._agreed: tuple[str, ...] = ()
+        self._peer_software = ""
 
     def poll(self, now: float) -> list[Output]:
         """Give up once the deadline has passed: a stranger holds a connection no longer than that."""
@@ -313,6 +320,7 @@ class ServerRegistration:
             return self._refuse(error.code, error.reason)
         self._agreed = tuple(agreed)
         self._client_nonce = hello.nonce
+        self._peer_software = hello.software
         self.state = HandshakeState.AWAIT_REGISTER
         challenge = Challenge(
             version=self._version,
@@ -353,7 +361,8 @@ class ServerRegistration:
             log = f"{identity.uri}: {error.reason}"
             return self._refuse(error.code, error.reason, log, identity=identity.uri, register=register)
         self.state = HandshakeState.DONE
-        return [Send(welcome, _REGISTER_ID), Admitted(identity, register, self._version, self._agreed)]
+        admitted = Admitted(identity, register, self._version, self._agreed, self._peer_software)
+        return [Send(welcome, _REGISTER_ID), admitted]
 
     def _proven(self, register: Register, transcript: Transcript) -> str | None:
         """Return whose key has signed, although the certificate doesn't count: it has ended, or is revoked."""
