@@ -217,6 +217,20 @@ def test_a_peer_of_an_older_version_is_left_as_soon_as_it_has_replied(
     assert seen(both, "cl")["state"] == "down"
 
 
+@pytest.mark.parametrize("name", ROLES)
+def test_an_end_that_goes_on_after_its_word_is_not_held_when_it_falls_silent_later(ends: Make, name: str) -> None:
+    both = ends()
+    ending = role(both, name)
+    sessions = ending._registered_sessions()
+    both.processes[name].call(lambda: [session.tell(told()) for session in sessions])
+    both.processes[name].call(ending._turn)
+    both.run(70.0)
+    assert seen(both, name)["state"] == "up"
+    both.network.cut()
+    both.run(10.0)
+    assert seen(both, name)["state"] == ("down" if name == "sv" else "silent")
+
+
 # Who may say what
 
 

@@ -73,7 +73,7 @@ def test_another_connection_of_a_peer_that_is_up_changes_nothing() -> None:
 def test_a_hold_counts_while_the_peer_is_not_up_and_until_its_end() -> None:
     known = log()
     known.registered(A, 110.0)
-    known.held(A, hold(until=WALL + 60))
+    known.held(A, hold(until=WALL + 60), 110.5)
     assert known[A].shown_state(WALL) == "up"
     known.lost(A, 111.0, heard=111.0, reason="it said goodbye")
     assert [known[A].shown_state(WALL + seconds) for seconds in (0, 59, 60)] == ["held", "held", "down"]
@@ -86,7 +86,7 @@ def test_nobody_but_those_of_the_configuration_is_remembered() -> None:
     stranger = ("urn:mpquic:site:x", "mpq5")
     known = log(Record(identity=stranger[0], tunnel=stranger[1], state="up", since=0.0))
     known.registered(stranger, 1.0)
-    known.held(stranger, hold())
+    known.held(stranger, hold(), 1.0)
     known.refused(stranger, "no")
     assert known.records(100.0, WALL) == []
     known.registered(A, 110.0)
@@ -100,7 +100,7 @@ def test_a_restart_makes_silent_of_up_and_keeps_the_rest() -> None:
     before[KEYS[0]].heard = 1090.0
     before.registered(KEYS[1], 1020.0)
     before.lost(KEYS[1], 1030.0, heard=1030.0, reason="it said goodbye")
-    before.held(KEYS[1], hold())
+    before.held(KEYS[1], hold(), 1030.0)
     # The machine was booted meanwhile: its clock since the boot began anew, 500 s later.
     after = PeerLog(KEYS, before.records(1100.0, WALL), now=7.0, wall=WALL + 500)
     assert [after[key].shown_state(WALL) for key in KEYS] == ["silent", "held", "never"]

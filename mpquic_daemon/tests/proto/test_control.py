@@ -10,6 +10,7 @@ from mpquic.proto.control import (
     Challenge,
     ControlDecoder,
     ControlError,
+    Held,
     Hello,
     Message,
     NegotiationError,
@@ -47,6 +48,14 @@ _messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Probe, sequence=_numbers),
     st.builds(ProbeAck, sequence=_numbers),
     st.builds(Report, highest_sequence=st.integers(-1, 2**63 - 1), received=_numbers),
+    st.builds(
+        Held,
+        by=st.text(min_size=1, max_size=64),
+        reason=st.text(max_size=200),
+        since=st.floats(0, 253402300799),
+        until=st.none() | st.floats(0, 253402300799),
+        origin=_words,
+    ),
     st.builds(Bye, reason=_words),
 )
 

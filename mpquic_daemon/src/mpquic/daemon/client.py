@@ -629,6 +629,7 @@ class Client:
             return
         if self._state == "up":
             self._lease.reset()
+            self._server_hold.lost(now)
             if not self._cause.is_known:
                 self._cause.silence(f"no answer from the server for {self._config.down_after:g} s")
             if self._current is not None:

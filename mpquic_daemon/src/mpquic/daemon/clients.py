@@ -94,7 +94,7 @@ class Clients:
     def told(self, connection: ServerConnection, message: Held, now: float) -> None:
         """A client says that it is put out of service: its own tunnel, and no other."""
         hold = told_hold(message, time.time())
-        if self.log.held(_key(connection), hold):
+        if self.log.held(_key(connection), hold, self._period.now()):
             identity, tunnel = _key(connection)
             self._journal.limited(
                 f"held {identity} {tunnel}",

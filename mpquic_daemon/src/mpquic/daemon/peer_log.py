@@ -24,6 +24,8 @@ Key = tuple[str, str]
 PeerState = Literal["up", "silent", "down", "held", "never"]
 LONGEST = 20 * 365 * 86400.0
 """Seconds that a state lasts at most, when a file names a time that can't be."""
+LEAVES_WITHIN = 60.0
+"""Seconds in which a peer that is put out of service has left: one that goes on has thought better of it."""
 MAX_ERROR = 300
 """Characters of a reason that is kept."""
 
@@ -49,6 +51,8 @@ class Peer:
     heard: float | None = None
     hold: Hold | None = None
     """What it said when it was put out of service; it counts while the peer isn't up."""
+    told_at: float = float("-inf")
+    """When it said so."""
     error: str | None = None
     """Why it isn't up, or why it was refused last."""
     flaps: int = 0
@@ -123,6 +127,8 @@ class PeerLog:
             return False
         if peer.state == "up":
             peer.flaps += 1
+            if now - peer.told_at > LEAVES_WITHIN:
+                peer.hold = None
         peer.state, peer.since, peer.heard = state, now, heard
         peer.error = printable(reason)[:MAX_ERROR] if reason is not None else None
         return True
@@ -133,13 +139,13 @@ class PeerLog:
         if peer is not None and peer.state != "up":
             peer.error = printable(reason)[:MAX_ERROR]
 
-    def held(self, key: Key, hold: Hold) -> bool:
+    def held(self, key: Key, hold: Hold, now: float) -> bool:
         """It says that it is put out of service; return whether that is another hold."""
         peer = self._peers.get(key)
-        if peer is None or peer.hold == hold:
+        if peer is None:
             return False
-        peer.hold = hold
-        return True
+        changed, peer.hold, peer.told_at = peer.hold != hold, hold, now
+        return changed
 
     def next_end(self, wall: float) -> float | None:
         """Return when the next hold ends by itself, by the wall clock."""

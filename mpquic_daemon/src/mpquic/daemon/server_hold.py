@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mpquic import held
 from mpquic.daemon.peer_file import PeerFile
-from mpquic.daemon.peer_log import Record, told_hold
+from mpquic.daemon.peer_log import LEAVES_WITHIN, Record, told_hold
 
 if TYPE_CHECKING:
     import asyncio
@@ -33,6 +33,7 @@ class ServerHold:
         self._journal = journal
         self._on_end = on_end
         self._hold: Hold | None = None
+        self._told_at = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         self._file = PeerFile(config.name, loop, journal, self._records)
 
@@ -53,12 +54,18 @@ class ServerHold:
     def told(self, message: Held, now: float) -> None:
         """The server says that it is put out of service."""
         hold = told_hold(message, time.time())
+        self._told_at = now
         if hold == self._hold:
             return
         self._hold = hold
         self._journal.limited("server held", now, "server.held", reason=held.words(hold))
         self._file.changed()
         self._wait()
+
+    def lost(self, now: float) -> None:
+        """The tunnel doesn't carry any more: a server that went on after its word has thought better of it."""
+        if now - self._told_at > LEAVES_WITHIN:
+            self.end()
 
     def end(self) -> None:
         """The server accepts connections again."""
