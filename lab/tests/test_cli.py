@@ -68,9 +68,9 @@ def test_set_takes_pairs() -> None:
     assert options.json
 
 
-def test_speedtest_defaults_to_ten_seconds_of_tcp_upload_on_lan_5() -> None:
+def test_speedtest_defaults_to_runs_of_ten_seconds_on_lan_5() -> None:
     options = parse(["speedtest"])
-    assert (options.lan.number, options.seconds, options.bytes) == (5, 10.0, None)
+    assert (options.lan.number, options.seconds, options.bytes, options.runs) == (5, 10.0, None, 1)
     assert not options.reverse
     assert not options.udp
 

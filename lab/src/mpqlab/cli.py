@@ -10,7 +10,7 @@ import sys
 from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mpqlab import access, links, nics, preflight, ssh, status, topology, tunnels
+from mpqlab import access, comparison, links, nics, preflight, ssh, status, topology, tunnels
 from mpqlab.emulator.client import EmulatorError
 from mpqlab.emulator.model import describe_keys
 from mpqlab.errors import LabError
@@ -116,16 +116,22 @@ def parser() -> argparse.ArgumentParser:
     seed.add_argument("--remove", action="store_true", help="take it away again (programs that run)")
     _add_link(commands)
 
-    test = _add(commands, "speedtest", _speedtest, "measure from a host behind OpenWrt to the Internet", shows=True)
+    test = _add(commands, "speedtest", _speedtest, "measure a tunnel beside its bare link", shows=True)
+    test.description = (
+        "Measure a tunnel, from a host behind OpenWrt to the Internet, beside the bare link of its WAN: one and ten "
+        "connections, both directions, with counters that prove the way. With one of the options marked (one) it is a "
+        "single measurement through the tunnel. Each has a server of its own."
+    )
     test.add_argument("--lan", type=_lan, default=find_lan(5), metavar="N", help="LAN of the host (default: 5)")
-    test.add_argument("--reverse", action="store_true", help="download instead of upload")
-    test.add_argument("--udp", action="store_true", help="UDP at --rate; shows loss and jitter")
+    test.add_argument("--reverse", action="store_true", help="(one) download instead of upload")
+    test.add_argument("--udp", action="store_true", help="(one) UDP at --rate; shows loss and jitter")
     test.add_argument("--rate", type=_positive, default=10.0, metavar="MBIT", help="UDP rate in Mbit/s (default: 10)")
-    test.add_argument("--streams", type=int, choices=range(1, 65), default=1, metavar="N", help="parallel connections")
-    test.add_argument("--ipv6", action="store_true", help="IPv6 inside")
+    test.add_argument("--streams", type=int, choices=range(1, 65), metavar="N", help="(one) parallel connections")
+    test.add_argument("--ipv6", action="store_true", help="(one) IPv6 inside")
+    test.add_argument("--runs", type=int, choices=range(1, 21), default=1, metavar="N", help="medians of so many")
     amount = test.add_mutually_exclusive_group()
-    amount.add_argument("--seconds", type=_seconds, default=10.0, help="duration (default: 10)")
-    amount.add_argument("--bytes", type=int, help="amount instead of a duration")
+    amount.add_argument("--seconds", type=_seconds, default=10.0, help="duration of each run (default: 10)")
+    amount.add_argument("--bytes", type=int, help="(one) amount instead of a duration")
     return top
 
 
@@ -286,6 +292,8 @@ def _seed(lab: Lab, options: argparse.Namespace) -> int:
 
 def _speedtest(lab: Lab, options: argparse.Namespace) -> int:
     lab.require()
+    if not any((options.reverse, options.udp, options.streams, options.ipv6, options.bytes is not None)):
+        return _compare(lab, options)
     test = Speedtest(
         options.lan,
         options.seconds,
@@ -293,7 +301,7 @@ def _speedtest(lab: Lab, options: argparse.Namespace) -> int:
         options.reverse,
         options.udp,
         options.rate,
-        options.streams,
+        options.streams or 1,
         options.ipv6,
     )
     facts = test.run()
@@ -303,6 +311,17 @@ def _speedtest(lab: Lab, options: argparse.Namespace) -> int:
         print(f"LAN{facts['lan']} {facts['direction']}: {facts['mbit']} Mbit/s of {facts['protocol'].upper()}", end="")
         print(f", {facts['loss_percent']} % lost, jitter {facts['jitter_ms']} ms" if options.udp else "")
     return 0
+
+
+def _compare(lab: Lab, options: argparse.Namespace) -> int:
+    if options.seconds > comparison.MAX_SECONDS:
+        raise LabError(f"runs of more than {comparison.MAX_SECONDS:g} s aren't in the same minute: they don't compare")
+    facts = comparison.compare(lab, options.lan, options.seconds, options.runs)
+    print(json.dumps(facts, indent=2) if options.json else comparison.render(facts))
+    problems = comparison.problems(facts)
+    for problem in problems:
+        print(f"mpqlab: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def _link_set(lab: Lab, options: argparse.Namespace) -> int:

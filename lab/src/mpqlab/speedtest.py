@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpqlab import topology
 from mpqlab.errors import LabError
+from mpqlab.iperf import fresh_server
 from mpqlab.run import inside
 
 if TYPE_CHECKING:
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 MAX_SECONDS = 600.0
 _CONNECT_MS = 3000
 _UDP_PAYLOAD = 1200
-# Between two tests an iperf3 server closes its listening socket and opens another one: a client that comes in that
-# moment is reset or refused, and one that comes a little earlier is told that the server is busy.
-_BETWEEN_TESTS = ("unable to receive control message", "Connection refused", "the server is busy")
-_BETWEEN_TESTS_SECONDS = 3.0
-_RETRY_PAUSE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +33,14 @@ class Speedtest:
     streams: int = 1
     ipv6: bool = False
 
-    def command(self) -> list[str]:
+    @property
+    def target(self) -> str:
+        """The address of the server in the Internet."""
+        return topology.INTERNET_ADDRESS6 if self.ipv6 else topology.INTERNET_ADDRESS
+
+    def command(self, port: int) -> list[str]:
         """Return the iperf3 command. CUBIC is pinned: a controller's default may be another one."""
-        target = topology.INTERNET_ADDRESS6 if self.ipv6 else topology.INTERNET_ADDRESS
-        argv = ["iperf3", "--json", "-c", target, "-p", str(topology.IPERF_BASE_PORT + self.lan.number)]
+        argv = ["iperf3", "--json", "-c", self.target, "-p", str(port)]
         argv += ["--connect-timeout", str(_CONNECT_MS), "-P", str(self.streams)]
         argv += ["-n", str(self.bytes)] if self.bytes is not None else ["-t", f"{self.seconds:g}"]
         argv += ["-u", "-b", f"{self.rate:g}M", "-l", str(_UDP_PAYLOAD)] if self.udp else ["-C", "cubic"]
@@ -53,20 +52,14 @@ class Speedtest:
         Raises:
             LabError: iperf3 could not connect, or got no answer.
         """
-        deadline = time.monotonic() + _BETWEEN_TESTS_SECONDS
-        while True:
-            try:
-                return self._attempt()
-            except LabError as error:
-                if time.monotonic() > deadline or not any(words in str(error) for words in _BETWEEN_TESTS):
-                    raise
-            time.sleep(_RETRY_PAUSE)
+        with fresh_server(self.target) as port:
+            return self._measure(port)
 
-    def _attempt(self) -> dict[str, Any]:
+    def _measure(self, port: int) -> dict[str, Any]:
         limit = MAX_SECONDS if self.bytes is not None else self.seconds + 30.0
         try:
             done = subprocess.run(
-                inside(self.lan.host, self.command()), capture_output=True, text=True, timeout=limit, check=False
+                inside(self.lan.host, self.command(port)), capture_output=True, text=True, timeout=limit, check=False
             )
         except subprocess.TimeoutExpired:
             raise LabError(f"the speed test from {self.lan.host} didn't end within {limit:.0f} s") from None

@@ -125,7 +125,7 @@ def _wan(lab: Lab, wan: Wan) -> dict[str, Any]:
     if "settings" in link:
         facts["mbit_limit"] = {name: link["settings"][name]["rate_mbit"] or None for name in ("up", "down")}
     if link["plugged"]:
-        facts["address"] = _address(wan.device)
+        facts["address"] = address_of(wan.device)
     if facts["address"] is not None and link["carrier"]:
         # A cut WAN is asked too: it is the absence of an answer that shows the cut.
         facts["rtt_ms"] = _ping(lab, wan.device)
@@ -136,7 +136,8 @@ def _wan(lab: Lab, wan: Wan) -> dict[str, Any]:
     return facts
 
 
-def _address(device: str) -> str | None:
+def address_of(device: str) -> str | None:
+    """Return the client's IPv4 address on a device with its prefix length, None without a lease."""
     shown = json.loads(ip_json(CLIENT, "-4", "address", "show", "scope", "global") or "[]")
     for link in shown:
         if link.get("ifname") == device:
