@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.trace.ruleset import ICMP, ICMPV6, TCP, UDP, Packet, Ruleset, rule_texts
+from mpquic.trace.expression import ICMP, ICMPV6, TCP, UDP, Packet
+from mpquic.trace.ruleset import Ruleset, rule_texts
 
 LISTINGS = Path(__file__).parent / "listings"
 

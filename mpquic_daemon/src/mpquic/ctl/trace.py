@@ -134,8 +134,14 @@ def _address(word: str, what: str) -> Address:
 
 
 def trace(question: Question, known: Sequence[links.Link], instances: Path, *, send: bool = False) -> dict[str, Any]:
-    """Return the report of a packet's way, with `send` also what became of one that was sent; HostError, OSError."""
+    """Return the report of a packet's way, with `send` also what became of one that was sent.
+
+    HostError, OSError, Refusal.
+    """
     way, routing = look(question)
+    own = {address.ip for device in routing.devices.values() for address in device.addresses}
+    if question.source in own:
+        raise Refusal(f"{question.source} is an address of this host: the kernel takes no packet that comes in with it")
     found = report(way, routing)
     wans = {link.device: link.name for link in known if link.kind == "wan"}
     device = way.device
@@ -167,9 +173,13 @@ def look(question: Question) -> tuple[Way, Routing]:
 
 def _notes(question: Question, way: Way, routing: Routing) -> list[str]:
     notes = []
-    own = {address.ip for device in routing.devices.values() for address in device.addresses}
-    if question.source in own:
-        notes.append(f"{question.source} is an address of this host: the kernel takes no packet that comes in with it")
+    lan = question.lan
+    if not any(rule.iif == lan.device for rule in routing.rules):
+        notes.append(f"no rule is for what comes in by {lan.device}: the one of {lan.name}'s file was removed")
+    elif way.outcome in NOT_UNICAST and way.outcome != "local" and not way.decision.skipped:
+        notes.append(
+            f"nothing leads {lan.name} into a tunnel: the variables give it none, or disable it (enabled: false)"
+        )
     legacy = host.legacy_tables(question.destination.version)
     if legacy:
         notes.append(f"iptables-legacy has tables ({', '.join(legacy)}), which aren't looked at: iptables-legacy -S")

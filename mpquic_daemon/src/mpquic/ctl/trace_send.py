@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mpquic import control_client
 from mpquic.trace import host, send
-from mpquic.trace.ruleset import Packet
+from mpquic.trace.expression import Packet
 
 if TYPE_CHECKING:
     from mpquic.trace.host import Routing

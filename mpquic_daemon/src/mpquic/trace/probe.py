@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from mpquic.proto import ip
-from mpquic.trace.ruleset import ICMP, ICMPV6, TCP, UDP
+from mpquic.trace.expression import ICMP, ICMPV6, TCP, UDP
 
 if TYPE_CHECKING:
     from mpquic.trace.fib import Address

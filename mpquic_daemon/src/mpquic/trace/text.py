@@ -147,6 +147,8 @@ def why_not(facts: Mapping[str, Any]) -> str | None:
     """Return why a tunnel carries nothing, in words; None while it is up."""
     if not facts["enabled"]:
         return f"{facts['name']} is disabled in the site's variables (enabled: false)"
+    if facts["state"] == "held" and facts["error"]:
+        return f"{facts['name']} is {facts['error']}"
     if facts["hold"] is not None and facts["state"] != "up":
         return f"{facts['name']} is held by {facts['hold']['by']}: {facts['hold']['reason']}"
     if facts["state"] == "up":

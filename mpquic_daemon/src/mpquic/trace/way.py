@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from mpquic.trace import listing
+from mpquic.trace.expression import ICMP, ICMPV6, TCP, Packet
 from mpquic.trace.fib import Flow, decide
-from mpquic.trace.ruleset import ICMP, ICMPV6, TCP, Packet, Passage
+from mpquic.trace.ruleset import Passage
 
 if TYPE_CHECKING:
     from mpquic.trace.fib import Address, Decision, Skipped
