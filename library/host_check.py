@@ -33,8 +33,10 @@ PROPERTIES = (
     "Id", "LoadState", "ActiveState", "UnitFileState", "Result", "MainPID", "NRestarts", "NeedDaemonReload",
     "ActiveEnterTimestampMonotonic",
 )  # fmt: skip
+FILTER_FILE = "/etc/mpquic/nftables.nft"
+LOAD_APART = 'nft --file "$0" && nft --stateless list table inet mpquic'
 # What a run of site.yml writes when it starts or restarts something.
-STAMPS = ("/var/lib/mpquic/applied/*", "/var/lib/mpquic/networkd.applied", "/etc/mpquic/nftables.nft")
+STAMPS = ("/var/lib/mpquic/applied/*", "/var/lib/mpquic/networkd.applied", FILTER_FILE)
 OUR_NETWORK_FILES = "/etc/systemd/network/*-mpquic-*"
 LARGEST_FILE = 1 << 20
 
@@ -146,8 +148,10 @@ def main() -> None:
             for family in ("ipv4", "ipv6")
         },
         "network_files": {path: read(path) or "" for path in sorted(glob.glob(OUR_NETWORK_FILES))},  # noqa: PTH207
-        "filter_file": read("/etc/mpquic/nftables.nft"),
-        "filter": output("nft", "list", "table", "inet", "mpquic"),
+        "filter_file": read(FILTER_FILE),
+        # As nft writes it: what is loaded, and what the file makes in a network namespace that ends with the command.
+        "filter": output("nft", "--stateless", "list", "table", "inet", "mpquic"),
+        "filter_wanted": output("unshare", "--net", "sh", "-c", LOAD_APART, FILTER_FILE),
         "resolv_conf": read("/etc/resolv.conf"),
         "revoked": read(pki / "revoked"),
     }

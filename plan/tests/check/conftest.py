@@ -20,6 +20,7 @@ NOW = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)
 RELEASE = "0.1.0-0123456789ab"
 MONOTONIC = 90_000.0
 TYPES = {"unicast": "1", "blackhole": "6", "unreachable": "7"}
+TABLE = "table inet mpquic {\n\tip saddr 10.200.5.0/30 masquerade\n\tct state established accept\n}\n"
 Plain = dict[str, Any]
 
 
@@ -106,7 +107,8 @@ def look_at(plan: Plain) -> Plain:
             for link in links_of(plan)
         },
         "filter_file": "ip saddr 10.200.5.0/30 masquerade\n",
-        "filter": "table inet mpquic {\n ip saddr 10.200.5.0/30 counter packets 7 bytes 9 masquerade\n}\n",
+        "filter": TABLE,
+        "filter_wanted": TABLE,
         "resolv_conf": "nameserver 10.10.11.1\n",
         "revoked": "# Written by Ansible (role pki).\n",
     }

@@ -144,8 +144,10 @@ class TestAddresses:
 
     def test_a_rule_that_was_added_to_the_loaded_table(self, vps: Host, told: Told) -> None:
         vps.second["filter"] += "ip saddr 198.51.100.9 accept"  # type: ignore[index]
-        (found,) = told(vps)
-        assert found.startswith("addresses: the loaded table inet mpquic names 198.51.100.9")
+        assert told(vps) == [
+            "addresses: the loaded table inet mpquic names 198.51.100.9, which /etc/mpquic/nftables.nft doesn't",
+            f"filter: {TestFilter.BASE}has besides 'ip saddr 198.51.100.9 accept'",
+        ]
 
     @pytest.mark.parametrize(
         ("text", "found"),
@@ -330,6 +332,32 @@ class TestRouting:
             look["links"]["enp7s1"] = False
             look["rules"]["ipv6"][:] = [rule for rule in look["rules"]["ipv6"] if rule["priority"] != 2005]
         assert told(client) == ["routing: the ipv6 rule 2005: iif enp7s1 lookup 205 is missing"]
+
+
+class TestFilter:
+    BASE = "the loaded table inet mpquic differs from /etc/mpquic/nftables.nft: it "
+
+    @pytest.mark.parametrize(
+        ("loaded", "wanted", "said"),
+        [
+            ("a\nb\n", " a\n\tb\n", None),
+            ("a\n", "a\nb\n", "lacks 'b'"),
+            ("a\nb\nb\n", "a\nb\n", "has besides 'b'"),
+            ("b\na\n", "a\nb\n", "has its rules in another order"),
+            ("x\n", "a\nb\nc\nd\ne\n", "lacks 'a', 'b', 'c' and 2 more and has besides 'x'"),
+        ],
+    )
+    def test_the_loaded_rules_are_those_of_the_file(
+        self, vps: Host, told: Told, loaded: str, wanted: str, said: str | None
+    ) -> None:
+        vps.second.update({"filter": loaded, "filter_wanted": wanted})  # type: ignore[attr-defined]
+        assert told(vps) == ([f"filter: {self.BASE}{said}"] if said else [])
+
+    @pytest.mark.parametrize("key", ["filter", "filter_wanted"])
+    def test_where_one_is_not_there_nothing_is_compared(self, vps: Host, told: Told, key: str) -> None:
+        vps.second[key] = ""  # type: ignore[index]
+        assert told(vps) == []
+        assert told(vps, Result.SKIPPED) == ["filter: the loaded table inet mpquic can't be compared with its file"]
 
 
 class TestPackets:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mpquic_plan.check import addresses, certificates, files, packets, releases, routing, tunnels, units
+from mpquic_plan.check import addresses, certificates, files, filters, packets, releases, routing, tunnels, units
 from mpquic_plan.check.finding import Certificate, Controller, Finding, Fleet, Host, Result
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ CHECKS: Final[dict[str, tuple[Callable[[Host, Fleet], Iterable[Finding]], ...]]]
     tunnels.HOLD: (tunnels.tunnels_out_of_service, tunnels.masked_units),
     tunnels.CHECK: (tunnels.peers_reply, tunnels.both_ends_agree),
     routing.CHECK: (routing.rules_are_as_planned, routing.routes_are_as_planned),
+    filters.CHECK: (filters.loaded_table_is_the_files,),
     packets.CHECK: (packets.packets_pass, packets.packets_leave_by_their_tunnel),
     units.CHECK: (units.units_run_steadily, units.what_runs_comes_back, units.boot_was_lately),
     files.CHECK: (files.files_are_as_written,),

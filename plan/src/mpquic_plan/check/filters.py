@@ -1,0 +1,44 @@
+"""The loaded packet filter is what its file makes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from mpquic_plan.check.finding import Finding, Result, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mpquic_plan.check.finding import Fleet, Host
+
+CHECK = "filter"
+SHOWN: Final = 3
+"""Rules that a finding names, at most."""
+
+
+def loaded_table_is_the_files(host: Host, _fleet: Fleet) -> Iterator[Finding]:
+    """Yield if rules of table inet mpquic are missing, were added or were moved, in the second look."""
+    loaded, wanted = (_lines(host.second[key]) for key in ("filter", "filter_wanted"))
+    if not loaded or not wanted:
+        # That no table is loaded, or that its file is missing, is told by other checks.
+        yield Finding(CHECK, Result.SKIPPED, "the loaded table inet mpquic can't be compared with its file")
+        return
+    missing, added = (
+        list((Counter(one) - Counter(other)).elements()) for one, other in ((wanted, loaded), (loaded, wanted))
+    )
+    parts = [f"{what} {_some(lines)}" for what, lines in (("lacks", missing), ("has besides", added)) if lines]
+    if not parts and loaded != wanted:
+        parts = ["has its rules in another order"]
+    if parts:
+        text = f"the loaded table inet mpquic differs from /etc/mpquic/nftables.nft: it {' and '.join(parts)}"
+        yield problem(CHECK, text, "systemctl reload mpquic-firewall")
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _some(lines: list[str]) -> str:
+    more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return ", ".join(f"'{line}'" for line in lines[:SHOWN]) + more
