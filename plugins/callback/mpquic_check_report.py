@@ -25,6 +25,11 @@ JUDGE = "mpquic_check"
 PATH = "mpquic_check_json"
 
 
+def _one_line(reason: str) -> str:
+    """A reason without what Ansible puts before each."""
+    return " ".join(reason.removeprefix("Task failed: ").split())
+
+
 class CallbackModule(CallbackBase):
     """Collects findings while the plays run."""
 
@@ -56,11 +61,11 @@ class CallbackModule(CallbackBase):
         if not ignore_errors and not self._take(result):
             said = result._result
             reason = str(said.get("msg") or said.get("stderr") or said.get("exception") or "see above")
-            self._hosts[result._host.get_name()] = [report.incomplete(" ".join(reason.split()))]
+            self._hosts[result._host.get_name()] = [report.incomplete(_one_line(reason))]
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         reason = str(result._result.get("msg") or "no reason given")
-        self._hosts[result._host.get_name()] = [report.unreachable(" ".join(reason.split()))]
+        self._hosts[result._host.get_name()] = [report.unreachable(_one_line(reason))]
 
     def _take(self, result: Any) -> bool:
         """Take the findings of a result that has some; whether it had."""

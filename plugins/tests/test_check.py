@@ -130,7 +130,10 @@ def run(playbook: Playbook, sound: Any) -> Run:
     plans = json.loads(json.dumps(mpquic_plan.build(VARIABLES), default=str))
 
     def of(
-        *options: str, changes: Callable[[dict[str, Any]], None] | None = None, **more: dict[str, Any]
+        *options: str,
+        changes: Callable[[dict[str, Any]], None] | None = None,
+        pki: str = "pki/mine",
+        **more: dict[str, Any],
     ) -> subprocess.CompletedProcess[str]:
         hosts, surveys = {}, {}
         for name, plan in plans.items():
@@ -166,7 +169,7 @@ def run(playbook: Playbook, sound: Any) -> Run:
         everywhere = {
             "ansible_connection": "local",
             "ansible_become": False,
-            "mpquic_pki_dir": "pki/mine",
+            "mpquic_pki_dir": pki,
             "folder": str(playbook.folder),
         }
         children = {"vps": {"hosts": {"vps1": hosts["vps1"]}}, "sites": {"hosts": {"site1": hosts["site1"]}}}
@@ -200,6 +203,17 @@ def test_a_sound_fleet_is_good_and_nothing_is_changed(run: Run, playbook: Playbo
     table = done.stdout.partition("CHECK **")[2].splitlines()[1:]
     assert table == ["HOST   RESULT  FINDINGS", "site1  ok      none", "vps1   ok      none"]
     assert "SITES AND VPSES" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("pki", "looked_at"), [("{{ playbook_dir }}/pki/mine", True), ("pki/mine", True), ("pki/another", False)]
+)
+def test_the_folder_of_the_ca_is_that_of_a_run_of_site_yml(
+    run: Run, playbook: Playbook, pki: str, looked_at: bool
+) -> None:
+    assert run("--limit", "vps1", pki=pki).returncode == 0
+    skipped = [text for _, check, text in found(written(playbook), "skipped") if check == "certificates"]
+    assert (skipped == []) is looked_at
 
 
 def test_a_problem_of_one_host_fails_for_this_one_and_is_told_at_the_end(run: Run, playbook: Playbook) -> None:

@@ -97,7 +97,7 @@ class TestCertificates:
     def test_a_process_that_runs_with_a_former_certificate(self, client: Host, told: Told) -> None:
         row(client, "mpq5")["certificate"]["serial"] = "FF"
         (found,) = told(client)
-        assert found.startswith("certificates: mpq5 run with another certificate")
+        assert found.startswith("certificates: mpq5 runs with another certificate")
 
     @pytest.mark.parametrize(
         ("text", "said"),

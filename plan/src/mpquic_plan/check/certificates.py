@@ -57,7 +57,7 @@ def certificate_is_in_use(host: Host, _fleet: Fleet) -> Iterator[Finding]:
     if late:
         yield problem(
             CHECK,
-            f"{', '.join(late)} run with another certificate than {_own(host)} of now",
+            f"{', '.join(late)} {'runs' if len(late) == 1 else 'run'} with another certificate than {_own(host)} has",
             f"systemctl restart {' '.join(f'mpquic@{name}' for name in late)}",
         )
 

@@ -34,8 +34,7 @@ def same_release_runs(host: Host, _fleet: Fleet) -> Iterator[Finding]:
         yield problem(
             CHECK,
             f"{', '.join(names)} {runs} release {release}, this checkout is {host.release}",
-            "run site.yml, which restarts what runs another release; a process that an earlier run left with its old "
-            f"files: systemctl restart {' '.join(names)}",
+            f"run site.yml; if it's still so afterwards: systemctl restart {' '.join(names)}",
         )
 
 
