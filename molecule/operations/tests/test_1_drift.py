@@ -26,8 +26,8 @@ MAX_LINES = 20
 STATE = " ; ".join(
     (
         "nft --stateless list table inet mpquic",
-        "ip -4 rule | sort",
-        "ip -6 rule | sort",
+        "ip -4 rule | sed 's/ proto static//' | sort",
+        "ip -6 rule | sed 's/ proto static//' | sort",
         "ip -4 route show table all | grep -v 'table local\\|cache' | sed 's/ linkdown//' | sort",
         "ip -6 route show table all | grep -v 'table local\\|expires\\|multicast\\|cache' | sed 's/ linkdown//' | sort",
         "ip -oneline link show up type tun | sed -E 's/^[0-9]+: ([^:]+):.* mtu ([0-9]+).*/\\1 \\2/' | sort",

@@ -32,7 +32,10 @@ def kept(plan: Slice, public_device: str) -> dict[str, Any]:
     wans = [_device(wan) for wan in plan.get("wans", [])]
     return {
         "filter_file": FILTER_FILE,
-        "rules": list(chain.from_iterable(_rules(link, carrier=carrier) for link, carrier in links)),
+        "rules": [
+            *_kernel_rules(),
+            *chain.from_iterable(_rules(link, carrier=carrier) for link, carrier in links),
+        ],
         "routes": list(chain.from_iterable(_routes(link, carrier=carrier) for link, carrier in links)),
         "addresses": list(chain.from_iterable(_addresses(link, plan, carrier=carrier) for link, carrier in links)),
         "tuns": [{"name": tun["name"], "mtu": tun["mtu"]} for tun in plan["tuns"]],
@@ -48,6 +51,22 @@ def kept(plan: Slice, public_device: str) -> dict[str, Any]:
 
 def _device(link: Slice) -> str:
     return str(link.get("device", link["name"]))
+
+
+def _kernel_rules() -> Iterator[dict[str, Any]]:
+    """Give the rules that every kernel begins with: `ip rule flush` takes them away, and with them the main table."""
+    for family, priority, table in tables.KERNEL_RULES:
+        yield {
+            "family": family,
+            "priority": priority,
+            "table": table,
+            "source": "",
+            "incoming": "",
+            "outgoing": "",
+            "suppress_prefix_length": None,
+            "device": "lo",
+            "carrier": False,
+        }
 
 
 def _rules(link: Slice, *, carrier: bool) -> Iterator[dict[str, Any]]:

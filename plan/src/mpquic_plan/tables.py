@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from mpquic_plan.model import Lan, Management, Site, Wan
 
 MAIN_TABLE: Final = 254
+_DEFAULT_TABLE: Final = 253
+KERNEL_RULES: Final = ((4, 32766, MAIN_TABLE), (4, 32767, _DEFAULT_TABLE), (6, 32766, MAIN_TABLE))
+"""Family, priority and table of the rules that a kernel begins with, but for that of the local table, which nobody can
+delete (net/ipv4/fib_rules.c and net/ipv6/fib6_rules.c)."""
 
 _WAN_TABLE: Final = 100
 _MANAGEMENT_TABLE: Final = 150
