@@ -1,5 +1,6 @@
 """The linkd process in a namespace: veth devices stand for modems, a bus of the test for systemd and polkit."""
 
+import asyncio
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import pytest
 import yaml
 from mpquic import control_client
 from mpquic.hold import Hold
+from mpquic.linkd.systemd import Systemd
 
 from .fake_bus import FakeBus
 
@@ -442,6 +444,18 @@ def test_linkd_goes_on_when_the_bus_is_back(host: Host) -> None:
     host.bus.set("mpq5", "inactive", "dead")
     wait_for(lambda: host.running() == {"mpq5"}, 12)
     assert host.stop() == 0
+
+
+def test_requests_that_come_together_make_one_connection(host: Host) -> None:
+    async def ask() -> None:
+        control = Systemd(lambda: None)
+        await asyncio.gather(*(control.units() for _ in range(5)))
+        await control.close()
+
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DBUS_SYSTEM_BUS_ADDRESS", host.bus.address)
+        asyncio.run(ask())
+    assert host.bus.subscribed == 1
 
 
 def test_linkd_says_that_polkit_refuses_and_goes_on_when_it_no_longer_does(host: Host) -> None:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING
 
 from mpquic.daemon.json_lines import RequestError
@@ -22,15 +20,15 @@ from mpquic.linkd.control import LinkdSocket
 from mpquic.linkd.holds import Holds
 from mpquic.linkd.instances import InstanceFiles, Wan
 from mpquic.linkd.reconcile import Action, Reconciler
-from mpquic.linkd.renew import LeaseEvidence, Rediscovery, RenewLimiter, parse_request
-from mpquic.linkd.request_socket import MAX_DATAGRAM, give_to_group, open_request_socket
-from mpquic.linkd.routes import LostRoutes
+from mpquic.linkd.renewals import Evidence, Renewals
+from mpquic.linkd.request_socket import give_to_group, open_request_socket
 from mpquic.linkd.systemd import CommandError, NotAllowedError, ServiceControl
 from mpquic.linkd.units import ALIVE, STOPPED, Activity, Unit
 from mpquic.net.netlink import LinkMonitor
 from mpquic.net.notify import PINGS_PER_INTERVAL
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from mpquic.daemon.journal import Journal
@@ -44,9 +42,6 @@ SETTLE = 0.05
 NOT_ALLOWED = (
     "polkit doesn't let mpquic-linkd start and stop instances: is polkitd installed, and its rule there? Run site.yml"
 )
-
-Evidence = Callable[[LinkMonitor, str, Collection[int], Collection[str]], Awaitable[LeaseEvidence]]
-"""Takes the monitor, a device, the address families that are used on it, and the instances that use it."""
 
 
 class LinkDaemon:
@@ -69,12 +64,9 @@ class LinkDaemon:
         self._control = control(self._wake.set)
         self._journal = journal
         self._notifier = notifier
-        self._evidence = evidence
         self._reconciler = Reconciler()
-        self._limiter = RenewLimiter()
-        self._rediscovery = Rediscovery()
-        self._lost_routes = LostRoutes()
         self._monitor = LinkMonitor()
+        self._renewals = Renewals(self._control, self._monitor, journal, evidence, self._wake.set)
         self._holds = Holds(journal)
         self._doubtful: set[str] = set()
         """The instances with a hold of an earlier process, of which it isn't known yet whether they run by hand."""
@@ -84,7 +76,6 @@ class LinkDaemon:
         self._failing: set[str] = set()
         self._problem: str | None = None
         self._stopping = False
-        self._renewals: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Run until `stop`; OSError when the sockets, the folder of the holds or netlink can't be had."""
@@ -94,7 +85,7 @@ class LinkDaemon:
         requests = open_request_socket(self._request_path, self._journal)
         await self._control_socket.open()
         give_to_group(self._control_path, self._journal)
-        loop.add_reader(requests.fileno(), self._on_request, requests)
+        loop.add_reader(requests.fileno(), self._renewals.on_request, requests)
         loop.add_reader(self._monitor.fileno(), self._on_netlink)
         watchdog = asyncio.create_task(self._watchdog())
         self._notifier.ready()
@@ -102,8 +93,8 @@ class LinkDaemon:
         try:
             while not self._stopping:
                 await self._reconcile()
-                await self._rediscover()
-                await self._bring_back_routes()
+                await self._renewals.rediscover()
+                await self._renewals.bring_back_routes()
                 await self._sleep()
         finally:
             self._notifier.stopping()
@@ -113,10 +104,9 @@ class LinkDaemon:
             await self._control_socket.close()
             self._monitor.close()
             self._request_path.unlink(missing_ok=True)
-            tasks = (watchdog, *self._renewals.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            watchdog.cancel()
+            await asyncio.gather(watchdog, return_exceptions=True)
+            await self._renewals.close()
             await self._control.close()
 
     def stop(self) -> None:
@@ -208,8 +198,7 @@ class LinkDaemon:
     async def _sleep(self) -> None:
         timeout = PERIOD if self._control.connected else RECONNECT_PERIOD
         now = asyncio.get_running_loop().time()
-        ends = (self._reconciler.next_time(now), self._rediscovery.next_time(), self._lost_routes.next_time())
-        for end in ends:
+        for end in (self._reconciler.next_time(now), self._renewals.next_time()):
             if end is not None:
                 timeout = min(timeout, max(0.0, end - now))
         if (until := self._holds.next_end()) is not None:
@@ -333,37 +322,6 @@ class LinkDaemon:
         elif action.verb == "start" or self._units.get(name, STOPPED).activity in ALIVE:
             self._journal.info(f"linkd.{action.verb}", instance=name)
 
-    async def _rediscover(self) -> None:
-        """Configure anew, once more, the devices that have had no address since that was done last."""
-        now = asyncio.get_running_loop().time()
-        for device in self._rediscovery.due(now):
-            state = self._monitor.state(device) if device in self._monitor.devices else None
-            if state is None or state.addresses or not state.carrier:
-                self._rediscovery.ended(device)
-                continue
-            try:
-                await self._control.reconfigure(device)
-            except CommandError as error:
-                self._journal.limited(f"renew {device}", now, "linkd.renew_failed", device=device, error=error)
-
-    async def _bring_back_routes(self) -> None:
-        """Have the default routes of leases set again that somebody has deleted."""
-        now = asyncio.get_running_loop().time()
-        self._lost_routes.forget(self._monitor.devices)
-        for device in self._monitor.devices:
-            state = self._monitor.state(device)
-            for family in self._families(device):
-                route = any(route.family == family for route in state.default_routes)
-                self._lost_routes.seen(
-                    device, family, state.own_hosts(family), carrier=state.carrier, route=route, now=now
-                )
-        for device, verb in self._lost_routes.due(now):
-            self._journal.warning(f"linkd.{verb}", device=device, reason="its default route was deleted")
-            try:
-                await (self._control.renew if verb == "renew" else self._control.reconfigure)(device)
-            except CommandError as error:
-                self._journal.limited(f"renew {device}", now, "linkd.renew_failed", device=device, error=error)
-
     def _read_instances(self) -> None:
         try:
             wanted, broken = self._files.read()
@@ -372,7 +330,7 @@ class LinkDaemon:
             self._report_broken(dict.fromkeys(self._wanted, str(error.strerror)))
             return
         self._report_broken(broken)
-        self._wanted = wanted
+        self._wanted = self._renewals.wanted = wanted
 
     def _report_broken(self, broken: dict[str, str]) -> None:
         for name, problem in broken.items():
@@ -389,50 +347,8 @@ class LinkDaemon:
             self._wake.set()
         for state in changed:
             self._journal.info("linkd.wan", device=state.device, usable=state.usable, reason=state.reason() or "-")
-            self._limiter.seen(state.device, leases.identity(state, self._families(state.device)))
+            self._renewals.seen(state)
             self._wake.set()
-
-    def _on_request(self, requests: socket.socket) -> None:
-        while True:
-            try:
-                datagram = requests.recv(MAX_DATAGRAM)
-            except BlockingIOError:
-                return
-            request, device = parse_request(datagram) or (None, None)
-            now = asyncio.get_running_loop().time()
-            users = [name for name, wans in self._wanted.items() if any(wan == device for wan, _ in wans)]
-            if device is not None and users and request == "works":
-                self._limiter.works(device)
-            elif device is None or not users:
-                self._journal.limited("request", now, "linkd.request_refused", request=datagram[:64])
-            elif self._limiter.wants(device, now) and device not in self._renewals:
-                self._renewals[device] = task = asyncio.create_task(self._renew(device, users))
-                task.add_done_callback(functools.partial(self._on_renewed, device))
-
-    def _families(self, device: str) -> set[int]:
-        return {family for wans in self._wanted.values() for wan, family in wans if wan == device}
-
-    def _on_renewed(self, device: str, task: asyncio.Task[None]) -> None:
-        del self._renewals[device]
-        if not task.cancelled() and task.exception() is not None:
-            self._journal.fault("linkd.fault", task.exception())
-
-    async def _renew(self, device: str, users: list[str]) -> None:
-        now = asyncio.get_running_loop().time()
-        if not self._monitor.state(device).carrier:
-            return  # networkd asks for a lease by itself when the carrier returns.
-        try:
-            evidence = await self._evidence(self._monitor, device, self._families(device), users)
-            verb = self._limiter.decide(device, evidence, now)
-            if verb is None:
-                return
-            self._journal.warning(f"linkd.{verb}", device=device, asked_by=",".join(users))
-            if verb == "reconfigure":
-                self._rediscovery.began(device, now)
-                self._wake.set()
-            await (self._control.renew if verb == "renew" else self._control.reconfigure)(device)
-        except (CommandError, OSError) as error:
-            self._journal.limited(f"renew {device}", now, "linkd.renew_failed", device=device, error=error)
 
     async def _watchdog(self) -> None:
         interval = self._notifier.watchdog_interval

@@ -6,6 +6,7 @@ reset `mpquic@NAME`, and renew and configure devices, and nothing else.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
@@ -89,6 +90,7 @@ class Systemd:
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
         self._bus: Bus | None = None
+        self._connecting = asyncio.Lock()
 
     @property
     def connected(self) -> bool:
@@ -169,8 +171,13 @@ class Systemd:
         return values[0] if values else None
 
     async def _connected(self) -> Bus:
-        if self._bus is not None and self._bus.connected:
+        # The reconciliation and a renewal may come at the same time, and one connection is enough.
+        async with self._connecting:
+            if self._bus is None or not self._bus.connected:
+                self._bus = await self._connect()
             return self._bus
+
+    async def _connect(self) -> Bus:
         try:
             bus = await Bus.connect(self._on_signal, self._on_change)
             try:
@@ -180,7 +187,6 @@ class Systemd:
                 raise
         except BusError as error:
             raise CommandError(str(error)) from error
-        self._bus = bus
         return bus
 
     @staticmethod
