@@ -177,9 +177,7 @@ def _notes(question: Question, way: Way, routing: Routing) -> list[str]:
     if not any(rule.iif == lan.device for rule in routing.rules):
         notes.append(f"no rule is for what comes in by {lan.device}: the one of {lan.name}'s file was removed")
     elif way.outcome in NOT_UNICAST and way.outcome != "local" and not way.decision.skipped:
-        notes.append(
-            f"nothing leads {lan.name} into a tunnel: the variables give it none, or disable it (enabled: false)"
-        )
+        notes.append(f"{lan.name} has no tunnel: the variables give it none, or disable it (enabled: false)")
     legacy = host.legacy_tables(question.destination.version)
     if legacy:
         notes.append(f"iptables-legacy has tables ({', '.join(legacy)}), which aren't looked at: iptables-legacy -S")
