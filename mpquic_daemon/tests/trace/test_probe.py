@@ -123,7 +123,7 @@ def test_what_belongs_to_others_is_not_ours(version: int) -> None:
 
 
 @given(data=st.binary(max_size=120), protocol=st.sampled_from(("icmp", "tcp", "udp")), outgoing=st.booleans())
-def test_any_bytes_are_borne(data: bytes, protocol: str, *, outgoing: bool) -> None:
+def test_any_bytes_are_no_sighting_and_no_error(data: bytes, protocol: str, *, outgoing: bool) -> None:
     assert probe(protocol).recognise(data, outgoing=outgoing) is None
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import ipaddress
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from mpquic.trace import links, listing, text
+from mpquic.ctl import trace_send
+from mpquic.trace import host, links, listing, text
 from mpquic.trace.host import Routing
 from mpquic.trace.links import Link
 from mpquic.trace.listing import KernelWord
 from mpquic.trace.ruleset import Ruleset
 from mpquic.trace.way import Question, Way, evaluate, report
+
+if TYPE_CHECKING:
+    from mpquic.trace.send import Order
 
 LISTINGS = Path(__file__).parent / "listings"
 RULES = Ruleset(json.loads((LISTINGS / "nft.json").read_text()), (LISTINGS / "nft.txt").read_text())
@@ -146,3 +151,69 @@ def test_the_host_of_a_lan_is_its_router(own: str, behind: tuple[str, ...], vers
     link = Link("lan", "lan5", "d0", (ipaddress.ip_interface(own),), tuple(map(ipaddress.ip_address, behind)))
     router = links.router(link, version)
     assert (None if router is None else str(router)) == expected
+
+
+UP = {"name": "mpq5", "device": "mpq5", "state": "up"}
+DROPPING = Ruleset(
+    {
+        "nftables": [
+            {
+                "chain": {
+                    "family": "inet",
+                    "table": "strict",
+                    "name": "output",
+                    "hook": "output",
+                    "type": "filter",
+                    "prio": 0,
+                    "policy": "drop",
+                }
+            }
+        ]
+    }
+)
+
+
+def order(
+    owner: dict[str, object] | None, monkeypatch: pytest.MonkeyPatch, rules: Ruleset = RULES, mark: int | None = 0
+) -> tuple[Order | None, str | None]:
+    monkeypatch.setattr(host, "ruleset", lambda: rules)
+    one = way(LAN5, "192.0.2.80", KernelWord("unicast", "mpq5", None, "lan5"))
+    one.mark = mark
+    return trace_send.order_of({"tunnel": owner}, one, routing(4))
+
+
+def test_what_is_sent_has_the_lans_own_address_and_the_tunnels_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, refusal = order(UP, monkeypatch, mark=7)
+    assert refusal is None
+    assert sent is not None
+    assert (str(sent.source), sent.device, sent.mark, sent.table) == ("172.16.5.1", "mpq5", 7, "lan5")
+
+
+@pytest.mark.parametrize(
+    ("owner", "mark", "rules", "refusal"),
+    [
+        (None, 0, RULES, "addresses of LANs never leave by a WAN"),
+        (UP | {"device": "mpq6"}, 0, RULES, "mpq5 is no tunnel"),
+        (UP | {"state": "down"}, 0, RULES, "since mpq5 is down"),
+        (UP, None, RULES, "the mark that the rules give can't be told"),
+        (UP, 0, DROPPING, "dropped by table inet strict chain output: policy drop"),
+    ],
+)
+def test_nothing_is_sent_that_might_go_elsewhere(
+    owner: dict[str, object] | None,
+    mark: int | None,
+    rules: Ruleset,
+    refusal: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent, why = order(owner, monkeypatch, rules, mark)
+    assert sent is None
+    assert why is not None
+    assert refusal in why
+
+
+def test_nothing_is_sent_where_the_kernel_disagrees_or_has_no_way() -> None:
+    strange = way(LAN5, "192.0.2.80", KernelWord("unicast", "enp7s7", "10.150.19.1", "wan5"))
+    closed = way(LAN2, "192.0.2.80", KernelWord("unreachable", error="No route to host"))
+    for one in (strange, closed):
+        assert trace_send.order_of({"tunnel": UP}, one, routing(4))[0] is None

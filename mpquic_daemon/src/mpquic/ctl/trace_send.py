@@ -24,7 +24,7 @@ def prove(found: dict[str, Any], way: Way, routing: Routing) -> dict[str, Any]:
 
     Nothing is sent where the way doesn't lead into a tunnel that is up.
     """
-    order, refusal = _order(found, way, routing)
+    order, refusal = order_of(found, way, routing)
     facts: dict[str, Any] = {
         "source": str(order.source) if order is not None else None,
         "device": way.device,
@@ -58,7 +58,7 @@ def _plain(sent: send.Sent, counters: Counters, *, proven: bool, problems: list[
     }
 
 
-def _order(found: dict[str, Any], way: Way, routing: Routing) -> tuple[send.Order | None, str | None]:
+def order_of(found: dict[str, Any], way: Way, routing: Routing) -> tuple[send.Order | None, str | None]:
     """Return what to send, or why nothing is sent."""
     question, owner = way.question, found["tunnel"]
     version = question.destination.version
