@@ -45,3 +45,19 @@ def test_units_of_systemd_that_others_mask_are_unmasked_or_left_alone() -> None:
     }
     assert units["systemd-networkd.service"]["ansible.builtin.systemd_service"]["masked"] is False
     assert "networkd_wait_online != 'masked'" in units["systemd-networkd-wait-online.service"]["when"]
+
+
+def test_a_check_sees_every_file_that_a_role_writes() -> None:
+    """It includes the tasks `files` of the roles, and is told what differs by owned_files alone."""
+    files = sorted(ROLES.glob("*/tasks/files.yml"))
+    writers = {"copy", "template", "file", "lineinfile", "blockinfile", "assemble"}
+    found = {
+        f"{file.parts[-3]}: {task['name']}"
+        for file in files
+        for task in tasks(yaml.safe_load(file.read_text()))
+        if {key.removeprefix("ansible.builtin.") for key in task} & writers
+    }
+    assert found == set()
+    play = yaml.safe_load((ROLES.parent / "playbooks/check.yml").read_text())[-1]
+    (include,) = (task for task in play["tasks"] if task["name"] == "Compare the files of each role")
+    assert {file.parts[-3] for file in files} == set(include["loop"])
