@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 from mpquic import hold
+from mpquic.ctl.trace import summary
 from mpquic.ctl.tun_owner import describe
 from mpquic.trace import text
+from mpquic.trace.way import NOT_UNICAST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,3 +135,48 @@ def test_what_no_instance_owns_is_no_tunnel(directory: Path) -> None:
 def test_the_reason_is_the_present_one(changed: dict[str, object], expected: str | None) -> None:
     facts = {"name": "mpq5", "enabled": True, "hold": None, "state": "up", "error": None} | changed
     assert text.why_not(facts) == expected
+
+
+IDLE = {
+    "name": "mpq1",
+    "device": "mpq1",
+    "enabled": True,
+    "hold": None,
+    "state": "inactive",
+    "error": "enp7s3: no such device",
+}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "device", "tunnel", "wan", "expected"),
+    [
+        ("leaves", "mpq5", IDLE | {"device": "mpq5", "state": "up"}, "wan5", "leaves by mpq5, whose tunnel takes wan5"),
+        (
+            "leaves",
+            "enp7s7",
+            IDLE,
+            "wan5",
+            "leaves by enp7s7 (wan5) directly, outside of a tunnel, as mpq1 is inactive: enp7s3: no such device",
+        ),
+        ("leaves", "enp7s7", None, "wan5", "leaves by enp7s7 (wan5) directly, outside of a tunnel"),
+        (
+            "unreachable",
+            None,
+            IDLE,
+            None,
+            f"unreachable: {NOT_UNICAST['unreachable']}, as mpq1 is inactive: enp7s3: no such device",
+        ),
+        ("dropped", "mpq5", None, None, "dropped by the packet filter: policy drop"),
+    ],
+)
+def test_the_outcome_says_what_happens_instead_and_why(
+    outcome: str, device: str | None, tunnel: dict[str, object] | None, wan: str | None, expected: str
+) -> None:
+    found = {
+        "outcome": outcome,
+        "route": {"device": device},
+        "tunnel": tunnel,
+        "wan": wan,
+        "firewall": {"by": "policy drop"},
+    }
+    assert summary(found) == expected

@@ -144,16 +144,15 @@ def trace(question: Question, known: Sequence[links.Link], instances: Path, *, s
         raise Refusal(f"{question.source} is an address of this host: the kernel takes no packet that comes in with it")
     found = report(way, routing)
     wans = {link.device: link.name for link in known if link.kind == "wan"}
-    device = way.device
-    if device is None:
-        # The TUN that it would take is the one whose route is skipped.
-        skipped = [hop.device for each in way.decision.skipped for hop in each.route.hops]
-        device = next((name for name in skipped if name), None)
-    owner = describe(instances, device) if device is not None else None
+    # The TUN that it would take is the one whose route is skipped.
+    skipped = [hop.device for each in way.decision.skipped for hop in each.route.hops]
+    candidates = [name for name in (way.device, *skipped) if name]
+    owner = next((one for name in candidates if (one := describe(instances, name)) is not None), None)
     found["tunnel"] = owner
-    found["wan"] = owner["wan"] if owner is not None and way.device is not None else wans.get(way.device or "")
+    takes_tunnel = owner is not None and owner["device"] == way.device
+    found["wan"] = owner["wan"] if owner is not None and takes_tunnel else wans.get(way.device or "")
     found["notes"] = _notes(question, way, routing)
-    found["summary"] = _summary(found)
+    found["summary"] = summary(found)
     found["sent"] = trace_send.prove(found, way, routing) if send else None
     return found
 
@@ -186,7 +185,7 @@ def _notes(question: Question, way: Way, routing: Routing) -> list[str]:
     return notes
 
 
-def _summary(found: dict[str, Any]) -> str:
+def summary(found: dict[str, Any]) -> str:
     """Return the outcome in a sentence, with the reason where it isn't the tunnel."""
     outcome, route, owner, wan = found["outcome"], found["route"], found["tunnel"], found["wan"]
     why = text.why_not(owner) if owner is not None else None
