@@ -63,7 +63,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 def test_bash_completes_commands_options_and_the_names_of_instances(tmp_path: Path) -> None:
     for name in ("mpq4", "mpq5", "other"):
         (tmp_path / f"{name}.yml").touch()
-    assert set(complete(tmp_path, "mpquicctl", "re")) == {"reconnect"}
+    assert set(complete(tmp_path, "mpquicctl", "rec")) == {"reconnect"}
     assert {"status", "watch", "paths"} <= set(complete(tmp_path, "mpquicctl", ""))
     assert set(complete(tmp_path, "mpquicctl", "status", "mpq")) == {"mpq4", "mpq5"}
     assert "--json" in complete(tmp_path, "mpquicctl", "reconnect", "--")
