@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import shtab
 from argparse_manpage.manpage import Manpage
-from mpquic import cli, ctl, linkd
+from mpquic import cli, ctl, guard, linkd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +24,7 @@ COMMANDS: tuple[tuple[int, Callable[[], argparse.ArgumentParser], Manual], ...] 
     (1, ctl.parser, ctl.MANUAL),
     (8, cli.parser, cli.MANUAL),
     (8, linkd.parser, linkd.MANUAL),
+    (8, guard.parser, guard.MANUAL),
 )
 """Section of the manual, parser, and what else the page says."""
 USERS = 1
