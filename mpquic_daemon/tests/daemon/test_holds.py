@@ -231,6 +231,15 @@ def test_an_end_that_goes_on_after_its_word_is_not_held_when_it_falls_silent_lat
     assert seen(both, name)["state"] == ("down" if name == "sv" else "silent")
 
 
+def test_a_server_that_refuses_is_no_longer_held(ends: Make) -> None:
+    both = ends()
+    stop(both, "sv", hold())
+    assert both.state == "held"
+    both.restart_server(peers=())
+    both.wait(lambda: both.state == "down", 20.0, "down")
+    assert "has no tunnel mpq9 here" in both.client.status()["error"]
+
+
 # Who may say what
 
 

@@ -190,8 +190,9 @@ class Watch:
 
     def wait(self, seconds: float) -> None:
         """Take what instances report, for so long."""
-        for key, _ in self._selector.select(seconds):
-            watched: _Watched = key.data
+        order = list(self._watched)
+        ready: list[_Watched] = [key.data for key, _ in self._selector.select(seconds)]
+        for watched in sorted(ready, key=lambda each: order.index(each.name)):
             try:
                 for row in watched.rows():
                     self._follower.take(watched.name, row, _now())
