@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 from mpquic.guard.pauses import AT_ONCE, CALM, LAST_PAUSE, Pauses, is_told
@@ -36,17 +38,30 @@ def test_another_fault_after_a_calm_is_repaired_at_once() -> None:
 def test_a_repair_that_does_not_help_is_repeated_ever_more_seldom() -> None:
     pauses: Pauses[str] = Pauses()
     times = []
-    now = 0.0
+    now = 5.0
     while now < 600:
         if pauses.due({"rule": 0.0}, now):
             pauses.repaired(["rule"], now)
             times.append(now)
         now = pauses.next_time({"rule": 0.0}) or now + 1
-        if times and now == times[-1] and len(times) > AT_ONCE:
-            raise AssertionError("no pause")
-    gaps = [later - earlier for earlier, later in zip(times[AT_ONCE - 1 :], times[AT_ONCE:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps[:4] == [0.0, 1.0, 2.0, 4.0]
     assert gaps == sorted(gaps)
     assert gaps[-1] == LAST_PAUSE
+
+
+def test_what_is_taken_away_again_and_again_is_put_back_at_once_some_times() -> None:
+    pauses: Pauses[str] = Pauses()
+    for number in range(AT_ONCE):
+        now = number * 3.0
+        assert pauses.due({"rule": 0.0}, now) == ["rule"]
+        pauses.repaired(["rule"], now)
+        assert pauses.due({}, now + 0.1) == []
+    now = AT_ONCE * 3.0
+    assert pauses.due({"rule": 0.0}, now) == ["rule"]
+    pauses.repaired(["rule"], now)
+    pauses.due({}, now + 0.1)
+    assert pauses.due({"rule": 0.0}, now + 0.2) == []
 
 
 def test_the_journal_hears_of_a_fault_that_never_ends_a_few_times() -> None:

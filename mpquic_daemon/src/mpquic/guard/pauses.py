@@ -1,8 +1,8 @@
 """When something that is missing is repaired, and when it is written to the journal: pure, time comes in.
 
-A thing is repaired once it has been missing for as long as its kind may be while somebody else is at work on it. One
-that is missing again soon after a few repairs is repaired with growing pauses: whoever takes it away goes on, or the
-repair doesn't help. The pauses end when it has been there for a while.
+A thing is repaired once it has been missing for as long as its kind may be while somebody else is at work on it. Where
+a repair doesn't help, the pauses between repairs grow at once; where it helps and somebody takes the thing away again,
+after some repairs. They end when it has been there for a while.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 ThingT = TypeVar("ThingT")
 
-AT_ONCE = 5
-"""Repairs of one thing before there are pauses between them."""
+AT_ONCE = 10
+"""Repairs of one thing that help before there are pauses between them."""
 FIRST_PAUSE = 1.0
 LAST_PAUSE = 60.0
 CALM = 10.0
@@ -28,6 +28,9 @@ class _Known:
     missing_since: float | None
     present_since: float | None = None
     attempts: int = 0
+    useless: int = 0
+    """Repairs in a row after which it wasn't there."""
+    came_back: bool = True
     not_before: float = 0.0
 
 
@@ -43,6 +46,7 @@ class Pauses(Generic[ThingT]):
             if thing in missing:
                 continue
             known.missing_since = None
+            known.came_back = True
             known.present_since = now if known.present_since is None else known.present_since
             if not known.attempts or now - known.present_since >= CALM:
                 del self._known[thing]
@@ -64,9 +68,9 @@ class Pauses(Generic[ThingT]):
         for thing in things:
             known = self._known.setdefault(thing, _Known(now))
             known.attempts += 1
-            more = known.attempts - AT_ONCE
-            pause = 0.0 if more < 0 else min(FIRST_PAUSE * 2.0 ** min(more, 16), LAST_PAUSE)
-            known.not_before = now + pause
+            known.useless = 0 if known.came_back else known.useless + 1
+            known.came_back = False
+            known.not_before = now + _pause(max(known.useless, known.attempts - AT_ONCE + 1))
             attempts.append(known.attempts)
         return attempts
 
@@ -78,6 +82,10 @@ class Pauses(Generic[ThingT]):
             if known is not None and known.missing_since is not None:
                 times.append(max(known.missing_since + patience, known.not_before))
         return min(times, default=None)
+
+
+def _pause(repetitions: int) -> float:
+    return 0.0 if repetitions < 1 else min(FIRST_PAUSE * 2.0 ** min(repetitions - 1, 16), LAST_PAUSE)
 
 
 def is_told(attempt: int) -> bool:
