@@ -32,31 +32,31 @@ class FilterGuard:
         self.loaded = True
         """Whether the rules are in place: without them the host must not forward."""
 
-    def look(self, file: Path, now: float, process: str = "") -> bool:
-        """Compare and repair; tells whether the table was missing and is back. `process` made the last change."""
+    def look(self, file: Path, now: float, process: str = "") -> None:
+        """Compare and repair; `process` made the last change."""
         if self._file.refresh(file):
             self._pauses = Pauses()
         try:
             verdict = self._judge()
         except (FilterError, OSError) as error:
             self._journal.limited("judge", now, "guard.filter_unknown", error=error)
-            return False
+            return
         self._wrong = verdict is not Verdict.INTACT
         if not self._wrong:
             self._pauses.due({}, now)
             self._set_loaded(loaded=True)
-            return False
+            return
         if not self._pauses.due({_TABLE: 0.0}, now):
             # Whoever takes it away goes on: what isn't filtered isn't forwarded.
             self._set_loaded(loaded=self.loaded and verdict is not Verdict.MISSING)
-            return False
+            return
         (attempt,) = self._pauses.repaired([_TABLE], now)
         began = time.monotonic()
         try:
             self._load(file)
         except (FilterError, OSError) as error:
             self._refused(file, error, attempt)
-            return False
+            return
         self._wrong = False
         took = round((time.monotonic() - began) * 1000)
         self._problem = ""
@@ -66,7 +66,6 @@ class FilterGuard:
                 "guard.repaired", what=_TABLE, was=verdict.value, by=process or "-", done=f"loaded {file}",
                 revision=self._file.revision.removeprefix("revision "), attempt=attempt, ms=took,
             )  # fmt: skip
-        return verdict is Verdict.MISSING
 
     def next_time(self) -> float | None:
         """Return when a load that was put off is due; None when none is."""
