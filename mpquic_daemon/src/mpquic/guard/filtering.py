@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mpquic.daemon.journal import Journal
 
 _TABLE = "table inet mpquic"
+_READINGS = 3
+"""How often the table is read until it stays the same meanwhile."""
 
 
 class FilterGuard:
@@ -34,10 +36,8 @@ class FilterGuard:
 
     def look(self, file: Path, now: float, process: str = "") -> None:
         """Compare and repair; `process` made the last change."""
-        if self._file.refresh(file):
-            self._pauses = Pauses()
         try:
-            verdict = self._judge()
+            verdict = self._judge(file)
         except (FilterError, OSError) as error:
             self._journal.limited("judge", now, "guard.filter_unknown", error=error)
             return
@@ -71,11 +71,16 @@ class FilterGuard:
         """Return when a load that was put off is due; None when none is."""
         return self._pauses.next_time({_TABLE: 0.0}) if self._wrong else None
 
-    def _judge(self) -> Verdict:
-        table = self._kernel.table()
-        digest = self._kernel.digest() if needs_digest(table, self._note.note) else ""
-        if table is not None and not digest and needs_digest(table, self._note.note):
-            table = None  # gone between the two
+    def _judge(self, file: Path) -> Verdict:
+        table, digest = self._kernel.table(), ""
+        for _ in range(_READINGS):
+            # After the table: a run writes the file first, so a table of another revision is never ahead of it.
+            if self._file.refresh(file):
+                self._pauses = Pauses()
+            digest = self._kernel.digest() if needs_digest(table, self._note.note) else ""
+            before, table = table, self._kernel.table()
+            if table == before:
+                break
         return judge(table, digest, self._note.note, self._file.revision)
 
     def _load(self, file: Path) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 GRACE = 0.3
 """Seconds that a route may be absent while systemd-networkd replaces it."""
+FIRST_GRACE = 5.0
+"""Seconds that it may be absent when it hasn't been seen: its address comes first, and its lease may be on its way."""
 FIRST_PAUSE = 2.0
 LAST_PAUSE = 60.0
 RENEWALS = 2
@@ -58,7 +60,7 @@ class LostRoutes:
             self._lost.setdefault(key, _Lost(now + GRACE))
         elif carrier and addresses and first:
             self._had[key] = addresses
-            self._lost[key] = _Lost(now + GRACE, certain=False)
+            self._lost[key] = _Lost(now + FIRST_GRACE, certain=False)
         else:
             self._had.pop(key, None)
             self._lost.pop(key, None)
