@@ -113,7 +113,7 @@ def test_watchers_hear_of_the_state(running: Site) -> None:
 def test_a_process_whose_tun_is_made_anew_ends_so_that_it_is_started_again(running: Site, role: str, name: str) -> None:
     running.ip(role, "link", "del", "mpq9")
     try:
-        assert running.processes[name].wait(5) == 1
+        assert running.processes[name].wait(5) == 0
         assert "was deleted or made anew" in running.log(name)
     finally:
         running.make_tun(role)

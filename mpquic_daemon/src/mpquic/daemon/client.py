@@ -69,14 +69,14 @@ class Client:
         config: ClientConfig,
         journal: Journal,
         on_change: Callable[[], None],
-        on_fatal: Callable[[str], None],
+        on_useless: Callable[[str], None],
         kernel: Kernel = KERNEL,
     ) -> None:
         self._kernel = kernel
         self._config = config
         self._journal = journal
         self._on_change = on_change
-        self._on_fatal = on_fatal
+        self._on_useless = on_useless
         self._path = config.paths[0]
         self._loop = asyncio.get_running_loop()
         self._boot_id = os.urandom(16)
@@ -193,7 +193,7 @@ class Client:
     def _on_tun(self) -> None:
         buffers = self._tun.read_batch(TUN_BATCH)
         if self._tun.gone:
-            self._on_fatal(f"the TUN device {self._tun.name} was deleted or made anew")
+            self._on_useless(f"the TUN device {self._tun.name} was deleted or made anew")
             return
         now = self._loop.time()
         self._sender.enqueue(buffers, now)

@@ -73,14 +73,14 @@ class Server:
         config: ServerConfig,
         journal: Journal,
         on_change: Callable[[], None],
-        on_fatal: Callable[[str], None],
+        on_useless: Callable[[str], None],
         kernel: Kernel = KERNEL,
     ) -> None:
         self._kernel = kernel
         self._config = config
         self._journal = journal
         self._on_change = on_change
-        self._on_fatal = on_fatal
+        self._on_useless = on_useless
         self._loop = asyncio.get_running_loop()
         self._period = Period(self._loop, kernel)
         self._table: GroupTable[ServerConnection] = GroupTable(os.urandom)
@@ -201,7 +201,7 @@ class Server:
         now = self._loop.time()
         buffers = self._tun.read_batch(TUN_BATCH)
         if self._tun.gone:
-            self._on_fatal(f"the TUN device {self._tun.name} was deleted or made anew")
+            self._on_useless(f"the TUN device {self._tun.name} was deleted or made anew")
             return
         for group, packets in dispatch(buffers, self._table.owner_of, self._counters):
             tunnel = self._tunnels.get(group)

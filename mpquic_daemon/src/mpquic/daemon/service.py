@@ -87,6 +87,7 @@ class Service:
         self._restart_keys: tuple[str, ...] = ()
         self._stop = asyncio.Event()
         self._exit_status = 0
+        self._ends_by_itself = False
         self._faults: deque[float] = deque()
         self._watchdog: asyncio.TimerHandle | None = None
         self._date_check: asyncio.TimerHandle | None = None
@@ -97,11 +98,11 @@ class Service:
         if isinstance(config, ClientConfig):
             from mpquic.daemon.client import Client
 
-            return Client(config, self._journal, self._on_change, self._on_fatal)
+            return Client(config, self._journal, self._on_change, self._on_useless)
         from mpquic.daemon.server import Server
 
         assert isinstance(config, ServerConfig)
-        return Server(config, self._journal, self._on_change, self._on_fatal)
+        return Server(config, self._journal, self._on_change, self._on_useless)
 
     async def run(self) -> int:
         """Run until SIGTERM; return the exit status. Raises what `Role.start` raises."""
@@ -121,7 +122,8 @@ class Service:
         finally:
             self._notifier.stopping()
             await self._shut_down()
-        self._journal.info("stopped", name=self._config.name)
+        if not self._ends_by_itself:
+            self._journal.info("stopped", name=self._config.name)
         return self._exit_status
 
     async def _shut_down(self) -> None:
@@ -129,7 +131,7 @@ class Service:
             if timer is not None:
                 timer.cancel()
         await self._control.close()
-        hold = self._why_held() if self._exit_status == 0 else None
+        hold = None if self._ends_by_itself else self._why_held()
         if hold is not None:
             self._journal.info("held", reason=held.words(hold))
         try:
@@ -267,10 +269,18 @@ class Service:
             self._date_check.cancel()
         self._date_check = self._loop.call_later(expiry.CHECK_INTERVAL, self._check_dates)
 
+    def _on_useless(self, reason: str) -> None:
+        """Something outside has changed with which only a new process can go on: systemd starts one."""
+        if not self._stop.is_set():
+            self._journal.warning("ending", reason=reason)
+        self._ends_by_itself = True
+        self._stop.set()
+
     def _on_fatal(self, reason: str) -> None:
-        """Nothing helps but a new process: end with a status that makes systemd start one."""
+        """This process has faults and nothing helps but a new one: end with a status that says so."""
         if not self._stop.is_set():
             self._journal.error("fatal", reason=reason)
+        self._ends_by_itself = True
         self._exit_status = 1
         self._stop.set()
 
