@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SYSTEMD = "/org/freedesktop/systemd1"
+SYSTEMD_NAME = "org.freedesktop.systemd1"
 REFUSED = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
 
 
@@ -43,6 +44,8 @@ class FakeBus:
         """Instances whose start leads to `failed` at once."""
         self.log: list[str] = []
         self.allowed = True
+        self.polkit = True
+        """Whether there is a polkit; without one systemd tells its own error."""
         self.subscribed = 0
         self.on_stop: Callable[[str], None] = lambda _name: None
         self.held_back: dict[str, threading.Event] = {}
@@ -136,8 +139,8 @@ class FakeBus:
     def _handle(self, message: Message) -> None:
         try:
             signature, values = self._reply(str(message.header.fields[HeaderFields.member]), message.body)
-        except PermissionError:
-            self._send(new_error(message, REFUSED, "s", ("Interactive authentication required.",)))
+        except PermissionError as error:
+            self._send(new_error(message, str(error), "s", ("It isn't allowed.",)))
             return
         reply = new_method_return(message, signature or None, values)
         waits = self.held_back.get(self.log[-1]) if self.log else None
@@ -155,6 +158,8 @@ class FakeBus:
             case "Subscribe":
                 self.subscribed += 1
                 return "", ()
+            case "CheckAuthorization" if not self.polkit:
+                raise PermissionError(f"{SYSTEMD_NAME}.UnitMasked")
             case "CheckAuthorization":
                 return "(bba{ss})", ((self.allowed, False, {}),)
             case "ListUnitFilesByPatterns":
@@ -175,8 +180,10 @@ class FakeBus:
         return (full, f"Tunnel {name}", load, unit.active, unit.sub, "", f"{SYSTEMD}/unit/x", 0, "", "/")
 
     def _act(self, method: str, arguments: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+        if not self.polkit:
+            raise PermissionError(f"{SYSTEMD_NAME}.UnitMasked")
         if not self.allowed:
-            raise PermissionError
+            raise PermissionError(REFUSED)
         if method in ("RenewLink", "ReconfigureLink"):
             self.log.append(f"{method.removesuffix('Link').lower()} {self._device(arguments[0])}")
             return "", ()

@@ -458,6 +458,23 @@ def test_requests_that_come_together_make_one_connection(host: Host) -> None:
     assert host.bus.subscribed == 1
 
 
+def test_linkd_says_that_polkit_has_gone_and_goes_on_when_it_is_back(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    bring_up()
+    host.bus.set("mpq5", "active", "running")
+    host.start()
+    wait_for(lambda: host.state("mpq5") == "running")
+    host.bus.polkit = False
+    host.bus.set("mpq5", "inactive", "dead")
+    wait_for(lambda: "polkit" in str(host.say(op="get", what="instances")["problem"]))
+    host.bus.polkit = True
+    host.look_again()
+    wait_for(lambda: host.say(op="get", what="instances")["problem"] is None)
+    wait_for(lambda: host.running() == {"mpq5"}, 12)
+    assert host.stop() == 0
+    assert "linkd.systemd_failed" not in host.journal()
+
+
 def test_linkd_says_that_polkit_refuses_and_goes_on_when_it_no_longer_does(host: Host) -> None:
     host.add("mpq5", "wan5")
     host.bus.allowed = False

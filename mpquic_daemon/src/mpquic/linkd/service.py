@@ -259,17 +259,16 @@ class LinkDaemon:
         try:
             await self._control.check_allowed()
         except NotAllowedError as error:
-            self._not_allowed(error)
+            if self._problem is None:
+                self._journal.error("linkd.not_allowed", error=error, hint=NOT_ALLOWED)
+                self._notifier.status(NOT_ALLOWED)
+            self._problem = NOT_ALLOWED
+        except CommandError:
+            return  # There is no bus: the next look at the units says so.
         else:
             if self._problem is not None:
                 self._problem = None
                 self._notifier.status("")
-
-    def _not_allowed(self, error: NotAllowedError) -> None:
-        if self._problem is None:
-            self._journal.error("linkd.not_allowed", error=error, hint=NOT_ALLOWED)
-        self._problem = NOT_ALLOWED
-        self._notifier.status(NOT_ALLOWED)
 
     async def _look_for_starts_by_hand(self) -> None:
         """What a process before this one held and runs all the same was started by hand in between, if after that."""
@@ -304,9 +303,9 @@ class LinkDaemon:
             await request[action.verb](action.instance)
         except CommandError as error:
             self._reconciler.not_done(action)
-            if isinstance(error, NotAllowedError):
-                self._not_allowed(error)
-            else:
+            # systemd passes on what keeps it from asking polkit, under the name of that.
+            await self._check_allowed()
+            if self._problem is None:
                 self._journal.limited(f"unit {action.instance}", now, "linkd.systemd_failed", error=error)
 
     def _tell(self, action: Action) -> None:
