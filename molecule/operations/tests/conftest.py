@@ -77,12 +77,28 @@ class EditedSite:
         return testing.run_site(*arguments, inventories=[self.inventory])
 
 
+def put_into_service(lab: Lab) -> None:
+    """End every hold and mask of both machines."""
+    for node in ("client", "vps"):
+        held = [name for name, row in lab.status(node).items() if row["state"] == "held" and row["hold_at"] == "here"]
+        for name in held:
+            lab.run(node, f"mpquicctl release {name}; systemctl unmask mpquic@{name}", check=False)
+
+
+@pytest.fixture(autouse=True)
+def in_service(lab: Lab) -> Iterator[None]:
+    """Leave nothing held by a test that failed."""
+    yield
+    put_into_service(lab)
+
+
 @pytest.fixture
 def edited_site(lab: Lab, tmp_path: Path) -> Iterator[EditedSite]:
     """`site.yml` with edited variables; the site is as before afterwards."""
     run = EditedSite(tmp_path)
     yield run
     if run.differs:
+        put_into_service(lab)
         lab.playbook()
         for number in CARRYING:
             lab.wait_state(f"mpq{number}", "up", within=30)
