@@ -312,7 +312,7 @@ def warnings_of(directory: Path, ca: str, names: dict[str, str], now: dt.datetim
     found = []
     if ca:
         end = x509.load_pem_x509_certificate(ca.encode()).not_valid_after_utc
-        found.append(expiring(f"the CA, {directory}/ca.crt,", end, now, "replace it (docs/operations.md, 'A new CA')"))
+        found.append(expiring(f"the CA, {directory}/ca.crt,", end, now, "replace it (docs/first-site.md, 'A new CA')"))
     ends = newest_ends(directory / "issued")
     for host, name in sorted(names.items()):
         if name in ends:

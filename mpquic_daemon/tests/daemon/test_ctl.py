@@ -360,8 +360,8 @@ def test_the_fields_for_programs_are_those_of_the_document(command: str, fields:
 
 
 def documented(heading: str) -> list[str]:
-    """Return the fields in the table of docs/operations.md that has this heading."""
-    page = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+    """Return the fields in the table of docs/mpquicctl.md that has this heading."""
+    page = (Path(__file__).parents[3] / "docs/mpquicctl.md").read_text()
     (table_text,) = re.findall(rf"^\| {heading} .*?(?=^$)", page, re.MULTILINE | re.DOTALL)
     rows = table_text.splitlines()[2:]
     return [name for row in rows for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])]

@@ -207,7 +207,7 @@ def test_a_handover_is_no_flap(ends: Make) -> None:
 def test_the_counters_are_those_of_the_document(ends: Make) -> None:
     both = ends()
     for role, counters in (("client", both.client.counters()), ("server", both.server.counters())):
-        page = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+        page = (Path(__file__).parents[3] / "docs/mpquicctl.md").read_text()
         (rows,) = re.findall(rf"^\| `mpquicctl counters` of a {role} .*?(?=^$)", page, re.MULTILINE | re.DOTALL)
         documented = [name for row in rows.splitlines()[2:] for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])]
         assert sorted(documented) == sorted(counters)

@@ -33,7 +33,7 @@ def ca_is_the_controllers(host: Host, fleet: Fleet) -> Iterator[Finding]:
             CHECK,
             f"its CA is {_short(host.ca.fingerprint)}, the controller's is {_short(controller.ca.fingerprint)} "
             f"({controller.ca_file})",
-            "the host belongs to another fleet, or the CA was replaced: docs/operations.md, The certificate authority",
+            "the host belongs to another fleet, or the CA was replaced: docs/first-site.md, The certificate authority",
         )
     elif host.certificate is not None and not host.certificate.issued_by_ca:
         yield problem(CHECK, f"{_own(host)} wasn't signed by the controller's CA", "run site.yml")
@@ -86,7 +86,7 @@ def _dates(what: str, certificate: Certificate, now: dt.datetime) -> Iterator[Fi
     elif certificate.not_after - now < WARN_BEFORE:
         days = (certificate.not_after - now).days
         text = f"{what} ends in {days} days, on {certificate.not_after:%Y-%m-%d}"
-        yield problem(CHECK, text, "run site.yml, which renews a host's; a new CA: docs/operations.md")
+        yield problem(CHECK, text, "run site.yml, which renews a host's; a new CA: docs/first-site.md")
 
 
 def _own(host: Host) -> str:
