@@ -7,9 +7,9 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from mpqlab.testing import PROJECT, wait_until
+from mpqlab.testing import PROJECT, changed_tasks, wait_until
 
-from .conftest import CARRYING, INVENTORY
+from .conftest import CARRYING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BACK_WITHIN = 5
 """Seconds in which a tunnel is up after its hold has ended."""
+INSTANCE_FILE = "/etc/mpquic/instances/mpq1.yml"
 WAN_FILE = "/etc/systemd/network/05-mpquic-20-enp7s6.network"
 NO_ALARM = ("held", "up", "inactive")
 
@@ -114,7 +115,7 @@ def run_check(inventory: Path, result: Path) -> tuple[int, list[dict[str, Any]]]
     return done.returncode, document["findings"]
 
 
-def test_what_is_held_is_no_failure_of_a_run_a_check_or_a_boot(
+def test_what_is_held_is_no_failure_of_a_run_a_check_or_a_boot_and_drift_of_files_is_one(
     lab: Lab, edited_site: EditedSite, tmp_path: Path
 ) -> None:
     lab.run("client", "mpquicctl hold mpq4 --reason 'until the mast is up'")
@@ -139,22 +140,23 @@ def test_what_is_held_is_no_failure_of_a_run_a_check_or_a_boot(
     assert [name for name in ("mpq3", "mpq4", "mpq5", "mpq6") if name not in held] == []
     assert "until the mast is up" in held
 
-    lab.run("vps", "systemctl unmask mpquic@mpq3")
-    lab.run("client", "mpquicctl release mpq4")
-    lab.playbook()
-    for number in CARRYING:
-        lab.wait_state(f"mpq{number}", "up", within=30)
-    edited_site.differs = False
-
-
-def test_a_file_that_was_edited_or_deleted_is_named_and_mended_by_the_next_run(lab: Lab, tmp_path: Path) -> None:
+    # In the same state: what somebody has edited or deleted is named, and mended by the next run.
     lab.run("client", f"echo '# note' >>{WAN_FILE}")
-    lab.run("vps", "rm /etc/mpquic/instances/mpq1.yml")
-    status, findings = run_check(INVENTORY, tmp_path / "check.json")
+    lab.run("vps", f"rm {INSTANCE_FILE}")
+    status, findings = run_check(edited_site.inventory, tmp_path / "damaged.json")
     told = " ".join(finding["text"] for finding in findings if finding["result"] == "problem")
     assert status == 2
     assert WAN_FILE in told
-    assert "mpq1.yml" in told
+    assert INSTANCE_FILE in told
+    announced = changed_tasks(lab.playbook("--check", "--tags", "networkd,daemon", inventory=edited_site.inventory))
+    assert "site1-client: networkd : Write the files of all links" in announced
+    assert "vps1: daemon : Write instances" in announced
+
+    lab.run("vps", "systemctl unmask mpquic@mpq3")
+    lab.run("client", "mpquicctl release mpq4")
     lab.playbook()
-    assert "mpq1.yml" in lab.run("vps", "ls /etc/mpquic/instances")
     assert "# note" not in lab.run("client", f"cat {WAN_FILE}")
+    lab.run("vps", f"test -s {INSTANCE_FILE}")
+    for number in CARRYING:
+        lab.wait_state(f"mpq{number}", "up", within=30)
+    edited_site.differs = False
