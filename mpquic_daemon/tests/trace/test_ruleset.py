@@ -151,3 +151,34 @@ def test_what_only_the_kernel_knows_is_no_match_and_is_said(statement: dict[str,
 
 def test_a_chain_that_jumps_to_itself_ends() -> None:
     assert not chain([{"jump": {"target": "c"}}]).pass_hook("forward", packet("192.0.2.1")).accepted
+
+
+def barrier(translates: dict[str, object]) -> Ruleset:
+    """One chain that translates sources, and one behind it that drops packets with an inner source."""
+    match = {"payload": {"protocol": "ip", "field": "saddr"}}
+    inner = {"prefix": {"addr": "192.168.105.0", "len": 24}}
+    drop = [{"match": {"op": "==", "left": match, "right": inner}}, {"drop": None}]
+    chains = [("nat", "srcnat", 100, [translates]), ("filter", "behind", 110, drop)]
+    entries: list[dict[str, object]] = []
+    for handle, (kind, name, priority, expressions) in enumerate(chains):
+        place = {"family": "inet", "table": "t"}
+        hook = {"type": kind, "hook": "postrouting", "prio": priority, "policy": "accept"}
+        entries.append({"chain": {**place, "name": name, **hook}})
+        entries.append({"rule": {**place, "chain": name, "handle": handle, "expr": expressions}})
+    return Ruleset({"nftables": entries})
+
+
+@pytest.mark.parametrize(
+    ("translates", "accepted"),
+    [
+        ({"masquerade": None}, True),
+        ({"snat": {"addr": "10.200.5.1"}}, True),
+        ({"snat": {"addr": "192.168.105.9"}}, False),
+        ({"counter": None}, False),
+    ],
+)
+def test_a_chain_behind_translation_sees_the_packet_as_it_will_leave(
+    translates: dict[str, object], accepted: bool
+) -> None:
+    own = ipaddress.ip_address("10.200.5.1")
+    assert barrier(translates).pass_hook("postrouting", packet("192.0.2.1", oif="tun0"), own).accepted is accepted

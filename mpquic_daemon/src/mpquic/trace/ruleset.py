@@ -6,6 +6,7 @@ iptables that have no form in nftables) counts as not matching, and is reported 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from mpquic.trace.expression import Packet, Unknown, Values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mpquic.trace.fib import Address
 
 _FAMILIES: Final = {4: {"ip", "inet"}, 6: {"ip6", "inet"}}
 _HANDLE: Final = re.compile(r"^\s*(?P<text>.*?)\s+# handle (?P<handle>\d+)$")
@@ -84,8 +87,11 @@ class Ruleset:
             if any(_marked(statement) for statement in rule.get("expr", []))
         ]
 
-    def pass_hook(self, hook: str, packet: Packet) -> Passage:
-        """Return what the chains of a hook make of a packet, whose marks are changed accordingly."""
+    def pass_hook(self, hook: str, packet: Packet, masquerade: Address | None = None) -> Passage:
+        """Return what the chains of a hook make of a packet, whose marks and source are changed accordingly.
+
+        `masquerade` is the source address that a rule which masquerades gives to it.
+        """
         passage = Passage()
         families = _FAMILIES[packet.destination.version]
         chains = [chain for chain in self._chains if chain.get("hook") == hook and chain["family"] in families]
@@ -100,6 +106,9 @@ class Ruleset:
             if verdict in {"drop", "reject", "queue"}:
                 passage.accepted, passage.by = False, place
                 return passage
+            if hook == "postrouting" and chain.get("type") == "nat" and passage.translation is not None:
+                # The chains behind it see the packet as it will leave.
+                packet.source = _translated(passage.translation, masquerade) or packet.source
             # A rule that lets it pass says more than the policy of a chain that has nothing to say.
             if chain.get("type") != "nat" and (passage.by is None or not place or not place.text.startswith("policy")):
                 passage.by = place
@@ -117,6 +126,17 @@ class Ruleset:
         """Return a rule of a chain as people find it."""
         text = self._texts.get((*key, int(rule.get("handle", 0))), f"handle {rule.get('handle')}")
         return Place(*key, text)
+
+
+def _translated(translation: tuple[str, Place, Mapping[str, Any]], masquerade: Address | None) -> Address | None:
+    """Return the new source address, None where it can't be told."""
+    kind, _, argument = translation
+    if kind == "masquerade":
+        return masquerade
+    try:
+        return ipaddress.ip_address(argument["addr"]) if kind == "snat" else None
+    except (KeyError, ValueError):
+        return None
 
 
 def rule_texts(text: str) -> dict[tuple[str, str, str, int], str]:

@@ -125,7 +125,8 @@ def evaluate(question: Question, routing: Routing, rules: Ruleset, kernel: Kerne
     if device is not None:
         packet.oif = device
         forward = rules.pass_hook("forward", packet)
-        postrouting = rules.pass_hook("postrouting", replace(packet, iif=None))
+        own = masquerade_address(device, question.destination.version, routing)
+        postrouting = rules.pass_hook("postrouting", replace(packet, iif=None), own)
         size = _segment_size(question, rules, device)
     return Way(
         question, decision, kernel, device, mark, prerouting, forward, postrouting, forwards, size, rules.sets_marks()
@@ -234,17 +235,17 @@ def _translation(way: Way, routing: Routing) -> dict[str, Any] | None:
         kind, place, argument = passage.translation
         address = str(argument["addr"]) if "addr" in argument else None
         if kind == "masquerade" and way.device is not None:
-            address = masquerade_address(way, routing)
+            own = masquerade_address(way.device, way.question.destination.version, routing)
+            address = str(own) if own is not None else None
         return {"kind": kind, "address": address, "rule": str(place)}
     return None
 
 
-def masquerade_address(way: Way, routing: Routing) -> str | None:
+def masquerade_address(name: str, version: int, routing: Routing) -> Address | None:
     """Return the first address of the device by which it leaves: what the kernel takes where there is one only."""
-    device = routing.devices.get(way.device or "")
-    version = way.question.destination.version
-    addresses = [address.ip for address in device.addresses if address.version == version] if device is not None else []
-    return str(addresses[0]) if addresses else None
+    device = routing.devices.get(name)
+    addresses = device.addresses if device is not None else ()
+    return next((address.ip for address in addresses if address.version == version), None)
 
 
 def _sizes(way: Way, routing: Routing) -> dict[str, int | None]:
