@@ -66,8 +66,13 @@ def report(held: Hold | None) -> dict[str, object] | None:
     """Return a hold as --json tells it, with times as RFC 3339 has them."""
     if held is None:
         return None
-    until = shown(_moment(held.until)) if held.until is not None else None
-    return {**held.plain(), "since": shown(_moment(held.since)), "until": until}
+    until = rfc3339(held.until) if held.until is not None else None
+    return {**held.plain(), "since": rfc3339(held.since), "until": until}
+
+
+def rfc3339(seconds: float) -> str:
+    """Return a time of a hold as RFC 3339 has it; one that the calendar doesn't have is its last second."""
+    return shown(_moment(seconds))
 
 
 def _moment(seconds: float) -> dt.datetime:

@@ -32,12 +32,13 @@ class Linkd:
 
     def __init__(self) -> None:
         self.problem: str | None = None
+        self.more: list[dict[str, Any]] = []
         self.asked: list[tuple[object, ...]] = []
 
     def instances(self) -> object:
         masked = {"name": "mpq2", "state": "masked", "hold": None, "missing": [], "error": None}
         running = {"name": "mpq3", "state": "running", "hold": None, "missing": [], "error": None}
-        return {"instances": [WAITING, masked, running], "problem": self.problem}
+        return {"instances": [WAITING, masked, running, *self.more], "problem": self.problem}
 
     def hold(self, name: str, by: str, reason: str, seconds: float | None) -> object:
         self.asked.append(("hold", name, by, reason, seconds))
@@ -124,6 +125,19 @@ def test_without_linkd_each_command_says_what_to_do(
     for command in (["hold", "mpq1", "--reason", "x"], ["release", "mpq1"], ["linkd"]):
         assert ctl.main([*command, instances]) == 3
         assert "systemctl start mpquic-linkd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", [1e300, -1e300, -1.0, float("nan")])
+def test_a_record_with_a_time_that_no_calendar_has_is_shown(
+    linkd: Linkd, capsys: pytest.CaptureFixture[str], seconds: float
+) -> None:
+    record = Hold(by="alice", reason="x", since=seconds, until=seconds)
+    linkd.more = [{"name": "mpq4", "state": "held", "hold": record.plain(), "missing": [], "error": None}]
+    assert ctl.main(["linkd"]) == 0
+    assert "held     by alice until 9999-12-31T23:59:59Z: x" in capsys.readouterr().out
+    assert ctl.main(["linkd", "--json"]) == 0
+    hold = json.loads(capsys.readouterr().out)["instances"][-1]["hold"]
+    assert (hold["since"], hold["until"]) == ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z")
 
 
 def test_what_linkd_does_is_a_table_and_a_problem_of_its_own_a_failure(

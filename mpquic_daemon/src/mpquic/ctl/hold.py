@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import os
 import re
@@ -11,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpquic import control_client
+from mpquic import control_client, held
 from mpquic.ctl.exit_status import FAILED, NOT_RUNNING, UNKNOWN
 from mpquic.ctl.instances import add_directory, known_names, reason, tell_unknown
 from mpquic.table import printable, table
@@ -109,17 +108,12 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     hold = row["hold"]
     if hold is None:
         return row
-    return {**row, "hold": {**hold, "since": _time(hold["since"]), "until": _time(hold["until"])}}
-
-
-def _time(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    until = held.rfc3339(hold["until"]) if hold["until"] is not None else None
+    return {**row, "hold": {**hold, "since": held.rfc3339(hold["since"]), "until": until}}
 
 
 def _until(hold: dict[str, Any]) -> str:
-    return f" until {_time(hold['until'])}" if hold["until"] is not None else ""
+    return f" until {held.rfc3339(hold['until'])}" if hold["until"] is not None else ""
 
 
 def _why(row: dict[str, Any]) -> str | None:
