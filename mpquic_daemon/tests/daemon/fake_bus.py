@@ -43,6 +43,8 @@ class FakeBus:
         self.failing: set[str] = set()
         """Instances whose start leads to `failed` at once."""
         self.log: list[str] = []
+        self.looks = 0
+        """How often the units were asked for."""
         self.allowed = True
         self.polkit = True
         """Whether there is a polkit; without one systemd tells its own error."""
@@ -165,6 +167,7 @@ class FakeBus:
             case "ListUnitFilesByPatterns":
                 return "a(ss)", ([(f"/etc/systemd/system/mpquic@{name}.service", "masked") for name in self.masked],)
             case "ListUnitsByPatterns":
+                self.looks += 1
                 with self._lock:
                     rows = [self._row(name, unit) for name, unit in self.units.items()]
                 return "a(ssssssouso)", (rows,)

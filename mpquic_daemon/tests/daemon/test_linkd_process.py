@@ -329,6 +329,44 @@ def test_a_hold_that_ended_while_the_machine_was_off_holds_nothing_and_neither_d
     assert host.journal().count("linkd.hold_unreadable") == 1
 
 
+def spoil(host: Host, name: str) -> None:
+    """Have the record of a hold be what can't be removed, as on a file system that has become read-only."""
+    (host.holds / f"{name}.json").unlink()
+    (host.holds / f"{name}.json").mkdir()
+
+
+def test_a_hold_ends_with_its_time_although_its_record_cannot_be_removed(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    bring_up()
+    host.start()
+    wait_for(lambda: host.running() == {"mpq5"})
+    host.say(op="hold", name="mpq5", reason="x", for_s=2)
+    wait_for(lambda: not host.running())
+    spoil(host, "mpq5")
+    wait_for(lambda: host.running() == {"mpq5"})
+    wait_for(lambda: host.state("mpq5") == "running")
+    assert host.journal().count("linkd.record_not_removed") == 1
+    (host.holds / "mpq5.json").rmdir()
+    assert host.stop() == 0
+
+
+def test_a_hold_that_cannot_be_ended_keeps_linkd_no_busier_than_any_other(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    bring_up()
+    host.start()
+    wait_for(lambda: host.running() == {"mpq5"})
+    host.say(op="hold", name="mpq5", reason="x")
+    wait_for(lambda: not host.running())
+    time.sleep(0.3)  # linkd sees it stopped.
+    spoil(host, "mpq5")
+    host.bus.set("mpq5", "active", "running")
+    wait_for(lambda: "linkd.hold_not_ended" in host.journal())
+    looks = host.bus.looks
+    time.sleep(1.0)
+    assert host.bus.looks <= looks + 2
+    assert host.stop() == 0
+
+
 def test_a_start_by_hand_ends_a_hold_also_while_linkd_does_not_run(host: Host) -> None:
     for name in ("mpq5", "mpq6"):
         host.add(name, "wan5")

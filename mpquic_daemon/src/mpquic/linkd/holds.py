@@ -19,6 +19,8 @@ class Holds:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._holds: dict[str, Hold] = {}
+        self._leftover: set[str] = set()
+        """The instances whose hold has expired and whose record is still to be removed."""
 
     def load(self) -> None:
         """Read what an earlier process has left. A record that can't be read holds nothing; OSError."""
@@ -44,15 +46,26 @@ class Holds:
         """Hold an instance, in place of an earlier hold; OSError leaves everything as it was."""
         hold.write(name, record)
         self._holds[name] = record
+        self._leftover.discard(name)
 
     def end(self, name: str) -> None:
         """End the hold of an instance; OSError leaves everything as it was."""
         hold.remove(name)
         self._holds.pop(name, None)
 
-    def over(self, now: float) -> list[str]:
-        """Return the instances whose hold has come to its end."""
-        return [name for name, record in self._holds.items() if record.is_over(now)]
+    def expire(self, now: float) -> list[str]:
+        """End the holds whose time is over, whether or not their records can be removed; return the instances."""
+        ended = [name for name, record in self._holds.items() if record.is_over(now)]
+        for name in ended:
+            del self._holds[name]
+        self._leftover.update(ended)
+        return ended
+
+    def tidy(self) -> None:
+        """Remove the records of holds that have expired; what OSError leaves is tried again by the next call."""
+        for name in sorted(self._leftover):
+            hold.remove(name)
+            self._leftover.discard(name)
 
     def next_end(self) -> float | None:
         """Return when the next hold ends by itself; None when none does."""

@@ -283,15 +283,19 @@ class LinkDaemon:
             self._end_hold(name, f"systemctl start mpquic@{name}")
         except RequestError as error:
             now = asyncio.get_running_loop().time()
+            # It is tried again by the next look: at once it would fail for the same reason.
             self._journal.limited(f"hold {name}", now, "linkd.hold_not_ended", error=error)
-        self._wake.set()
+        else:
+            self._wake.set()
 
     def _end_holds_that_are_over(self, now: float) -> None:
-        for name in self._holds.over(time.time()):
-            try:
-                self._end_hold(name, "its time is over")
-            except RequestError as error:
-                self._journal.limited(f"hold {name}", now, "linkd.hold_not_ended", error=error)
+        for name in self._holds.expire(time.time()):
+            self._journal.info("linkd.hold_ended", instance=name, why="its time is over")
+        try:
+            self._holds.tidy()
+        except OSError as error:
+            # Its own time says to everybody that it holds nothing.
+            self._journal.limited("records", now, "linkd.record_not_removed", error=error)
 
     async def _act(self, action: Action, now: float) -> None:
         if action.verb == "by_hand":
