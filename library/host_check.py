@@ -37,6 +37,11 @@ FILTER_FILE = "/etc/mpquic/nftables.nft"
 LOAD_APART = 'nft --file "$0" && nft --stateless list table inet mpquic'
 # What a run of site.yml writes when it starts or restarts something.
 STAMPS = ("/var/lib/mpquic/applied/*", "/var/lib/mpquic/networkd.applied", FILTER_FILE)
+# Where administrators keep rules of their own, and a table of ours in such a file.
+FILTER_FILES = ("/etc/nftables.conf", "/etc/nftables.d/*", "/etc/nftables/*", "/etc/sysconfig/nftables.conf")
+OUR_TABLE = re.compile(
+    r"^[ \t]*(?:(?:add|create)[ \t]+)?table[ \t]+inet[ \t]+(mpquic(?:_guard)?)(?![\w-])", re.MULTILINE
+)
 OUR_NETWORK_FILES = "/etc/systemd/network/*-mpquic-*"
 LARGEST_FILE = 1 << 20
 
@@ -86,6 +91,16 @@ def last_stamp(patterns: tuple[str, ...]) -> float | None:
         except OSError:
             continue
     return max(times, default=None)
+
+
+def saved_tables(patterns: tuple[str, ...]) -> dict[str, list[str]]:
+    """The tables of ours that these files make, by file; not the files that make none."""
+    found = {}
+    for path in sorted(path for pattern in patterns for path in glob.glob(pattern)):  # noqa: PTH207
+        tables = sorted(set(OUR_TABLE.findall(read(path) or "")))
+        if tables:
+            found[path] = tables
+    return found
 
 
 def carriers(folder: str = "/sys/class/net") -> dict[str, bool]:
@@ -152,6 +167,7 @@ def main() -> None:
         # As nft writes it: what is loaded, and what the file makes in a network namespace that ends with the command.
         "filter": output("nft", "--stateless", "list", "table", "inet", "mpquic"),
         "filter_wanted": output("unshare", "--net", "sh", "-c", LOAD_APART, FILTER_FILE),
+        "saved_tables": saved_tables(FILTER_FILES),
         "resolv_conf": read("/etc/resolv.conf"),
         "revoked": read(pki / "revoked"),
     }

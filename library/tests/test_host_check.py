@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from host_check import carriers, last_stamp, read, running_release, unit_blocks, unit_names
+from host_check import carriers, last_stamp, read, running_release, saved_tables, unit_blocks, unit_names
 from module_process import run_module
 
 if TYPE_CHECKING:
@@ -40,6 +40,22 @@ def test_the_last_change_by_a_run_is_that_of_the_newest_file(tmp_path: Path) -> 
         os.utime(tmp_path / name, (time, time))
     assert last_stamp((f"{tmp_path}/[ac]", f"{tmp_path}/b")) == 300.0
     assert last_stamp((f"{tmp_path}/nothing",)) is None
+
+
+def test_a_file_with_a_copy_of_our_tables_is_found(tmp_path: Path) -> None:
+    texts = {
+        "all": "flush ruleset\ntable inet mpquic_guard { # progname mpquic-guard\n\tflags owner\n}\n"
+        "table inet mpquic {\n}\ntable inet admin {\n}\n",
+        "added": "  add table inet mpquic\n",
+        "others": "table ip mpquic {\n}\ntable inet mpquic2 {\n}\n# table inet mpquic {\n",
+        "deletes": 'delete table inet mpquic\ninclude "/etc/mpquic/nftables.nft"\n',
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    assert saved_tables((f"{tmp_path}/nothing", f"{tmp_path}/*")) == {
+        str(tmp_path / "added"): ["mpquic"],
+        str(tmp_path / "all"): ["mpquic", "mpquic_guard"],
+    }
 
 
 def test_a_link_that_is_down_has_no_carrier_to_read(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def look_at(plan: Plain) -> Plain:
         "filter_file": "ip saddr 10.200.5.0/30 masquerade\n",
         "filter": TABLE,
         "filter_wanted": TABLE,
+        "saved_tables": {},
         "resolv_conf": "nameserver 10.10.11.1\n",
         "revoked": "# Written by Ansible (role pki).\n",
     }

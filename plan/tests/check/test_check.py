@@ -359,6 +359,19 @@ class TestFilter:
         assert told(vps) == []
         assert told(vps, Result.SKIPPED) == ["filter: the loaded table inet mpquic can't be compared with its file"]
 
+    @pytest.mark.parametrize(
+        ("tables", "said"),
+        [
+            (["mpquic"], "table inet mpquic, which is loaded as it was then"),
+            (["mpquic", "mpquic_guard"], "table inet mpquic and table inet mpquic_guard: nft can't load the file"),
+        ],
+    )
+    def test_a_file_of_the_administrator_with_a_copy_of_our_tables(
+        self, vps: Host, told: Told, tables: list[str], said: str
+    ) -> None:
+        vps.second["saved_tables"] = {"/etc/nftables.conf": tables}  # type: ignore[index]
+        assert told(vps) == [f"filter: /etc/nftables.conf holds a copy of {said}"]
+
 
 class TestPackets:
     def test_a_packet_that_does_not_pass(self, client: Host, told: Told) -> None:

@@ -33,7 +33,7 @@ CHECKS: Final[dict[str, tuple[Callable[[Host, Fleet], Iterable[Finding]], ...]]]
     tunnels.HOLD: (tunnels.tunnels_out_of_service, tunnels.masked_units),
     tunnels.CHECK: (tunnels.peers_reply, tunnels.both_ends_agree),
     routing.CHECK: (routing.rules_are_as_planned, routing.routes_are_as_planned),
-    filters.CHECK: (filters.loaded_table_is_the_files,),
+    filters.CHECK: (filters.loaded_table_is_the_files, filters.no_other_file_has_our_tables),
     packets.CHECK: (packets.packets_pass, packets.packets_leave_by_their_tunnel),
     units.CHECK: (units.units_run_steadily, units.what_runs_comes_back, units.boot_was_lately),
     files.CHECK: (files.files_are_as_written,),

@@ -1,4 +1,4 @@
-"""The loaded packet filter is what its file makes."""
+"""The loaded packet filter is what its file makes, and no other file makes it, too."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ def loaded_table_is_the_files(host: Host, _fleet: Fleet) -> Iterator[Finding]:
     if parts:
         text = f"the loaded table inet mpquic differs from /etc/mpquic/nftables.nft: it {' and '.join(parts)}"
         yield problem(CHECK, text, "systemctl reload mpquic-firewall")
+
+
+def no_other_file_has_our_tables(host: Host, _fleet: Fleet) -> Iterator[Finding]:
+    """Yield files of the administrator that hold a copy of our tables, as `nft list ruleset > FILE` writes it."""
+    for path, tables in sorted(host.second["saved_tables"].items()):
+        names = " and ".join(f"table inet {name}" for name in tables)
+        text = f"{path} holds a copy of {names}"
+        # The kernel lets nobody but the guard make its table while it runs, and refuses the whole file.
+        text += ": nft can't load the file" if "mpquic_guard" in tables else ", which is loaded as it was then"
+        yield problem(CHECK, text, "take what is ours out of it: site.yml and mpquic-guard load it")
 
 
 def _lines(text: str) -> list[str]:
