@@ -90,15 +90,24 @@ class FakeBus:
             unit.active, unit.sub = active, sub
         path = f"{SYSTEMD}/unit/mpquic_40{name}_2eservice"
         changed = ("org.freedesktop.systemd1.Unit", {"ActiveState": ("s", active)}, [])
-        self._signal(path, "org.freedesktop.DBus.Properties", "PropertiesChanged", "sa{sv}as", changed)
+        self.send_signal(path, "org.freedesktop.DBus.Properties", "PropertiesChanged", "sa{sv}as", changed)
 
     def mask(self, name: str, *, masked: bool) -> None:
         (self.masked.add if masked else self.masked.discard)(name)
-        self._signal(SYSTEMD, "org.freedesktop.systemd1.Manager", "UnitFilesChanged")
+        self.send_signal(SYSTEMD, "org.freedesktop.systemd1.Manager", "UnitFilesChanged")
 
-    def _signal(self, path: str, interface: str, member: str, signature: str = "", body: tuple[Any, ...] = ()) -> None:
+    def send_signal(
+        self,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        body: tuple[Any, ...] = (),
+        sender: str = SYSTEMD_NAME,
+    ) -> None:
+        """Send the client a signal; whose it is says the bus, not the sender."""
         message = new_signal(DBusAddress(path, interface=interface), member, signature or None, body)
-        message.header.fields[HeaderFields.sender] = "org.freedesktop.systemd1"
+        message.header.fields[HeaderFields.sender] = sender
         self._send(message)
 
     def _send(self, message: Message) -> None:

@@ -402,6 +402,23 @@ def test_what_was_held_and_has_run_since_before_is_stopped_by_the_next_linkd(hos
     assert host.stop() == 0
 
 
+def test_a_hold_that_is_released_while_there_is_no_bus_ends_nothing_else(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    bring_up()
+    host.bus.set("mpq5", "active", "running")
+    keep(host, "mpq5", Hold(by="alice", reason="x", since=time.time() - 60))
+    host.bus.stop()
+    host.start()
+    wait_for(lambda: "linkd.unknown_state" in host.journal())
+    host.say(op="release", name="mpq5")
+    host.bus.start()
+    wait_for(lambda: host.bus.subscribed == 1)
+    wait_for(lambda: host.state("mpq5") == "running")
+    assert host.stop() == 0
+    assert host.journal().count("linkd.started") == 1
+    assert "stop mpq5" not in host.log()
+
+
 def test_a_masked_instance_is_not_tried_and_is_up_at_once_when_the_mask_is_gone(host: Host) -> None:
     host.add("mpq5", "wan5")
     host.bus.masked.add("mpq5")
@@ -481,6 +498,25 @@ def test_linkd_goes_on_when_the_bus_is_back(host: Host) -> None:
     wait_for(lambda: host.running() == {"mpq5"}, 12)  # It had run for less than 10 s.
     host.bus.set("mpq5", "inactive", "dead")
     wait_for(lambda: host.running() == {"mpq5"}, 12)
+    assert host.stop() == 0
+
+
+def test_a_signal_that_another_process_sends_does_not_end_the_connection(host: Host) -> None:
+    host.add("mpq5", "wan5")
+    host.start()
+    wait_for(lambda: host.bus.subscribed == 1)
+    for body in ((), ("org.freedesktop.systemd1", "", ":1.9")):
+        host.bus.send_signal(
+            "/org/freedesktop/DBus", "org.freedesktop.DBus", "NameOwnerChanged", "s" * len(body), body, sender=":1.66"
+        )
+    bring_up()
+    wait_for(lambda: host.running() == {"mpq5"})
+    assert host.bus.subscribed == 1
+    owner = ("org.freedesktop.systemd1", "", ":1.9")
+    host.bus.send_signal(
+        "/org/freedesktop/DBus", "org.freedesktop.DBus", "NameOwnerChanged", "sss", owner, sender="org.freedesktop.DBus"
+    )
+    wait_for(lambda: host.bus.subscribed == 2)
     assert host.stop() == 0
 
 

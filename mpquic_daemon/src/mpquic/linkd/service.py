@@ -274,7 +274,10 @@ class LinkDaemon:
         """What a process before this one held and runs all the same was started by hand in between, if after that."""
         for name in sorted(self._doubtful):
             alive = self._units.get(name, STOPPED).activity in ALIVE
-            if alive and await self._control.started_at(name) > self._holds.all[name].since:
+            started = await self._control.started_at(name) if alive else 0.0
+            # Somebody may have released it before the bus was there, or meanwhile.
+            hold = self._holds.all.get(name)
+            if hold is not None and started > hold.since:
                 self._started_by_hand(name)
             self._doubtful.discard(name)
 

@@ -212,8 +212,10 @@ class Systemd:
             if str(fields.get(HeaderFields.path)).startswith(_OUR_OBJECTS):
                 self._on_change()
         elif fields.get(HeaderFields.member) == "NameOwnerChanged":
-            # systemd has connected to the bus again and knows no subscribers: begin anew, too.
-            if self._bus is not None and message.body[2]:
+            # systemd has connected to the bus again and knows no subscribers: begin anew, too. Any local process may
+            # send a signal to this one; the bus alone says truly who has a name.
+            from_bus = fields.get(HeaderFields.sender) == message_bus.bus_name
+            if from_bus and self._bus is not None and message.body[2]:
                 self._bus.drop()
         else:
             self._on_change()
