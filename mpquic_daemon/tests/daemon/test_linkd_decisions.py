@@ -138,6 +138,9 @@ def test_a_file_is_parsed_again_when_it_has_changed(tmp_path: Path, monkeypatch:
     assert list(first[1]) == ["odd"]
     assert files.changed == {"mpq5", "odd"}
     assert files.read() == first
+    assert files.changed == {"mpq5", "odd"}, "a change is known until somebody has used it"
+    files.changed.clear()
+    assert files.read() == first
     assert files.changed == set()
     assert parsed == ["mpq5.yml", "odd.yml"]
     replacement = tmp_path / "mpq5.new"

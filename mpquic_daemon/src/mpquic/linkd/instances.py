@@ -25,7 +25,7 @@ class InstanceFiles:
         self.directory = directory
         self._parsed: dict[str, tuple[_Version, _Found]] = {}
         self.changed: set[str] = set()
-        """The instances whose file was found to be new, or another than before, by the last `read`."""
+        """The instances whose file was found to be new, or another than before. Whoever has used it clears it."""
         self.disabled: set[str] = set()
         """The instances that their file puts out of service."""
 
@@ -35,7 +35,6 @@ class InstanceFiles:
         Raises:
             OSError: the directory can't be read.
         """
-        self.changed = set()
         wanted: dict[str, tuple[Wan, ...]] = {}
         broken: dict[str, str] = {}
         paths = sorted(path for path in self.directory.iterdir() if path.suffix == ".yml")

@@ -242,6 +242,7 @@ class LinkDaemon:
             self._holds.all.keys(),
             self._files.disabled,
         )
+        self._files.changed.clear()
         self._tell_of_failures()
         for action in actions:
             await self._act(action, now)
