@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +34,11 @@ def test_a_hold_that_is_kept_comes_back_and_is_gone_after_its_end() -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"by": "a"}', b'{"by": "", "reason": "", "since": 1}'])
 def test_what_is_no_hold_holds_nothing(folder: Path, content: bytes) -> None:
     (folder / "mpq4.json").write_bytes(content)
+    assert hold.read("mpq4") is None
+
+
+def test_a_fifo_in_place_of_a_record_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "mpq4.json")
     assert hold.read("mpq4") is None
 
 

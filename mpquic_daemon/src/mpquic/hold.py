@@ -12,8 +12,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from mpquic import files
+
 HOLDS_DIR = Path("/var/lib/mpquic-linkd/holds")
 DIRECTORY_VARIABLE = "MPQUIC_HOLDS_DIR"
+UNFINISHED = ".new"
+"""What a record's name ends with until it is whole."""
 
 Origin = Literal["operator", "mask", "variables"]
 """A command of `mpquicctl`, `systemctl mask`, or `enabled: false` in the variables."""
@@ -53,7 +57,7 @@ def directory() -> Path:
 def read(name: str) -> Hold | None:
     """Return the hold of the instance `name`, None where there is none or it can't be read."""
     try:
-        return msgspec.json.decode((directory() / f"{name}.json").read_bytes(), type=Hold)
+        return msgspec.json.decode(files.read(directory() / f"{name}.json"), type=Hold)
     except (OSError, msgspec.MsgspecError):
         return None
 
@@ -61,7 +65,7 @@ def read(name: str) -> Hold | None:
 def write(name: str, hold: Hold) -> None:
     """Keep the hold of the instance `name`, whole or not at all; OSError."""
     path = directory() / f"{name}.json"
-    temporary = path.with_suffix(".new")
+    temporary = path.with_suffix(UNFINISHED)
     with temporary.open("wb") as file:
         file.write(msgspec.json.encode(hold))
         file.flush()

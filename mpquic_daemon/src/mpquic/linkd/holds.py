@@ -28,8 +28,9 @@ class Holds:
         folder.mkdir(mode=0o755, exist_ok=True)
         folder.chmod(0o755)
         for path in folder.iterdir():
+            if path.suffix == hold.UNFINISHED:
+                path.unlink()  # The beginning of a record.
             if path.suffix != ".json":
-                path.unlink()  # The beginning of a record that was never finished.
                 continue
             found = hold.read(path.stem)
             if found is None:
