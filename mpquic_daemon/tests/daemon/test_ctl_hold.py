@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import pwd
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,28 @@ def test_a_hold_names_who_and_why_and_until_when(
     assert hold == {
         "by": "alice", "reason": "for good", "since": "1970-01-01T00:00:00Z", "until": None, "origin": "operator",
     }  # fmt: skip
+
+
+def test_a_time_beyond_the_calendar_is_told_as_its_end(
+    linkd: Linkd, instances: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = Hold(by="alice", reason="x", since=0.0, until=1e300)
+    row = {"name": "mpq1", "state": "held", "hold": record.plain(), "missing": [], "error": None}
+    monkeypatch.setattr(linkd, "instances", lambda: {"instances": [row], "problem": None})
+    assert ctl.main(["linkd", instances]) == 0
+    assert "by alice until 9999-12-31T23:59:59Z: x" in capsys.readouterr().out
+    assert ctl.main(["linkd", instances, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["instances"][0]["hold"]["until"] == "9999-12-31T23:59:59Z"
+
+
+def test_a_user_whose_name_is_longer_than_a_record_takes_can_hold(
+    linkd: Linkd, instances: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    account = pwd.struct_passwd(("a" * 100, "x", 0, 0, "", "/", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: account)
+    assert ctl.main(["hold", instances, "mpq1", "--reason", "x"]) == 0
+    assert linkd.asked[0][2] == "a" * 64
 
 
 def test_a_name_that_sudo_does_not_know_counts_as_none(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mpquic import control_client, held
 from mpquic.ctl.exit_status import FAILED, NOT_RUNNING, UNKNOWN
 from mpquic.ctl.instances import add_directory, known_names, reason, tell_unknown
+from mpquic.hold import from_plain
 from mpquic.table import printable, table
 
 if TYPE_CHECKING:
@@ -105,15 +106,12 @@ def _ask(request: dict[str, object]) -> Any:
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     """The row of --json: times as RFC 3339 has them."""
-    hold = row["hold"]
-    if hold is None:
-        return row
-    until = held.rfc3339(hold["until"]) if hold["until"] is not None else None
-    return {**row, "hold": {**hold, "since": held.rfc3339(hold["since"]), "until": until}}
+    return row if row["hold"] is None else {**row, "hold": held.report(from_plain(row["hold"]))}
 
 
 def _until(hold: dict[str, Any]) -> str:
-    return f" until {held.rfc3339(hold['until'])}" if hold["until"] is not None else ""
+    shown = held.report(from_plain(hold)) or {}
+    return f" until {shown['until']}" if shown["until"] is not None else ""
 
 
 def _why(row: dict[str, Any]) -> str | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LONGEST = 10 * 365 * 86400.0
 MAX_REASON = 200
+MAX_USER = 64
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _UCRED = struct.Struct("=iII")  # struct ucred of include/linux/socket.h
 
@@ -81,6 +82,6 @@ def _caller(connection: socket.socket, user: object) -> str:
     if uid == 0 and isinstance(user, str) and _USER.fullmatch(user):
         return user
     try:
-        return pwd.getpwuid(uid).pw_name
+        return pwd.getpwuid(uid).pw_name[:MAX_USER]
     except KeyError:
         return f"uid {uid}"
