@@ -133,6 +133,10 @@ class Host:
         )  # fmt: skip
         wait_for(lambda: self.journal().count("guard.started") > began)
 
+    def look_again(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+
     def journal(self) -> str:
         return (self.directory / "output").read_text()
 

@@ -7,6 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from mpquic.guard.barrier import Barrier
 
 from .provisioned import Host, new_namespace, run, wait_for
 
@@ -169,6 +170,23 @@ def test_what_would_leave_untranslated_never_does_not_even_without_our_table(hos
     assert 'oifname "wan5" ip saddr 172.16.5.0/30' in run("nft list table inet mpquic_guard")
     host.stop()
     assert "mpquic_guard" not in run("nft list tables")
+
+
+def test_a_table_against_untranslated_packets_that_the_kernel_refused_is_made_later(tmp_path: Path) -> None:
+    with new_namespace():
+        other = Barrier()
+        other.keep([("wan5", "198.51.100.0/24")])
+        host = Host(tmp_path)
+        host.provision()
+        host.want()
+        host.start()
+        try:
+            wait_for(lambda: "guard.barrier_refused" in host.journal())
+            other.close()
+            host.look_again()
+            wait_for(lambda: "172.16.5.0/30" in run("nft list table inet mpquic_guard", check=False))
+        finally:
+            host.stop()
 
 
 def test_a_repair_that_does_not_help_is_told_a_few_times(tmp_path: Path) -> None:

@@ -125,6 +125,10 @@ def test_a_file_of_wrong_addresses_or_parameters_is_refused() -> None:
         b'{"routes": [{"family": 4, "destination": "10.0.0.1/8", "table": 1, "device": "lan5"}]}',
         b'{"parameters": {"kernel/core_pattern": 1}}',
         b'{"parameters": {"net/../kernel/panic": 1}}',
+        b'{"rules": [{"family": 5, "priority": 1, "table": 1}]}',
+        b'{"rules": [{"family": 4, "priority": 4294967296, "table": 1}]}',
+        b'{"routes": [{"family": 4, "destination": "10.0.0.0/8", "table": 1, "device": "lan5", "type": "local"}]}',
+        b'{"tuns": [{"name": "mpq5", "mtu": -1}]}',
         b'{"unknown": []}',
     ):
         try:

@@ -40,6 +40,7 @@ class FilterGuard:
             verdict = self._judge(file)
         except (FilterError, OSError) as error:
             self._journal.limited("judge", now, "guard.filter_unknown", error=error)
+            self._wrong = False  # Not known: the next look is the one that comes without a load that is due.
             return
         self._wrong = verdict is not Verdict.INTACT
         if not self._wrong:

@@ -37,7 +37,7 @@ from mpquic.net.rtnetlink import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mpquic.guard.wanted import Address
+    from mpquic.guard.wanted import Address, Family, RouteType
 
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 RTPROT_STATIC = 4
@@ -48,9 +48,9 @@ _GROUPS = (1, 5, 7, 8, 9, 11, 19, 24, 25)
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _SO_RCVBUFFORCE = 270, 1, 33
 _NLMSG_ERROR = 2
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_EXCL, _NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
-_FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
+_FAMILIES: dict[Family, int] = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
 _VERSIONS = {number: version for version, number in _FAMILIES.items()}
-_TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
+_TYPES: dict[RouteType, int] = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 _TYPE_NAMES = {number: name for name, number in _TYPES.items()}
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")

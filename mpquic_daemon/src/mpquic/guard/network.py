@@ -37,6 +37,7 @@ class NetworkGuard:
 
     def look(self, wanted: Wanted, now: float, *, forward: bool) -> None:
         """Compare and repair; OSError when netlink fails."""
+        self._missing = {}  # Nothing is due when it can't be known.
         present = self._present(wanted)
         self._missing = self._drift.missing(wanted, present, forward=forward)
         due = self._pauses.due(self._missing, now)

@@ -117,9 +117,9 @@ class Guard:
             self._filter_due = self._network_due = now
             if self._wanted.problem:
                 self._journal.error("guard.wanted_unreadable", file=self._wanted.path, problem=self._wanted.problem)
-            self._raise_barrier(now)
         wanted = self._wanted.content
         if now >= self._filter_due:
+            self._raise_barrier(now)
             loaded = self._filter.loaded
             if wanted.filter_file:
                 self._filter.look(Path(wanted.filter_file), now, process)

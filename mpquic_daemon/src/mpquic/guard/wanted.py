@@ -6,23 +6,26 @@ Each thing names the device in whose file systemd-networkd finds it: it is wante
 from __future__ import annotations
 
 import ipaddress
-from typing import TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Family = Literal[4, 6]
+RouteType = Literal["unicast", "blackhole", "unreachable", "prohibit"]
+Number = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
+"""What an attribute of rtnetlink can carry."""
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A routing rule. With `carrier` systemd-networkd has it in place only while its device has carrier."""
 
-    family: int
-    priority: int
-    table: int
+    family: Family
+    priority: Number
+    table: Number
     source: str = ""
     incoming: str = ""
     outgoing: str = ""
-    suppress_prefix_length: int | None = None
+    suppress_prefix_length: Number | None = None
     device: str = ""
     carrier: bool = False
 
@@ -38,13 +41,13 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A static route; `device` is where it leads to, or in whose file it is when its type leads nowhere."""
 
-    family: int
+    family: Family
     destination: str
-    table: int
-    type: str = "unicast"
+    table: Number
+    type: RouteType = "unicast"
     gateway: str = ""
     on_link: bool = False
-    metric: int = 0
+    metric: Number = 0
     device: str
     carrier: bool = False
 
@@ -75,7 +78,7 @@ class Tun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """A TUN device that exists and is up; `mtu` in bytes."""
 
     name: str
-    mtu: int
+    mtu: Number
 
     @property
     def words(self) -> str:
@@ -87,7 +90,7 @@ class TunState(msgspec.Struct, frozen=True, kw_only=True):
     """That a TUN device is up and has its MTU (bytes)."""
 
     name: str
-    mtu: int
+    mtu: Number
 
     @property
     def words(self) -> str:

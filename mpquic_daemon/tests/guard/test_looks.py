@@ -1,0 +1,77 @@
+"""A look at the kernel that fails makes no load or repair due: the next one comes after the usual time."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from mpquic.daemon.journal import open_journal
+from mpquic.guard.filtering import FilterGuard
+from mpquic.guard.network import NetworkGuard
+from mpquic.guard.nftables import FilterError, Table
+from mpquic.guard.wanted import Tun, Wanted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Nft:
+    """A table that is missing, rules that don't load, and netlink that fails when the test says so."""
+
+    def __init__(self) -> None:
+        self.fails = False
+
+    def table(self) -> Table | None:
+        if self.fails:
+            raise TimeoutError("netlink")
+        return None
+
+    def load(self, _file: Path) -> None:
+        raise FilterError("refused")
+
+
+class Netlink:
+    """A host without any device, and netlink that fails when the test says so."""
+
+    def __init__(self) -> None:
+        self.fails = False
+
+    def devices(self) -> dict[str, Any]:
+        if self.fails:
+            raise TimeoutError("netlink")
+        return {}
+
+    def rules(self) -> frozenset[Any]:
+        return frozenset()
+
+    def routes(self, _devices: object) -> frozenset[Any]:
+        return frozenset()
+
+    def interfaces(self, _devices: object) -> frozenset[Any]:
+        return frozenset()
+
+
+def test_no_load_is_due_while_the_table_can_not_be_read(tmp_path: Path) -> None:
+    nft: Any = Nft()
+    guard = FilterGuard(tmp_path / "note", nft, open_journal("info", io.StringIO()))
+    guard.look(tmp_path / "rules", 0.0)
+    assert guard.next_time() is not None
+    nft.fails = True
+    guard.look(tmp_path / "rules", 100.0)
+    assert guard.next_time() is None
+    nft.fails = False
+    guard.look(tmp_path / "rules", 115.0)
+    assert guard.next_time() is not None
+
+
+def test_no_repair_is_due_while_the_network_can_not_be_read() -> None:
+    netlink: Any = Netlink()
+    guard = NetworkGuard(netlink, "nobody", open_journal("info", io.StringIO()))
+    wanted = Wanted(tuns=[Tun(name="mpq5", mtu=1400)])
+    guard.look(wanted, 0.0, forward=True)
+    assert guard.next_time() is not None
+    netlink.fails = True
+    with pytest.raises(TimeoutError):
+        guard.look(wanted, 100.0, forward=True)
+    assert guard.next_time() is None
