@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from mpquic.daemon import peer_file
 from mpquic.daemon.client import Client
+from mpquic.daemon.peer_log import PeerLog
 from mpquic.hold import Hold
 from mpquic.proto import control
 from mpquic.proto.control import Held, Probe
@@ -321,6 +322,20 @@ def test_a_peer_that_says_much_is_written_rarely_and_little(
 def _counted(data: bytes, sizes: list[int]) -> bytes:
     sizes.append(len(data))
     return data
+
+
+def test_what_a_peer_says_while_it_is_up_costs_no_look_at_all_the_others(
+    ends: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = ends()
+    looks: list[float] = []
+    next_end = PeerLog.next_end
+    monkeypatch.setattr(PeerLog, "next_end", lambda log, wall: looks.append(wall) or next_end(log, wall))
+    send(both, *(told(reason=str(index)) for index in range(100)))
+    assert looks == []
+    stop(both, "cl", hold(reason="the dish is moved"))
+    assert looks != []
+    assert seen(both, "cl")["state"] == "held"
 
 
 def test_the_receipt_is_no_ordinary_probe(ends: Make) -> None:

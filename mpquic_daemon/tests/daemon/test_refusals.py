@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from mpquic.daemon import credentials
 from mpquic.daemon.credentials import CredentialsError
+from mpquic.proto.handshake import Rejected
 
 from .conftest import DAY, IDENTITY, SERVER_NAME, Authority, Site
 from .test_certificates import client_tls, fields, reload, serial_of, site, start
@@ -196,6 +197,17 @@ def test_whoever_only_claims_to_be_a_client_is_named_as_such_and_changes_no_row(
     assert line["claims"] == IDENTITY
     assert "identity" not in line
     assert json.loads(json.dumps(both.server.status()["peers"]))[0]["error"] is None
+
+
+def test_a_client_that_names_tunnel_after_tunnel_makes_one_line(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    both = start()
+    both.run(5.0)
+    now = both.processes["sv"].loop.time()
+    with caplog.at_level(logging.WARNING, "mpquic"):
+        for tunnel in ("mpq9", *(f"x{number}" for number in range(100))):
+            rejected = Rejected("not_allowed", "no", None, IDENTITY, None, tunnel)
+            both.server._refused("203.0.113.7:1", rejected, now)
+    assert [line["tunnel"] for line in refusals(caplog)] == ["mpq9", "x0"]
 
 
 def test_a_certificate_without_its_key_proves_nobody(

@@ -104,11 +104,15 @@ class Clients:
                 tunnel=tunnel,
                 reason=held.words(hold),
             )
-            self._changed()
+            self._file.changed()
+            # Of a client that is up nothing else is shown: it may say as much as it likes.
+            if self.log[_key(connection)].state != "up":
+                self._wait()
+                self._on_change()
 
-    def refused(self, key: Key, reason: str) -> None:
-        """A client that is known was refused."""
-        self.log.refused(key, f"refused at {ago(0.0)}: {reason}")
+    def refused(self, key: Key, reason: str) -> bool:
+        """A client was refused; return whether the configuration names it with this tunnel."""
+        return self.log.refused(key, f"refused at {ago(0.0)}: {reason}")
 
     def rows(self) -> list[dict[str, object]]:
         """Return the rows `peers` of `mpquicctl status --json`, in the order of the configuration."""

@@ -133,11 +133,12 @@ class PeerLog:
         peer.error = printable(reason)[:MAX_ERROR] if reason is not None else None
         return True
 
-    def refused(self, key: Key, reason: str) -> None:
-        """Somebody who has proven to be this peer was refused."""
+    def refused(self, key: Key, reason: str) -> bool:
+        """Somebody who has proven to be this peer was refused; return whether the configuration names it."""
         peer = self._peers.get(key)
         if peer is not None and peer.state != "up":
             peer.error = printable(reason)[:MAX_ERROR]
+        return peer is not None
 
     def held(self, key: Key, hold: Hold, now: float) -> bool:
         """It says that it is put out of service; return whether that is another hold."""

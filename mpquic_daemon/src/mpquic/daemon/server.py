@@ -546,9 +546,10 @@ class Server:
             claims = refusal.claims[:MAX_CLAIM] if refusal.claims is not None else "nobody"
             self._journal.limited("refused", now, "client.refused", peer=peer, claims=claims, reason=reason)
             return
-        self._clients.refused((refusal.identity, refusal.tunnel), reason)
+        # A client may name as many tunnels as it likes.
+        known = refusal.tunnel if self._clients.refused((refusal.identity, refusal.tunnel), reason) else "-"
         self._journal.limited(
-            f"refused {refusal.identity} {refusal.tunnel}",
+            f"refused {refusal.identity} {known}",
             now,
             "client.refused",
             peer=peer,
