@@ -31,6 +31,25 @@ class Nft:
         raise FilterError("refused")
 
 
+class Edited:
+    """A table that somebody edits `edits` times, each time after a load and before it is listed."""
+
+    def __init__(self, edits: int) -> None:
+        self.edits = edits
+        self.loads = 0
+        self.edited = True
+
+    def table(self) -> Table | None:
+        return Table(self.loads, "revision aa")
+
+    def load(self, _file: Path) -> None:
+        self.loads += 1
+        self.edited = self.loads <= self.edits
+
+    def digest(self) -> str:
+        return f"edited {self.loads}" if self.edited else "whole"
+
+
 class Netlink:
     """A host without any device, and netlink that fails when the test says so."""
 
@@ -63,6 +82,22 @@ def test_no_load_is_due_while_the_table_can_not_be_read(tmp_path: Path) -> None:
     nft.fails = False
     guard.look(tmp_path / "rules", 115.0)
     assert guard.next_time() is not None
+
+
+@pytest.mark.parametrize("edits", range(12))
+def test_an_edit_between_load_and_listing_is_not_taken_for_the_rules(tmp_path: Path, edits: int) -> None:
+    nft: Any = Edited(edits)
+    rules = tmp_path / "rules"
+    rules.write_text('comment "revision aa"')
+    guard = FilterGuard(tmp_path / "note", nft, open_journal("info", io.StringIO()))
+    for second in range(20):
+        guard.look(rules, float(second))
+    assert not nft.edited
+    assert '"whole"' in (tmp_path / "note").read_text()
+    loads = nft.loads
+    nft.edited = True
+    guard.look(rules, 100.0)
+    assert (nft.loads, nft.edited) == (loads + 1, False)
 
 
 def test_no_repair_is_due_while_the_network_can_not_be_read() -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mpquic.daemon.journal import Journal
 
 _TABLE = "table inet mpquic"
+_LOADS = 4
+"""How often the rules are loaded until the listing is certain; where it isn't, the next look loads them again."""
 _READINGS = 3
 """How often the table is read until it stays the same meanwhile."""
 
@@ -85,11 +87,21 @@ class FilterGuard:
         return judge(table, digest, self._note.note, self._file.revision)
 
     def _load(self, file: Path) -> None:
-        self._kernel.load(file)
-        table = self._kernel.table()
-        digest = self._kernel.digest() if table is not None else ""
-        if table is not None and digest:
-            self._note.write(Note(table.handle, table.comment, digest))
+        """Load the table and note what it is like. What somebody changes between the two must not be noted as right.
+
+        So a listing counts when it is the one that is known of these rules, or when two loads in a row give the same.
+        """
+        note = self._note.note
+        before = ""
+        for _ in range(_LOADS):
+            self._kernel.load(file)
+            table = self._kernel.table()
+            digest = self._kernel.digest() if table is not None else ""
+            known = note.digest if note is not None and table is not None and note.comment == table.comment else ""
+            if table is not None and digest and digest in (known, before):
+                self._note.write(Note(table.handle, table.comment, digest))
+                return
+            before = digest
 
     def _refused(self, file: Path, error: Exception, attempt: int) -> None:
         self._set_loaded(loaded=False)
