@@ -97,6 +97,18 @@ def test_what_is_foreign_stays_beside_ours(host: Host, kind: str) -> None:
     assert text in run(show)
 
 
+def test_a_hundred_thousand_foreign_routes_delay_no_repair_beyond_its_time(host: Host) -> None:
+    batch = host.directory / "batch"
+    lines = (f"route add 10.{i >> 16}.{i >> 8 & 255}.{i & 255}/32 dev lan5 table 900\n" for i in range(100_000))
+    batch.write_text("".join(lines))
+    run(f"ip -batch {batch}")
+    show = "ip rule show pref 2005; ip route show table 205"
+    before = run(show)
+    for _ in range(2):  # the second time right after a look at all of them
+        run("ip rule del pref 2005; ip route del default dev mpq5 table 205")
+        wait_for(lambda: run(show) == before, 10.0)
+
+
 def test_a_physical_device_that_is_set_down_is_left_alone(host: Host) -> None:
     run("ip link set lan5 down")
     run("ip rule del pref 2005")

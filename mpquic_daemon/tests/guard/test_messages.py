@@ -8,7 +8,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 from mpquic.guard.drift import route_key, rule_key
-from mpquic.guard.kernel import attribute, encode_route, encode_rule, parse_routes, parse_rule
+from mpquic.guard.kernel import attribute, encode_route, encode_rule, parse_routes, parse_rule, route_head
 from mpquic.guard.nftables import NFNL_SUBSYS_NFTABLES, NFPROTO_INET, NFT_MSG_NEWGEN, parse_change, parse_table
 from mpquic.guard.wanted import Route, Rule, Wanted, WantedError, parse
 
@@ -52,6 +52,14 @@ def routes(draw: st.DrawFn) -> Route:
         metric=draw(st.integers(0, 2**32 - 1)),
         device="mpq5",
     )
+
+
+@given(routes())
+def test_a_route_is_told_from_others_by_the_header_of_its_message(route: Route) -> None:
+    message = encode_route(route, 7)
+    family, length, table = message[0], message[1], message[4]
+    # What the kernel writes where a table's number doesn't fit; to the kernel it may be anything.
+    assert (family, length, table if route.table < 256 else 252) == route_head(route)
 
 
 @given(rules())

@@ -55,7 +55,7 @@ class NetworkGuard:
         return Present(
             devices,
             self._kernel.rules(),
-            self._kernel.routes(devices),
+            self._kernel.routes(devices, wanted.routes),
             self._kernel.interfaces(devices),
             _values({**wanted.parameters, **wanted.forwarding}),
         )
