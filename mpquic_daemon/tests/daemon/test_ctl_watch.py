@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -123,6 +124,10 @@ class Process:
         request: dict[str, Any] = json.loads(self._connection.makefile("rb").readline())
         return request
 
+    def is_asked(self) -> bool:
+        """Whether somebody has connected who wasn't accepted yet."""
+        return bool(select.select([self._listener], [], [], 0)[0])
+
     def say(self, **message: object) -> None:
         assert self._connection is not None
         self._connection.sendall(json.dumps({"v": 1, "id": 1, **message}).encode() + b"\n")
@@ -188,8 +193,12 @@ def test_a_process_that_is_not_understood_is_left_alone(host: Path, watch: Watch
     strange.say(event=[1, 2])
     watch.wait(5)
     assert lines.take() == []
+    assert not strange.is_asked()
+    watch.scan()
+    assert strange.is_asked()
     strange.end()
     watch.wait(5)
+    watch.scan()
     assert [line.split(":")[0] for line in lines.take()] == ["mpq5 inactive"]
 
 

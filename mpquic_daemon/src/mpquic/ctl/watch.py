@@ -123,6 +123,8 @@ class _Watched:
     def __init__(self, name: str) -> None:
         self.name = name
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.understood = False
+        """Whether it has told of a state."""
         self._buffer = bytearray()
         try:
             self.socket.settimeout(1.0)
@@ -143,7 +145,9 @@ class _Watched:
         *lines, rest = bytes(self._buffer).split(b"\n")
         self._buffer = bytearray(rest)
         for line in lines:
-            yield _row_of(line)
+            row = _row_of(line)
+            self.understood = True
+            yield row
 
 
 def _row_of(line: bytes) -> Row:
@@ -198,7 +202,9 @@ class Watch:
                     self._follower.take(watched.name, row, _now())
             except OSError:
                 self._drop(watched.name)
-                self._connect(self._directory / f"{watched.name}.yml")
+                # One that refuses each connection, as when it has too many, is tried again by the next scan.
+                if watched.understood:
+                    self._connect(self._directory / f"{watched.name}.yml")
 
     def close(self) -> None:
         """Close all connections."""
