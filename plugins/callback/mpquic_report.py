@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible import context
 from ansible.plugins.callback import CallbackBase
+from mpquic_plan.terminal import printable
 
 DOCUMENTATION = r"""
 name: mpquic_report
@@ -74,7 +75,7 @@ def tunnels(row: Row) -> str:
         if held := sites_held(tunnel):
             by_state.setdefault("held", []).extend(held)
     states = sorted(by_state, key=lambda state: (state not in UP, state))
-    return "; ".join(f"{state}: {', '.join(sorted(by_state[state]))}" for state in states) or "none"
+    return printable("; ".join(f"{state}: {', '.join(sorted(by_state[state]))}" for state in states)) or "none"
 
 
 def sites_held(tunnel: dict[str, Any]) -> list[str]:

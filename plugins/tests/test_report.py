@@ -60,6 +60,11 @@ def test_who_has_taken_a_tunnel_out_of_service_is_told_with_the_reason(report: M
     )
 
 
+def test_nothing_that_a_host_says_reaches_the_terminal_as_a_command(report: ModuleType) -> None:
+    tunnels = [{"name": "mpq4", "state": "held", "hold": {"by": "alice", "reason": "\x1b[2J\n"}}]
+    assert report.tunnels(report.Row(tunnels=tunnels)) == r"held: mpq4 (alice: \x1b[2J\n)"
+
+
 def test_a_vps_is_up_and_tells_which_sites_are_out_of_service(report: ModuleType) -> None:
     hold = {"by": "the variables", "reason": "enabled: false"}
     peers = [

@@ -48,6 +48,11 @@ def test_the_table_has_a_line_for_each_host_and_then_what_to_do() -> None:
     assert report.table({"site1": [OK]}) == ["HOST   RESULT  FINDINGS", "site1  ok      none"]
 
 
+def test_nothing_that_a_host_says_reaches_the_terminal_as_a_command() -> None:
+    told = Finding("hold", Result.HELD, "held by alice: \x1b[2J\nproblem", "\x07")
+    assert report.table({"site1": [told]})[-1] == r"  site1: held by alice: \x1b[2J\nproblem [\x07]"
+
+
 def test_the_document_is_as_its_schema_says() -> None:
     document = report.document(HOSTS, NOW)
     jsonschema.validate(document, SCHEMA)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from mpquic_plan.check.finding import Finding, Result
+from mpquic_plan.terminal import printable
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -52,7 +53,7 @@ def table(hosts: Mapping[str, Sequence[Finding]]) -> list[str]:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     for kind, heading in ((Result.PROBLEM, "Problems:"), (Result.HELD, "Held:"), (Result.SKIPPED, "Not looked at:")):
         told = [
-            f"  {name}: {finding.text}" + (f" [{finding.remedy}]" if finding.remedy else "")
+            printable(f"  {name}: {finding.text}" + (f" [{finding.remedy}]" if finding.remedy else ""))
             for name, findings in sorted(hosts.items())
             for finding in findings
             if finding.result is kind
