@@ -61,3 +61,26 @@ def test_a_check_sees_every_file_that_a_role_writes() -> None:
     play = yaml.safe_load((ROLES.parent / "playbooks/check.yml").read_text())[-1]
     (include,) = (task for task in play["tasks"] if task["name"] == "Compare the files of each role")
     assert {file.parts[-3] for file in files} == set(include["loop"])
+
+
+def test_what_the_roles_write_goes_when_a_host_leaves() -> None:
+    """Links of systemd-networkd go with the network, and resolv.conf stays."""
+    settings = yaml.safe_load((ROLES / "decommission/defaults/main.yml").read_text())
+    gone = {
+        *settings["decommission_files"],
+        *(f"/etc/systemd/system/{unit}" for unit in settings["decommission_units"]),
+    }
+    golden = ROLES.parent / "molecule/render/golden"
+    written = {
+        "/" + file.relative_to(host).as_posix()
+        for host in golden.iterdir()
+        for file in host.rglob("*")
+        if file.is_file()
+    }
+    left = {
+        path
+        for path in written - {"/etc/resolv.conf"}
+        if path not in gone and not path.startswith(("/etc/mpquic/", "/etc/systemd/network/05-mpquic-"))
+    }
+    assert len(written) > 20
+    assert left == set()
