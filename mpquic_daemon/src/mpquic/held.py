@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from pathlib import Path
+from typing import overload
 
 from mpquic import hold
 from mpquic.hold import Hold
@@ -62,6 +63,15 @@ def words(held: Hold) -> str:
     return printable(f"held by {held.by}{until}{reason}")
 
 
+def lasting(held: Hold, now: float) -> float:
+    """Return for how many seconds a hold has lasted at `now`, 0 where the clock has been set back behind its start."""
+    return round(max(0.0, now - _moment(held.since).timestamp()), 1)
+
+
+@overload
+def report(held: Hold) -> dict[str, object]: ...
+@overload
+def report(held: Hold | None) -> dict[str, object] | None: ...
 def report(held: Hold | None) -> dict[str, object] | None:
     """Return a hold as --json tells it, with times as RFC 3339 has them."""
     if held is None:

@@ -156,6 +156,7 @@ def test_an_instance_that_the_variables_take_out_of_service_is_held_and_no_fault
         "origin": "variables",
     }
     assert row["error"] == "held by the variables: enabled: false"
+    assert row["since"] == "2026-09-21T14:13:20Z"
 
 
 def test_a_socket_left_behind_by_a_killed_process_counts_as_no_process(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,6 +70,17 @@ def test_a_stopped_instance_is_held_by_the_mask_of_its_unit(
     assert row["state"] == state
     if state == "held":
         assert (row["error"], row["origin"]) == ("held by the operator: mpquic@mpq5.service is masked", "mask")
+
+
+@pytest.mark.parametrize(("ago", "least", "most"), [(7200.0, 7199.0, 7260.0), (-60.0, 0.0, 0.0)])
+def test_a_held_instance_says_for_how_long(
+    host: Path, capsys: pytest.CaptureFixture[str], ago: float, least: float, most: float
+) -> None:
+    write(host, "mpq5", CLIENT)
+    hold.write("mpq5", Hold(by="alice", reason="the dish is moved", since=time.time() - ago))
+    (row,) = json.loads(run(host, capsys, "status", "--json"))
+    assert least <= row["duration_s"] <= most
+    assert row["since"] == row["hold"]["since"]
 
 
 # The sites of a server

@@ -50,6 +50,15 @@ def test_the_public_device_of_a_vps_is_there_if_it_is_named(vps: Make, problems:
     assert "missing-device: vps.device: there is no interface ens3 on the host; it has eth0" in only
 
 
+def test_a_host_without_a_card_is_said_to_have_none(vps: Make, problems: Told) -> None:
+    host = vps(plan=[("public/device", "ens3")])
+    host.survey["links"] = {"lo": host.survey["links"]["lo"]}
+    told = [line for line in problems(host) if line.startswith("missing-device")]
+    assert told == [
+        "missing-device: vps.device: there is no interface ens3 on the host; it has none; state the right one in device"
+    ]
+
+
 def test_a_vps_without_a_default_route_of_ipv4_has_no_public_device(vps: Make, problems: Told) -> None:
     assert problems(vps(("default_routes", [{"family": 6, "device": "eth0", "gateway": "fe80::1"}]))) == []
 

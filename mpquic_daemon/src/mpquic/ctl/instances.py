@@ -76,10 +76,12 @@ def row_of_stopped(path: Path) -> Row:
         return {"state": "down", "error": f"configuration: {error.problems[0]}"}
     row = _row_of_config(config)
     enabled = config.enabled if isinstance(config, ClientConfig) else True
-    hold = held.find(path.stem, path, enabled=enabled, now=time.time())
+    now = time.time()
+    hold = held.find(path.stem, path, enabled=enabled, now=now)
     if hold is not None:
-        told = {"missing": "held", "hold": held.report(hold), "hold_at": "here", "error": held.words(hold)}
-        return {**row, "state": "held", **told}
+        report = held.report(hold)
+        told = {"missing": "held", "hold": report, "hold_at": "here", "error": held.words(hold)}
+        return {**row, "state": "held", "duration_s": held.lasting(hold, now), "since": report["since"], **told}
     lack = _lack(config) if isinstance(config, ClientConfig) else None
     if lack is not None:
         return {**row, "state": "inactive", **lack}

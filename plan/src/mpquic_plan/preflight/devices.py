@@ -51,7 +51,7 @@ def _absent(host: Host, name: str, addresses: Sequence[str]) -> str:
     links = {each: link for each, link in host.survey["links"].items() if each not in ours and link["kind"] != "tun"}
     close = _probably(name, addresses, links, host.devices)
     hint = f"did you mean {close}? " if close else ""
-    listed = ", ".join(f"{each} ({link['mac']})" for each, link in sorted(links.items()))
+    listed = ", ".join(f"{each} ({link['mac']})" for each, link in sorted(links.items())) or "none"
     by_address = {match["device"]: match["mac"] for match in host.plan.get("matches", [])}
     if name in by_address:
         return (
