@@ -84,3 +84,8 @@ def test_what_the_roles_write_goes_when_a_host_leaves() -> None:
     }
     assert len(written) > 20
     assert left == set()
+    release = tasks(yaml.safe_load((ROLES / "daemon/tasks/release.yml").read_text()))
+    installed = next(task["venv_release"] for task in release if "venv_release" in task)
+    links = {f"/usr/local/bin/{name}" for name in installed["commands"]}
+    links |= {f"/usr/local/share/{name}" for name in installed["shared"]}
+    assert links - gone == set()
