@@ -106,7 +106,7 @@ def unit_problems(listing: str) -> list[str]:
 def failed_units(listing: str, rows: list[dict[str, Any]]) -> list[str]:
     """Units of ours that have failed, given `systemctl list-units --failed`; instances that are held don't count.
 
-    Nor do masked units: systemd takes no sign of life of them any more, and kills what still runs by its watchdog.
+    Nor do masked units: systemd ignores their watchdog notifications, and kills a process that still runs.
     """
     held = {f"mpquic@{row['name']}.service" for row in rows if row.get("state") == HELD}
     units = [fields[:2] for fields in (line.split() for line in listing.splitlines()) if len(fields) > 1]

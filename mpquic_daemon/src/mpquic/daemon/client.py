@@ -144,7 +144,7 @@ class Client:
         self._turn()
 
     async def stop(self, hold: Hold | None = None) -> None:
-        """Say goodbye, with a word of the hold that is the reason if there is one, and release everything."""
+        """Tell the peer of `hold` if that is the reason, send BYE, and release everything."""
         if hold is not None:
             self._farewell = Farewell(hold, self._registered_sessions)
             self._turn()

@@ -3,8 +3,8 @@
 Request  {"v": 1, "id": 7, "op": "get", "what": "status"}
 Answer   {"v": 1, "id": 7, "ok": true, "result": {...}} or {"v": 1, "id": 7, "ok": false, "error": "..."}
 
-Whoever may open the socket (its group) may use it; what arrives is still bounded and checked, since a stuck or mad
-client must not harm the process that serves it.
+Whoever may open the socket (its group) may use it; what arrives is still bounded and checked, since a client
+that hangs or has a fault must not harm the process that serves it.
 """
 
 from __future__ import annotations

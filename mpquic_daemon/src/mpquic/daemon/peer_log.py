@@ -25,7 +25,7 @@ PeerState = Literal["up", "silent", "down", "held", "never"]
 LONGEST = 20 * 365 * 86400.0
 """Seconds that a state lasts at most, when a file names a time that can't be."""
 LEAVES_WITHIN = 60.0
-"""Seconds in which a peer that is put out of service has left: one that goes on has thought better of it."""
+"""Seconds within which a peer that says that it is held leaves: the hold of one that stays up for longer is dropped."""
 MAX_ERROR = 300
 """Characters of a reason that is kept."""
 

@@ -129,7 +129,7 @@ class Server:
         self._turn()
 
     async def stop(self, hold: Hold | None = None) -> None:
-        """Say goodbye to every client, with a word of the hold that is the reason if there is one, and release all."""
+        """Tell every client of `hold` if that is the reason, send BYE, and release everything."""
         if hold is not None:
             self._farewell = Farewell(hold, self._registered_sessions)
             self._turn()

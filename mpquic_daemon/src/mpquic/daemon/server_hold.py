@@ -1,4 +1,4 @@
-"""What a client remembers of its server's hold: from the server's word until it connects again, or the hold's end."""
+"""What a client remembers of its server's hold: from the message until it connects again, or until the hold ends."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ServerHold:
         self._wait()
 
     def lost(self, now: float) -> None:
-        """The tunnel doesn't carry any more: a server that went on after its word has thought better of it."""
+        """The tunnel doesn't carry any more: drop the hold of a server that stayed up after it had told of it."""
         if now - self._told_at > LEAVES_WITHIN:
             self.end()
 

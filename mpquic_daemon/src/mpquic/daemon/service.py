@@ -49,7 +49,7 @@ class Role(Protocol):
         """Attach to everything and begin; TunError, OSError or CredentialsError when that is impossible."""
 
     async def stop(self, hold: Hold | None = None) -> None:
-        """Say goodbye to the peers, with a word of the hold that is the reason if there is one; release everything."""
+        """Tell the peers of `hold` if that is the reason, send BYE, and release everything."""
 
     def apply(self, config: Any) -> None:
         """Take over the hot keys of `config` and read the files it names again; CredentialsError leaves the old."""

@@ -28,7 +28,7 @@ PERIOD = 15.0
 """Seconds after which everything is looked at without an event."""
 FILES_PERIOD = 2.0
 SETTLE = 0.02
-"""Seconds after an event of the network, which seldom comes alone."""
+"""Seconds from an event of the network to a look, since most come in groups."""
 SHARE = 10.0
 """A look waits this many times as long as the last one took: the guard takes at most a tenth of a processor."""
 
@@ -78,7 +78,7 @@ class Guard:
             self._notifier.ready()
             self._journal.info("guard.started", wanted=self._wanted.path)
             while not self._stopping:
-                self._turn(selector, signals)
+                self._wait(selector, signals)
         self._notifier.stopping()
         self._filter_events.close()
         self._network_events.close()
@@ -88,7 +88,7 @@ class Guard:
         signals.close()
         wake.close()
 
-    def _turn(self, selector: selectors.BaseSelector, signals: socket.socket) -> None:
+    def _wait(self, selector: selectors.BaseSelector, signals: socket.socket) -> None:
         process = ""
         for key, _ in selector.select(self._timeout()):
             if key.fileobj is self._filter_events:

@@ -1,7 +1,7 @@
 """A connection to the system's message bus: calls with their replies, and signals.
 
-The messages and the handshake are jeepney's. A connection that has ended is not made again here: whoever uses it hears
-of the end by `on_end` and connects anew.
+The messages and the handshake are jeepney's. A connection that has ended is not made again here: whoever uses it is
+told of the end by `on_end` and connects again.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Bus:
         self._connection.writer.close()
 
     async def close(self) -> None:
-        """End the connection, without a word to `on_end`."""
+        """End the connection; `on_end` isn't called."""
         self._receiver.cancel()
         await asyncio.gather(self._receiver, return_exceptions=True)
         with contextlib.suppress(OSError):
