@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from mpquic.daemon.journal import open_journal
 from mpquic.guard.filtering import FilterGuard
+from mpquic.guard.kernel import NetworkEvents
 from mpquic.guard.network import NetworkGuard
-from mpquic.guard.nftables import FilterError, Table
+from mpquic.guard.nftables import Filter, FilterError, FilterEvents, Table
 from mpquic.guard.wanted import Tun, Wanted
 
 if TYPE_CHECKING:
@@ -98,6 +99,36 @@ def test_an_edit_between_load_and_listing_is_not_taken_for_the_rules(tmp_path: P
     nft.edited = True
     guard.look(rules, 100.0)
     assert (nft.loads, nft.edited) == (loads + 1, False)
+
+
+class Flood:
+    """A socket on which events come as fast as they are read."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def recv(self, _size: int) -> bytes:
+        self.reads += 1
+        assert self.reads < 1000
+        return bytes(16)
+
+
+@pytest.mark.parametrize(("kind", "read"), [(FilterEvents, "read"), (NetworkEvents, "drain")])
+def test_events_without_end_do_not_keep_the_loop_from_its_work(kind: Any, read: str) -> None:
+    events = kind()
+    events.close()
+    events._socket = Flood()
+    getattr(events, read)()
+    assert events._socket.reads > 0
+
+
+def test_the_watchdog_hears_before_each_run_of_nft(tmp_path: Path) -> None:
+    runs: list[int] = []
+    filter_ = Filter("true", lambda: runs.append(1))
+    for _ in range(3):
+        filter_.load(tmp_path / "rules")
+    filter_.close()
+    assert len(runs) == 3
 
 
 def test_no_repair_is_due_while_the_network_can_not_be_read() -> None:

@@ -16,6 +16,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from mpquic.guard.drift import Device, route_key, rule_key
+from mpquic.guard.nftables import MAX_READS
 from mpquic.guard.wanted import Route, Rule
 from mpquic.net import tun
 from mpquic.net.rtnetlink import (
@@ -316,8 +317,8 @@ class NetworkEvents:
         return self._socket.fileno()
 
     def drain(self) -> None:
-        """Take what waits; what it says is read from the kernel anew."""
-        while True:
+        """Take some of what waits; what it says is read from the kernel anew."""
+        for _ in range(MAX_READS):
             try:
                 self._socket.recv(_BUFFER_BYTES)
             except BlockingIOError:

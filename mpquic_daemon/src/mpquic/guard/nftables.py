@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mpquic.net.rtnetlink import attributes, messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from mpquic.net.rtnetlink import Message
@@ -42,6 +42,8 @@ _UDATA_TABLE_COMMENT = 0
 _HEADER = struct.Struct("=IHHII")
 _FAMILY = struct.Struct(">BBH")
 _BUFFER_BYTES = 1 << 20
+MAX_READS = 64
+"""Reads of a socket in one pass of the loop: events may come as fast as they are read."""
 _TIMEOUT_S = 2.0
 _NFT_TIMEOUT_S = 20.0
 
@@ -122,10 +124,10 @@ class FilterEvents:
         return self._socket.fileno()
 
     def read(self) -> Change:
-        """Take what waits. When the kernel had to drop some, any table may have changed."""
+        """Take some of what waits. When the kernel had to drop some, any table may have changed."""
         found: list[Message] = []
         overflow = False
-        while True:
+        for _ in range(MAX_READS):
             try:
                 found.extend(messages(self._socket.recv(_BUFFER_BYTES)))
             except BlockingIOError:
@@ -145,8 +147,10 @@ class FilterEvents:
 class Filter:
     """Our table: whether it is loaded, what is in it, and loading it."""
 
-    def __init__(self, nft: str = "nft") -> None:
+    def __init__(self, nft: str = "nft", alive: Callable[[], object] = lambda: None) -> None:
+        """`alive` is called before each run of nft, which may take long."""
         self._nft = nft
+        self._alive = alive
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
         self._socket.bind((0, 0))
         self._socket.settimeout(_TIMEOUT_S)
@@ -197,6 +201,7 @@ class Filter:
         self._socket.close()
 
     def _run(self, *words: str) -> bytes:
+        self._alive()
         try:
             done = subprocess.run(
                 [self._nft, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=_NFT_TIMEOUT_S, check=False

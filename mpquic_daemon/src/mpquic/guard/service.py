@@ -53,7 +53,7 @@ class Guard:
         # The events first, so that no change falls between the first look and them.
         self._filter_events = FilterEvents()
         self._network_events = NetworkEvents()
-        self._filter_kernel = Filter()
+        self._filter_kernel = Filter(alive=notifier.watchdog)
         self._kernel = Kernel()
         self._filter = FilterGuard(places.note, self._filter_kernel, journal)
         self._network = NetworkGuard(self._kernel, places.owner, journal)
