@@ -113,8 +113,16 @@ def test_a_tunnel_that_is_held_says_by_whom_and_why(directory: Path) -> None:
     hold.write("mpq5", hold.Hold(by="alice", reason="the dish is moved", since=1.0))
     facts = describe(directory, "mpq5")
     assert facts is not None
-    assert facts["hold"]["by"] == "alice"
+    assert (facts["hold"]["by"], facts["hold"]["since"]) == ("alice", "1970-01-01T00:00:01Z")
     assert text.why_not(facts) == "mpq5 is held by alice: the dish is moved"
+
+
+def test_a_hold_whose_time_is_over_is_not_the_reason(directory: Path) -> None:
+    hold.write("mpq5", hold.Hold(by="alice", reason="the dish is moved", since=1.0, until=2.0))
+    facts = describe(directory, "mpq5")
+    assert facts is not None
+    assert facts["hold"] is None
+    assert text.why_not(facts) == "mpq5 is inactive: mpq-absent0: no such device"
 
 
 def test_what_no_instance_owns_is_no_tunnel(directory: Path) -> None:

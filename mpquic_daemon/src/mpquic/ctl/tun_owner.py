@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
-from mpquic import control_client, hold
+from mpquic import control_client, held
 from mpquic.config import ClientConfig, load
 from mpquic.ctl.instances import instance_files, reason, row_of_stopped
 from mpquic.schema import ConfigError
@@ -34,7 +35,7 @@ def describe(directory: Path, device: str) -> dict[str, Any] | None:
     if found is None:
         return None
     path, config = found
-    held = hold.read(path.stem)
+    enabled = config.enabled if isinstance(config, ClientConfig) else True
     facts: dict[str, Any] = {
         "name": path.stem,
         "device": device,
@@ -42,8 +43,8 @@ def describe(directory: Path, device: str) -> dict[str, Any] | None:
         "wan_device": config.paths[0].bind_device if isinstance(config, ClientConfig) else None,
         "state": None,
         "error": None,
-        "enabled": bool(getattr(config, "enabled", True)),
-        "hold": held.plain() if held is not None else None,
+        "enabled": enabled,
+        "hold": held.report(held.find(path.stem, path, enabled=enabled, now=time.time())),
         "paths": [],
     }
     try:
