@@ -24,6 +24,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from mpquic.guard.kernel import attribute
 from mpquic.guard.nftables import NETLINK_NETFILTER, NFNL_SUBSYS_NFTABLES, NFPROTO_INET
 from mpquic.net.rtnetlink import messages
 
@@ -54,21 +55,16 @@ _BUFFER_BYTES = 1 << 16
 _TIMEOUT_S = 2.0
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
-    data = struct.pack("=HH", 4 + len(value), kind) + value
-    return data + bytes(-len(data) % 4)
-
-
 def _number(kind: int, value: int) -> bytes:
-    return _attribute(kind, struct.pack(">I", value))
+    return attribute(kind, struct.pack(">I", value))
 
 
 def _text(kind: int, value: str) -> bytes:
-    return _attribute(kind, value.encode() + b"\0")
+    return attribute(kind, value.encode() + b"\0")
 
 
 def _nested(kind: int, *parts: bytes) -> bytes:
-    return _attribute(kind | _NESTED, b"".join(parts))
+    return attribute(kind | _NESTED, b"".join(parts))
 
 
 def _expression(name: str, *parts: bytes) -> bytes:
@@ -76,7 +72,7 @@ def _expression(name: str, *parts: bytes) -> bytes:
 
 
 def _data(kind: int, value: bytes) -> bytes:
-    return _nested(kind, _attribute(1, value))
+    return _nested(kind, attribute(1, value))
 
 
 def _meta(key: int) -> bytes:
