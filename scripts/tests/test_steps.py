@@ -12,7 +12,7 @@ from testrun import cli, kept, steps
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAMES = ["bad_input", "default", "hosts", "render"]
+NAMES = ["bad_input", "default", "hosts", "operations", "render"]
 UP = {"up": True, "nodes": [{"name": "client", "state": "running"}], "stopped": []}
 
 
@@ -53,6 +53,7 @@ def test_a_scenario_with_tests_writes_their_results(monkeypatch: pytest.MonkeyPa
         "bad_input": None,
         "default": steps.LOGS / "scenario-default.xml",
         "hosts": steps.LOGS / "scenario-hosts.xml",
+        "operations": steps.LOGS / "scenario-operations.xml",
         "render": None,
     }
     for scenario in steps.scenarios():
@@ -94,7 +95,7 @@ def test_a_python_that_is_missing_is_a_skipped_step(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "nope"], "there is no scenario 'nope'; there are bad_input, default, hosts, render"),
+        (["--only", "nope"], "there is no scenario 'nope'; there are bad_input, default, hosts, operations, render"),
         (["--only", "render", "-k", "x"], "-k chooses among pytest's tests, and render has none"),
         (["--only", "bad_input", "-k", "x"], "-k chooses among pytest's tests, and bad_input has none"),
         (["-k", "x"], "-k and --converge go with --only NAME"),
