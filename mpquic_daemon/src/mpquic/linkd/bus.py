@@ -86,6 +86,10 @@ class Bus:
             raise BusError(f"{method}: {error}") from error
         finally:
             del self._waiting[serial]
+            if reply.done() and not reply.cancelled():
+                # The connection may have ended while the call was being written: that it has is told by the caller's
+                # own error then, and nobody asks for the reply.
+                reply.exception()
         if found.header.message_type is MessageType.error:
             text = found.body[0] if found.body and isinstance(found.body[0], str) else "no reason given"
             raise BusError(f"{method}: {text}", str(found.header.fields.get(HeaderFields.error_name, "")))
