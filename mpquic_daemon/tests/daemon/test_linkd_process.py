@@ -336,6 +336,16 @@ def spoil(host: Host, name: str) -> None:
     (host.holds / f"{name}.json").mkdir()
 
 
+def test_instances_start_also_when_the_folder_of_holds_cannot_be_read(host: Host) -> None:
+    host.holds.write_text("a file in its place")
+    host.add("mpq5", "wan5")
+    bring_up()
+    host.start()
+    wait_for(lambda: host.running() == {"mpq5"})
+    assert host.stop() == 0
+    assert "linkd.holds_unreadable" in host.journal()
+
+
 def test_a_hold_ends_with_its_time_although_its_record_cannot_be_removed(host: Host) -> None:
     host.add("mpq5", "wan5")
     bring_up()

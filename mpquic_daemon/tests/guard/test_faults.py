@@ -218,8 +218,11 @@ def test_a_repair_that_does_not_help_is_told_a_few_times(tmp_path: Path) -> None
             host.stop()
 
 
-def test_a_file_that_is_wrong_is_told_and_what_was_wanted_stays(host: Host) -> None:
-    host.wanted.write_text('{"rules": 7}')
+@pytest.mark.parametrize("content", ['{"rules": 7}', None])
+def test_a_file_that_is_wrong_or_gone_is_told_and_what_was_wanted_stays(host: Host, content: str | None) -> None:
+    host.wanted.unlink()
+    if content is not None:
+        host.wanted.write_text(content)
     wait_for(lambda: "guard.wanted_unreadable" in host.journal())
     before = host.state()
     run("ip rule del pref 2005")

@@ -25,7 +25,7 @@ def _version(path: Path) -> _Version:
 
 
 class WantedFile:
-    """`guard.json`, read again when it has changed."""
+    """`guard.json`, read again when it has changed. Without the file, what was read last stays wanted."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,9 +42,6 @@ class WantedFile:
             return False
         # The version is older than what is read: a later change has another one.
         self._version, self._read = version, True
-        if version is None:
-            self.content, self.problem = Wanted(), ""
-            return True
         try:
             self.content, self.problem = parse(files.read(self.path)), ""
         except (OSError, WantedError) as error:

@@ -78,9 +78,9 @@ class LinkDaemon:
         self._stopping = False
 
     async def run(self) -> None:
-        """Run until `stop`; OSError when the sockets, the folder of the holds or netlink can't be had."""
+        """Run until `stop`; OSError when the sockets or netlink can't be had."""
         loop = asyncio.get_running_loop()
-        self._holds.load()
+        self._load_holds()
         self._doubtful = set(self._holds.all)
         requests = open_request_socket(self._request_path, self._journal)
         await self._control_socket.open()
@@ -108,6 +108,13 @@ class LinkDaemon:
             await asyncio.gather(watchdog, return_exceptions=True)
             await self._renewals.close()
             await self._control.close()
+
+    def _load_holds(self) -> None:
+        try:
+            self._holds.load()
+        except OSError as error:
+            # A tunnel that should be held and runs is less harm than a host on which none is started.
+            self._journal.error("linkd.holds_unreadable", error=error, hint="nothing is held until they can be read")
 
     def stop(self) -> None:
         """End `run`."""
