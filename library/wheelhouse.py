@@ -44,6 +44,7 @@ from packaging.utils import parse_wheel_filename
 
 # Oldest first; Debian 12 has glibc 2.36. pip doesn't derive the older tags of a newer one by itself.
 GLIBC_TAGS = ("2014", "_2_17", "_2_24", "_2_26", "_2_27", "_2_28", "_2_31", "_2_34", "_2_35")
+NO_PIP = "This checkout has no pip of its own: prepare it by `make bootstrap`, or as docs/first-site.md says"
 LITTER = {"__pycache__", "build", "dist"}
 
 
@@ -134,7 +135,10 @@ def download(module: AnsibleModule, lock: Path, target: Path) -> None:
         ]
     )  # fmt: skip
     if code != 0:
-        module.fail_json(msg=f"downloading the wheels for Python {version} on {machine} failed: {err.strip()[-2000:]}")
+        remedy = f". {NO_PIP}" if "No module named pip" in err else ""
+        module.fail_json(
+            msg=f"downloading the wheels for Python {version} on {machine} failed: {err.strip()[-2000:]}{remedy}"
+        )
 
 
 def locked_wheels(module: AnsibleModule, lock: str) -> Path:

@@ -85,3 +85,31 @@ def test_an_archive_that_is_too_large_names_what_makes_it_so(tmp_path: Path) -> 
     assert oversize([wheel], 9_000_000, 8_000_000) == (
         "the wheels make 9.0 MB, more than 8.0 MB: the largest are cryptography-1-py3-none-any.whl (5.0 MB)"
     )
+
+
+class EndedError(Exception):
+    """What fail_json does to a module."""
+
+
+class Failing(Module):
+    """Runs a command that fails with these words."""
+
+    def __init__(self, cache: Path, words: str) -> None:
+        super().__init__(cache)
+        self.params["pip"] = ["python3", "-m", "pip"]
+        self.words = words
+
+    def run_command(self, _command: list[str]) -> tuple[int, str, str]:
+        return 1, "", self.words
+
+    def fail_json(self, msg: str) -> None:
+        raise EndedError(msg)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [("python3: No module named pip", True), ("No matching distribution", False)]
+)
+def test_a_checkout_without_pip_is_told_how_to_get_it(tmp_path: Path, words: str, *, told: bool) -> None:
+    with pytest.raises(EndedError, match=words) as ended:
+        wheelhouse.download(Failing(tmp_path, words), tmp_path / "lock.txt", tmp_path)
+    assert ("make bootstrap" in str(ended.value)) == told
