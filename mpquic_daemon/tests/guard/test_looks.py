@@ -65,7 +65,7 @@ class Netlink:
     def rules(self) -> frozenset[Any]:
         return frozenset()
 
-    def routes(self, _devices: object) -> frozenset[Any]:
+    def routes(self, _devices: object, _wanted: object) -> frozenset[Any]:
         return frozenset()
 
     def interfaces(self, _devices: object) -> frozenset[Any]:
