@@ -76,7 +76,8 @@ def test_a_run_that_would_lock_its_operator_out_is_stopped(
 def test_a_run_that_comes_in_by_a_lan_which_ssh_from_does_not_name_is_stopped(
     lab: Lab, run_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As on a bare host, where nothing is closed yet.
+    # As on a bare host, where nothing is closed yet, and nobody puts the rules back.
+    lab.run("client", "systemctl stop mpquic-guard")
     lab.run("client", "nft insert rule inet mpquic input iifname ens9 tcp dport 22 accept")
     try:
         before = state(lab)
@@ -87,7 +88,7 @@ def test_a_run_that_comes_in_by_a_lan_which_ssh_from_does_not_name_is_stopped(
         assert "this run came in by ens9 (172.16.5.1)" in message(done)
         assert state(lab) == before
     finally:
-        lab.run("client", "systemctl reload mpquic-firewall")
+        lab.run("client", "systemctl reload mpquic-firewall && systemctl start mpquic-guard")
 
 
 def test_without_a_management_interface_somebody_must_be_able_to_log_in(lab: Lab, run_site: Site, edited: Edit) -> None:
