@@ -83,11 +83,11 @@ def test_a_hold_counts_while_the_peer_is_not_up_and_until_its_end() -> None:
 
 
 def test_nobody_but_those_of_the_configuration_is_remembered() -> None:
-    stranger = ("urn:mpquic:site:x", "mpq5")
-    known = log(Record(identity=stranger[0], tunnel=stranger[1], state="up", since=0.0))
-    known.registered(stranger, 1.0)
-    known.held(stranger, hold(), 1.0)
-    known.refused(stranger, "no")
+    unknown = ("urn:mpquic:site:x", "mpq5")
+    known = log(Record(identity=unknown[0], tunnel=unknown[1], state="up", since=0.0))
+    known.registered(unknown, 1.0)
+    known.held(unknown, hold(), 1.0)
+    known.refused(unknown, "no")
     assert known.records(100.0, WALL) == []
     known.registered(A, 110.0)
     known.keep(KEYS[1:], 120.0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.guard.drift import LATER, SOON, Device, Drift, Present, route_key, rule_key
+from mpquic.guard.drift import REPAIR_DELAY, SETUP_DELAY, Device, Drift, Present, route_key, rule_key
 from mpquic.guard.wanted import Address, Parameter, Route, Rule, Tun, TunState, Wanted
 
 if TYPE_CHECKING:
@@ -59,18 +59,21 @@ def test_nothing_is_missing_of_a_whole_host() -> None:
 
 
 def test_what_has_been_there_is_put_back_soon() -> None:
-    assert seen().missing(WANTED, replace(WHOLE, rules=frozenset())) == {LAN_RULE: SOON, WAN_RULE: SOON}
+    assert seen().missing(WANTED, replace(WHOLE, rules=frozenset())) == {
+        LAN_RULE: REPAIR_DELAY,
+        WAN_RULE: REPAIR_DELAY,
+    }
 
 
 def test_what_has_not_been_there_yet_is_left_to_networkd_for_a_while() -> None:
-    assert Drift().missing(WANTED, replace(WHOLE, rules=frozenset())) == {LAN_RULE: LATER, WAN_RULE: LATER}
+    assert Drift().missing(WANTED, replace(WHOLE, rules=frozenset())) == {LAN_RULE: SETUP_DELAY, WAN_RULE: SETUP_DELAY}
 
 
 def test_what_is_on_a_device_that_was_made_anew_is_left_to_networkd_for_a_while() -> None:
     present = with_device(
         replace(WHOLE, routes=frozenset({route_key(FLOOR)})), "mpq5", replace(WHOLE.devices["mpq5"], index=9)
     )
-    assert seen().missing(WANTED, present) == {TUN_ROUTE: LATER}
+    assert seen().missing(WANTED, present) == {TUN_ROUTE: SETUP_DELAY}
 
 
 def test_a_wan_without_carrier_owes_nothing_and_starts_anew() -> None:
@@ -78,7 +81,7 @@ def test_a_wan_without_carrier_owes_nothing_and_starts_anew() -> None:
     bare = replace(WHOLE, rules=frozenset({rule_key(LAN_RULE)}), routes=frozenset({route_key(TUN_ROUTE)}))
     cut = with_device(bare, "wan5", replace(WHOLE.devices["wan5"], carrier=False))
     assert drift.missing(WANTED, cut) == {}
-    assert drift.missing(WANTED, bare) == {WAN_RULE: LATER, FLOOR: LATER}
+    assert drift.missing(WANTED, bare) == {WAN_RULE: SETUP_DELAY, FLOOR: SETUP_DELAY}
 
 
 def test_nothing_is_wanted_of_a_device_that_is_not_there() -> None:
@@ -87,15 +90,15 @@ def test_nothing_is_wanted_of_a_device_that_is_not_there() -> None:
 
 
 def test_a_tun_that_is_not_there_is_made() -> None:
-    assert seen().missing(WANTED, with_device(WHOLE, "mpq5", None)) == {TUN: SOON}
+    assert seen().missing(WANTED, with_device(WHOLE, "mpq5", None)) == {TUN: REPAIR_DELAY}
 
 
 def test_a_tun_is_up_and_has_its_mtu() -> None:
     device = WHOLE.devices["mpq5"]
     state = TunState(name="mpq5", mtu=1400)
-    assert seen().missing(WANTED, with_device(WHOLE, "mpq5", replace(device, mtu=1300))) == {state: SOON}
+    assert seen().missing(WANTED, with_device(WHOLE, "mpq5", replace(device, mtu=1300))) == {state: REPAIR_DELAY}
     down = with_device(replace(WHOLE, routes=frozenset({route_key(FLOOR)})), "mpq5", replace(device, up=False))
-    assert seen().missing(WANTED, down) == {state: SOON}  # its routes come after it is up
+    assert seen().missing(WANTED, down) == {state: REPAIR_DELAY}  # its routes come after it is up
 
 
 def test_a_foreign_device_of_the_name_of_a_tun_is_left_alone() -> None:
@@ -111,9 +114,9 @@ def test_a_lan_that_is_set_down_is_left_down() -> None:
 
 def test_forwarding_is_wanted_with_the_packet_filter_alone() -> None:
     off = replace(WHOLE, parameters={FORWARD: "0", FILTER: "0"})
-    assert seen().missing(WANTED, off) == {Parameter(name=FORWARD, value="1"): SOON}
+    assert seen().missing(WANTED, off) == {Parameter(name=FORWARD, value="1"): REPAIR_DELAY}
     assert seen().missing(WANTED, off, forward=False) == {}
-    assert seen().missing(WANTED, WHOLE, forward=False) == {Parameter(name=FORWARD, value="0"): SOON}
+    assert seen().missing(WANTED, WHOLE, forward=False) == {Parameter(name=FORWARD, value="0"): REPAIR_DELAY}
 
 
 def test_a_parameter_that_the_host_has_not_got_is_not_missing() -> None:

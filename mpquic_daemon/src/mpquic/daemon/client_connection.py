@@ -389,7 +389,7 @@ class ClientConnection:
                 self.close(CloseCode.REFUSED, output.reason, now)
                 reason = f"{output.code}: {output.reason}"
                 if output.code == RefuseCode.AUTHENTICATION:
-                    # The server tells strangers nothing more.
+                    # The server tells nothing more to whom it does not know.
                     reason += f": {credentials.own_problem(self._config.tls, dt.datetime.now(dt.UTC))}"
                 self._end(Failure.REFUSED, reason, output.retry_after)
 

@@ -10,6 +10,7 @@ from mpquic.daemon import server_report
 from mpquic.daemon.peer_file import PeerFile
 from mpquic.daemon.peer_log import PeerLog, told_hold
 from mpquic.daemon.period import ago
+from mpquic.daemon.wall_timer import WallTimer
 from mpquic.proto.path import PathState
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from mpquic.daemon.server_connection import ServerConnection
     from mpquic.proto.control import Held
     from mpquic.proto.groups import GroupTable
-
-LONGEST_TIMER = 86400.0
-"""Seconds after which the wall clock is looked at again, as it may have been set."""
 
 
 class Clients:
@@ -46,7 +44,7 @@ class Clients:
         self._journal = journal
         self._table = table
         self._on_change = on_change
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = WallTimer(loop, self._look)
         self._file = PeerFile(config.name, loop, journal, self._records)
         self.log = PeerLog(_keys(config.peers), (), now=period.now(), wall=time.time())
 
@@ -63,8 +61,7 @@ class Clients:
 
     def close(self) -> None:
         """Keep it for the next process."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.set(None)
         for peer in self._peers:
             key = peer.identity, peer.tunnel
             heard = self._heard_at(key)
@@ -139,13 +136,7 @@ class Clients:
         self._on_change()
 
     def _wait(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        wall = time.time()
-        end = self.log.next_end(wall)
-        if end is not None:
-            self._timer = self._loop.call_later(min(end - wall + 0.01, LONGEST_TIMER), self._look)
+        self._timer.set(self.log.next_end(time.time()))
 
     def _look(self) -> None:
         self._wait()

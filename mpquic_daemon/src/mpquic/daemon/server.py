@@ -61,7 +61,7 @@ TUN_BATCH = 16
 CHANGE_INTERVAL = 1.0
 """Least seconds between two announcements of a change: clients may come and go by the hundred."""
 MAX_CLAIM = 100
-"""Characters of a name that a stranger claims, in the journal."""
+"""Characters of a name that an unregistered connection claims, in the journal."""
 TRANSPORT_MODES = ("datagram", "reliable")
 
 
@@ -539,7 +539,7 @@ class Server:
             self._refused(connection.peer, connection.refusal, now)
 
     def _refused(self, peer: str, refusal: Rejected, now: float) -> None:
-        """Tell why a registration was refused: of each client that we know, and of all strangers together."""
+        """Tell why a registration was refused: of each client that we know, and of all others together."""
         reason = f"{refusal.code}: {refusal.reason}"
         if refusal.identity is None:
             # Anybody can cause these lines: one a minute.

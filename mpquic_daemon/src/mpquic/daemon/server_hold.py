@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mpquic import held
 from mpquic.daemon.peer_file import PeerFile
 from mpquic.daemon.peer_log import LEAVES_WITHIN, Record, told_hold
+from mpquic.daemon.wall_timer import WallTimer
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from mpquic.hold import Hold
     from mpquic.proto.control import Held
 
-LONGEST_TIMER = 86400.0
-"""Seconds after which the wall clock is looked at again, as it may have been set."""
-
 
 class ServerHold:
     """Survives a restart of the client. `on_end` is called when its time has come to an end."""
@@ -29,12 +27,11 @@ class ServerHold:
         self, config: ClientConfig, loop: asyncio.AbstractEventLoop, journal: Journal, on_end: Callable[[], None]
     ) -> None:
         self._identity, self._tunnel = config.tls.server_name, config.tunnel_name
-        self._loop = loop
         self._journal = journal
         self._on_end = on_end
         self._hold: Hold | None = None
         self._told_at = float("-inf")
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = WallTimer(loop, self._look)
         self._file = PeerFile(config.name, loop, journal, self._records)
 
     @property
@@ -76,22 +73,16 @@ class ServerHold:
 
     def close(self) -> None:
         """Keep it for the next process."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.set(None)
         self._file.close()
 
     def _wait(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         hold = self.in_force
-        if hold is not None and hold.until is not None:
-            delay = min(max(hold.until - time.time(), 0.0) + 0.01, LONGEST_TIMER)
-            self._timer = self._loop.call_later(delay, self._look)
+        self._timer.set(hold.until if hold is not None else None)
 
     def _look(self) -> None:
         self._wait()
-        if self._timer is None:
+        if not self._timer.is_set:
             self._on_end()
 
     def _records(self) -> list[Record]:

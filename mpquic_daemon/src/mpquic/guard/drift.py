@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from mpquic.guard.wanted import Thing, Wanted
 
-SOON = 0.1
+REPAIR_DELAY = 0.1
 """Seconds that what has been there may be missing."""
-LATER = 5.0
+SETUP_DELAY = 5.0
 """Seconds that systemd-networkd has for what has not been there yet."""
 
 
@@ -82,7 +82,7 @@ class Drift:
         for tun in wanted.tuns:
             device = present.devices.get(tun.name)
             if device is None:
-                found[tun] = SOON
+                found[tun] = REPAIR_DELAY
             elif device.kind == "tun":
                 state = TunState(name=tun.name, mtu=tun.mtu)
                 states[state] = device.index, device.up and device.mtu == tun.mtu
@@ -101,9 +101,9 @@ class Drift:
             if there:
                 self._seen[thing] = index
             else:
-                found[thing] = SOON if self._seen.get(thing) == index else LATER
+                found[thing] = REPAIR_DELAY if self._seen.get(thing) == index else SETUP_DELAY
         self._seen = {thing: index for thing, index in self._seen.items() if thing in states}
-        found.update(dict.fromkeys(_parameters(wanted, present, forward=forward), SOON))
+        found.update(dict.fromkeys(_parameters(wanted, present, forward=forward), REPAIR_DELAY))
         return found
 
 
