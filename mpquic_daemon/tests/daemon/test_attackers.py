@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 Site = Any
 EMPTY = dict.fromkeys(
-    ("groups", "registered", "tunnels", "connections", "quic_connections", "strangers", "stripe_sessions"), 0
-)
+    (
+        "groups", "registered", "tunnels", "connections", "quic_connections", "strangers", "stripe_sessions",
+        "waiting_registrations",
+    ), 0,
+)  # fmt: skip
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str = "the state") -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import pwd
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -32,6 +34,11 @@ class FakeInstance:
 
     def reconnect(self, *, silent: bool) -> object:
         return {"silent": silent}
+
+    def hand_over(self, who: str, tunnel: str | None, seconds: float, by: str) -> object:
+        if who == "nobody":
+            raise RequestError("there is no client nobody here")
+        return [who, tunnel, seconds, by]
 
 
 @asynccontextmanager
@@ -93,8 +100,8 @@ BAD = {
     "later version": (b'{"v": 2, "op": "get"}\n', "v: expected 1, the version of this protocol"),
     "id is a list": (b'{"v": 1, "id": [], "op": "get"}\n', "id: expected a number or a text"),
     "reconnect loudly": (request(op="reconnect", silent="no"), "silent: expected true or false"),
-    "unknown operation": (request(op="kill"), "op: expected one of get, watch, set, reload, reconnect"),
-    "operation is a list": (request(op=["get"]), "op: expected one of get, watch, set, reload, reconnect"),
+    "unknown operation": (request(op="kill"), "op: expected one of get, watch, set, reload, reconnect, handover"),
+    "operation is a list": (request(op=["get"]), "op: expected one of get, watch, set, reload, reconnect, handover"),
     "unknown subject": (request(op="get", what={}), "what: expected one of status, paths, config, counters, version"),
     "set without a key": (request(op="set"), "key: expected the name of a key"),
     "set without an owner": (
@@ -105,8 +112,35 @@ BAD = {
         request(op="set", key="log_level", value="debug", owner="me", ttl_s=1e9),
         "ttl_s: expected seconds from 1 to 604800",
     ),
+    "handover to nobody": (request(op="handover", for_s=60), "who: expected the name of a site, or an identity"),
+    "handover of no tunnel": (
+        request(op="handover", who="site1", tunnel=5, for_s=60),
+        "tunnel: expected the name of a tunnel",
+    ),
+    "handover without a time": (request(op="handover", who="site1"), "for_s: expected seconds from 1 to 86400"),
+    "handover for true": (request(op="handover", who="a", for_s=True), "for_s: expected seconds from 1 to 86400"),
+    "handover for a week": (
+        request(op="handover", who="a", for_s=7 * 86400),
+        "for_s: expected seconds from 1 to 86400",
+    ),
+    "handover of a stranger": (request(op="handover", who="nobody", for_s=60), "there is no client nobody here"),
     "set of what isn't policy": (request(op="set", key="tun_mtu", value=1, owner="me"), "key: tun_mtu is not policy"),
 }
+
+
+@pytest.mark.parametrize(("user", "by"), [("alice", "alice"), (None, None), ("a\nb", None)])
+def test_who_asks_for_a_handover_is_what_the_kernel_says(tmp_path: Path, user: str | None, by: str | None) -> None:
+    """Root may say on whose behalf it asks, as sudo tells it."""
+
+    async def work() -> None:
+        async with serving(tmp_path / "a.sock"):
+            data = request(op="handover", who="site1", tunnel="mpq5", for_s=60, user=user)
+            (answer,) = await exchange(tmp_path / "a.sock", data)
+            own = pwd.getpwuid(os.getuid()).pw_name
+            expected = own if by is None or os.getuid() != 0 else by
+            assert answer["result"] == ["site1", "mpq5", 60.0, expected]
+
+    in_loop(work)
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mpquic.daemon import peer_file
-from mpquic.daemon.peer_log import LONGEST, PeerLog, Record, told_hold
+from mpquic.daemon.peer_log import LONGEST, RIVAL_SHOWN, PeerLog, Record, told_hold
 from mpquic.daemon.period import lasting
 from mpquic.hold import Hold
 from mpquic.proto import control
@@ -171,6 +171,37 @@ def test_a_hold_arrives_as_it_was_sent_but_for_what_is_not_printable(sent: Hold,
 
 def test_an_origin_of_a_later_version_is_an_operator() -> None:
     assert told_hold(Held(by="x", reason="", since=0.0, origin="schedule"), 1.0).origin == "operator"
+
+
+# A second machine
+
+
+def test_a_second_machine_is_shown_for_a_while_and_counted_meanwhile() -> None:
+    peers = log()
+    assert peers.rival_refused(A, "192.0.2.9:1", 200.0)
+    assert not peers.rival_refused(A, "192.0.2.9:\x1b[2J", 204.0)
+    shown = peers[A].rival_shown(204.0 + RIVAL_SHOWN - 1.0)
+    assert shown is not None
+    assert (shown.attempts, shown.peer) == (2, "192.0.2.9:\\x1b[2J")
+    assert peers[A].rival_shown(204.0 + RIVAL_SHOWN) is None
+    assert peers.rival_refused(A, "192.0.2.9:1", 204.0 + RIVAL_SHOWN)
+    assert not peers.rival_refused(("urn:mpquic:site:unknown", "mpq5"), "192.0.2.9:1", 200.0)
+
+
+def test_which_machine_has_an_identity_outlives_the_process() -> None:
+    peers = log()
+    peers.registered(A, 100.0)
+    peers[A].handover.registered(b"o" * 16, takes_over=False)
+    peers[A].handover.registered(b"n" * 16, takes_over=True)
+    kept = peer_file.decode(peer_file.encode(peers.records(100.0, WALL)))
+    handover = log(*kept)[A].handover
+    assert (handover.boot_id, handover.former, handover.until) == (b"n" * 16, (b"o" * 16,), None)
+
+
+@pytest.mark.parametrize("boot_id", ['"xyz"', '"00"', '"' + "0" * 33 + '"', "7"])
+def test_a_file_with_a_boot_id_that_is_none_is_damaged(boot_id: str) -> None:
+    record = f'{{"identity": "a", "tunnel": "b", "state": "up", "since": 1.0, "boot_id": {boot_id}}}'
+    assert peer_file.decode(f'{{"version": 1, "peers": [{record}]}}'.encode()) == []
 
 
 # At both ends of a tunnel

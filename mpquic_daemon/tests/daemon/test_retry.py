@@ -3,6 +3,7 @@
 import itertools
 import random
 
+import pytest
 from mpquic.daemon.client_connection import LONG_SILENCE, SILENCE, Ending, Failure
 from mpquic.daemon.retry import MIN_DATAGRAM_SIZE, PATIENCE, UPGRADE_FIRST, RetryPolicy
 
@@ -78,6 +79,19 @@ def test_whoever_lost_its_place_to_another_client_waits_long() -> None:
     retry.registered(FULL, 0.0)
     retry.ended(Ending(Failure.REPLACED, "x"), 100.0)
     assert 104.0 <= retry.next_attempt <= 108.0
+
+
+@pytest.mark.parametrize("failure", [Failure.IN_USE, Failure.HANDED_OVER])
+@pytest.mark.parametrize(
+    ("asked", "least", "most"), [(None, 3.0, 3.4), (0.0, 3.0, 3.4), (30.0, 30.0, 33.0), (86400.0, 60.0, 66.0)]
+)
+def test_whoever_is_refused_for_another_machine_comes_again_when_the_server_wants_it(
+    failure: Failure, asked: float | None, least: float, most: float
+) -> None:
+    retry = policy()
+    for _ in range(100):
+        retry.ended(Ending(failure, "x", asked), 100.0)
+        assert 100.0 + least <= retry.next_attempt <= 100.0 + most
 
 
 def test_an_attempt_beside_a_connection_that_carries_is_no_outage() -> None:

@@ -31,6 +31,7 @@ from ..proto import packets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from .conftest import Site
 
@@ -281,10 +282,10 @@ class Tun(_Readable):
 class Monitor(_Readable):
     """Stands for `mpquic.net.netlink.LinkMonitor`, for one WAN with an address."""
 
-    def __init__(self, process: Process, devices: Sequence[str]) -> None:
+    def __init__(self, process: Process, devices: Sequence[str], host: str = CLIENT) -> None:
         super().__init__(process)
         self._generation = 1
-        self._address: str | None = "10.77.1.2"
+        self._address: str | None = host
         self.prefix_length = 24
         self._devices = devices
 
@@ -349,6 +350,7 @@ class Ends:
             self.processes[name].call(lambda name=name: make(name))
         self.client: Client = roles["cl"]
         self.server: Server = roles["sv"]
+        self.others: dict[str, Client] = {}
 
     def _kernel(self, name: str, host: str) -> Kernel:
         process = self.processes[name]
@@ -359,7 +361,7 @@ class Ends:
             return self.tuns[name]
 
         def monitor(devices: Sequence[str]) -> Monitor:
-            self.monitors.append(Monitor(process, devices))
+            self.monitors.append(Monitor(process, devices, host))
             return self.monitors[-1]
 
         def udp(local: Endpoint, **options: Any) -> UdpSocket:
@@ -399,6 +401,26 @@ class Ends:
         process.suspended = before + seconds
         process.loop.time = lambda: self.now - process.suspended  # type: ignore[method-assign]
         process.is_reachable = True
+
+    def start_other(self, name: str, host: str, config: Path) -> Client:
+        """Start another client, on a machine of its own at `host`."""
+        self.processes[name] = Process(self.clock)
+
+        def make() -> None:
+            kernel = self._kernel(name, host)
+            self.others[name] = Client(load(config), self.client._journal, lambda: None, self.fatal.append, kernel)
+            self.others[name].start()
+
+        self.processes[name].call(make)
+        return self.others[name]
+
+    def stop_other(self, name: str, *, silently: bool) -> None:
+        """Stop another client; `silently` as kill -9 does."""
+        lost = self.network.lost
+        if silently:
+            self.network.cut()
+        self.processes.pop(name).close(self.others.pop(name).stop)
+        self.network.lost = lost
 
     def restart_server(self, **changes: object) -> None:
         """The server crashes without a word and is started anew, with some settings changed."""
@@ -469,6 +491,6 @@ class Ends:
     def close(self) -> None:
         for process in self.processes.values():
             process.asleep_until = float("-inf")
-        for name, role in (("cl", self.client), ("sv", self.server)):
+        for name, role in (("cl", self.client), *self.others.items(), ("sv", self.server)):
             self.processes[name].close(role.stop if name not in self.stopped else _nothing)
         assert self.fatal == []

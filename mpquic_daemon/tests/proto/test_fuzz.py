@@ -15,7 +15,17 @@ import pytest
 from mpquic.proto import control, segment, vnet
 from mpquic.proto.acks import thin
 from mpquic.proto.assembler import FrameAssembler
-from mpquic.proto.control import ControlDecoder, ControlError, Hello, Probe, Register, StripeRequest, Welcome
+from mpquic.proto.control import (
+    ControlDecoder,
+    ControlError,
+    Hello,
+    Probe,
+    Refuse,
+    Register,
+    StripeRequest,
+    Wait,
+    Welcome,
+)
 from mpquic.proto.frame import Frame, FrameError, FrameStreamDecoder, Reassembler, decode_frames
 from mpquic.proto.ip import MalformedPacketError
 from mpquic.proto.run import FIRST_OCTET, SEGMENT_HEADER
@@ -119,6 +129,8 @@ MESSAGES = [
         ),
         Welcome(session=bytes(8), inner=["10.200.5.1/32"]),
         Probe(sequence=9),
+        Wait(),
+        Refuse(code="in_use", reason="another machine", retry_after=4.0, peer="192.0.2.9:1"),
     )
 ]
 REPORTS = [

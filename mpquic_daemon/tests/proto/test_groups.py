@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from mpquic.proto.control import RefuseCode
-from mpquic.proto.groups import MAX_PATHS_PER_GROUP, GroupTable, Registration, RegistrationRefusedError
+from mpquic.proto.groups import (
+    MAX_PATHS_PER_GROUP,
+    REORDERING,
+    GroupTable,
+    Registration,
+    RegistrationRefusedError,
+)
 from mpquic.proto.peers import PeerRule, PeerTable
 from mpquic.proto.prefix import parse_prefix
 
@@ -62,12 +68,33 @@ def test_another_boot_replaces_all_paths_with_a_new_session_whatever_its_epoch()
     groups = table()
     first = groups.register(replace(SITE1, epoch=9), "c1", 0.0)
     groups.register(replace(SITE1, path="wan6", epoch=9), "c2", 0.0)
-    second = groups.register(replace(SITE1, boot_id=b"b" * 16, epoch=1), "c3", 1.0)
+    other = replace(SITE1, boot_id=b"b" * 16, epoch=1)
+    assert groups.contested(other, 1.0) is first.group
+    with pytest.raises(RegistrationRefusedError) as caught:
+        groups.register(other, "c3", 1.0)
+    assert caught.value.code is RefuseCode.IN_USE
+    assert groups.connection_count == 2
+    second = groups.register(other, "c3", 1.0, takeover=True)
     assert set(second.replaced) == {"c1", "c2"}
     assert second.new_session
     assert second.group.session != first.group.session
     assert groups.connection_count == 1
     assert groups.get(SITE1.identity, SITE1.tunnel) is second.group
+
+
+@pytest.mark.parametrize("epoch", [1, 4, 9])
+def test_a_machine_that_was_set_back_competes_with_what_it_was(epoch: int) -> None:
+    """It has the boot id of its own future, and epochs that are used up."""
+    groups = table()
+    first = groups.register(replace(SITE1, epoch=9), "c1", 0.0)
+    reverted = replace(SITE1, epoch=epoch)
+    with pytest.raises(RegistrationRefusedError) as caught:
+        groups.contested(reverted, REORDERING - 0.1)
+    assert caught.value.code is RefuseCode.STALE
+    assert groups.contested(reverted, REORDERING) is first.group
+    second = groups.register(reverted, "c2", REORDERING, takeover=True)
+    assert (second.new_session, second.replaced) == (True, ("c1",))
+    assert groups.contested(replace(SITE1, epoch=epoch + 1), REORDERING) is None
 
 
 def test_another_path_joins_the_group() -> None:
@@ -140,13 +167,14 @@ class GroupsMachine(RuleBasedStateMachine):
         boot=st.integers(1, 2),
         epoch=st.integers(1, 5),
         extra=st.booleans(),
+        takeover=st.booleans(),
     )
-    def register(self, site: int, path: int, boot: int, epoch: int, extra: bool) -> None:
+    def register(self, site: int, path: int, boot: int, epoch: int, extra: bool, takeover: bool) -> None:
         prefixes = [parse_prefix(f"10.0.0.{site}")] + ([parse_prefix("10.9.0.0/24")] if extra else [])
         registration = Registration(f"site{site}", "t", f"wan{path}", bytes([boot] * 16), epoch, tuple(prefixes))
         handle = next(self.handles)
         try:
-            joined = self.table.register(registration, handle, 0.0)
+            joined = self.table.register(registration, handle, 0.0, takeover=takeover)
         except RegistrationRefusedError:
             return
         assert set(joined.replaced) <= self.live

@@ -19,9 +19,10 @@ from mpquic.proto.control import (
     RefuseCode,
     Register,
     Unknown,
+    Wait,
     Welcome,
 )
-from mpquic.proto.groups import GroupTable, Registration
+from mpquic.proto.groups import GroupTable, Registration, RegistrationRefusedError
 from mpquic.proto.handshake import (
     FEATURES,
     Admitted,
@@ -265,7 +266,7 @@ def test_a_required_feature_that_the_other_end_lacks_ends_it_with_its_name(side:
 
 
 @pytest.mark.parametrize(
-    "message", [Probe(sequence=1), Bye(), Welcome(session=bytes(8), inner=[])], ids=lambda m: m.TYPE
+    "message", [Probe(sequence=1), Bye(), Wait(), Welcome(session=bytes(8), inner=[])], ids=lambda m: m.TYPE
 )
 def test_the_server_hears_nothing_else_before_registration(message: Message) -> None:
     for steps in (0, 1):
@@ -295,6 +296,68 @@ def test_unknown_messages_are_passed_over() -> None:
     one = client()
     one.start()
     assert one.receive(Unknown("weather"), 0.0) == []
+
+
+class Undecided:
+    """A server that decides later; `answer` is what it then says."""
+
+    def __init__(self) -> None:
+        self.answer: Welcome | RegistrationRefusedError | None = None
+        self.asked = 0
+        verifier = ChainVerifier([CA.certificate])
+        self.own = client()
+        self.connection = ServerRegistration(verifier, SERVER.der, self._admit, lambda: NOW, entropy, 0.0, timeout=5.0)
+        [hello] = self.own.start()
+        assert isinstance(hello, Send)
+        [challenge] = self.connection.receive(hello.message, 0.0)
+        assert isinstance(challenge, Send)
+        [register] = self.own.receive(challenge.message, 0.0)
+        assert isinstance(register, Send)
+        assert self.connection.receive(register.message, 0.5) == []
+
+    def _admit(self, identity: Identity, register: Register) -> Welcome | None:
+        assert (identity.uri, register.tunnel) == (SITE1, "mpq5")
+        self.asked += 1
+        if isinstance(self.answer, RegistrationRefusedError):
+            raise self.answer
+        return self.answer
+
+
+def test_a_registration_waits_for_its_decision_and_its_client_hears_of_it() -> None:
+    both = Undecided()
+    assert both.connection.decide(0.6) == []
+    assert both.connection.poll(1.4) == []
+    [wait] = both.connection.poll(1.5)
+    assert isinstance(wait, Send)
+    assert isinstance(wait.message, Wait)
+    assert both.own.receive(wait.message, 1.5) == []
+    assert both.connection.poll(1.6) == []
+    both.answer = Welcome(session=bytes(8), inner=[])
+    welcome, admitted = both.connection.decide(2.0)
+    assert isinstance(welcome, Send)
+    assert isinstance(admitted, Admitted)
+    [welcomed] = both.own.receive(welcome.message, 2.0)
+    assert isinstance(welcomed, Welcomed)
+    assert both.asked == 3
+    assert both.connection.decide(2.1) == both.connection.poll(9.0) == []
+
+
+def test_a_registration_that_waits_is_refused_with_the_address_of_who_is_there() -> None:
+    both = Undecided()
+    both.answer = RegistrationRefusedError(RefuseCode.IN_USE, "another machine", 4.0, "192.0.2.1:4711")
+    refuse, log = both.connection.decide(1.0)
+    assert isinstance(refuse, Send)
+    assert isinstance(log, Rejected)
+    assert (log.identity, log.tunnel) == (SITE1, "mpq5")
+    assert both.own.receive(refuse.message, 1.0) == [Rejected("in_use", "another machine", 4.0, peer="192.0.2.1:4711")]
+
+
+def test_a_registration_does_not_wait_beyond_its_deadline() -> None:
+    both = Undecided()
+    both.answer = Welcome(session=bytes(8), inner=[])
+    [late] = both.connection.decide(5.0)
+    assert isinstance(late, Rejected)
+    assert (late.code, both.asked) == ("timeout", 1)
 
 
 def test_both_sides_give_up_at_their_deadline() -> None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import mpquic
 from mpquic import manual
-from mpquic.ctl import check, counters, exit_status, hold, reconnect, speedtest, status, trace, watch
+from mpquic.ctl import check, counters, exit_status, handover, hold, reconnect, speedtest, status, trace, watch
 from mpquic.manual import Manual
 
 if TYPE_CHECKING:
     import argparse
 
-COMMANDS = (status, watch, hold, reconnect, trace, speedtest, counters, check)
+COMMANDS = (status, watch, hold, handover, reconnect, trace, speedtest, counters, check)
 """The modules of the commands, in the order in which the help lists them."""
 
 MANUAL = Manual(

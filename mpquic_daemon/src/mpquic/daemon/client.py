@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import os
 import random
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from mpquic.daemon import client_report, credentials, expiry, turn
 from mpquic.daemon.cause import Cause
 from mpquic.daemon.client_connection import ClientConnection, Ending, Failure, Phase
 from mpquic.daemon.farewell import Farewell
+from mpquic.daemon.incarnation import Incarnation
 from mpquic.daemon.json_lines import RequestError
 from mpquic.daemon.lease_request import LeaseRequest
 from mpquic.daemon.period import Period
@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 RENEW_AFTER = 6.0
 LOOK_AGAIN = 1.0
-TWIN_INTERVAL = 3600.0
+CONFLICT_INTERVAL = 3600.0
+"""Seconds between two journal lines that another machine has taken the place of this one."""
 TUN_BATCH = 16
 FORGOTTEN_MARGIN = 5.0
 """Seconds before the server forgets something, its own clock and the way there allowed for."""
@@ -79,8 +80,7 @@ class Client:
         self._on_useless = on_useless
         self._path = config.paths[0]
         self._loop = asyncio.get_running_loop()
-        self._boot_id = os.urandom(16)
-        self._epoch = 0
+        self._incarnation = Incarnation()
         self._state = "connecting"
         self._period = Period(self._loop, kernel)
         self._cause = Cause()
@@ -120,7 +120,7 @@ class Client:
         """When the state of the WAN is read anew, since netlink failed."""
         self._handover_until: float | None = None
         """Until when the server's word that a newer connection has replaced the current one may precede its WELCOME."""
-        self._twin_told_at = float("-inf")
+        self._conflict_told_at = float("-inf")
         self._replace = False
         """Whether the WAN has changed under the current connection, so that another must take its place."""
         self._renewal = StripeRenewal()
@@ -187,6 +187,10 @@ class Client:
         self._retry.changed()
         self._replace = self._current is not None
         self._turn()
+
+    def hand_over(self, who: str, tunnel: str | None, seconds: float, by: str) -> object:  # noqa: ARG002 - a server's
+        """Refuse with RequestError: clients come and go at a server."""
+        raise RequestError("a client hands nothing over; ask the server")
 
     # Events
 
@@ -370,14 +374,14 @@ class Client:
         if self._current is not None and self._current.too_large:
             self._retry.shrink()
         size = self._retry.begin(now)
-        self._epoch += 1
+        epoch = self._incarnation.next_epoch()
         try:
             connection = ClientConnection(
                 self._config,
                 self._path,
                 self._identity,
-                boot_id=self._boot_id,
-                epoch=self._epoch,
+                boot_id=self._incarnation.boot_id,
+                epoch=epoch,
                 max_datagram_size=size,
                 now=now,
                 own=self._own,
@@ -419,6 +423,7 @@ class Client:
         if connection.server_certificate is not None:
             expiry.warn_of_peer(connection.server_certificate, self._journal, self._peer(), _today(), now)
         self._registrations += 1
+        self._incarnation.registered()
         self._retry.registered(connection.max_datagram_size, now)
 
     def _open_plane(self, connection: ClientConnection, grant: StripeGrant | None, now: float) -> None:
@@ -489,29 +494,36 @@ class Client:
                 # The TUN keeps its carrier, packets wait meanwhile.
                 self._handover_until = now + self._config.down_after
                 return
-            if connection.epoch == self._epoch:
-                self._tell_of_twin(now)
+            if connection.epoch == self._incarnation.epoch:
+                self._incarnation.displaced()
+                self._tell_of_conflict(now)
         else:
             self._handover_until = None
+        if ending.failure is Failure.IN_USE:
+            self._incarnation.displaced()
+            # Were this machine's own old connection what the server hears, it would be in its own way.
+            if not self._is_carrying():
+                self._drop("_current", None)
         if self._is_carrying():
             self._retry.second_ended(ending, now)
             return
         self._retry.ended(ending, now)
-        if ending.failure is Failure.REFUSED:
+        refused = ending.failure in (Failure.REFUSED, Failure.IN_USE, Failure.HANDED_OVER)
+        if refused:
             # A server that refuses runs again.
             self._server_hold.end()
         if ending.failure is Failure.SILENT:
             self._cause.silence(ending.reason)
         else:
             self._cause.failure(ending.reason)
-        if ending.failure is Failure.REFUSED:
+        if refused:
             self._journal.limited("refused", now, "path.refused", path=self._path.name, reason=ending.reason)
         elif was_current:
             self._journal.info("path.ended", path=self._path.name, reason=ending.reason)
 
-    def _tell_of_twin(self, now: float) -> None:
-        if now - self._twin_told_at >= TWIN_INTERVAL:
-            self._twin_told_at = now
+    def _tell_of_conflict(self, now: float) -> None:
+        if now - self._conflict_told_at >= CONFLICT_INTERVAL:
+            self._conflict_told_at = now
             cause = "another client has this identity and tunnel: a copy of this machine, or of its certificate and key"
             self._journal.error("path.taken_over", path=self._path.name, cause=cause)
 
@@ -733,7 +745,7 @@ class Client:
             "queues": {str(name): client_report.queue(queue) for name, queue in self._sender.queues.items()},
             "reassembly": self._receiver.reassembler.snapshot(),
             "coalesced": self._receiver.coalescer.coalesced,
-            "attempts": self._epoch,
+            "attempts": self._incarnation.epoch,
             "registrations": self._registrations,
             "flaps": self._flaps,
         }

@@ -16,7 +16,7 @@ from aioquic.quic.packet import QuicErrorCode
 from cryptography import x509
 
 import mpquic
-from mpquic.daemon import credentials
+from mpquic.daemon import credentials, incarnation
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode, Inbox, Session, SessionError
 from mpquic.daemon.stripe_plane import ClientStripe
 from mpquic.daemon.wan_socket import mute_foreign, open_socket
@@ -69,6 +69,8 @@ class Failure(Enum):
     LOCAL = "local error"
     REFUSED = "refused"
     REPLACED = "replaced"
+    IN_USE = "another machine has the identity"
+    HANDED_OVER = "an operator has given the identity to another machine"
     ENDED = "ended"
 
 
@@ -244,6 +246,8 @@ class ClientConnection:
             failure = Failure.REFUSED
         elif event.by_peer and event.code == CloseCode.REPLACED:
             failure = Failure.REPLACED
+        elif event.by_peer and event.code == CloseCode.HANDED_OVER:
+            failure = Failure.HANDED_OVER
         self._end(failure, event.reason or f"closed with code {event.code}")
 
     def _is_too_large(self, code: int) -> bool:
@@ -387,6 +391,11 @@ class ClientConnection:
                     self.session.open_data()
             elif isinstance(output, Rejected):
                 self.close(CloseCode.REFUSED, output.reason, now)
+                if output.code in incarnation.CONFLICTS:
+                    failure = Failure.IN_USE if output.code == RefuseCode.IN_USE else Failure.HANDED_OVER
+                    reason = incarnation.words(output, self._identity.credentials, self._config.tunnel_name)
+                    self._end(failure, reason, output.retry_after)
+                    continue
                 reason = f"{output.code}: {output.reason}"
                 if output.code == RefuseCode.AUTHENTICATION:
                     # The server tells nothing more to whom it does not know.

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 from mpquic import held
 from mpquic.daemon import server_report
+from mpquic.daemon.json_lines import RequestError
 from mpquic.daemon.peer_file import PeerFile
 from mpquic.daemon.peer_log import PeerLog, told_hold
 from mpquic.daemon.period import ago
 from mpquic.daemon.wall_timer import WallTimer
+from mpquic.proto.handover import Claim
 from mpquic.proto.path import PathState
+from mpquic.table import SITE_PREFIX
 
 if TYPE_CHECKING:
     import asyncio
@@ -110,6 +113,49 @@ class Clients:
     def refused(self, key: Key, reason: str) -> bool:
         """A client was refused; return whether the configuration names it with this tunnel."""
         return self.log.refused(key, f"refused at {ago(0.0)}: {reason}")
+
+    def handover_claim(self, key: Key, boot_id: bytes) -> Claim:
+        """Return what an operator's handover says of a registration."""
+        peer = self.log.get(key)
+        return peer.handover.judge(boot_id, self._period.now()) if peer is not None else Claim.NOTHING
+
+    def has_place(self, key: Key, boot_id: bytes, address: str, *, by_operator: bool) -> None:
+        """A registration was entered, of a client at an outer address."""
+        peer = self.log.get(key)
+        if peer is None:
+            return
+        if by_operator:
+            self._journal.warning("client.handed_over", identity=key[0], tunnel=key[1], peer=address)
+            peer.rival = None
+        if peer.handover.registered(boot_id, takes_over=by_operator):
+            self._file.changed()
+
+    def rival(self, key: Key, address: str) -> None:
+        """A second machine at an outer address was refused."""
+        if self.log.rival_refused(key, address, self._period.now()):
+            self._on_change()
+
+    def hand_over(self, who: str, tunnel: str | None, seconds: float, by: str) -> list[dict[str, object]]:
+        """Let the next machine that registers as `who` (a site or an identity) take over; return a row for each tunnel.
+
+        RequestError when the configuration names nobody like that, or none of them has ever registered.
+        """
+        keys = [key for key in _keys(self._peers) if who in (key[0], key[0].removeprefix(SITE_PREFIX))]
+        keys = [key for key in keys if tunnel in (None, key[1])]
+        if not keys:
+            raise RequestError(f"there is no client {who}{'' if tunnel is None else f' with tunnel {tunnel}'} here")
+        keys = [key for key in keys if self.log[key].handover.boot_id is not None]
+        if not keys:
+            raise RequestError(f"{who} has never been connected: there is nothing to hand over")
+        rows: list[dict[str, object]] = []
+        for key in keys:
+            self.log[key].handover.open(self._period.now() + seconds)
+            group = self._table.get(*key)
+            peer = next((connection.peer for connection in group.connections), None) if group is not None else None
+            self._journal.warning("handover.open", identity=key[0], tunnel=key[1], seconds=seconds, by=by, peer=peer)
+            rows.append({"identity": key[0], "tunnel": key[1], "for_s": seconds, "peer": peer})
+        self._on_change()
+        return rows
 
     def rows(self) -> list[dict[str, object]]:
         """Return the rows `peers` of `mpquicctl status --json`, in the order of the configuration."""

@@ -1,20 +1,24 @@
 """The control socket of an instance: JSON lines (`mpquic.daemon.json_lines`), version 1.
 
 Operations: `get` (status, paths, config, counters, version), `set` (policy of run time), `reload`, `reconnect` (a new
-connection of a client, now), and `watch`, whose answer is followed by {"v": 1, "id": 7, "event": {...}} at each change.
+connection of a client, now), `handover` (at a server: an identity to another machine), and `watch`, whose answer is
+followed by {"v": 1, "id": 7, "event": {...}} at each change.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mpquic.daemon.json_lines import JsonLineSocket, RequestError
+from mpquic.daemon.json_lines import JsonLineSocket, RequestError, caller
 
 if TYPE_CHECKING:
     import asyncio
     from pathlib import Path
 
 SUBJECTS = ("status", "paths", "config", "counters", "version")
+MAX_NAME = 300
+LONGEST_HANDOVER = 86400
+"""Seconds for which a handover may stay open."""
 
 
 class Instance(Protocol):
@@ -31,6 +35,9 @@ class Instance(Protocol):
 
     def reconnect(self, *, silent: bool) -> object:
         """Begin a new connection; RequestError when this instance makes none."""
+
+    def hand_over(self, who: str, tunnel: str | None, seconds: float, by: str) -> object:
+        """Let another machine take the place of a client; RequestError when this instance has none of that name."""
 
 
 class ControlSocket(JsonLineSocket):
@@ -66,4 +73,17 @@ class ControlSocket(JsonLineSocket):
                 if not isinstance(silent, bool):
                     raise RequestError("silent: expected true or false")
                 return self._instance.reconnect(silent=silent)
-        raise RequestError("op: expected one of get, watch, set, reload, reconnect")
+            case "handover":
+                return self._hand_over(request, writer)
+        raise RequestError("op: expected one of get, watch, set, reload, reconnect, handover")
+
+    def _hand_over(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> object:
+        who, tunnel, seconds = request.get("who"), request.get("tunnel"), request.get("for_s", 0)
+        if not isinstance(who, str) or not 1 <= len(who) <= MAX_NAME:
+            raise RequestError("who: expected the name of a site, or an identity")
+        if tunnel is not None and (not isinstance(tunnel, str) or not 1 <= len(tunnel) <= MAX_NAME):
+            raise RequestError("tunnel: expected the name of a tunnel")
+        if type(seconds) not in (int, float) or not 1 <= seconds <= LONGEST_HANDOVER:
+            raise RequestError(f"for_s: expected seconds from 1 to {LONGEST_HANDOVER}")
+        by = caller(writer.get_extra_info("socket"), request.get("user"))
+        return self._instance.hand_over(who, tunnel, float(seconds), by)

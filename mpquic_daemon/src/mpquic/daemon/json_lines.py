@@ -12,7 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import pwd
+import re
 import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +26,9 @@ MAX_LINE = 16 * 1024
 MAX_CLIENTS = 32
 MAX_PENDING = 256 * 1024
 READ_TIMEOUT = 60.0
+MAX_USER = 64
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
+_UCRED = struct.Struct("=iII")  # struct ucred of include/linux/socket.h
 
 
 class RequestError(Exception):
@@ -122,6 +128,17 @@ class JsonLineSocket:
     def _do(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> object:
         """Return the result of a request; RequestError."""
         raise NotImplementedError
+
+
+def caller(connection: socket.socket, user: object) -> str:
+    """Return the name of the user at the other end: what the kernel says, or for root the `user` that it names."""
+    _pid, uid, _gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    if uid == 0 and isinstance(user, str) and _USER.fullmatch(user):
+        return user
+    try:
+        return pwd.getpwuid(uid).pw_name[:MAX_USER]
+    except KeyError:
+        return f"uid {uid}"
 
 
 def _failure(identifier: object, error: str) -> dict[str, object]:

@@ -6,12 +6,14 @@ processes a record has times of the wall clock; within one a step of that clock 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
 from mpquic.hold import Hold
+from mpquic.proto.control import BOOT_ID_SIZE
+from mpquic.proto.handover import MAX_FORMER, Handover
 from mpquic.table import printable
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ LEAVES_WITHIN = 60.0
 """Seconds within which a peer that says that it is held leaves: the hold of one that stays up for longer is dropped."""
 MAX_ERROR = 300
 """Characters of a reason that is kept."""
+RIVAL_SHOWN = 600.0
+"""Seconds for which a second machine is shown after it has tried last."""
+BootId = Annotated[str, msgspec.Meta(pattern=f"^[0-9a-f]{{{2 * BOOT_ID_SIZE}}}$")]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -40,6 +45,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     heard: float | None = None
     hold: Hold | None = None
     error: Annotated[str, msgspec.Meta(max_length=MAX_ERROR)] | None = None
+    boot_id: BootId | None = None
+    former: Annotated[tuple[BootId, ...], msgspec.Meta(max_length=MAX_FORMER)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A second machine that was refused since the peer replies. `at` is seconds since the boot."""
+
+    peer: str
+    """Its outer address."""
+    at: float
+    attempts: int
 
 
 @dataclass(slots=True)
@@ -57,10 +74,17 @@ class Peer:
     """Why it isn't up, or why it was refused last."""
     flaps: int = 0
     """How often it went from up to not-up since the process started."""
+    handover: Handover = field(default_factory=Handover)
+    """Which machine has the identity, and from which it was taken."""
+    rival: Rival | None = None
 
     def shown_state(self, wall: float) -> PeerState:
         """Return its state, `held` in place of those that a hold explains."""
         return "held" if self.hold_in_force(wall) is not None else self.state
+
+    def rival_shown(self, now: float) -> Rival | None:
+        """Return the second machine that has tried to register of late."""
+        return self.rival if self.rival is not None and now - self.rival.at < RIVAL_SHOWN else None
 
     def hold_in_force(self, wall: float) -> Hold | None:
         """Return the hold that explains why it isn't up, None when there is none or its time is over."""
@@ -86,6 +110,8 @@ class PeerLog:
                 if record.state == "up" and peer.heard is not None:
                     peer.since = peer.heard
                 peer.hold, peer.error = record.hold, record.error
+                boot_id = bytes.fromhex(record.boot_id) if record.boot_id is not None else None
+                peer.handover = Handover(boot_id, tuple(map(bytes.fromhex, record.former)))
 
     def __getitem__(self, key: Key) -> Peer:
         """Return a peer; KeyError."""
@@ -140,6 +166,19 @@ class PeerLog:
             peer.error = printable(reason)[:MAX_ERROR]
         return peer is not None
 
+    def get(self, key: Key) -> Peer | None:
+        """Return a peer, None when the configuration doesn't name it."""
+        return self._peers.get(key)
+
+    def rival_refused(self, key: Key, address: str, now: float) -> bool:
+        """A second machine was refused; return whether none was shown so far."""
+        peer = self._peers.get(key)
+        if peer is None:
+            return False
+        before = peer.rival_shown(now)
+        peer.rival = Rival(printable(address), now, 1 if before is None else before.attempts + 1)
+        return before is None
+
     def held(self, key: Key, hold: Hold, now: float) -> bool:
         """It says that it is put out of service; return whether that is another hold."""
         peer = self._peers.get(key)
@@ -164,6 +203,8 @@ class PeerLog:
                 heard=wall - (now - peer.heard) if peer.heard is not None else None,
                 hold=peer.hold,
                 error=peer.error,
+                boot_id=peer.handover.boot_id.hex() if peer.handover.boot_id is not None else None,
+                former=tuple(each.hex() for each in peer.handover.former),
             )
             for key, peer in self._peers.items()
             if peer.state != "never"

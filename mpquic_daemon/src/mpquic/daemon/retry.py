@@ -17,6 +17,8 @@ PATIENCE = 3600.0
 CLOSE_RETRY = 1.0
 """Longest pause before a retry during PATIENCE, unless the server refused us."""
 LOCAL_RETRY = 1.0
+CONFLICT_RETRY = (3.0, 60.0)
+"""Bounds of the pause after which a machine that was refused for another one tries again, as the server asks for it."""
 SILENT_BEFORE_LONG = 6
 """Attempts in a row that meet silence before they last longer."""
 JITTER = 0.1
@@ -117,6 +119,11 @@ class RetryPolicy:
             delay = 0.0 if patient else self._backoff.next_delay(now)
         else:
             delay = self._backoff.next_delay(now)
+            if ending.failure in (Failure.IN_USE, Failure.HANDED_OVER):
+                least, most = CONFLICT_RETRY
+                pause = min(max(ending.retry_after or 0.0, least), most)
+                self._next = now + pause * (1.0 + JITTER * self._rng.random())
+                return
             if ending.failure is Failure.REPLACED:
                 # Whoever has taken our place would lose it to us at once, and take it again.
                 delay = self._reconnect_max * (1.0 - 0.5 * self._rng.random())

@@ -9,8 +9,10 @@ import traceback
 from typing import TYPE_CHECKING
 
 from mpquic.daemon import credentials, expiry, server_report, turn
+from mpquic.daemon.admission import Admission
 from mpquic.daemon.clients import Clients
 from mpquic.daemon.farewell import Farewell
+from mpquic.daemon.incarnation import CONFLICTS
 from mpquic.daemon.json_lines import RequestError
 from mpquic.daemon.period import Period
 from mpquic.daemon.server_connection import ServerConnection
@@ -60,6 +62,8 @@ STALE_TIME = 1.0
 TUN_BATCH = 16
 CHANGE_INTERVAL = 1.0
 """Least seconds between two announcements of a change: clients may come and go by the hundred."""
+SECOND_MACHINE_INTERVAL = 600.0
+"""Least seconds between two journal lines about second machines with a client's identity: they may stay for weeks."""
 MAX_CLAIM = 100
 """Characters of a name that an unregistered connection claims, in the journal."""
 TRANSPORT_MODES = ("datagram", "reliable")
@@ -93,6 +97,7 @@ class Server:
         self._past: dict[str, int] = {}
         self._registrations = 0
         self._clients = Clients(config, self._loop, self._period, journal, self._table, self._announce)
+        self._admission = Admission(self._table, self._clients)
         self._farewell: Farewell | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due: float | None = None
@@ -160,6 +165,10 @@ class Server:
     def reconnect(self, *, silent: bool) -> None:  # noqa: ARG002 - what the client's takes
         """Refuse with RequestError: clients connect, servers answer."""
         raise RequestError("a server makes no connections; have the client reconnect")
+
+    def hand_over(self, who: str, tunnel: str | None, seconds: float, by: str) -> object:
+        """Let the next machine that registers as `who` take over; see `Clients.hand_over`. RequestError."""
+        return self._clients.hand_over(who, tunnel, seconds, by)
 
     def apply(self, config: ServerConfig) -> None:
         """Take over hot keys and the files of the identity; close what they no longer allow. CredentialsError."""
@@ -254,6 +263,9 @@ class Server:
             self._serve_ready(now)
             if now >= self._next_tick:
                 self._tick(now)
+            for connection in self._admission.poll(now):
+                connection.is_decided = True
+                self._serve_guarded(connection, now)
             self._close_ended(now)
             if self._farewell is not None:
                 self._farewell.advance()
@@ -278,10 +290,13 @@ class Server:
                     down_after=self._config.down_after,
                 )
                 self._connections[link] = connection
-            try:
-                self._serve(connection, now)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection
-                self._fault(connection, error, now)
+            self._serve_guarded(connection, now)
+
+    def _serve_guarded(self, connection: ServerConnection, now: float) -> None:
+        try:
+            self._serve(connection, now)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection
+            self._fault(connection, error, now)
 
     def _serve(self, connection: ServerConnection, now: float) -> None:
         was_admitted = connection.admitted is not None
@@ -392,7 +407,7 @@ class Server:
             self._timer = None
         timers = [self._listener.timer()]
         if self._connections:
-            timers.append(self._next_tick)
+            timers += [self._next_tick, self._admission.due]
         timers += [tunnel.next_allowance(now) for tunnel in self._waiting]
         self._due = due = min((max(timer, now) for timer in timers if timer is not None), default=None)
         if due is not None:
@@ -400,8 +415,10 @@ class Server:
 
     # Registration and its end
 
-    def _admit(self, connection: ServerConnection, identity: Identity, register: Register) -> Welcome:
-        """Authorise a client whose identity is proven and enter it; RegistrationRefusedError."""
+    def _admit(self, connection: ServerConnection, identity: Identity, register: Register) -> Welcome | None:
+        """Authorise a client whose identity is proven and enter it, None while it waits; RegistrationRefusedError."""
+        if self._verifier.is_revoked(identity.serial):  # since it has begun to wait
+            raise RegistrationRefusedError(RefuseCode.AUTHENTICATION, "client not authenticated")
         if register.transport_mode not in TRANSPORT_MODES:
             raise RegistrationRefusedError(RefuseCode.FEATURE, f"no transport mode {register.transport_mode} here")
         rule, prefixes = self._peers.authorize(identity.uri, register.tunnel, register.inner)
@@ -417,10 +434,15 @@ class Server:
             weight=rule.weight,
             priority=rule.priority,
         )
-        joined = self._table.register(registration, connection, self._loop.time())
+        now = self._loop.time()
+        place = self._admission.judge(registration, connection, now)
+        if place is None:
+            return None
+        joined = self._table.register(registration, connection, now, takeover=place.replaces)
+        self._admission.entered(registration, connection, place)
         group = joined.group
         for replaced in joined.replaced:
-            replaced.end(CloseCode.REPLACED, "replaced by a newer connection")
+            replaced.end(*place.ending(connection.peer))
             self._changed[replaced] = None
         self._forget_empty_groups()
         tunnel = self._tunnels.get(group)
@@ -527,7 +549,10 @@ class Server:
     def _forget(self, connection: ServerConnection, now: float) -> None:
         if self._connections.pop(connection.link, None) is None:
             return
-        self._table.remove(connection)
+        group = self._table.remove(connection)
+        if group is not None:
+            self._admission.gone(group, connection, now)
+        self._admission.abandon(connection)
         self._drop_plane(connection)
         if connection.tunnel is not None:
             connection.tunnel.remove(connection.session)
@@ -552,6 +577,7 @@ class Server:
             f"refused {refusal.identity} {known}",
             now,
             "client.refused",
+            SECOND_MACHINE_INTERVAL if refusal.code in CONFLICTS else 60.0,
             peer=peer,
             identity=refusal.identity,
             tunnel=refusal.tunnel,
@@ -625,6 +651,7 @@ class Server:
                 "connections": len(self._connections),
                 "quic_connections": len(self._listener.links),
                 "strangers": self._listener.strangers,
+                "waiting_registrations": self._admission.waiting,
                 "stripe_sessions": len(self._stripe.table) if self._stripe is not None else 0,
             },
         }

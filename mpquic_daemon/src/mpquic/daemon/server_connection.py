@@ -7,12 +7,13 @@ import os
 from typing import TYPE_CHECKING
 
 import mpquic
-from mpquic.daemon.session import CloseCode, Inbox, Session, SessionError
+from mpquic.daemon.session import PRESENCE, CloseCode, Inbox, Session, SessionError
 from mpquic.net.quic import Established, Terminated
 from mpquic.net.udp import endpoint, plain_host
 from mpquic.proto.budget import BudgetMember
-from mpquic.proto.control import Bye, ControlError
+from mpquic.proto.control import Bye, ControlError, Probe
 from mpquic.proto.handshake import Admitted, Output, Rejected, Send, ServerRegistration
+from mpquic.proto.path import PathState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,13 +28,16 @@ REGISTRATION_DEADLINE = 5.0
 
 
 class ServerConnection:
-    """`admit(connection, identity, register)` authorises and enters a registration, as in ServerRegistration."""
+    """`admit(connection, identity, register)` authorises and enters a registration, as in ServerRegistration.
+
+    Where it returned None, set `is_decided` and call `advance` once it can tell more.
+    """
 
     def __init__(
         self,
         link: QuicLink,
         verifier: ChainVerifier,
-        admit: Callable[[ServerConnection, Identity, Register], Welcome],
+        admit: Callable[[ServerConnection, Identity, Register], Welcome | None],
         now: float,
         *,
         probe_interval: float,
@@ -54,6 +58,8 @@ class ServerConnection:
         """Whether it ended because nothing came from the client any more."""
         self.refusal: Rejected | None = None
         """Why the registration came to nothing."""
+        self.is_decided = False
+        """Whether `admit` is to be called again for the registration that waits."""
         self.over = False
         self.next_poll = float("-inf")
         """When `poll` has something to do at the latest, unless something comes from the client before."""
@@ -90,6 +96,9 @@ class ServerConnection:
             if self._registration is not None and self.admitted is None:
                 for _, message in inbox.messages:
                     self._obey(self._registration.receive(message, now), now)
+                if self.is_decided:
+                    self.is_decided = False
+                    self._obey(self._registration.decide(now), now)
         except (SessionError, ControlError) as error:
             self.end(CloseCode.PROTOCOL, str(error))
         if inbox.bye is not None:
@@ -108,6 +117,25 @@ class ServerConnection:
         self.session.poll(now)
         due = self.session.timer(now)
         self.next_poll = float("-inf") if due is None else due
+
+    @property
+    def received(self) -> tuple[float, ...]:
+        """Numbers that grow with each authenticated packet of the client, by QUIC and by pipes."""
+        heard = self.plane.session.heard_at if self.plane is not None else float("-inf")
+        return float(self.link.newest_received), heard
+
+    def round_trips(self) -> tuple[float, float]:
+        """Return the round-trip time in seconds, the longest of those known, and the lowest measured; 0 for unknown."""
+        rtt, meter = self.session.liveness.rtt, self.link.meter
+        pipes = self.plane.session.rtt if self.plane is not None else None
+        return max(rtt.smoothed or 0.0, meter.rtt_smoothed or 0.0, pipes or 0.0), rtt.minimum or 0.0
+
+    def ask(self, now: float) -> None:
+        """Have the client send something, by the connection and by the pipes that carry."""
+        self.session.send(Probe(sequence=PRESENCE))
+        if self.plane is not None and self.plane.path.state is PathState.UP:
+            self.plane.session.ask(now)
+            self.plane.push(now)
 
     def end(self, code: CloseCode, reason: str) -> None:
         """Mark the connection to be closed; the first reason counts."""

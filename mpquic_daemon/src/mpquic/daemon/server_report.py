@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mpquic.config import Peer as Rule
-    from mpquic.daemon.peer_log import Peer
+    from mpquic.daemon.peer_log import Peer, Rival
     from mpquic.daemon.server_connection import ServerConnection
     from mpquic.daemon.server_tunnel import ServerTunnel
     from mpquic.daemon.stripe_plane import StripePlane
@@ -71,7 +71,11 @@ def peer(rule: Rule, known: Peer, group: Group[ServerConnection] | None, now: fl
     state, hold, hold_at = known.shown_state(wall), known.hold_in_force(wall), "peer"
     if not rule.enabled and state != "up":
         state, hold, hold_at = "held", held.by_variables(wall - (now - known.since)), "here"
+    rival = known.rival_shown(now)
     error = held.words(hold) if hold is not None else known.error
+    if rival is not None:
+        error = f"{error}; {_second_machine(rival, now)}" if error is not None else _second_machine(rival, now)
+    until = known.handover.until if known.handover.is_open(now) else None
     rtt = session.liveness.rtt.smoothed or session.path.rtt if session is not None else None
     return {
         "identity": rule.identity,
@@ -87,7 +91,16 @@ def peer(rule: Rule, known: Peer, group: Group[ServerConnection] | None, now: fl
         "error": error,
         "hold": held.report(hold),
         "hold_at": hold_at if hold is not None else None,
+        "second_machine": {"peer": rival.peer, "attempts": rival.attempts, "last": ago(now - rival.at)}
+        if rival is not None
+        else None,
+        "handover_until": held.rfc3339(wall + (until - now)) if until is not None else None,
     }
+
+
+def _second_machine(rival: Rival, now: float) -> str:
+    times = "once" if rival.attempts == 1 else f"{rival.attempts} times"
+    return f"a second machine at {rival.peer} uses this identity: refused {times}, last at {ago(now - rival.at)}"
 
 
 def peer_summary(rows: Sequence[Mapping[str, object]]) -> str:

@@ -69,6 +69,9 @@ class Role(Protocol):
     def reconnect(self, *, silent: bool) -> None:
         """Begin a new connection, `silent` without telling the peer that the old one ends; RequestError."""
 
+    def hand_over(self, who: str, tunnel: str | None, seconds: float, by: str) -> object:
+        """Let another machine take the place of a client, as an operator wants it; RequestError."""
+
 
 class Service:
     """One instance: implements the control socket's `Instance`, owns the role and the process's life."""
@@ -188,6 +191,10 @@ class Service:
         """Answer `reconnect`: begin it; the status tells when it is done."""
         self._role.reconnect(silent=silent)
         return self._status()
+
+    def hand_over(self, who: str, tunnel: str | None, seconds: float, by: str) -> object:
+        """Answer `handover`: open it; the journal tells who did."""
+        return self._role.hand_over(who, tunnel, seconds, by)
 
     def _reload(self) -> dict[str, object]:
         try:

@@ -30,6 +30,8 @@ MAX_REFUSED_STREAMS = 64
 """Streams of a peer that are refused, for a connection: those of a later version are few."""
 RECEIPT = (1 << 63) - 1
 """Sequence number of the probe behind a message whose arrival is to be known; no other probe has it."""
+PRESENCE = RECEIPT - 1
+"""That of a probe which asks for any sign of life and measures nothing."""
 IDLE_TIMEOUT = 90.0
 """Seconds without a packet after which both ends forget a connection. A cut that heals earlier is survived by it."""
 
@@ -43,6 +45,7 @@ class CloseCode(IntEnum):
     PROTOCOL = 3
     SHUTDOWN = 4
     REVOKED = 5
+    HANDED_OVER = 6
     # Clear of QUIC's own error codes, which a handshake may end with.
     TOO_LARGE = 0x220
     INTERNAL = 0x221

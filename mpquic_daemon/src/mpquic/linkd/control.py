@@ -6,13 +6,9 @@ is what the kernel says; root may say on whose behalf it does, in `user`, as sud
 
 from __future__ import annotations
 
-import pwd
-import re
-import socket
-import struct
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mpquic.daemon.json_lines import JsonLineSocket, RequestError
+from mpquic.daemon.json_lines import JsonLineSocket, RequestError, caller
 
 if TYPE_CHECKING:
     import asyncio
@@ -20,9 +16,6 @@ if TYPE_CHECKING:
 
 LONGEST = 10 * 365 * 86400.0
 MAX_REASON = 200
-MAX_USER = 64
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
-_UCRED = struct.Struct("=iII")  # struct ucred of include/linux/socket.h
 
 
 class Operations(Protocol):
@@ -56,7 +49,7 @@ class LinkdSocket(JsonLineSocket):
         name = request.get("name")
         if not isinstance(name, str):
             raise RequestError("name: expected the name of an instance")
-        by = _caller(writer.get_extra_info("socket"), request.get("user"))
+        by = caller(writer.get_extra_info("socket"), request.get("user"))
         if operation == "release":
             return self._operations.release(name, by)
         return self._operations.hold(name, by, _reason(request.get("reason")), _seconds(request.get("for_s")))
@@ -74,14 +67,3 @@ def _seconds(value: object) -> float | None:
     if type(value) not in (int, float) or not 1 <= float(str(value)) <= LONGEST:
         raise RequestError(f"for_s: expected seconds from 1 to {LONGEST:.0f}")
     return float(str(value))
-
-
-def _caller(connection: socket.socket, user: object) -> str:
-    """Return the name of the user at the other end."""
-    _pid, uid, _gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    if uid == 0 and isinstance(user, str) and _USER.fullmatch(user):
-        return user
-    try:
-        return pwd.getpwuid(uid).pw_name[:MAX_USER]
-    except KeyError:
-        return f"uid {uid}"

@@ -13,7 +13,7 @@ from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.recovery import QuicPacketPacer
 from aioquic.quic.stream import QuicStreamSender
-from aioquic.tls import CipherSuite
+from aioquic.tls import CipherSuite, Epoch
 from cryptography import x509
 
 _DATAGRAM_FRAME_OVERHEAD = 3  # type, length of two bytes
@@ -59,6 +59,12 @@ def closed_by_peer(connection: QuicConnection) -> bool:
 def close_event(connection: QuicConnection) -> ConnectionTerminated | None:
     """Why the connection ends, before the public event tells it."""
     return connection._close_event
+
+
+def newest_received(connection: QuicConnection) -> int:
+    """Highest packet number received in 1-RTT packets, which are authenticated; -1 before the first."""
+    space = connection._spaces.get(Epoch.ONE_RTT)
+    return -1 if space is None else int(space.largest_received_packet)
 
 
 def set_ack_delay(connection: QuicConnection, seconds: float) -> None:

@@ -227,6 +227,11 @@ class QuicLink:
         return self._connection.get_peer_address()
 
     @property
+    def newest_received(self) -> int:
+        """Number of the newest packet that the peer has sent with the keys of the connection; -1 before the first."""
+        return internals.newest_received(self._connection)
+
+    @property
     def connection_id(self) -> bytes:
         """Connection ID that this end chose first."""
         return bytes(self._connection.host_cid)

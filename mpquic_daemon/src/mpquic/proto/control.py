@@ -55,6 +55,8 @@ class RefuseCode(StrEnum):
     AUTHORIZATION = "authorization"
     STALE = "stale"
     CONFLICT = "conflict"
+    IN_USE = "in_use"
+    HANDED_OVER = "handed_over"
     BUSY = "busy"
     PROTOCOL = "protocol"
 
@@ -176,12 +178,22 @@ class StripeRenewed(Message, frozen=True, kw_only=True):
 
 
 class Refuse(Message, frozen=True, kw_only=True):
-    """Server to client, or client to server: no. The connection is closed after it. `retry_after` in seconds."""
+    """Server to client, or client to server: no. The connection is closed after it. `retry_after` in seconds.
+
+    `peer` is the outer address of the other machine that has the client's identity, as text; empty where there is none.
+    """
 
     TYPE: ClassVar[str] = "refuse"
     code: Word
     reason: Text
     retry_after: Annotated[float, msgspec.Meta(ge=0, le=86400)] | None = None
+    peer: Word = ""
+
+
+class Wait(Message, frozen=True, kw_only=True):
+    """Server to client, while a registration waits for its decision: the server is there."""
+
+    TYPE: ClassVar[str] = "wait"
 
 
 class Probe(Message, frozen=True, kw_only=True):
@@ -256,6 +268,7 @@ _TYPES: tuple[type[Message], ...] = (
     RenewStripe,
     StripeRenewed,
     Refuse,
+    Wait,
     Probe,
     ProbeAck,
     Report,

@@ -20,15 +20,19 @@ else:
     Handle = TypeVar("Handle")
 
 MAX_PATHS_PER_GROUP = 16
+REORDERING = 10.0
+"""Seconds after a registration in which an older epoch of the same boot is one that the network has overtaken."""
 
 
 class RegistrationRefusedError(Exception):
-    """A registration that the table does not take; `code` and `reason` go into REFUSE."""
+    """A registration that is not taken; `code`, `reason`, `retry_after` in seconds and `peer` go into REFUSE."""
 
-    def __init__(self, code: RefuseCode, reason: str) -> None:
+    def __init__(self, code: RefuseCode, reason: str, retry_after: float | None = None, peer: str = "") -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.retry_after = retry_after
+        self.peer = peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,45 +106,67 @@ class GroupTable(Generic[Handle]):
         """Number of registered connections."""
         return len(self._by_connection)
 
-    def register(self, registration: Registration, connection: Handle, now: float) -> Joined[Handle]:
-        """Enter a connection.
+    def contested(self, registration: Registration, now: float) -> Group[Handle] | None:
+        """Return the group whose place a registration can only take once that one's client is gone, None without one.
 
-        A process that restarted has another boot id: all that its predecessor left is replaced, with a new session. In
-        the same boot a path is replaced by a newer epoch of itself, and another path joins. Boot ids have no order,
-        since a site without a clock could not keep one; that the registration is fresh was shown by signing our nonce.
+        That is a client with another boot id, or with this one and an epoch that isn't older: a machine that was set
+        back to an earlier state goes on with the boot id that it had, and numbers from there.
 
         Raises:
-            RegistrationRefusedError: the epoch is not newer than the present one, a prefix belongs to another group,
-                the group is full, or this connection has registered before. Nothing has changed then.
+            RegistrationRefusedError: it can't be taken in any case. Nothing has changed.
         """
-        if connection in self._by_connection:
-            raise RegistrationRefusedError(RefuseCode.PROTOCOL, "this connection is registered already")
-        key = (registration.identity, registration.tunnel)
-        group = self._groups.get(key)
+        group = self._groups.get((registration.identity, registration.tunnel))
         for prefix in registration.prefixes:
             for held, owner in self._prefixes.overlapping(prefix):
                 if owner is not group:
                     raise RegistrationRefusedError(
                         RefuseCode.CONFLICT, f"{prefix} overlaps {held}, which another tunnel has registered"
                     )
-        replaced: list[Handle] = []
-        same_boot = group is not None and group.boot_id == registration.boot_id
-        if group is not None and same_boot:
-            present = group.members.get(registration.path)
-            if present is None and len(group.members) >= MAX_PATHS_PER_GROUP:
+        if group is None or group.boot_id != registration.boot_id:
+            return group
+        present = group.members.get(registration.path)
+        if present is None:
+            if len(group.members) >= MAX_PATHS_PER_GROUP:
                 raise RegistrationRefusedError(RefuseCode.CONFLICT, f"more than {MAX_PATHS_PER_GROUP} paths")
-            if present is not None:
-                if registration.epoch <= present.registration.epoch:
-                    raise RegistrationRefusedError(
-                        RefuseCode.STALE,
-                        f"epoch {registration.epoch} of path {registration.path} is not newer than "
-                        f"{present.registration.epoch}",
-                    )
-                replaced.append(present.connection)
-                del self._by_connection[present.connection]
-        elif group is not None:
-            replaced.extend(self._dissolve(group))
+            return None
+        if registration.epoch > present.registration.epoch:
+            return None
+        if now - present.registered_at < REORDERING:
+            raise RegistrationRefusedError(
+                RefuseCode.STALE,
+                f"epoch {registration.epoch} of path {registration.path} is not newer than "
+                f"{present.registration.epoch}",
+            )
+        return group
+
+    def register(
+        self, registration: Registration, connection: Handle, now: float, *, takeover: bool = False
+    ) -> Joined[Handle]:
+        """Enter a connection.
+
+        In the same boot a path is replaced by a newer epoch of itself, and another path joins. Where the place is
+        `contested`, `takeover` replaces all that is there, with a new session. Boot ids have no order, since a site
+        without a clock could not keep one; that the registration is fresh was shown by signing our nonce.
+
+        Raises:
+            RegistrationRefusedError: the place is contested and this is no takeover, a prefix belongs to another group,
+                the group is full, or this connection has registered before. Nothing has changed then.
+        """
+        if connection in self._by_connection:
+            raise RegistrationRefusedError(RefuseCode.PROTOCOL, "this connection is registered already")
+        key = (registration.identity, registration.tunnel)
+        contested = self.contested(registration, now)
+        group = self._groups.get(key)
+        replaced: list[Handle] = []
+        if contested is not None:
+            if not takeover:
+                raise RegistrationRefusedError(RefuseCode.IN_USE, "another client has this identity and tunnel")
+            replaced.extend(self._dissolve(contested))
             group = None
+        elif group is not None and registration.path in group.members:
+            present = group.members[registration.path]
+            replaced.append(present.connection)
+            del self._by_connection[present.connection]
         new_session = group is None
         if group is None:
             session = self._entropy(SESSION_SIZE)

@@ -24,6 +24,7 @@ from mpquic.proto.control import (
     Register,
     StripeRequest,
     Unknown,
+    Wait,
     Welcome,
 )
 from mpquic.proto.groups import RegistrationRefusedError
@@ -48,6 +49,8 @@ FEATURES = frozenset({str(Feature.SUPERFRAME), str(Feature.FRAGMENT)})
 nobody sends: it isn't offered."""
 CLIENT_TIMEOUT = 10.0
 SERVER_TIMEOUT = 5.0
+WAIT_INTERVAL = 1.0
+"""Seconds between two WAIT, so that a client doesn't give up meanwhile."""
 
 _HELLO_ID = 1
 _REGISTER_ID = 2
@@ -60,6 +63,7 @@ class HandshakeState(Enum):
     AWAIT_CHALLENGE = "await-challenge"
     AWAIT_REGISTER = "await-register"
     AWAIT_WELCOME = "await-welcome"
+    AWAIT_DECISION = "await-decision"
     DONE = "done"
     FAILED = "failed"
 
@@ -113,6 +117,8 @@ class Rejected:
     identity: str | None = None
     claims: str | None = None
     tunnel: str = ""
+    peer: str = ""
+    """The outer address of another machine that uses the identity."""
 
 
 Output = Send | Welcomed | Admitted | Rejected
@@ -191,12 +197,14 @@ class ClientRegistration:
         if now >= self.deadline:
             return self.poll(now)
         if isinstance(message, Refuse):
-            return self._fail(message.code, message.reason, message.retry_after)
+            return self._fail(message.code, message.reason, message.retry_after, message.peer)
         if isinstance(message, Challenge) and self.state is HandshakeState.AWAIT_CHALLENGE:
             return self._register(message)
         if isinstance(message, Welcome) and self.state is HandshakeState.AWAIT_WELCOME:
             self.state = HandshakeState.DONE
             return [Welcomed(message, self._version, self._agreed, self._peer_software)]
+        if isinstance(message, Wait) and self.state is HandshakeState.AWAIT_WELCOME:
+            return []
         return self._fail(RefuseCode.PROTOCOL, f"unexpected {message.TYPE} in state {self.state.value}")
 
     def _register(self, challenge: Challenge) -> list[Output]:
@@ -249,23 +257,24 @@ class ClientRegistration:
         self.state = HandshakeState.AWAIT_WELCOME
         return [Send(register, _REGISTER_ID)]
 
-    def _fail(self, code: str, reason: str, retry_after: float | None = None) -> list[Output]:
+    def _fail(self, code: str, reason: str, retry_after: float | None = None, peer: str = "") -> list[Output]:
         self.state = HandshakeState.FAILED
-        return [Rejected(str(code), reason, retry_after)]
+        return [Rejected(str(code), reason, retry_after, peer=peer)]
 
 
 class ServerRegistration:
     """The server's side. Nothing that the client says has an effect before its chain and its proof are verified.
 
-    `admit(identity, register)` is called then, once: it authorises and enters the registration and returns the WELCOME,
-    or raises `RegistrationRefusedError`. `wall_clock()` gives the time for certificates (aware, UTC).
+    `admit(identity, register)` is called then: it authorises and enters the registration and returns the WELCOME, or
+    raises `RegistrationRefusedError`, or returns None where that can't be decided yet: `decide` calls it again.
+    `wall_clock()` gives the time for certificates (aware, UTC).
     """
 
     def __init__(
         self,
         verifier: ChainVerifier,
         server_certificate: bytes,
-        admit: Callable[[Identity, Register], Welcome],
+        admit: Callable[[Identity, Register], Welcome | None],
         wall_clock: Callable[[], dt.datetime],
         entropy: Callable[[int], bytes],
         now: float,
@@ -283,6 +292,9 @@ class ServerRegistration:
         self._wall_clock = wall_clock
         self._nonce = entropy(control.NONCE_SIZE)
         self._client_nonce = b""
+        self._candidate: tuple[Identity, Register] | None = None
+        """Who has proven to be whom, and waits for the decision."""
+        self._wait_at = 0.0
         self._software = software
         self._features = features
         self._required = required
@@ -292,10 +304,21 @@ class ServerRegistration:
 
     def poll(self, now: float) -> list[Output]:
         """Give up once the deadline has passed: a stranger holds a connection no longer than that."""
-        if now < self.deadline or self.state in (HandshakeState.DONE, HandshakeState.FAILED):
+        if self.state in (HandshakeState.DONE, HandshakeState.FAILED):
             return []
-        self.state = HandshakeState.FAILED
-        return [Rejected("timeout", "the client did not register in time")]
+        if now >= self.deadline:
+            self.state = HandshakeState.FAILED
+            return [Rejected("timeout", "the client did not register in time")]
+        if self.state is HandshakeState.AWAIT_DECISION and now >= self._wait_at:
+            self._wait_at = now + WAIT_INTERVAL
+            return [Send(Wait(), _REGISTER_ID)]
+        return []
+
+    def decide(self, now: float) -> list[Output]:
+        """Ask `admit` again for the registration that waits."""
+        if self.state is not HandshakeState.AWAIT_DECISION or self._candidate is None:
+            return []
+        return self._enter(*self._candidate, now)
 
     def receive(self, message: Message, now: float) -> list[Output]:
         """Take a message of the client."""
@@ -306,7 +329,7 @@ class ServerRegistration:
         if isinstance(message, Hello) and self.state is HandshakeState.START:
             return self._challenge(message)
         if isinstance(message, Register) and self.state is HandshakeState.AWAIT_REGISTER:
-            return self._verify(message)
+            return self._verify(message, now)
         if isinstance(message, Refuse):
             self.state = HandshakeState.FAILED
             return [Rejected(message.code, f"the client refused: {message.reason}")]
@@ -331,7 +354,7 @@ class ServerRegistration:
         )
         return [Send(challenge, _HELLO_ID)]
 
-    def _verify(self, register: Register) -> list[Output]:
+    def _verify(self, register: Register, now: float) -> list[Output]:
         transcript = Transcript(
             self._client_nonce,
             self._nonce,
@@ -355,11 +378,20 @@ class ServerRegistration:
                 identity=self._proven(register, transcript),
                 register=register,
             )
+        self._wait_at = now + WAIT_INTERVAL
+        return self._enter(identity, register, now)
+
+    def _enter(self, identity: Identity, register: Register, now: float) -> list[Output]:
+        if now >= self.deadline:
+            return self.poll(now)
         try:
             welcome = self._admit(identity, register)
         except RegistrationRefusedError as error:
             log = f"{identity.uri}: {error.reason}"
-            return self._refuse(error.code, error.reason, log, identity=identity.uri, register=register)
+            return self._refuse(error.code, error.reason, log, identity=identity.uri, register=register, error=error)
+        if welcome is None:
+            self.state, self._candidate = HandshakeState.AWAIT_DECISION, (identity, register)
+            return []
         self.state = HandshakeState.DONE
         admitted = Admitted(identity, register, self._version, self._agreed, self._peer_software)
         return [Send(welcome, _REGISTER_ID), admitted]
@@ -384,10 +416,13 @@ class ServerRegistration:
         *,
         identity: str | None = None,
         register: Register | None = None,
+        error: RegistrationRefusedError | None = None,
     ) -> list[Output]:
         message_id = _HELLO_ID if self.state is HandshakeState.START else _REGISTER_ID
         self.state = HandshakeState.FAILED
         claims = claimed_uri(register.certificates[0]) if register is not None and identity is None else None
         tunnel = register.tunnel if register is not None else ""
-        rejected = Rejected(str(code), log or reason, None, identity, claims, tunnel)
-        return [Send(Refuse(code=code, reason=reason[:1024]), message_id), rejected]
+        retry_after, peer = (error.retry_after, error.peer) if error is not None else (None, "")
+        rejected = Rejected(str(code), log or reason, retry_after, identity, claims, tunnel, peer)
+        refuse = Refuse(code=code, reason=reason[:1024], retry_after=retry_after, peer=peer[:128])
+        return [Send(refuse, message_id), rejected]

@@ -49,6 +49,10 @@ _COMMON = sorted({mtu - headers for mtu in (1280, 1400, 1420, 1460, 1480, 1492, 
 _PROBE = Struct("!BI")
 _PROBE_ACK = Struct("!BIH")
 _ASK, _ANSWER = 0, 1
+MIN_PROBE = OVERHEAD + _PROBE_ACK.size
+"""Bytes of the smallest datagram that is answered."""
+PRESENCE = 0xFFFFFFFF
+"""Number of a probe that isn't part of a search: its reply shows that the peer is there."""
 MAX_ANSWERS = 64
 """Probes that are answered in a second; a peer that probes faster than that is not searching."""
 

@@ -14,8 +14,11 @@ from mpquic.proto.stripe.hold import FlowHold, hold_time
 from mpquic.proto.stripe.keys import KeyLimitError, Opener, Sealer, direction_secret
 from mpquic.proto.stripe.pipes import Keepalive, Pipes, decode_keepalive, encode_keepalive
 from mpquic.proto.stripe.pmtu import (
+    MIN_PROBE,
+    PRESENCE,
     AnswerLimit,
     PathMtuState,
+    Probe,
     decode_probe,
     decode_probe_ack,
     encode_probe,
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.receiver import Datagrams
 
 _INITIAL_RTT = 0.1
+_PRESENCE = Probe(PRESENCE, MIN_PROBE)
+"""Asks for nothing but the reply."""
 
 
 class Outgoing(NamedTuple):
@@ -288,6 +293,14 @@ class StripeSession:
         except KeyLimitError:
             self.exhausted = True
 
+    def ask(self, now: float) -> None:
+        """Have the peer reply on each pipe that carries, as either end may: by the smallest probe of the path's MTU."""
+        try:
+            for pipe in self.pipes.alive(now):
+                self._send_control(PacketType.PROBE, pipe.number, encode_probe(_PRESENCE))
+        except KeyLimitError:
+            self.exhausted = True
+
     def _probe_path(self, alive: list[Pipe], now: float) -> None:
         pipe = alive[self.probes_sent // 2 % len(alive)]
         for probe in self.pmtu.poll(now, self.rtt or _INITIAL_RTT):
@@ -315,6 +328,8 @@ class StripeSession:
 
     def _on_probe_ack(self, body: bytes, now: float) -> None:
         probe = decode_probe_ack(body)
+        if probe == _PRESENCE:
+            return
         if probe is None or not self.pmtu.on_acknowledged(probe, now):
             self.receiver.refuse("probe answer")
             return

@@ -1,0 +1,264 @@
+"""Whether a registration may take the place of a client that is connected: only where that one doesn't reply any more.
+
+A client that was restarted and a second machine with the same certificate look alike, as a new boot id. What tells them
+apart is the client that is connected: it is probed, and anything that arrives from it afterwards shows that it lives.
+
+Pure: times are seconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from mpquic.proto.groups import MAX_PATHS_PER_GROUP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    Handle = TypeVar("Handle", bound=Hashable)
+else:
+    Handle = TypeVar("Handle")
+
+Key = tuple[str, str]
+"""Identity and tunnel."""
+
+MIN_WAIT = 0.3
+MAX_WAIT = 3.0
+"""Bounds in seconds of the time in which a reply is waited for. A registration has 5 s in all."""
+ROUND_TRIPS = 3
+"""Round trips of the old path for which a reply is waited for."""
+PROBES = 4
+"""Probes in that time: the loss of one of them is no silence."""
+INTERVAL = 0.5
+"""Least seconds between two series of probes to one client, whoever registers, and however often."""
+POLL_INTERVAL = 0.1
+LONGEST_STEP = 0.2
+"""Seconds of silence that are counted between two polls at most: more is a pause of this process, not of the client."""
+MAX_TRANSIT = 0.1
+"""Seconds after the first probe in which what arrives may have been sent by a client that is gone, at most."""
+MAX_RIVALS = 4
+"""Boot ids of other machines that are remembered for each client."""
+RESTART_TIME = 5.0
+"""Seconds that a client which has said goodbye has to come back before another machine gets its place."""
+
+
+class Outcome(Enum):
+    """What becomes of a registration."""
+
+    WAIT = "wait"
+    ADMIT = "admit"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """A client that is connected, as its server sees it; a client is there as long as any of its paths is."""
+
+    heard: Mapping[Hashable, tuple[float, ...]]
+    """For each of its connections numbers that grow with what arrives, authenticated packets and no others."""
+    rtt: float = 0.0
+    """Round-trip time in seconds of the slowest path; 0 when none is known."""
+    lowest_rtt: float = 0.0
+    """The lowest one that was measured on any path."""
+    down: bool = False
+    """Whether all paths are down."""
+
+
+@dataclass(slots=True)
+class _Contest(Generic[Handle]):
+    """The registrations of one boot id that wait for what the old client does."""
+
+    boot_id: bytes
+    is_foreign: bool
+    begins: float
+    """When the first probe is due."""
+    connections: dict[Handle, None] = field(default_factory=dict)
+    before: Mapping[Hashable, tuple[float, ...]] | None = None
+    """What had been heard before; None until the first probe."""
+    transit_until: float = 0.0
+    wait: float = MIN_WAIT
+    waited: float = 0.0
+    polled_at: float = 0.0
+    next_probe: float = 0.0
+
+    def poll(self, presence: Presence, now: float) -> tuple[bool, Outcome]:
+        """Return whether a probe is to be sent, and the outcome so far; for a client that is connected."""
+        if self.before is None:
+            self.before = presence.heard
+            self.wait = min(max(ROUND_TRIPS * presence.rtt, MIN_WAIT), MAX_WAIT)
+            # A reply takes a round trip; what comes much sooner was on its way before.
+            self.transit_until = now + min(presence.lowest_rtt / 2, MAX_TRANSIT)
+            self.polled_at, self.next_probe = now, now + self.wait / PROBES
+            return True, Outcome.WAIT
+        polled_at, self.polled_at = self.polled_at, now
+        self.waited += min(now - polled_at, LONGEST_STEP)
+        if polled_at < self.transit_until:
+            self.before = presence.heard
+        elif _has_grown(self.before, presence.heard):
+            return False, Outcome.REFUSE
+        if self.waited >= self.wait:
+            return False, Outcome.ADMIT
+        if now < self.next_probe:
+            return False, Outcome.WAIT
+        self.next_probe = now + self.wait / PROBES
+        return True, Outcome.WAIT
+
+    @property
+    def due(self) -> float:
+        """When `poll` is to be called."""
+        if self.before is None:
+            return self.begins
+        due = min(self.polled_at + min(self.wait - self.waited, POLL_INTERVAL), self.next_probe)
+        return min(due, self.transit_until) if self.polled_at < self.transit_until else due
+
+
+class Takeovers(Generic[Handle]):
+    """The registrations that wait, at most those of one boot id for each client that is connected.
+
+    A boot id that was refused while the old client replied is that of another machine for certain, a rival: it isn't
+    admitted by a short silence, but only when all paths of the old client are down as well.
+    """
+
+    def __init__(self) -> None:
+        self._contests: dict[Key, _Contest[Handle]] = {}
+        self._waiting: dict[Handle, Key] = {}
+        self._outcomes: dict[Handle, Outcome] = {}
+        self._probed_at: dict[Key, float] = {}
+        self._rivals: dict[Key, list[bytes]] = {}
+        self._left_at: dict[Key, float] = {}
+        self._due = float("inf")
+
+    def __len__(self) -> int:
+        """Return the number of registrations that wait."""
+        return len(self._waiting)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Sizes of what is remembered: none of it grows beyond a bound for each client."""
+        return {
+            "contests": len(self._contests),
+            "waiting": len(self._waiting),
+            "outcomes": len(self._outcomes),
+            "rivals": sum(map(len, self._rivals.values())),
+            "clients": len(self._probed_at.keys() | self._rivals.keys() | self._left_at.keys()),
+        }
+
+    @property
+    def due(self) -> float:
+        """When `poll` has something to do; infinity while nobody waits."""
+        return self._due
+
+    def claim(self, key: Key, boot_id: bytes, connection: Handle, now: float, *, is_foreign: bool = True) -> Outcome:
+        """Take a registration for the place of a client that is connected, or return what has become of it.
+
+        `is_foreign` is false for the boot id of that client itself. After WAIT, `poll` tells when to ask again.
+        """
+        outcome = self._outcomes.pop(connection, None)
+        if outcome is not None:
+            return outcome
+        contest = self._contests.get(key)
+        if contest is not None and contest.boot_id != boot_id:
+            if contest.boot_id not in self._rivals.get(key, ()):
+                return Outcome.REFUSE
+            # A rival keeps nobody else waiting.
+            self._close(key, contest, Outcome.REFUSE)
+            self._due = now
+            contest = None
+        if contest is None:
+            begins = max(now, self._probed_at.get(key, float("-inf")) + INTERVAL)
+            contest = self._contests[key] = _Contest(boot_id, is_foreign, begins)
+        elif len(contest.connections) >= MAX_PATHS_PER_GROUP:
+            return Outcome.REFUSE
+        contest.connections[connection] = None
+        self._waiting[connection] = key
+        self._due = min(self._due, contest.due)
+        return Outcome.WAIT
+
+    def poll(self, look: Callable[[Key], Presence | None], now: float) -> tuple[list[Key], list[Handle]]:
+        """Return which clients are to be probed, and whose registrations are decided: `claim` tells the outcome.
+
+        `look` returns what is known of a client, None when it isn't connected any more.
+        """
+        if now < self._due:
+            return [], []
+        probes: list[Key] = []
+        for key, contest in list(self._contests.items()):
+            presence = look(key)
+            if presence is None:
+                self._close(key, contest, Outcome.ADMIT)
+                continue
+            if now < contest.due:
+                continue
+            probe, outcome = contest.poll(presence, now)
+            if probe:
+                probes.append(key)
+                self._probed_at[key] = now
+            if outcome is Outcome.ADMIT and not presence.down and contest.boot_id in self._rivals.get(key, ()):
+                outcome = Outcome.REFUSE
+            elif outcome is Outcome.REFUSE and contest.is_foreign:
+                self._remember(key, contest.boot_id)
+            if outcome is not Outcome.WAIT:
+                self._close(key, contest, outcome)
+        self._due = min((contest.due for contest in self._contests.values()), default=float("inf"))
+        return probes, list(self._outcomes)
+
+    def abandon(self, connection: Handle) -> None:
+        """Forget a registration that has come to its end by other means, or whose connection has ended."""
+        self._outcomes.pop(connection, None)
+        key = self._waiting.pop(connection, None)
+        if key is None:
+            return
+        del self._contests[key].connections[connection]
+        if not self._contests[key].connections:
+            del self._contests[key]
+
+    def registered(self, key: Key, boot_id: bytes) -> None:
+        """A client has its place by this boot id: it is nobody's rival."""
+        self._left_at.pop(key, None)
+        rivals = self._rivals.get(key)
+        if rivals is not None and boot_id in rivals:
+            rivals.remove(boot_id)
+        if not rivals:
+            self._rivals.pop(key, None)
+
+    def left(self, key: Key, now: float) -> None:
+        """A client isn't connected any more. Call `poll` then, for those who wait for its place."""
+        self._probed_at.pop(key, None)
+        if key in self._rivals:
+            self._left_at[key] = now
+        if key in self._contests:
+            self._due = now
+
+    def is_early(self, key: Key, boot_id: bytes, now: float) -> bool:
+        """Whether a rival comes while the client, which has left a moment ago, may only be restarting."""
+        left_at = self._left_at.get(key)
+        if left_at is None:
+            return False
+        if now - left_at < RESTART_TIME:
+            return boot_id in self._rivals.get(key, ())
+        del self._left_at[key]
+        self._rivals.pop(key, None)
+        return False
+
+    def _remember(self, key: Key, boot_id: bytes) -> None:
+        rivals = self._rivals.setdefault(key, [])
+        if boot_id in rivals:
+            rivals.remove(boot_id)
+        rivals.append(boot_id)
+        del rivals[:-MAX_RIVALS]
+
+    def _close(self, key: Key, contest: _Contest[Handle], outcome: Outcome) -> None:
+        del self._contests[key]
+        for connection in contest.connections:
+            del self._waiting[connection]
+            self._outcomes[connection] = outcome
+
+
+def _has_grown(before: Mapping[Hashable, tuple[float, ...]], now: Mapping[Hashable, tuple[float, ...]]) -> bool:
+    """Whether anything has arrived meanwhile; a new connection has registered, and one that ended tells nothing."""
+    return any(
+        connection not in before or any(late > early for early, late in zip(before[connection], heard, strict=False))
+        for connection, heard in now.items()
+    )
