@@ -168,10 +168,10 @@ def test_a_fault_in_a_turn_leaves_the_loop_its_timer(play, monkeypatch):
         def broken(_now: float) -> None:
             raise IndexError("a defect")
 
-        for end in (ends.server, ends.client):
+        for end, part in ((ends.server, "_send"), (ends.client, "_settle_state")):
             end._timer.cancel()
             with monkeypatch.context() as patch:
-                patch.setattr(end, "_send", broken)
+                patch.setattr(end, part, broken)
                 with pytest.raises(IndexError):
                     end._turn()
             assert not end._timer.cancelled()

@@ -8,7 +8,7 @@ import random
 from typing import TYPE_CHECKING
 
 from mpquic import held
-from mpquic.daemon import client_report, credentials, expiry, turn
+from mpquic.daemon import client_report, credentials, expiry, faults, turn
 from mpquic.daemon.cause import Cause
 from mpquic.daemon.client_connection import ClientConnection, Ending, Failure, Phase
 from mpquic.daemon.farewell import Farewell
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mpquic.daemon.credentials import Dates
     from mpquic.daemon.journal import Journal
     from mpquic.daemon.session import Session
+    from mpquic.daemon.stripe_plane import ClientStripe
     from mpquic.hold import Hold
     from mpquic.net.kernel import Kernel
     from mpquic.net.netlink import Missing, WanState
@@ -201,11 +202,11 @@ class Client:
             return
         now = self._loop.time()
         self._sender.enqueue(buffers, now)
-        if self._push(now):
+        if self._contain(self._current, now, self._push, now):
             return
         # Packets don't wait for the rest of a turn, and don't ask for one: what a turn looks after comes by a socket or
         # a timer.
-        self._send(now)
+        self._contain(self._current, now, self._send, now)
         if self._due is None or self._due <= now or (self._current is not None and self._current.ending is not None):
             self._turn()
         else:
@@ -228,7 +229,8 @@ class Client:
         self._wan_changed()
 
     def _on_socket(self, connection: ClientConnection) -> None:
-        connection.read(self._loop.time())
+        now = self._loop.time()
+        self._contain(connection, now, connection.read, now)
         if connection.heard_at is not None:
             self._heard_at = max(self._heard_at, connection.heard_at)
         self._turn()
@@ -252,18 +254,33 @@ class Client:
         try:
             for connection in (self._current, self._candidate):
                 if connection is not None:
-                    self._serve(connection, now)
+                    self._contain(connection, now, self._serve, connection, now)
             self._consider_attempt(now)
             self._settle_state(now)
             self._announce_cause()
             self._renew_stripe(now)
             if self._farewell is not None:
                 self._farewell.advance()
-            self._send(now)
-            self._push(now)
+            self._contain(self._current, now, self._send, now)
+            self._contain(self._current, now, self._push, now)
         finally:
             # A fault costs one turn: without a timer it could be the last.
             self._schedule(now)
+
+    def _contain(
+        self, connection: ClientConnection | None, now: float, act: Callable[..., bool | None], *arguments: object
+    ) -> bool:
+        """Do something for a connection; a fault in it ends that connection, after which the client tries again."""
+        try:
+            return bool(act(*arguments))
+        except Exception as error:
+            if connection is None:
+                raise
+            faults.tell(self._journal, now, "connection.fault", error, path=self._path.name)
+            connection.ending = Ending(Failure.ENDED, "internal error")
+            self._ended(connection, connection.ending, now)
+            self._more = self._more or self._loop.call_soon(self._turn)
+            return False
 
     def _notice_sleep(self, now: float) -> None:
         """Find out whether this process, or its machine, has slept since the last iteration."""
@@ -405,7 +422,7 @@ class Client:
 
     def _promote(self, connection: ClientConnection, now: float) -> None:
         """The candidate has registered: it is the path from now on."""
-        welcome = connection.welcome
+        welcome, connection.welcome = connection.welcome, None  # The secret in it is used once.
         assert welcome is not None
         old, self._current, self._candidate = self._current, connection, None
         self._replace = False
@@ -441,6 +458,7 @@ class Client:
             self._tell_no_stripe(error, now)
             return
         plane.on_change = self._on_stripe_change
+        plane.on_fault = lambda error: self._on_stripe_fault(connection, plane, error)
         self._scheduler.add(plane.path, priority=self._path.priority - 1, weight=self._path.weight)
 
     def _on_stripe_change(self) -> None:
@@ -448,6 +466,13 @@ class Client:
         if plane is not None and plane.path.state is PathState.UP:
             self._journal.info("path.striped", path=self._path.name, session=f"{plane.session.session:08x}")
         self._turn()
+
+    def _on_stripe_fault(self, connection: ClientConnection, plane: ClientStripe, error: Exception) -> None:
+        """Another session is requested, in the pauses of `StripeRenewal`; QUIC carries meanwhile."""
+        faults.tell(self._journal, self._loop.time(), "stripe.fault", error, path=self._path.name)
+        if connection.plane is plane:
+            self._close_plane(connection)
+            self._turn()
 
     def _close_plane(self, connection: ClientConnection) -> None:
         if connection.plane is not None:

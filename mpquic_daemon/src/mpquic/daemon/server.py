@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
-import traceback
 from typing import TYPE_CHECKING
 
-from mpquic.daemon import credentials, expiry, server_report, turn
+from mpquic.daemon import credentials, expiry, faults, server_report, turn
 from mpquic.daemon.admission import Admission
 from mpquic.daemon.clients import Clients
 from mpquic.daemon.farewell import Farewell
@@ -214,10 +213,14 @@ class Server:
             return
         for group, packets in dispatch(buffers, self._table.owner_of, self._counters):
             tunnel = self._tunnels.get(group)
-            if tunnel is not None:
+            if tunnel is None:
+                continue
+            try:
                 tunnel.sender.enqueue_packets(packets, now)
                 if not tunnel.push(now):
                     self._waiting[tunnel] = None
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is of this tunnel
+                self._fault_of_tunnel(tunnel, error, now)
         if not self._waiting:
             return
         # Packets don't wait for the rest of a turn, and don't ask for one: what a turn looks after comes by a socket or
@@ -318,10 +321,17 @@ class Server:
 
     def _fault(self, connection: ServerConnection, error: Exception, now: float) -> None:
         """A defect that one connection brought to light ends that connection and no other."""
-        exception = "".join(traceback.format_exception(error))
-        self._journal.limited("fault", now, "connection.fault", peer=connection.peer, exception=exception)
+        faults.tell(self._journal, now, "connection.fault", error, peer=connection.peer)
+        self._drop_plane(connection)
         connection.end(CloseCode.INTERNAL, "internal error")
         self._changed[connection] = None
+        self._more = self._more or self._loop.call_soon(self._turn)
+
+    def _fault_of_tunnel(self, tunnel: ServerTunnel, error: Exception, now: float) -> None:
+        """The same for what all connections of a tunnel share."""
+        self._waiting.pop(tunnel, None)
+        for connection in [each for each in self._connections.values() if each.tunnel is tunnel]:
+            self._fault(connection, error, now)
 
     def _deliver(self, connection: ServerConnection, tunnel: ServerTunnel, inbox: Inbox, now: float) -> None:
         if not (inbox.datagrams or inbox.stream_bytes):
@@ -370,8 +380,12 @@ class Server:
         """Give the paths what they take of what waits; return its bytes."""
         moved = 0
         for tunnel in list(self._waiting):
-            moved += tunnel.sender.flush(now)
-            tunnel.push(now)
+            try:
+                moved += tunnel.sender.flush(now)
+                tunnel.push(now)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is of this tunnel
+                self._fault_of_tunnel(tunnel, error, now)
+                continue
             if not tunnel.sender.backlog:
                 del self._waiting[tunnel]
         return moved
@@ -474,6 +488,7 @@ class Server:
         if granted is None:
             return None
         grant, connection.plane = granted
+        connection.plane.on_fault = lambda error: self._fault(connection, error, self._loop.time())
         connection.stripe_granted_at = self._loop.time()
         connection.session.plane = connection.plane
         tunnel.add_plane(connection.plane, registration.priority, registration.weight)
@@ -527,8 +542,11 @@ class Server:
         # A REFUSE or an answer to a goodbye leaves first: a closing connection sends nothing of its streams.
         self._transmit(self._listener.flush(now))
         for connection in changed:
-            if not connection.over and connection.ending is not None:
-                connection.link.close(*connection.ending)
+            try:
+                if not connection.over and connection.ending is not None:
+                    connection.link.close(*connection.ending)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection
+                faults.tell(self._journal, now, "connection.fault", error, peer=connection.peer)
             self._forget(connection, now)
         self._transmit(self._listener.flush(now))
         self._forget_empty_groups()

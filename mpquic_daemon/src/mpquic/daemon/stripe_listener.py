@@ -121,10 +121,14 @@ class StripeListener:
             if found is not None:
                 batches.setdefault(found[1], []).append(entry)
         for plane, batch in batches.items():
-            if len(batch) > 1:
-                # The network may have changed the order of pipes, and their packets are in one queue here.
-                batch = in_sending_order(batch, plane.session.receiver.window.highest + 1)
-            plane.receive(batch, now)
+            plane.contain(self._give, plane, batch, now)
+
+    @staticmethod
+    def _give(plane: ServerStripe, batch: list[Datagrams], now: float) -> None:
+        if len(batch) > 1:
+            # The network may have changed the order of pipes, and their packets are in one queue here.
+            batch = in_sending_order(batch, plane.session.receiver.window.highest + 1)
+        plane.receive(batch, now)
 
     def _transmit(self, datagrams: list[bytes], address: Address) -> SendStatus:
         status = self.socket.send_batch(datagrams, address)

@@ -80,6 +80,26 @@ class StripePlane:
         self._due = float("inf")
         self.on_change: Callable[[], object] | None = None
         """Called soon after the path has come up or gone down."""
+        self.on_fault: Callable[[Exception], object] | None = None
+        """Called soon after a fault has ended this session."""
+        self.failed = False
+        """Whether a fault has ended this session."""
+
+    def contain(self, act: Callable[..., object], *arguments: object) -> None:
+        """Do something for this session. A fault in it ends this session, and nobody else's."""
+        if self.failed:
+            return
+        try:
+            act(*arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is of this session
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.failed = True
+        self.close()
+        if self.on_fault is None:
+            raise error
+        self._loop.call_soon(self.on_fault, error)
 
     def receive(self, batch: Iterable[Datagrams], now: float) -> None:
         """Take what was read, answer, and use the room that it made."""
@@ -92,6 +112,8 @@ class StripePlane:
 
     def push(self, now: float) -> bool:
         """Send what waits and may leave; False when no pipe carries, so that another path is wanted."""
+        if self.failed:
+            return False
         if self._sender.waiting:
             self._sender.flush(now)
         outgoing = self.session.take_outgoing()
@@ -143,7 +165,7 @@ class StripePlane:
     def _on_timer(self) -> None:
         self._timer = None
         self._due = float("inf")
-        self.run(self._loop.time())
+        self.contain(self.run, self._loop.time())
 
 
 class ClientStripe(StripePlane):
@@ -185,14 +207,17 @@ class ClientStripe(StripePlane):
 
     def _on_readable(self) -> None:
         self._again = None
+        self.contain(self._receive_turn)
+        if not self.failed and self._merge.waiting and not self._ready.closed:
+            self._again = self._loop.call_soon(self._on_readable)
+
+    def _receive_turn(self) -> None:
         turn = self._merge.turn(self.session.receiver.window.highest + 1, self._read)
         try:
             if turn:
                 self.receive([(piece.data, piece.segment, None) for piece in turn], self._loop.time())
         finally:
             self._free += [piece.buffer for piece in turn if piece.buffer is not None]
-        if self._merge.waiting and not self._ready.closed:
-            self._again = self._loop.call_soon(self._on_readable)
 
     def _read(self) -> bool:
         """Read each pipe once that may have what is due; false when none has anything."""
@@ -230,8 +255,10 @@ class ClientStripe(StripePlane):
             self._loop.remove_writer(pipe.fileno())
 
     def close(self) -> None:
-        """Stop the clock and close the sockets."""
+        """Stop the clock and close the sockets; doing it again is no error."""
         super().close()
+        if self._ready.closed:
+            return
         if self._again is not None:
             self._again.cancel()
         self._loop.remove_reader(self._ready.fileno())

@@ -8,7 +8,7 @@ those of them that are lost too, a few more are sent where much is lost. A copy 
 from __future__ import annotations
 
 from collections import deque
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from mpquic.proto.frame import TrafficClass
 from mpquic.proto.stripe.adaptive import copies_for
@@ -20,6 +20,10 @@ MAX_COPIES = 4
 TOLD = 1.25
 TOLD_LATE = 0.006
 """Round trips, and seconds besides, after which it is known whether a copy arrived and what FEC made of it."""
+EXPIRE_INTERVAL = 0.02
+"""Seconds between two looks at everything that is lost."""
+STALE = 1024
+"""Numbers that were settled and still wait for their time, at most, beside as many as are lost."""
 LIFETIME = 1.0
 """Seconds after its first transmission for which a shard of the other classes is repeated."""
 
@@ -105,6 +109,7 @@ class Retransmitter:
         self.insure = True
         """Whether there is room for copies that probably aren't needed: else they would be missed elsewhere."""
         self._rtt = 0.0
+        self._expire_at = float("-inf")
         self.retransmitted = 0
         self.expired = 0
         self.overflowed = 0
@@ -165,6 +170,17 @@ class Retransmitter:
         if repair.group is not None and repair.counted:
             repair.counted = False
             repair.group.repairs -= 1
+
+    def _tidy(self) -> None:
+        """Drop what waits or is ready and was settled meanwhile, when it is much more than what is still lost."""
+        lost = self._lost
+        most = 2 * len(lost) + STALE
+        if len(self._waiting) > most:
+            latest = {number: time for time, number in sorted(self._waiting, reverse=True) if number in lost}
+            self._waiting = [(time, number) for number, time in latest.items()]
+            heapify(self._waiting)
+        if len(self._ready) > most:
+            self._ready = deque(dict.fromkeys(number for number in self._ready if number in lost))
 
     def on_settled(self, number: int) -> None:
         """A shard arrived after all, by itself, by FEC or as a copy."""
@@ -257,7 +273,11 @@ class Retransmitter:
         self.retransmitted -= len(repairs)
 
     def expire(self, now: float) -> None:
-        """Forget what is of no more use."""
+        """Forget what is of no more use. Cheap to call often."""
+        if now < self._expire_at:
+            return
+        self._expire_at = now + EXPIRE_INTERVAL
+        self._tidy()
         gone = [number for number, repair in self._lost.items() if repair.deadline <= now and not repair.flying]
         for number in gone:
             del self._lost[number]

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+GROUP_COST = 640
+SHARD_COST = 160
+"""Bytes that a group and a shard take beyond their content, so that many small ones don't exceed the bound."""
+DECODE_RATE = 1e9
+"""Multiplications of octets a second that repairs may take, a third of a processor: twice what a path of 500 Mbit/s
+needs that loses a tenth. Beyond it copies do the work."""
+DECODE_BURST = 1 << 28
+
+
 class _Encoder(Protocol):
     def encode(self, blocks: Sequence[bytes], wanted: Sequence[int]) -> list[bytes]: ...
 
@@ -59,7 +68,8 @@ class _Group:
         self.parity: dict[int, bytes] = {}
         self.data_shards = 0
         self.done = False
-        self.repaired: frozenset[int] = frozenset()
+        self.repaired = 0
+        """Bit by bit the data shards that were given back."""
         self.cost = 0
 
 
@@ -81,6 +91,10 @@ class GroupDecoder:
         self.repaired = 0
         self.inconsistent = 0
         self.evicted = 0
+        self.refused = 0
+        """Groups that were left to copies, since decoding them would have taken too much time."""
+        self._work = float(DECODE_BURST)
+        self._work_at = 0.0
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -121,7 +135,7 @@ class GroupDecoder:
             self._spill()
         group = self._group(base, now)
         if group.done:
-            return index not in group.repaired, []
+            return not group.repaired >> index & 1, []
         if index in group.data:
             return False, []
         group.data[index] = body
@@ -158,12 +172,15 @@ class GroupDecoder:
         if group is None:
             self.expire(now)
             group = self._groups[base] = _Group(now)
+            group.cost = GROUP_COST
+            self.bytes += GROUP_COST
             if len(self._groups) > self._max_groups:
                 oldest = next(iter(self._groups))
                 self._forget(oldest, self._groups[oldest])
         return group
 
     def _charge(self, group: _Group, size: int) -> None:
+        size += SHARD_COST
         group.cost += size
         self.bytes += size
         while self.bytes > self._max_bytes and len(self._groups) > 1:
@@ -173,6 +190,7 @@ class GroupDecoder:
     def _forget(self, base: int, group: _Group) -> None:
         del self._groups[base]
         self.bytes -= group.cost
+        group.cost = 0  # The shard that comes may be of this very group.
         if not group.done:
             self.evicted += 1
 
@@ -183,18 +201,32 @@ class GroupDecoder:
         missing = [index for index in range(wanted) if index not in group.data]
         repaired = self._decode(group, wanted, missing) if missing else []
         group.done = True
-        group.repaired = frozenset(missing)
+        group.repaired = sum(1 << index for index in missing)
         group.data, group.parity = {}, {}
-        self.bytes -= group.cost
-        group.cost = 0
+        if group.cost:
+            self.bytes -= group.cost - GROUP_COST
+            group.cost = GROUP_COST
         self.repaired += len(repaired)
         return repaired
+
+    def _affords(self, work: int) -> bool:
+        """Tell whether a group may be decoded now, which takes so many multiplications of octets."""
+        now = self._now
+        self._work = min(DECODE_BURST, self._work + (now - self._work_at) * DECODE_RATE)
+        self._work_at = now
+        if work > self._work:
+            return False
+        self._work -= work
+        return True
 
     def _decode(self, group: _Group, wanted: int, missing: list[int]) -> list[tuple[int, bytes]]:
         sizes = {len(body) for body in group.parity.values()}
         size = sizes.pop()
         if sizes or any(index >= wanted or len(body) > size for index, body in group.data.items()):
             self.inconsistent += 1
+            return []
+        if not self._affords(wanted * len(missing) * (size + wanted)):
+            self.refused += 1
             return []
         blocks: list[bytes] = []
         numbers: list[int] = []

@@ -8,7 +8,6 @@ into. A run of segments waits and goes on as one, and its neighbours of the same
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import deque
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mpquic.proto import ip
 from mpquic.proto.frame import FrameFlag, TrafficClass, expand_sequence, serial_distance
 from mpquic.proto.run import SegmentRun, joined
+from mpquic.proto.stripe.gaps import Gaps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,13 @@ _FIN = 0x01
 _SYN = 0x02
 _SYN_FIN = 0x03
 _MAX_FLOWS = 1024
+MAX_HOLDING = 256
+"""Connections of which something waits. What else follows a gap passes at once."""
+HELD_COST = 400
+SEGMENT_COST = 64
+"""Bytes that what waits takes beyond its octets: for itself, and for each segment of a run."""
+MAX_RECENT = 1 << 20
+"""Octets of datagrams that have passed and are kept for `_learn`."""
 _MAX_JUMP = 4096
 """A jump of more tunnel sequence numbers is an outage, which nobody waits for."""
 
@@ -92,11 +99,11 @@ def _count(carried: Carried) -> int:
     return carried.count if isinstance(carried, SegmentRun) else 1
 
 
-def _octets(carried: Carried) -> int:
-    """Return the octets of its IP packets."""
+def held_cost(carried: Carried) -> int:
+    """Return the bytes of memory that it takes while it waits, about."""
     if isinstance(carried, SegmentRun):
-        return carried.payload_size + carried.count * carried.layout.header
-    return len(carried.payload)
+        return carried.payload_size + carried.count * (carried.skip + SEGMENT_COST) + HELD_COST
+    return len(carried.payload) + HELD_COST
 
 
 def _fills(span: TcpSpan, expected: int | None) -> bool:
@@ -127,15 +134,17 @@ class _Flow:
 class FlowHold:
     """Puts the frames of one path in order for each TCP connection, bounded in octets and time."""
 
-    def __init__(self, *, max_bytes: int = 4 << 20, history: int = 16) -> None:
+    def __init__(self, *, max_bytes: int = 6 << 20, history: int = 16) -> None:
         self._max_bytes = max_bytes
         self._highest = -1
-        # Tunnel sequence numbers that are missing, ascending, and until when each is waited for.
-        self._missing: list[int] = []
-        self._deadlines: list[float] = []
+        self._gaps = Gaps()
+        self._closed = False
+        """Whether a gap was filled or given up since the last `_release`."""
         self._flows: dict[bytes, _Flow] = {}
         self._holding: dict[bytes, _Flow] = {}
-        self._recent: deque[tuple[int, Sequence[Carried]]] = deque(maxlen=history)
+        self._history = history
+        self._recent: deque[tuple[int, Sequence[Carried], int]] = deque()
+        self._recent_octets = 0
         self._order = 0
         self.bytes = 0
         self.held = 0
@@ -143,17 +152,20 @@ class FlowHold:
 
     def next_time(self) -> float | None:
         """When `expire` has something to do."""
-        return self._deadlines[0] if self._deadlines else None
+        return self._gaps.next_time
 
-    def add(self, frames: list[Carried], now: float, wait: float) -> list[Carried]:
-        """Take frames as they arrived; return those that may go on, in order. A gap is waited for `wait` seconds."""
+    def add(self, frames: list[Carried], now: float, wait: float, octets: int = 0) -> list[Carried]:
+        """Take frames as they arrived; return those that may go on, in order. A gap is waited for `wait` seconds.
+
+        `octets` are those of the datagrams that brought them, for the bound of what is kept.
+        """
         if not frames:
             return frames
-        if not self._missing:
+        if not self._gaps:
             due = self._highest + 1
             after = _contiguous(frames, due)
             if after:
-                self._recent.append((due, tuple(frames)))
+                self._remember(due, frames, octets)
                 self._highest = after - 1
                 return frames
             if self._highest < 0:
@@ -168,11 +180,26 @@ class FlowHold:
     def expire(self, now: float) -> list[Carried]:
         """Give up what has been missing for too long; return what waited for it."""
         passing: list[Carried] = []
-        gone = bisect_right(self._deadlines, now)
-        if gone:
-            self._give_up(gone)
-            self._release(passing)
+        self._give_up(self._gaps.expire(now))
+        self._release(passing)
         return joined(passing)
+
+    def shed(self) -> list[Carried]:
+        """Give up an eighth of the gaps, the oldest; return what waited for them. Or pass all when there is no gap."""
+        passing: list[Carried] = []
+        self._shed(passing)
+        return joined(passing)
+
+    def _shed(self, passing: list[Carried]) -> None:
+        self._give_up(self._gaps.give_up(1 + len(self._gaps) // 8))
+        self._release(passing)
+
+    def _remember(self, due: int, frames: list[Carried], octets: int) -> None:
+        recent = self._recent
+        recent.append((due, tuple(frames), octets))
+        self._recent_octets += octets
+        while len(recent) > self._history or (self._recent_octets > MAX_RECENT and len(recent) > 1):
+            self._recent_octets -= recent.popleft()[2]
 
     def _take(self, carried: Carried, now: float, wait: float, passing: list[Carried]) -> None:
         number = expand_sequence(carried.sequence & 0xFFFFFFFF, self._highest)
@@ -181,16 +208,19 @@ class FlowHold:
             if number > self._highest + 1:
                 self._open_gap(number, now, wait)
             self._highest = last
-        missing = self._missing
-        if missing and number <= missing[-1]:
-            start, stop = bisect_left(missing, number), bisect_right(missing, last)
-            del missing[start:stop], self._deadlines[start:stop]
+        if self._gaps.fill(number, last):
+            self._closed = True
         span = _span(carried)
         if span is None or not span.length:
             passing.append(carried)
             return
         flow = self._flow(span, number)
-        if _fills(span, flow.expected) or not (flow.held or self._lost_between(flow.known, number)):
+        held = flow.held
+        if (
+            _fills(span, flow.expected)
+            or not ((held and held[0][0] <= number) or self._gaps.between(flow.known, number))
+            or (not held and len(self._holding) >= MAX_HOLDING)
+        ):
             self._pass(flow, carried, number, span, passing)
             self._drain(flow, passing)
             return
@@ -198,17 +228,16 @@ class FlowHold:
         heappush(flow.held, (number, self._order, span, carried))
         self._holding[span.connection] = flow
         self.held += _count(carried)
-        self.bytes += _octets(carried)
-        while self.bytes > self._max_bytes and self._missing:
-            self._give_up(1)
-            self._release(passing)
+        self.bytes += held_cost(carried)
+        while self.bytes > self._max_bytes and self._gaps:
+            self._shed(passing)
 
     def _flow(self, span: TcpSpan, number: int) -> _Flow:
         flow = self._flows.get(span.connection)
         if flow is None:
             if len(self._flows) >= _MAX_FLOWS:
                 self._flows = dict(self._holding)
-            mine = not span.opens and self._lost_between(-1, number)
+            mine = not span.opens and self._gaps.between(-1, number)
             flow = _Flow(None if mine else span.sequence, -1)
             self._flows[span.connection] = flow
         return flow
@@ -228,31 +257,24 @@ class FlowHold:
         held = flow.held
         while held:
             number, _, span, carried = held[0]
-            if self._lost_between(flow.known, number) and not _fills(span, flow.expected):
+            if self._gaps.between(flow.known, number) and not _fills(span, flow.expected):
                 return
             heappop(held)
-            self.bytes -= _octets(carried)
+            self.bytes -= held_cost(carried)
             self._pass(flow, carried, number, span, passing)
 
-    def _lost_between(self, low: int, high: int) -> bool:
-        missing = self._missing
-        place = bisect_right(missing, low)
-        return place < len(missing) and missing[place] < high
-
     def _open_gap(self, number: int, now: float, wait: float) -> None:
-        if not self._missing:
+        if not self._gaps:
             self._learn()
         first = self._highest + 1
         if number - first > _MAX_JUMP:
             self.given_up += number - first
             return
-        deadline = max(now + wait, self._deadlines[-1] if self._deadlines else 0.0)
-        self._missing += range(first, number)
-        self._deadlines += [deadline] * (number - first)
+        self._give_up(self._gaps.open(first, number - 1, now + wait))
 
     def _learn(self) -> None:
         """Look into what has passed of late, so that it is known whose gap a gap is."""
-        for number, batch in self._recent:
+        for number, batch, _ in self._recent:
             for carried in batch:
                 last = number + _count(carried) - 1
                 span = _span(carried)
@@ -264,12 +286,17 @@ class FlowHold:
                     flow.known = last
                 number = last + 1
         self._recent.clear()
+        self._recent_octets = 0
 
-    def _give_up(self, count: int) -> None:
-        self.given_up += count
-        del self._missing[:count], self._deadlines[:count]
+    def _give_up(self, numbers: int) -> None:
+        self.given_up += numbers
+        self._closed = self._closed or numbers > 0
 
     def _release(self, passing: list[Carried]) -> None:
+        """Let go what no gap is before any more. Only the end of a gap makes any difference, so it is rarely done."""
+        if not self._closed:
+            return
+        self._closed = False
         for connection, flow in list(self._holding.items()):
             self._drain(flow, passing)
             if not flow.held:

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from mpquic.proto.stripe.controller import AckSample
+from mpquic.proto.stripe.replay import SHARD_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.reports import Report
 
 FLYING, ARRIVED, LOST = 0, 1, 2
+MAX_SPAN = SHARD_WINDOW
+"""Numbers back to which anything is remembered. What lies `SPAN_STEP` further back is forgotten, many at once."""
+SPAN_STEP = 4096
 MIN_REORDERING = 3
 MAX_REORDERING = 2048
 REORDERING_PERSIST = 16
@@ -101,6 +105,10 @@ class InFlight:
         self.loss_time: float | None = None
         """When `detect` will find a shard lost by time."""
 
+    def __len__(self) -> int:
+        """Return how many batches are remembered."""
+        return len(self._batches)
+
     @property
     def newest_repeatable(self) -> tuple[SentBatch, int] | None:
         """The last shard on its way that can be sent again: what a tail loss probe repeats (RFC 8985 section 7)."""
@@ -137,6 +145,17 @@ class InFlight:
         self.bytes += batch.bytes
         self._batches.append(batch)
         self._firsts.append(batch.first)
+        if batch.first - self._firsts[0] >= MAX_SPAN + SPAN_STEP:
+            self._forget_before(batch.first - MAX_SPAN)
+
+    def _forget_before(self, number: int) -> None:
+        """Give up what no receiver remembers any more, so that no report can tell of it."""
+        place = bisect_right(self._firsts, number)
+        for batch in self._batches[:place]:
+            if batch.flying:
+                self._mark_lost(batch, batch.first + batch.count - 1, None)
+        del self._batches[:place]
+        del self._firsts[:place]
 
     def on_report(self, report: Report, now: float, rtt: float | None) -> AckSample:
         """Settle what a report names; return the sample for the controller. Loss is found by `detect` after it."""

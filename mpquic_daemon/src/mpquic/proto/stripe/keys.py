@@ -2,9 +2,11 @@
 
 Both ends derive everything from one secret that the server hands out over the control connection: a secret for each
 direction, from it the key and IV, and the secret of the next epoch (the ratchet of RFC 9001 section 6.1, HKDF of
-RFC 5869 with the labels of RFC 8446 section 7.1). A packet's nonce is the IV XOR its packet number (RFC 8446 section
-5.3), with the number space above the number. Numbers go on through epochs and no number is ever sealed twice: what is
-sent again is a new packet, so nonces cannot repeat.
+RFC 5869 with the labels of RFC 8446 section 7.1). A secret is dropped once that is derived: nothing refers to it any
+more, and its memory is freed. Python has no way to overwrite it before.
+
+A packet's nonce is the IV XOR its packet number (RFC 8446 section 5.3), with the number space above the number. Numbers
+go on through epochs and no number is ever sealed twice: what is sent again is a new packet, so nonces cannot repeat.
 """
 
 from __future__ import annotations
@@ -78,11 +80,12 @@ def direction_secret(secret: bytes, *, from_client: bool) -> bytes:
 class EpochKey:
     """Key and IV of one epoch of one direction."""
 
-    __slots__ = ("aead", "epoch", "iv", "secret", "suite")
+    __slots__ = ("_next_secret", "_suite", "aead", "epoch", "iv")
 
     def __init__(self, suite: Suite, secret: bytes, epoch: int = 0) -> None:
-        self.suite = suite
-        self.secret = secret
+        self._suite = suite
+        # The secret of this epoch isn't kept: from it the key of what was recorded could be found again.
+        self._next_secret = expand_label(secret, "next", SECRET_SIZE)
         self.epoch = epoch
         self.aead: Aead = (
             AESGCM(expand_label(secret, "key", 16))
@@ -93,7 +96,7 @@ class EpochKey:
 
     def next(self) -> EpochKey:
         """Return the key of the following epoch."""
-        return EpochKey(self.suite, expand_label(self.secret, "next", SECRET_SIZE), self.epoch + 1)
+        return EpochKey(self._suite, self._next_secret, self.epoch + 1)
 
 
 class Sealer:
@@ -215,6 +218,11 @@ class Opener:
                 return previous
             self._previous = None
         return None
+
+    def expire(self, now: float) -> None:
+        """Drop the key of the previous epoch when its time is over."""
+        if self._previous is not None and now >= self._previous_until:
+            self._previous = None
 
     def opened(self, key: EpochKey, now: float) -> EpochKey:
         """A packet was opened with `key`: move on when it is the next one. Returns the current key."""

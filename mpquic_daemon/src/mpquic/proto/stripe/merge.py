@@ -12,10 +12,12 @@ more.
 from __future__ import annotations
 
 from collections import deque
+from functools import lru_cache
+from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpquic.proto.frame import serial_distance
-from mpquic.proto.stripe.wire import shard_number
+from mpquic.proto.stripe.wire import CONTROL_BIT, OVERHEAD, shard_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,8 +67,7 @@ def pieces(data: bytes | memoryview, segment: int) -> list[Piece]:
     first = shard_number(data)
     if count == 1:
         return [Piece(first, 1, data, segment)]
-    last = shard_number(data[(count - 1) * segment :])
-    if first is not None and last is not None and (last - first) & _LOW32 == count - 1:
+    if first is not None and _consecutive(data, segment, count, first):
         return [Piece(first, count, data, segment)]
     found: list[Piece] = []
     start, begin = first, 0
@@ -78,6 +79,25 @@ def pieces(data: bytes | memoryview, segment: int) -> list[Piece]:
         found.append(Piece(start, held, bytes(data[begin * segment : place * segment]), segment))
         start, begin = number, place
     return found
+
+
+@lru_cache(maxsize=64)
+def _columns(segment: int) -> Struct:
+    """Return what unpacks the type and the number of a datagram of so many bytes and skips the rest."""
+    return Struct(f"!3xB4xI{segment - 12}x")
+
+
+def _consecutive(data: bytes | memoryview, segment: int, count: int, first: int) -> bool:
+    """Tell whether the numbers of all datagrams go on from `first`; looking at the ends alone would miss repeats."""
+    whole = len(data) // segment
+    if segment < OVERHEAD or (whole < count and shard_number(data[whole * segment :]) != first + whole & _LOW32):
+        return False
+    kinds, numbers = zip(*_columns(segment).iter_unpack(memoryview(data)[: whole * segment]), strict=True)
+    if first + whole <= _LOW32:
+        expected = tuple(range(first, first + whole))
+    else:
+        expected = tuple([number & _LOW32 for number in range(first, first + whole)])
+    return numbers == expected and not any(kind & CONTROL_BIT for kind in kinds)
 
 
 class PipeMerge:

@@ -82,10 +82,13 @@ class StripeReceiver:
         self.refused: dict[str, int] = {}
         self.shards = 0
         """Shards opened: each number counts once."""
+        self.octets = 0
+        """Octets of the datagrams of the last `receive`."""
         self._assembler = FrameAssembler(self.refuse)
         self._lowest = 0
         self._known: dict[int, tuple[int, int, EpochKey]] = {}
         """Type, pipe and key by the first eight octets of the headers of shards that have been opened."""
+        self._opened_last = opener.current
         self.copies_in_vain = 0
 
     def refuse(self, reason: str) -> None:
@@ -97,9 +100,11 @@ class StripeReceiver:
         control: list[ControlPacket] = []
         shards_before, highest_before = self.shards, self.window.highest
         self._lowest = highest_before + 1
+        octets = 0
         for data, segment, address in batch:
             view = memoryview(data)
             size = len(view)
+            octets += size
             start = 0
             if segment <= 0:
                 segment = size
@@ -107,6 +112,7 @@ class StripeReceiver:
                 start = self._take_run(view, segment, address) * segment
             if start < size:
                 self._take_each(view[start:], segment, address, now, control)
+        self.octets = octets
         fresh = self.shards - shards_before
         if fresh:
             self.reporter.on_shards(fresh, self._lowest, highest_rose=self.window.highest > highest_before, now=now)
@@ -146,7 +152,8 @@ class StripeReceiver:
                 header = view[start : start + HEADER_SIZE]
                 start += HEADER_SIZE
                 index, data_shards = place >> 24, place >> 16 & 0xFF
-                if data_shards and check_shape(kind, index, data_shards) is not None:
+                # Only DATA may have no place in a group.
+                if (place >> 16 or kind != _DATA) and check_shape(kind, index, data_shards) is not None:
                     self.refuse("shard")
                     start = stop
                     continue
@@ -266,7 +273,10 @@ class StripeReceiver:
         except InvalidTag:
             self.refuse("forged")
             return None
-        self._opener.opened(key, now)
+        if self._opener.opened(key, now) is not self._opened_last:
+            # Nothing may refer to the keys of epochs that are over.
+            self._opened_last = self._opener.current
+            self._known.clear()
         space.add(number)
         if is_control:
             self._pipes.on_control(pipe, number, address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from math import log
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ class Recovery:
         self.inflight = InFlight(self._on_lost, self._on_arrived, self._on_arrived_late)
         self.arq = Retransmitter()
         # Shards that FEC or a copy delivered, perhaps before their loss was noticed.
-        self._recovered: dict[int, None] = {}
+        self._recovered: OrderedDict[int, None] = OrderedDict()
         self._progress_at = now
         self._timeouts = 0
         self._now = now
@@ -73,11 +74,10 @@ class Recovery:
         self.inflight.add(batch)
 
     def on_report(self, report: Report, now: float) -> None:
-        """Take a receiver report."""
+        """Take a receiver report. What it calls repaired lies in what is on its way or was lost of late (`clip`)."""
         self._now = now
         for first, last in report.repaired:
-            # Bounded, because a peer may name more than can be on its way.
-            for number in range(max(first, last - _MAX_RECOVERED), last + 1):
+            for number in range(first, last + 1):
                 self._recover(number)
         sample = self.inflight.on_report(report, now, self.rtt.smoothed)
         if sample.newly_delivered:
@@ -169,4 +169,4 @@ class Recovery:
         self.arq.on_settled(number)
         self._recovered[number] = None
         if len(self._recovered) > _MAX_RECOVERED:
-            del self._recovered[next(iter(self._recovered))]
+            self._recovered.popitem(last=False)

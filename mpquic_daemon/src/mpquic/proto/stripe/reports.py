@@ -146,6 +146,38 @@ def runs_of(numbers: list[int], limit: int) -> Ranges:
     return ranges
 
 
+class ReportAllowance:
+    """Bounds the work that a peer's reports cause: by time, and by the shards that left, which they tell of.
+
+    One unit is about what one octet of a report costs, one number that it calls repaired, or a few batches in flight:
+    half a microsecond.
+    """
+
+    PER_SHARD = 128
+    PER_SECOND = 200_000
+    MOST = 1 << 17
+
+    def __init__(self, now: float) -> None:
+        self.left = float(self.MOST)
+        self._since = now
+        self._shards = 0
+
+    def take(self, cost: int, shards: int, now: float) -> bool:
+        """Spend `cost` when that much is left; `shards` is how many have left in all."""
+        earned = (shards - self._shards) * self.PER_SHARD + (now - self._since) * self.PER_SECOND
+        self.left = min(self.MOST, self.left + earned)
+        self._shards, self._since = shards, now
+        if cost > self.left:
+            return False
+        self.left -= cost
+        return True
+
+
+def clip(ranges: Ranges, low: int) -> Ranges:
+    """Return what of the ranges is not below `low`."""
+    return [(max(first, low), last) for first, last in ranges if last >= low]
+
+
 class Reporter:
     """Decides when a receiver reports, and what."""
 

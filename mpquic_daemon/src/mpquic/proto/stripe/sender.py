@@ -13,6 +13,8 @@ from mpquic.proto.stripe.inflight import SentBatch
 from mpquic.proto.stripe.pacer import Pacer
 from mpquic.proto.stripe.pmtu import PathMtu
 from mpquic.proto.stripe.recovery import Recovery
+from mpquic.proto.stripe.replay import SHARD_WINDOW
+from mpquic.proto.stripe.reports import ReportAllowance, clip
 from mpquic.proto.stripe.shard import bundle, flow_label
 from mpquic.proto.stripe.wire import OVERHEAD, REPAIR_PREFIX, PacketType
 
@@ -41,6 +43,11 @@ PARITY_RESERVE = 1 << 15
 """Bytes of the overhead budget that parity leaves: a copy is sent for what is known to be lost, parity on suspicion."""
 TAIL_RESERVE = 1 << 17
 """Bytes that the parity leaves that is no more than a precaution."""
+REPORT_COST = 8
+BATCHES_PER_UNIT = 8
+"""Units of `ReportAllowance` that a report costs beside its octets, and batches in flight that cost one more."""
+MAX_IN_FLIGHT = 32 << 20
+"""Bytes of shards on their way, which are kept for copies: a peer that delays its reports makes the path seem long."""
 INSURANCE_RESERVE = 1 << 16
 """Bytes that copies for bad luck leave."""
 
@@ -86,6 +93,9 @@ class StripeSender:
         self._outgoing: list[tuple[Pipe, list[bytes]]] = []
         self._run_pipe = pipes.all[0]
         self._run_left = 0
+        self._allowance = ReportAllowance(now)
+        self.max_in_flight = MAX_IN_FLIGHT
+        """Bytes on their way at most, whatever the controller thinks."""
         self.data_shards = 0
         self.parity_shards = 0
         self.oversized = 0
@@ -146,10 +156,21 @@ class StripeSender:
         if self.recovery.rtt.smoothed is None:
             self.recovery.rtt.add(rtt)
 
+    def affords_report(self, size: int, now: float) -> bool:
+        """Tell whether a report of `size` bytes is worth its work: a peer has no reason to report more than it gets."""
+        cost = REPORT_COST + size + len(self.recovery.inflight) // BATCHES_PER_UNIT
+        return self._allowance.take(cost, self._sealer.next_shard, now)
+
     def on_report(self, report: Report, now: float) -> bool:
         """Take a receiver report; False when it speaks of what was never sent."""
-        if report.highest >= self._sealer.next_shard:
+        shards = self._sealer.next_shard
+        if report.highest >= shards:
             return False
+        if report.repaired:
+            # Of what lies further back than any receiver remembers nothing is known here either.
+            repaired = clip(report.repaired, shards - SHARD_WINDOW)
+            numbers = sum(last - first + 1 for first, last in repaired)
+            report = report._replace(repaired=repaired if self._allowance.take(numbers, shards, now) else [])
         if self.pacer.available(now) >= self.pacer.burst:
             self._mark_app_limited()
         self.recovery.arq.insure = self.overhead.credit >= INSURANCE_RESERVE
@@ -207,7 +228,7 @@ class StripeSender:
             self.recovery.inflight.mark_app_limited()
 
     def _window(self) -> int:
-        return self.controller.congestion_window - self.recovery.inflight.bytes
+        return min(self.controller.congestion_window, self.max_in_flight) - self.recovery.inflight.bytes
 
     def _room(self, now: float) -> int:
         return min(self._window(), self.pacer.available(now))
@@ -249,7 +270,9 @@ class StripeSender:
             return
         tail = tail and self.overhead.credit > TAIL_RESERVE
         wanted = self.policy.tail if tail else self.policy.parity
-        count = wanted(len(group.bodies), self.recovery.loss.loss, group.label >> 8)
+        # While no pipe carries parity has no way out, and what is repeated later repairs as much.
+        carries = bool(self._pipes.alive(now))
+        count = wanted(len(group.bodies), self.recovery.loss.loss, group.label >> 8) if carries else 0
         size = max(map(len, group.bodies)) + OVERHEAD
         while count and not self.overhead.spend(count * size, reserve=PARITY_RESERVE):
             count -= 1

@@ -204,12 +204,14 @@ class StripeSession:
             self._on_control(packet, now)
         if self.hold is None or not frames:
             return frames
-        return self.hold.add(frames, now, hold_time(frames[0].traffic_class, self.rtt or _INITIAL_RTT))
+        wait = hold_time(frames[0].traffic_class, self.rtt or _INITIAL_RTT)
+        return self.hold.add(frames, now, wait, self.receiver.octets)
 
     def poll(self, now: float) -> list[Carried]:
         """Do what time asks for; return the frames that have waited in vain for others of their connection."""
         waited = [] if self.hold is None else self.hold.expire(now)
         self.receiver.decoder.expire(now)
+        self._opener.expire(now)
         if not self.exhausted:
             self._poll(now)
         return waited
@@ -337,6 +339,9 @@ class StripeSession:
         self._follow_path(now)
 
     def _on_report(self, body: bytes, now: float) -> None:
+        if not self.sender.affords_report(len(body), now):
+            self.receiver.refuse("report beyond what was sent")
+            return
         try:
             report = decode_report(body)
         except ReportError as error:

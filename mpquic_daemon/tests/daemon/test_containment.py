@@ -1,0 +1,114 @@
+"""A defect that one peer brings to light ends that peer's session: nothing reaches the event loop, nobody else notices.
+
+Virtual time; `Process.run` fails on anything that reaches the loop's exception handler, which counts faults.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .test_outages import ends
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .virtual import Ends
+
+    Make = Callable[..., Ends]
+
+__all__ = ["ends"]
+
+
+def broken(*_arguments: object, **_settings: object) -> None:
+    raise IndexError("a defect")
+
+
+def server_session(both: Ends) -> object:
+    (connection,) = both.server._connections.values()
+    assert connection.plane is not None
+    return connection.plane.session
+
+
+def client_session(both: Ends) -> object:
+    plane = both.client._current.plane
+    assert plane is not None
+    return plane.session
+
+
+@pytest.mark.parametrize("end", [server_session, client_session])
+@pytest.mark.parametrize("part", ["receive", "poll", "send", "take_outgoing", "next_time"])
+def test_a_fault_in_a_striped_session_ends_that_session_and_another_follows(
+    ends: Make, caplog: pytest.LogCaptureFixture, end: Callable[[Ends], object], part: str
+) -> None:
+    both = ends()
+    before = both.session
+    setattr(end(both), part, broken)
+    both.wait(lambda: both.session not in (None, before), 10.0, "striped anew")
+    assert "fault" in caplog.text
+    both.run(5.0)
+    arrived = len(both.arrivals("sv")), len(both.arrivals("cl"))
+    both.run(1.0)
+    assert all(len(both.arrivals(name)) > count + 5 for name, count in zip(("sv", "cl"), arrived, strict=True))
+    assert both.state == "up"
+
+
+def test_a_session_that_faults_again_and_again_is_renewed_with_a_limit(
+    ends: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = ends(probes=False)
+    kind = type(server_session(both))
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "poll", broken)
+        before = both.server.counters()["registrations"]
+        both.run(60.0)
+        assert both.server.counters()["registrations"] - before < 60
+    both.wait(lambda: both.session, 70.0, "striped")
+
+
+@pytest.mark.parametrize("part", ["advance", "read"])
+def test_a_fault_in_the_clients_quic_connection_ends_that_connection(ends: Make, part: str) -> None:
+    both = ends()
+    setattr(both.client._current, part, broken)
+    both.wait(lambda: both.client.status()["reconnects"] == 1 and both.session, 30.0, "up again")
+
+
+@pytest.mark.parametrize("part", ["enqueue_packets", "flush"])
+def test_a_fault_in_what_goes_to_one_client_ends_its_connections(ends: Make, part: str) -> None:
+    both = ends(striped=False, transport="quic")
+    (tunnel,) = both.server._tunnels.values()
+    setattr(tunnel.sender, part, broken)
+    both.wait(lambda: both.client.status()["reconnects"] == 1 and both.state == "up", 10.0, "up again")
+    assert tunnel not in both.server._tunnels.values()
+
+
+def test_the_datagrams_of_others_in_the_same_read_are_served(ends: Make) -> None:
+    both = ends(probes=False)
+    session = server_session(both)
+    listener = both.server._stripe
+    served: list[int] = []
+
+    class Other:
+        """Stands for the plane of another client."""
+
+        def contain(self, *arguments: object) -> None:
+            served.append(len(arguments))
+
+    other = Other()
+    find = listener.table.find
+    # The read holds a datagram of the session that faults, and then one of the other.
+    listener.table.find = lambda datagram: (None, other) if bytes(datagram) == b"other" else find(datagram)
+    session.receive = broken
+    known = both.network.sockets[listener.socket.local_address]
+    before = both.session
+
+    def give() -> None:
+        stripe = both.client._current.plane
+        stripe.session.pipes.busy(both.now)
+        known.put((("10.77.1.2", 1), stripe.session._sealer.seal_control(9, 0, bytes(10))))
+        known.put((("10.77.1.3", 1), b"other"))
+
+    both.processes["sv"].call(give)
+    assert served == [4]
+    both.wait(lambda: both.session not in (None, before), 10.0, "striped anew")

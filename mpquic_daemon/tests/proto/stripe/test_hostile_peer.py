@@ -1,0 +1,344 @@
+"""A registered peer that keeps to no rule: what it makes us store and compute is bounded, and nothing raises."""
+
+from __future__ import annotations
+
+import gc
+import random
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mpquic.proto.frame import Frame
+from mpquic.proto.stripe.adaptive import FecMode
+from mpquic.proto.stripe.config import StripeConfig
+from mpquic.proto.stripe.fec import GroupDecoder, parity
+from mpquic.proto.stripe.hold import MAX_HOLDING, FlowHold
+from mpquic.proto.stripe.keys import OLD_KEY_LIFETIME, REKEY_INTERVAL, EpochKey
+from mpquic.proto.stripe.recovery import Recovery
+from mpquic.proto.stripe.reports import MAX_RANGES, Report, ReportAllowance, encode_report
+from mpquic.proto.stripe.session import StripeSession
+from mpquic.proto.stripe.wire import REPAIR_PREFIX, PacketType
+
+from .duplex import SECRET, SESSION, Duplex
+from .hostile import HostilePeer, tcp_packet
+
+if TYPE_CHECKING:
+    from mpquic.proto.run import SegmentRun
+
+NOW = 100.0
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def made(**settings: Any) -> tuple[StripeSession, HostilePeer]:
+    """A server's session that carries, and its client."""
+    session = StripeSession(StripeConfig(**settings), SESSION, SECRET, NOW, client=False)
+    peer = HostilePeer(session)
+    peer.come_up(NOW)
+    assert session.ready(NOW)
+    return session, peer
+
+
+def footprint(*roots: object) -> int:
+    """Return the bytes of everything that is reached from some objects by attributes and containers."""
+    seen: set[int] = set()
+    waiting = list(roots)
+    total = 0
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen or isinstance(one, type) or callable(one):
+            continue
+        seen.add(id(one))
+        total += sys.getsizeof(one)
+        if isinstance(one, dict):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, (list, tuple, set, frozenset, deque)):
+            waiting += one
+        elif isinstance(one, memoryview):
+            waiting.append(one.obj)
+        waiting += [getattr(one, "__dict__", None)]
+        slots = [name for kind in type(one).__mro__ for name in getattr(kind, "__slots__", ())]
+        waiting += [getattr(one, name, None) for name in slots if not name.startswith("__")]
+    return total
+
+
+def test_a_group_that_is_open_when_the_last_pipe_dies_ends_without_parity() -> None:
+    session, peer = made(fec=FecMode.ALWAYS, group_timeout=0.003)
+    assert session.send([Frame(tcp_packet(1, 0, 100), 1, 0)], NOW) == 1
+    session.take_outgoing()
+    peer.give([peer.keepalive(NOW, pipe, PacketType.REGISTER) for pipe in range(4)], NOW)
+    assert not session.ready(NOW)
+    session.take_outgoing()
+    for step in range(1, 100):
+        session.poll(NOW + step / 10)
+    assert session.sender.parity_shards == 0
+
+
+@pytest.mark.parametrize("place", [(0, 0), (1, 0)], ids=["no group", "a place and no group"])
+def test_a_parity_shard_without_a_group_is_refused(place: tuple[int, int]) -> None:
+    session, peer = made()
+    index, shards = place
+    usual = [
+        peer.shard(bytes(40), kind=PacketType.PARITY, index=2, data_shards=2, number=number) for number in (10, 11)
+    ]
+    peer.give(usual, NOW)
+    # The pipe, type and key are known by these, so that the next takes the short way.
+    body = Frame(tcp_packet(1, 0), 1, 7).encode()
+    assert peer.give([peer.shard(body, kind=PacketType.PARITY, index=index, data_shards=shards)], NOW) == []
+    assert session.receiver.refused["shard"] == 1
+
+
+@pytest.fixture
+def recovered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every number that a report has called repaired and that was looked at."""
+    numbers: list[int] = []
+    known = Recovery._recover
+    monkeypatch.setattr(Recovery, "_recover", lambda self, number: (numbers.append(number), known(self, number)))
+    return numbers
+
+
+def busy() -> Duplex:
+    """Ends of which the server has sent a few hundred shards."""
+    duplex = Duplex()
+    duplex.run_until_ready()
+    duplex.server.offer(400)
+    duplex.run(1.0)
+    return duplex
+
+
+def test_a_report_of_the_widest_ranges_costs_no_more_than_what_was_sent_allows(recovered: list[int]) -> None:
+    duplex = busy()
+    server = duplex.server.session
+    peer = HostilePeer(server)
+    peer.sealer.next_control = 10_000
+    highest = server._sealer.next_shard - 1
+    widest = encode_report(Report(highest, 0.0, 9, [(0, highest)], [(0, highest)]))
+    for _ in range(10_000):
+        peer.give([peer.control(PacketType.REPORT, widest)], duplex.now)
+    assert len(recovered) <= ReportAllowance.MOST
+    assert server.receiver.refused["report beyond what was sent"] > 9000 - ReportAllowance.MOST // highest
+    # As time goes by, and as more is sent, reports count again.
+    before = server.reports_received
+    peer.give([peer.control(PacketType.REPORT, widest)], duplex.now + 1.0)
+    assert server.reports_received == before + 1
+
+
+def test_ranges_below_what_any_receiver_remembers_are_not_looked_at(recovered: list[int]) -> None:
+    duplex = busy()
+    server = duplex.server.session
+    server._sealer.next_shard = 2**40
+    peer = HostilePeer(server)
+    peer.sealer.next_control = 10_000
+    top = 2**40 - 1
+    ranges = [(top - 2**33 * (place + 1), top - 2**33 * place - 2) for place in range(100)]
+    peer.give([peer.control(PacketType.REPORT, encode_report(Report(top, 0.0, 9, [(top, top)], ranges)))], duplex.now)
+    assert server.reports_received > 0
+    assert len(recovered) <= ReportAllowance.MOST
+
+
+def test_honest_reports_are_never_too_many() -> None:
+    duplex = Duplex(up=None)
+    duplex.run_until_ready()
+    duplex.up.weather.loss, duplex.up.weather.jitter = 0.2, 0.02
+    duplex.client.offer(6000)
+    duplex.run(6.0)
+    assert duplex.client.session.reports_received > 100
+    assert not [reason for reason in duplex.client.session.receiver.refused if reason.startswith("report")]
+
+
+def test_a_peer_that_reports_late_does_not_make_us_keep_more_than_a_bound() -> None:
+    session, peer = made()
+    now, sequence = NOW, 0
+    for _ in range(400):
+        now += 0.5
+        peer.give([peer.keepalive(now, pipe) for pipe in range(4)], now)
+        while (budget := session.budget(now)) > 0:
+            frames = [Frame(bytes(1300), 1, sequence + place) for place in range(max(1, budget // 1300))]
+            sequence += session.send(frames, now)
+            session.take_outgoing()
+        # Half of what is on its way is reported, long after it left, so the path seems ever longer and quicker.
+        top = session._sealer.next_shard - 1
+        flight = session.sender.recovery.inflight
+        peer.give([peer.control(PacketType.REPORT, encode_report(Report(top, 0.0, 9, [(top - 2, top)], [])))], now)
+        session.poll(now)
+        session.take_outgoing()
+        assert flight.bytes <= session.sender.max_in_flight + 100 * KIB
+        assert len(flight) <= 70_000
+        arq = session.sender.recovery.arq
+        assert len(arq._waiting) + len(arq._ready) <= 4 * (len(arq) + 4 * KIB)
+
+
+def jumps(peer: HostilePeer, sequence: int, count: int = 155, jump: int = 4000) -> tuple[bytes, int]:
+    """One datagram with so many frames, each far behind the one before."""
+    frames = []
+    for _ in range(count):
+        sequence = (sequence + jump) % 2**32
+        frames.append(Frame(b"", 1, sequence))
+    return peer.frames(frames), sequence
+
+
+def test_frames_whose_numbers_jump_cost_no_more_memory_than_they_are_long() -> None:
+    session, peer = made()
+    hold = session.hold
+    assert hold is not None
+    before = footprint(hold)
+    packet, sequence = jumps(peer, 0)
+    peer.give([packet], NOW)
+    assert footprint(hold) - before < 60 * KIB
+    for _ in range(300):
+        packet, sequence = jumps(peer, sequence)
+        peer.give([packet], NOW)
+    assert footprint(hold) < 1 * MIB
+
+
+def test_many_connections_that_wait_and_tiny_segments_stay_below_the_bound_of_the_hold() -> None:
+    hold = FlowHold()
+    passed: list[Frame | SegmentRun] = []
+    sequence = 1
+    for round_ in range(40):
+        frames = []
+        for connection in range(1500):
+            frames += [Frame(tcp_packet(connection, 10 * round_ + 5), 1, sequence)]
+            sequence += 2
+        passed += hold.add(frames, NOW, 1.0)
+        assert len(hold._holding) <= MAX_HOLDING
+    assert footprint(hold) < 8 * MIB
+    passed += hold.expire(NOW + 2.0)
+    assert len(passed) == 40 * 1500
+    assert hold.bytes == 0
+
+
+def test_the_hold_remembers_little_of_what_has_passed() -> None:
+    hold = FlowHold()
+    for place in range(64):
+        frames = [Frame(tcp_packet(1, place, 60_000), 1, 16 * place + each) for each in range(16)]
+        hold.add(frames, NOW, 1.0, octets=16 * 60_060)
+    assert footprint(hold) < 3 * MIB
+
+
+def test_a_gap_that_is_filled_one_by_one_releases_nothing_twice() -> None:
+    """What is looked at when a gap ends is bounded, however many connections wait."""
+    hold = FlowHold()
+    hold.add([Frame(tcp_packet(9999, 0), 1, 0)], NOW, 1.0)
+    hold.add([Frame(tcp_packet(each, 100), 1, 1000 + 2 * each) for each in range(400)], NOW, 1.0)
+    passed = [frame.sequence for each in range(1, 1000) for frame in hold.add([Frame(b"", 1, each)], NOW, 1.0)]
+    passed += [frame.sequence for frame in hold.expire(NOW + 1.5)]
+    assert len(passed) == len(set(passed))
+    assert hold.bytes == 0
+
+
+def test_tiny_shards_of_many_groups_stay_below_the_bound_of_the_decoder() -> None:
+    decoder = GroupDecoder()
+    for base in range(0, 4096 * 128, 128):
+        for index in range(60):
+            decoder.add_data(base, index, b"\x10", NOW)
+        decoder.add_parity(base, 127, 127, b"\x10", NOW)
+    assert decoder.bytes <= 8 * MIB
+    assert footprint(decoder) < 10 * MIB
+
+
+def test_a_group_that_is_forgotten_while_it_grows_is_not_counted_twice() -> None:
+    decoder = GroupDecoder(max_bytes=4000)
+    [spare] = parity([bytes(100), bytes(100)], 1)
+    for base in range(0, 4000, 4):
+        decoder.add_data(base, 0, bytes(900), NOW)
+        decoder.add_data(0, base % 100, bytes(900), NOW)
+        decoder.add_parity(base, 3, 2, spare, NOW)
+        assert 0 <= decoder.bytes <= 4000 + 1200 + 640
+
+
+def test_decoding_takes_a_bounded_share_of_the_processor() -> None:
+    decoder = GroupDecoder()
+    size, shards = 1400, 64
+    spare = parity([bytes((1,)) * size] * shards, 64)
+    for group in range(1000):
+        for index, body in enumerate(spare):
+            decoder.add_parity(128 * group, shards + index, shards, body, NOW + group * 1e-4)
+    # Each takes 64 * 64 * 1464 multiplications of octets.
+    assert decoder.refused > 900
+    decoder = GroupDecoder()
+    for group in range(100):
+        for index, body in enumerate(spare):
+            decoder.add_parity(128 * group, shards + index, shards, body, NOW + group * 0.01)
+    assert decoder.refused == 0
+
+
+def test_keys_of_epochs_that_are_over_are_referred_to_by_nothing() -> None:
+    def keys() -> set[int]:
+        gc.collect()
+        return {one.iv for one in gc.get_objects() if isinstance(one, EpochKey)}
+
+    others = keys()
+    duplex = Duplex()
+    duplex.run_until_ready()
+    duplex.client.offer(50)
+    duplex.run(1.0)
+    first = keys() - others
+    for _ in range(2):
+        duplex.run(REKEY_INTERVAL + 5.0)
+        duplex.client.offer(50)
+        duplex.server.offer(50)
+        duplex.run(OLD_KEY_LIFETIME + 5.0)
+    assert min(*duplex.client.session.epochs, *duplex.server.session.epochs) >= 2
+    # Each end seals with one key, and opens with one and the next.
+    assert len(keys() - others) == 4
+    assert not first & keys()
+    assert not any("secret" in name for name in EpochKey.__slots__ if name != "_next_secret")
+
+
+KINDS = st.sampled_from([int(kind) for kind in PacketType] + [5, 15, 31])
+NUMBERS = st.one_of(st.integers(0, 300), st.sampled_from([2**16, 2**31, 2**32 - 1, 2**32 + 5]))
+
+
+def bodies(draw: st.DataObject, rng: random.Random) -> bytes:
+    kind = draw.draw(st.integers(0, 4))
+    if kind == 0:
+        return rng.randbytes(rng.choice((0, 1, 4, 5, 10, 30, 1400)))
+    if kind == 1:
+        frames = [Frame(tcp_packet(rng.randrange(3), rng.randrange(2**32)), 1, rng.randrange(2**32)) for _ in range(5)]
+        return b"".join(frame.encode() for frame in frames)
+    if kind == 2:
+        highest = rng.randrange(400)
+        ranges = [(highest - 2 * place, highest - 2 * place) for place in range(min(MAX_RANGES, highest // 2))]
+        return encode_report(Report(highest, rng.random(), 9, ranges, ranges[: rng.randrange(256)]))
+    if kind == 3:
+        return REPAIR_PREFIX.pack(rng.randrange(300)) + Frame(tcp_packet(1, rng.randrange(5000)), 1, 5).encode()
+    return Frame(tcp_packet(1, rng.randrange(5000)), rng.randrange(256), rng.randrange(300)).encode().ljust(300, b"\0")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.booleans(), st.sampled_from(list(FecMode)))
+def test_no_valid_packet_raises_and_what_is_kept_stays_small(data: st.DataObject, client: bool, fec: FecMode) -> None:
+    session = StripeSession(StripeConfig(fec=fec), SESSION, SECRET, NOW, client=client)
+    peer = HostilePeer(session)
+    rng = random.Random(data.draw(st.integers(0, 2**32)))
+    now = NOW
+    if not client:
+        peer.come_up(now)
+    for _ in range(data.draw(st.integers(1, 12))):
+        now += rng.choice((0.0, 0.0005, 0.004, 1.0, 4.0))
+        packets = []
+        for _ in range(data.draw(st.integers(1, 6))):
+            kind, body = data.draw(KINDS), bodies(data, rng)
+            pipe = data.draw(st.integers(0, 4))
+            if kind & 8:
+                peer.sealer.next_control += rng.choice((0, 0, 1, 2000))
+                packets.append(peer.control(kind, body, pipe))
+            else:
+                shards = data.draw(st.sampled_from([0, 1, 2, 10, 64, 127, 128, 255]))
+                index = data.draw(st.sampled_from([0, 1, 2, 9, 63, 64, 127]))
+                packets.append(peer.shard(body, kind=kind, index=index, data_shards=shards, number=data.draw(NUMBERS)))
+        run = len(set(map(len, packets))) == 1 and rng.random() < 0.5
+        if run:
+            session.receive([(b"".join(packets), len(packets[0]), peer.address)], now)
+        else:
+            peer.give(packets, now)
+        if rng.random() < 0.7:
+            session.send([Frame(tcp_packet(1, 0, rng.randrange(1, 1300)), 1, each) for each in range(4)], now)
+        session.take_outgoing()
+        session.poll(now)
+        session.next_time(now)
+        session.take_outgoing()
+    assert footprint(session.hold, session.receiver.decoder) < 2 * MIB
