@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion
 from aioquic.tls import CipherSuite
 from cryptography import x509
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mpquic.net import aioquic_internals as internals
 from mpquic.net import congestion
+from mpquic.net.aioquic_bounds import BoundedConnection
 from mpquic.net.aioquic_receive import CONNECTION_ID_BYTES, Inbound, PlainTaker
 from mpquic.net.aioquic_send import PlainWriter
 from mpquic.net.pacing import BurstPacer
@@ -32,7 +32,7 @@ from mpquic.proto.identity import IdentityError, certificate_sha256, check_serve
 ALPN = "mpquic/1"
 MIN_DATAGRAM_SIZE = 1200
 ACK_DELAY = 0.004
-WINDOW_BEFORE_ADMISSION = 256 << 10
+WINDOW_BEFORE_ADMISSION = 64 << 10
 """Bytes that a peer may send on streams before it has proved who it is: enough for the registration."""
 WINDOW = 16 << 20
 """Flow control window in bytes: 500 Mbit/s at 250 ms."""
@@ -50,7 +50,7 @@ _logger = logging.getLogger(__name__)
 
 
 class _FaultLog:
-    """Writes the traceback of a fault, one a minute for all connections: strangers may be able to cause them."""
+    """Writes the traceback of a fault, one a minute for all connections: anybody may be able to cause them."""
 
     def __init__(self) -> None:
         self._last: float | None = None
@@ -157,7 +157,7 @@ class QuicLink:
 
     def __init__(
         self,
-        make_connection: Callable[[], QuicConnection],
+        make_connection: Callable[[], BoundedConnection],
         options: LinkOptions,
         *,
         now: float,
@@ -263,6 +263,7 @@ class QuicLink:
 
     def admit(self) -> None:
         """The peer proved who it is: open the flow control window."""
+        self._connection.admit()
         self._window.widen(WINDOW)
         self._put_in()
 
@@ -594,7 +595,7 @@ def connect(
     configuration = quic_configuration(options, is_client=True)
     configuration.server_name = server_name
     configuration.load_verify_locations(cadata=ca_data)
-    link = QuicLink(lambda: QuicConnection(configuration=configuration), options, now=now)
+    link = QuicLink(lambda: BoundedConnection(configuration=configuration), options, now=now)
     link._connection.connect(address, now)
     return link
 

@@ -16,7 +16,6 @@ from itertools import count
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import (
     QuicHeader,
     QuicPacketType,
@@ -26,6 +25,7 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
+from mpquic.net.aioquic_bounds import BoundedConnection
 from mpquic.net.aioquic_receive import CONNECTION_ID_BYTES
 from mpquic.net.quic import MIN_DATAGRAM_SIZE, LinkOptions, LinkState, QuicLink, quic_configuration
 from mpquic.net.udp import Address, plain_host
@@ -277,7 +277,7 @@ class QuicListener:
         size = max(MIN_DATAGRAM_SIZE, min(self._options.max_datagram_size, size))
         configuration = replace(self._configuration, max_datagram_size=size)
         link = QuicLink(
-            lambda: QuicConnection(
+            lambda: BoundedConnection(
                 configuration=configuration,
                 original_destination_connection_id=original,
                 retry_source_connection_id=retry_source,
