@@ -17,7 +17,7 @@ TABLES = {
     "tunnels": 1,
     "connections": 1,
     "quic_connections": 1,
-    "strangers": 0,
+    "unregistered": 0,
 }
 
 

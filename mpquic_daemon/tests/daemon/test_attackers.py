@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 Site = Any
 EMPTY = dict.fromkeys(
     (
-        "groups", "registered", "tunnels", "connections", "quic_connections", "strangers", "stripe_sessions",
+        "groups", "registered", "tunnels", "connections", "quic_connections", "unregistered", "stripe_sessions",
         "waiting_registrations",
     ), 0,
 )  # fmt: skip
@@ -74,7 +74,7 @@ def not_yet_valid(site: Site) -> dict[str, object]:
 
 
 def of_a_foreign_ca(site: Site) -> dict[str, object]:
-    return files(site, *foreign_authority(site).client("stranger")[:2])
+    return files(site, *foreign_authority(site).client("foreign")[:2])
 
 
 def of_the_server(site: Site) -> dict[str, object]:
@@ -131,7 +131,7 @@ def test_a_client_does_not_register_at_a_server_of_a_foreign_ca(server: Site) ->
     assert server.ask("sv", "counters")["registrations"] == 0
 
 
-# What strangers write to the socket, run in the client's namespace: {name: code}. None of it is a client of ours.
+# What unregistered peers write to the socket, run in the client's namespace: {name: code}. None of it is of our client.
 PREAMBLE = """
 import os, random, socket, sys, time
 from aioquic.quic.configuration import QuicConfiguration
@@ -159,7 +159,7 @@ def turn(connection, seconds):
             events.append(type(event).__name__)
     return events
 """
-STRANGERS = {
+UNREGISTERED = {
     "noise": "for n in range(2000): sock.send(os.urandom(random.randrange(1, 1400)))",
     "noise that looks like QUIC": (
         "for n in range(500): sock.send(bytes([0xc0 | random.randrange(64)]) + b'\\0\\0\\0\\1\\x08'"
@@ -188,12 +188,12 @@ STRANGERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", STRANGERS)
-def test_strangers_leave_no_state_and_do_not_disturb_a_client(server: Site, name: str) -> None:
+@pytest.mark.parametrize("name", UNREGISTERED)
+def test_unregistered_peers_leave_no_state_and_do_not_disturb_a_client(server: Site, name: str) -> None:
     server.start("client", server.client_config())
     server.wait_state("up")
     registered = tables(server)
-    command = ["ip", "netns", "exec", server.namespace("client"), sys.executable, "-c", PREAMBLE + STRANGERS[name]]
+    command = ["ip", "netns", "exec", server.namespace("client"), sys.executable, "-c", PREAMBLE + UNREGISTERED[name]]
     done = subprocess.run([*command, str(server.ca.file)], check=False, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
     assert "HandshakeCompleted" not in done.stdout or "ConnectionTerminated" in done.stdout

@@ -17,12 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from mpquic.net import quic
 from mpquic.net.quic import DatagramsReceived, LinkOptions, LinkState, QuicLink, StreamReceived, Terminated
-from mpquic.net.quic_listener import ListenerLimits, QuicListener
+from mpquic.net.quic_listener import QuicListener
 
 from .namespace import FarSide, ip, new_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from mpquic.proto.unregistered import UnregisteredLimits
 
 SERVER_NAME = "vps1.example.net"
 SERVER_ADDRESS = ("203.0.113.10", 45005)
@@ -241,10 +243,17 @@ class Pair:
 def make_listener(server_files: tuple[str, str]) -> Callable[..., QuicListener]:
     def make(
         options: LinkOptions | None = None,
-        limits: ListenerLimits | None = None,
+        limits: UnregisteredLimits | None = None,
         files: tuple[str, str] = server_files,
+        processor_time: Callable[[], float] = lambda: 0.0,
     ) -> QuicListener:
-        return QuicListener(cert_file=files[0], key_file=files[1], options=options or LinkOptions(), limits=limits)
+        return QuicListener(
+            cert_file=files[0],
+            key_file=files[1],
+            options=options or LinkOptions(),
+            limits=limits,
+            processor_time=processor_time,
+        )
 
     return make
 
@@ -273,7 +282,7 @@ def make_pair(make_listener: Callable[..., QuicListener], make_client: Callable[
         *,
         options: LinkOptions | None = None,
         server_options: LinkOptions | None = None,
-        limits: ListenerLimits | None = None,
+        limits: UnregisteredLimits | None = None,
         established: bool = True,
         **model: object,
     ) -> Pair:
@@ -282,7 +291,7 @@ def make_pair(make_listener: Callable[..., QuicListener], make_client: Callable[
         if established:
             assert pair.run(lambda: pair.server.link is not None and pair.link.state is LinkState.ESTABLISHED)
             assert pair.run(lambda: pair.peer.state is LinkState.ESTABLISHED)
-            listener.admit(pair.peer)
+            listener.admit(pair.peer, pair.now)
         return pair
 
     return make

@@ -108,7 +108,7 @@ def test_few_gaps_are_kept_before_admission_and_many_after_it(unregistered):
     pair = unregistered
     send(pair, Epoch.ONE_RTT, *(stream(0, 2 * number + 1, b"x") for number in range(30)))
     assert error_code(pair) is None
-    pair.listener.admit(pair.peer)
+    pair.listener.admit(pair.peer, pair.now)
     send(pair, Epoch.ONE_RTT, *(stream(0, 2 * number + 1, b"x") for number in range(30, 2000)))
     assert error_code(pair) is None
     assert pair.peer.state is LinkState.ESTABLISHED

@@ -7,7 +7,7 @@ from aioquic.quic.connection import Limit, QuicConnection
 from aioquic.tls import CipherSuite
 from mpquic.net import aioquic_internals as internals
 from mpquic.net.pacing import BurstPacer
-from mpquic.net.quic import LinkOptions, quic_configuration
+from mpquic.net.quic import LinkOptions, LinkState, quic_configuration
 
 
 @pytest.fixture
@@ -85,6 +85,13 @@ def test_a_stream_tells_what_it_has_sent(make_pair):
     pair.link.flush(pair.now)
     assert 0 < sender.next_offset < 50_000
     assert internals.stream_sender(pair.link._connection, stream + 4) is None
+
+
+def test_a_connection_knows_whether_anything_could_be_decrypted(make_pair):
+    pair = make_pair(established=False)
+    assert not internals.has_decrypted(pair.link._connection)
+    assert pair.run(lambda: pair.link.state is LinkState.ESTABLISHED)
+    assert internals.has_decrypted(pair.link._connection)
 
 
 def test_the_end_is_known_before_the_event_of_the_library(make_pair):

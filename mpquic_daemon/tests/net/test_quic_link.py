@@ -128,7 +128,7 @@ def test_a_peer_that_skips_ahead_in_a_stream_gets_no_more_window(make_pair):
         pair.peer.flush(pair.now)
         pair.now += 0.01
     assert window.value == WINDOW_BEFORE_ADMISSION
-    pair.listener.admit(pair.peer)
+    pair.listener.admit(pair.peer, pair.now)
     assert window.value == WINDOW
 
 

@@ -1,4 +1,4 @@
-"""The listener among strangers: quotas, Retry, garbage, and nothing left behind."""
+"""The listener among unregistered peers: quotas, Retry, garbage, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aioquic.quic.packet import QuicPacketType, pull_quic_header
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mpquic.net.quic import LinkOptions, LinkState, QuicLink
-from mpquic.net.quic_listener import ListenerLimits
+from mpquic.proto.unregistered import UnregisteredLimits
 
 from .conftest import CLIENT_ADDRESS, Pair
 
@@ -31,12 +31,12 @@ def test_many_reconnects_leave_nothing(make_listener, make_client):
         pair = Pair(listener, make_client)
         assert pair.run(lambda pair=pair: pair.server.link is not None and pair.peer.state is LinkState.ESTABLISHED)
         assert len(listener.links) == 1
-        listener.admit(pair.peer)
+        listener.admit(pair.peer, pair.now)
         assert pair.run(lambda pair=pair: pair.link.state is LinkState.ESTABLISHED)
         pair.link.close()
         assert pair.run(lambda: listener.links == (), seconds=1)
     assert not listener._links
-    assert listener.strangers == 0
+    assert listener.unregistered == 0
     assert listener.timer() is None
     assert listener.counters["accepted"] == listener.counters["closed"] == 30
     del pair
@@ -44,26 +44,26 @@ def test_many_reconnects_leave_nothing(make_listener, make_client):
     assert sum(isinstance(item, QuicLink) for item in gc.get_objects()) <= 2
 
 
-def test_a_stranger_who_never_registers_is_closed(make_listener, make_client):
-    listener = make_listener(limits=ListenerLimits(admission_timeout=3.0))
+def test_a_peer_that_never_registers_is_closed(make_listener, make_client):
+    listener = make_listener(limits=UnregisteredLimits(timeout=3.0))
     pair = Pair(listener, make_client)
     assert pair.run(lambda: pair.client.ended is not None, seconds=4)
     assert pair.client.ended.reason == "not registered in time"
     assert 2.9 < pair.now - NOW < 3.2
     assert listener.links == ()
-    assert listener.counters["not admitted in time"] == 1
+    assert listener.counters["not registered in time"] == 1
 
 
 def test_an_admitted_client_stays(make_pair):
-    pair = make_pair(limits=ListenerLimits(admission_timeout=3.0))
-    assert pair.listener.strangers == 0
+    pair = make_pair(limits=UnregisteredLimits(timeout=3.0))
+    assert pair.listener.unregistered == 0
     assert not pair.run(lambda: pair.client.ended is not None, seconds=6)
 
 
 def test_a_half_open_connection_is_given_up(make_listener, make_client):
     listener = make_listener()
     listener.receive([initial(make_client)], CLIENT_ADDRESS, NOW)
-    assert listener.strangers == 1
+    assert listener.unregistered == 1
     listener.flush(NOW)
     now = NOW
     while listener.links and now < NOW + 20:
@@ -72,15 +72,15 @@ def test_a_half_open_connection_is_given_up(make_listener, make_client):
         listener.flush(now)
     assert 4.9 < now - NOW < 6
     assert not listener._links
-    assert listener.strangers == 0
+    assert listener.unregistered == 0
 
 
-def test_under_load_strangers_get_a_retry_and_still_come_in(make_listener, make_client):
-    listener = make_listener(limits=ListenerLimits(retry_threshold=3))
+def test_under_load_new_peers_get_a_retry_and_still_come_in(make_listener, make_client):
+    listener = make_listener(limits=UnregisteredLimits(retry_threshold=3))
     for index in range(3):
         listener.receive([initial(make_client)], (f"198.51.100.{index}", 5000), NOW)
     listener.flush(NOW)
-    assert listener.retrying
+    assert listener._unregistered.must_prove_address(NOW)
     pair = Pair(listener, make_client)
     assert pair.run(lambda: pair.link.state is LinkState.ESTABLISHED, seconds=2)
     assert listener.counters["retry sent"] == 1
@@ -88,7 +88,7 @@ def test_under_load_strangers_get_a_retry_and_still_come_in(make_listener, make_
 
 
 def test_a_retry_keeps_no_state_and_is_small(make_listener, make_client):
-    listener = make_listener(limits=ListenerLimits(retry_threshold=0))
+    listener = make_listener(limits=UnregisteredLimits(retry_threshold=0))
     first = initial(make_client)
     listener.receive([first], CLIENT_ADDRESS, NOW)
     [([answer], address)] = listener.flush(NOW)
@@ -100,7 +100,7 @@ def test_a_retry_keeps_no_state_and_is_small(make_listener, make_client):
 
 
 def test_a_token_is_worth_nothing_from_another_address(make_listener, make_client):
-    listener = make_listener(limits=ListenerLimits(retry_threshold=0))
+    listener = make_listener(limits=UnregisteredLimits(retry_threshold=0))
     client = make_client(NOW)
     listener.receive([client.flush(NOW)[0][0]], CLIENT_ADDRESS, NOW)
     [([retry], _)] = listener.flush(NOW)
@@ -114,34 +114,94 @@ def test_a_token_is_worth_nothing_from_another_address(make_listener, make_clien
 
 
 def test_quotas_hold(make_listener, make_client):
-    limits = ListenerLimits(max_strangers=5, max_strangers_per_source=2, retry_threshold=100)
+    limits = UnregisteredLimits(places=6, reserved=1, per_address=2, retry_threshold=100)
     listener = make_listener(limits=limits)
     for port in range(4):
         listener.receive([initial(make_client)], ("198.51.100.1", 5000 + port), NOW)
     assert len(listener.links) == 2
-    assert listener.counters["too many strangers of one source"] == 2
+    assert listener.counters["too many unregistered of one address"] == 2
     for host in range(5):
         listener.receive([initial(make_client)], (f"2001:db8:{host}::1", 5000, 0, 0), NOW)
     assert len(listener.links) == 5
-    assert listener.counters["too many strangers"] == 2
+    assert listener.counters["too many unregistered"] == 2
 
 
 def test_addresses_of_one_ipv6_network_are_one_source(make_listener, make_client):
-    listener = make_listener(limits=ListenerLimits(max_strangers_per_source=1))
+    listener = make_listener(limits=UnregisteredLimits(per_address=1))
     for host in range(3):
         listener.receive([initial(make_client)], (f"2001:db8::{host}", 5000, 0, 0), NOW)
     assert len(listener.links) == 1
 
 
 def test_admission_makes_room(make_listener, make_client):
-    listener = make_listener(limits=ListenerLimits(max_strangers_per_source=1))
+    listener = make_listener(limits=UnregisteredLimits(per_address=1))
     pair = Pair(listener, make_client)
     assert pair.run(lambda: pair.server.link is not None and pair.peer.state is LinkState.ESTABLISHED)
     listener.receive([initial(make_client, pair.now)], CLIENT_ADDRESS, pair.now)
     assert len(listener.links) == 1
-    listener.admit(pair.peer)
+    listener.admit(pair.peer, pair.now)
     listener.receive([initial(make_client, pair.now)], CLIENT_ADDRESS, pair.now)
     assert len(listener.links) == 2
+
+
+def test_an_initial_that_nobody_can_decrypt_takes_no_place(make_listener, make_client):
+    listener = make_listener()
+    datagram = bytearray(initial(make_client))
+    datagram[100] ^= 1
+    listener.receive([bytes(datagram)], CLIENT_ADDRESS, NOW)
+    assert (listener.unregistered, listener.links, listener._links) == (0, (), {})
+    assert listener.flush(NOW) == []
+    assert listener.counters["undecryptable"] == 1
+
+
+def test_a_full_house_makes_room_for_another_network(make_listener, make_client):
+    limits = UnregisteredLimits(places=4, reserved=0, retry_threshold=100, grace=0.5)
+    listener = make_listener(limits=limits)
+    for port in range(4):
+        listener.receive([initial(make_client)], ("198.51.100.1", 5000 + port), NOW)
+    first = listener.links[0]
+    listener.receive([initial(make_client)], CLIENT_ADDRESS, NOW + 0.1)
+    assert listener.counters["too many unregistered"] == 1
+    listener.receive([initial(make_client)], CLIENT_ADDRESS, NOW + 1)
+    assert listener.unregistered == len(listener.links) == 4
+    assert first.state is LinkState.CLOSED
+    assert listener.links[-1].peer_address == CLIENT_ADDRESS
+    assert listener.counters["evicted before the registration"] == 1
+
+
+def test_who_sends_much_before_the_registration_is_dropped(make_listener, make_client):
+    listener = make_listener(limits=UnregisteredLimits(max_datagrams=20))
+    pair = Pair(listener, make_client)
+    assert pair.run(lambda: pair.server.link is not None and pair.peer.state is LinkState.ESTABLISHED)
+    noise = b"\x40" + pair.peer.connection_id + bytes(60)
+    listener.receive([noise] * 21, CLIENT_ADDRESS, pair.now)
+    assert pair.peer.state is LinkState.CLOSED
+    assert listener.links == ()
+    assert listener.counters["too many datagrams before the registration"] == 1
+
+
+def test_an_admitted_client_sends_what_it_likes(make_pair):
+    pair = make_pair(limits=UnregisteredLimits(max_datagrams=20))
+    noise = b"\x40" + pair.peer.connection_id + bytes(60)
+    pair.listener.receive([noise] * 100, CLIENT_ADDRESS, pair.now)
+    assert pair.peer.state is LinkState.ESTABLISHED
+
+
+def test_who_costs_much_before_the_registration_is_dropped_and_its_network_waits(make_listener, make_client):
+    ticks = iter(range(1_000_000))
+    listener = make_listener(
+        limits=UnregisteredLimits(max_work=0.3, share=0.1), processor_time=lambda: next(ticks) * 0.2
+    )
+    listener.receive([initial(make_client)], ("198.51.100.1", 5000), NOW)
+    assert listener.links == ()
+    assert listener.counters["too much processor time before the registration"] == 1
+    # Now addresses have to be proved; and then that network is still refused.
+    client = make_client(NOW)
+    listener.receive([client.flush(NOW)[0][0]], ("198.51.100.2", 5000), NOW)
+    [([retry], _)] = listener.flush(NOW)
+    client.receive([retry], client.peer_address, NOW)
+    listener.receive([client.flush(NOW)[0][0]], ("198.51.100.2", 5000), NOW)
+    assert listener.counters["unregistered of a network that has cost too much"] == 1
 
 
 def test_an_unknown_version_is_answered_with_ours(make_listener, make_client):
@@ -211,7 +271,7 @@ def test_no_datagram_makes_the_listener_raise(make_listener, make_client, datagr
         listener.flush(now)
     assert listener.links == ()
     assert not listener._links
-    assert listener.strangers == 0
+    assert listener.unregistered == 0
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -55,7 +55,7 @@ REQUEST = RegistrationRequest("mpq5", "wan5", b"b" * 16, 1, OWN, site="site1", w
 
 @dataclass
 class Server:
-    """Everything of a server that a stranger could leave state in."""
+    """Everything of a server that an unregistered peer could leave state in."""
 
     verifier: ChainVerifier = field(default_factory=lambda: ChainVerifier([CA.certificate]))
     groups: GroupTable[str] = field(default_factory=lambda: GroupTable(entropy))

@@ -90,7 +90,7 @@ def open_journal(level: str, stream: TextIO | None = None) -> Journal:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
-    # aioquic logs what strangers send at INFO and WARNING: whoever can reach the port could fill the disk.
+    # aioquic logs what unregistered peers send at INFO and WARNING: whoever can reach the port could fill the disk.
     logging.getLogger("quic").setLevel(logging.ERROR)
     set_level(level)
     return Journal(logging.getLogger("mpquic"))

@@ -303,9 +303,13 @@ class Server:
 
     def _serve(self, connection: ServerConnection, now: float) -> None:
         was_admitted = connection.admitted is not None
-        inbox = connection.advance(now)
+        if was_admitted:
+            inbox = connection.advance(now)
+        else:
+            with self._listener.counting(connection.link, now):
+                inbox = connection.advance(now)
         if connection.admitted is not None and not was_admitted:
-            self._listener.admit(connection.link)
+            self._listener.admit(connection.link, now)
             self._welcome(connection)
         tunnel = connection.tunnel
         if tunnel is not None:
@@ -668,7 +672,7 @@ class Server:
                 "tunnels": len(self._tunnels),
                 "connections": len(self._connections),
                 "quic_connections": len(self._listener.links),
-                "strangers": self._listener.strangers,
+                "unregistered": self._listener.unregistered,
                 "waiting_registrations": self._admission.waiting,
                 "stripe_sessions": len(self._stripe.table) if self._stripe is not None else 0,
             },

@@ -1,4 +1,4 @@
-"""One connection at the server: a stranger until its registration is done, then a path of a client's tunnel."""
+"""One connection at the server: unregistered until its registration is done, then a path of a client's tunnel."""
 
 from __future__ import annotations
 
@@ -172,5 +172,5 @@ class ServerConnection:
                 self.session.activate(now)
             elif isinstance(output, Rejected):
                 self.refusal = output
-                # A stranger learns from the REFUSE message what it may know, and nothing more here.
+                # An unregistered peer learns from the REFUSE message what it may know, and nothing more here.
                 self.end(CloseCode.REFUSED, "registration refused")

@@ -46,6 +46,11 @@ def stream_sender(connection: QuicConnection, stream_id: int) -> QuicStreamSende
     return None if stream is None else stream.sender
 
 
+def has_decrypted(connection: QuicConnection) -> bool:
+    """Whether any packet of the peer could be decrypted."""
+    return connection._state is not QuicConnectionState.FIRSTFLIGHT
+
+
 def is_over(connection: QuicConnection) -> bool:
     """Whether the connection is closing, draining or terminated. The public event comes three PTOs later."""
     return connection._state in END_STATES

@@ -232,6 +232,11 @@ class QuicLink:
         return internals.newest_received(self._connection)
 
     @property
+    def has_decrypted(self) -> bool:
+        """Whether any packet of the peer could be decrypted."""
+        return internals.has_decrypted(self._connection)
+
+    @property
     def connection_id(self) -> bytes:
         """Connection ID that this end chose first."""
         return bytes(self._connection.host_cid)
@@ -411,6 +416,10 @@ class QuicLink:
             return
         self._connection.close(error_code=code, reason_phrase=reason)
         self._put_in()
+
+    def abandon(self, reason: str) -> None:
+        """End the connection without a word to the peer."""
+        self._finish(QuicErrorCode.NO_ERROR, reason, by_peer=False)
 
     # Time
 

@@ -1,16 +1,18 @@
-"""The server's end of one UDP port: which connection a datagram belongs to, and which strangers get one.
+"""The server's end of one UDP port: which connection a datagram belongs to, and who gets a connection.
 
 To those who haven't proved anything the server says nothing beyond what QUIC must, and keeps nothing beyond small
-quotas: connections count as strangers until `admit`. Above a threshold of strangers, new ones must first show by a
-Retry that their address is theirs (RFC 9000 section 8.1.2).
+quotas: connections count as unregistered until `admit`. Who gets a place among them, and for how long, says
+`mpquic.proto.unregistered`. Under load a peer must first show by a Retry that its address is its own (RFC 9000 section
+8.1.2).
 """
 
 import heapq
-import ipaddress
 import os
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import count
 
@@ -29,21 +31,10 @@ from mpquic.net.aioquic_bounds import BoundedConnection
 from mpquic.net.aioquic_receive import CONNECTION_ID_BYTES
 from mpquic.net.quic import MIN_DATAGRAM_SIZE, LinkOptions, LinkState, QuicLink, quic_configuration
 from mpquic.net.udp import Address, plain_host
+from mpquic.proto.unregistered import Unregistered, UnregisteredLimits
 
 _MAX_REPLIES = 256
-
-
-@dataclass(frozen=True, slots=True)
-class ListenerLimits:
-    """What strangers may take. Times in seconds."""
-
-    max_connections: int = 4096
-    max_strangers: int = 256
-    max_strangers_per_source: int = 32
-    """For each IPv4 address or IPv6 /64: a site's tunnels may share one, and all come at once after a restart."""
-    retry_threshold: int = 32
-    admission_timeout: float = 10.0
-    """From the first packet to `admit`."""
+MAX_CONNECTIONS = 4096
 
 
 class QuicListener:
@@ -59,10 +50,10 @@ class QuicListener:
         cert_file: str,
         key_file: str,
         options: LinkOptions,
-        limits: ListenerLimits | None = None,
+        limits: UnregisteredLimits | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
+        processor_time: Callable[[], float] = time.thread_time,
     ) -> None:
-        self.limits = limits or ListenerLimits()
         self.counters: Counter[str] = Counter()
         """What was refused or dropped, by reason."""
         self.accepting = True
@@ -73,7 +64,9 @@ class QuicListener:
         self._tokens = QuicRetryTokenHandler()
         self._links: dict[bytes, _Entry] = {}
         self._entries: dict[QuicLink, _Entry] = {}
-        self._strangers: Counter[str] = Counter()
+        self._waiting: dict[int, _Entry] = {}
+        self._unregistered: Unregistered[int] = Unregistered(limits or UnregisteredLimits())
+        self._processor_time = processor_time
         self._ready: dict[QuicLink, None] = {}
         self._output: dict[QuicLink, None] = {}
         self._flushed: dict[QuicLink, None] = {}
@@ -92,14 +85,9 @@ class QuicListener:
         return tuple(self._entries)
 
     @property
-    def strangers(self) -> int:
+    def unregistered(self) -> int:
         """Connections that haven't been admitted."""
-        return self._strangers.total()
-
-    @property
-    def retrying(self) -> bool:
-        """Whether strangers must prove their address first."""
-        return self.strangers >= self.limits.retry_threshold
+        return len(self._unregistered)
 
     def receive(self, datagrams: Iterable[bytes], address: Address, now: float) -> None:
         """Take datagrams of one sender. Never raises: what can't be used is dropped and counted."""
@@ -113,15 +101,41 @@ class QuicListener:
                 entry = self._find(datagram, address, now)
             if entry is not owner:
                 if owner is not None:
-                    self._deliver(owner.link, run, address, now)
+                    self._deliver(owner, run, address, now)
                 run, owner = [], entry
             if entry is not None:
                 run.append(datagram)
         if owner is not None:
-            self._deliver(owner.link, run, address, now)
+            self._deliver(owner, run, address, now)
 
-    def _deliver(self, link: QuicLink, datagrams: list[bytes], address: Address, now: float) -> None:
-        link.receive(datagrams, address, now)
+    def _deliver(self, entry: "_Entry", datagrams: list[bytes], address: Address, now: float) -> None:
+        link = entry.link
+        if entry.registered:
+            link.receive(datagrams, address, now)
+        else:
+            with self.counting(link, now, len(datagrams)):
+                link.receive(datagrams, address, now)
+            if not link.has_decrypted:
+                # Not even the first packet could be decrypted, which needs no secret (RFC 9001 section 5.2).
+                self.counters["undecryptable"] += 1
+                self._abandon(link, "nothing could be decrypted")
+        self._touched(link)
+
+    @contextmanager
+    def counting(self, link: QuicLink, now: float, datagrams: int = 0) -> Iterator[None]:
+        """Put the processor time of what is done for a connection to its account, until it is admitted."""
+        began = self._processor_time()
+        yield
+        entry = self._entries.get(link)
+        if entry is None or entry.registered:
+            return
+        reason = self._unregistered.count(entry.number, datagrams, self._processor_time() - began, now)
+        if reason is not None:
+            self.counters[reason] += 1
+            self._abandon(link, reason)
+
+    def _abandon(self, link: QuicLink, reason: str) -> None:
+        link.abandon(reason)
         self._touched(link)
 
     def _touched(self, link: QuicLink) -> None:
@@ -140,11 +154,13 @@ class QuicListener:
         self._ready.clear()
         return ready
 
-    def admit(self, link: QuicLink) -> None:
-        """The peer of the connection proved who it is: it is no stranger any more."""
+    def admit(self, link: QuicLink, now: float) -> None:
+        """The peer of the connection proved who it is: the limits of unregistered connections are not for it."""
         entry = self._entries.get(link)
-        if entry is not None and entry.source is not None:
-            self._forget_stranger(entry)
+        if entry is not None and not entry.registered:
+            entry.registered = True
+            del self._waiting[entry.number]
+            self._unregistered.admitted(entry.number, now)
             link.admit()
 
     def flush(self, now: float) -> list[tuple[list[bytes], Address]]:
@@ -170,25 +186,24 @@ class QuicListener:
         """When `handle_timer` wants to be called; None without connections."""
         while self._flushed:
             self._after(self._flushed.popitem()[0])
-        timers = self._timers
+        timers, expiry = self._timers, self._unregistered.next_expiry()
         while timers:
             at, _, entry = timers[0]
             if entry.due == at and entry.link in self._entries:
-                return at
+                return at if expiry is None else min(at, expiry)
             heapq.heappop(timers)
-        return None
+        return expiry
 
     def handle_timer(self, now: float) -> None:
         """Let the connections whose time has come act. Call `pop_ready` and `flush` afterwards."""
+        for number in self._unregistered.pop_expired(now):
+            self.counters["not registered in time"] += 1
+            self._waiting[number].link.close(0, "not registered in time")
         while (at := self.timer()) is not None and at <= now:
             entry = heapq.heappop(self._timers)[2]
             entry.due = None
-            link = entry.link
-            if entry.source is not None and now >= entry.admission_deadline:
-                self.counters["not admitted in time"] += 1
-                link.close(0, "not registered in time")
-            link.handle_timer(now)
-            self._touched(link)
+            entry.link.handle_timer(now)
+            self._touched(entry.link)
 
     def close(self, now: float, reason: str = "") -> list[tuple[list[bytes], Address]]:
         """End all connections; gives what is left to send."""
@@ -258,21 +273,23 @@ class QuicListener:
             except ValueError:
                 # Of another process, or too old: as if there were none. The client gives up when it sees the answer.
                 self.counters["invalid token"] += 1
-                if self.retrying:
+                if self._unregistered.must_prove_address(now):
                     return None
-        elif self.retrying:
+        elif self._unregistered.must_prove_address(now):
             self._retry(header, address, now)
             return None
-        source = _source_key(address)
-        if len(self._entries) >= self.limits.max_connections:
+        if len(self._entries) >= MAX_CONNECTIONS:
             self.counters["too many connections"] += 1
             return None
-        if self.strangers >= self.limits.max_strangers:
-            self.counters["too many strangers"] += 1
+        number = next(self._order)
+        decision = self._unregistered.enter(number, plain_host(address), now)
+        if decision.refusal is not None:
+            self.counters[decision.refusal] += 1
             return None
-        if self._strangers[source] >= self.limits.max_strangers_per_source:
-            self.counters["too many strangers of one source"] += 1
-            return None
+        if decision.evicted is not None:
+            self.counters["evicted before the registration"] += 1
+            self._abandon(self._waiting[decision.evicted].link, "another connection has taken its place")
+        began = self._processor_time()
         # Path MTU discovery for the way back: what came through is what the client believes in.
         size = max(MIN_DATAGRAM_SIZE, min(self._options.max_datagram_size, size))
         configuration = replace(self._configuration, max_datagram_size=size)
@@ -286,14 +303,14 @@ class QuicListener:
             now=now,
             server_certificate=self._configuration.certificate,
         )
-        entry = _Entry(link, source, now + self.limits.admission_timeout, [header.destination_cid, link.connection_id])
-        self._strangers[source] += 1
-        self._entries[link] = entry
+        entry = _Entry(number, link, [header.destination_cid, link.connection_id])
+        self._entries[link] = self._waiting[number] = entry
         for connection_id in entry.connection_ids:
             self._links[connection_id] = entry
         link.on_output = partial(self._output.__setitem__, link, None)
         link.on_connection_ids = partial(self._on_connection_ids, entry)
         self.counters["accepted"] += 1
+        self._unregistered.count(number, 0, self._processor_time() - began, now)
         return entry
 
     def _retry(self, header: QuicHeader, address: Address, now: float) -> None:
@@ -340,45 +357,30 @@ class QuicListener:
         if link.state is LinkState.CLOSED:
             for connection_id in entry.connection_ids:
                 self._links.pop(connection_id, None)
-            self._forget_stranger(entry)
             del self._entries[link]
+            if not entry.registered:
+                del self._waiting[entry.number]
+                self._unregistered.leave(entry.number)
             link.on_output = _nothing
             self.counters["closed"] += 1
             return
         due = link.timer()
-        if entry.source is not None and (due is None or entry.admission_deadline < due):
-            due = entry.admission_deadline
         if due is not None and due != entry.due:
             entry.due = due
             heapq.heappush(self._timers, (due, next(self._order), entry))
 
-    def _forget_stranger(self, entry: "_Entry") -> None:
-        if entry.source is not None:
-            self._strangers[entry.source] -= 1
-            if not self._strangers[entry.source]:
-                del self._strangers[entry.source]
-            entry.source = None
-
 
 class _Entry:
-    """A connection with what the listener keeps of it. `source` is set while it is a stranger."""
+    """A connection with what the listener keeps of it."""
 
-    __slots__ = ("admission_deadline", "connection_ids", "due", "link", "source")
+    __slots__ = ("connection_ids", "due", "link", "number", "registered")
 
-    def __init__(self, link: QuicLink, source: str, admission_deadline: float, connection_ids: list[bytes]) -> None:
+    def __init__(self, number: int, link: QuicLink, connection_ids: list[bytes]) -> None:
+        self.number = number
         self.link = link
-        self.source: str | None = source
-        self.admission_deadline = admission_deadline
         self.connection_ids = connection_ids
+        self.registered = False
         self.due: float | None = None
-
-
-def _source_key(address: Address) -> str:
-    """What counts as one source: an IPv4 address, an IPv6 /64."""
-    host = plain_host(address)
-    if ":" not in host:
-        return host
-    return str(ipaddress.ip_network((host, 64), strict=False))
 
 
 def _nothing() -> None:

@@ -303,7 +303,7 @@ class ServerRegistration:
         self._peer_software = ""
 
     def poll(self, now: float) -> list[Output]:
-        """Give up once the deadline has passed: a stranger holds a connection no longer than that."""
+        """Give up once the deadline has passed: an unregistered peer holds a connection no longer than that."""
         if self.state in (HandshakeState.DONE, HandshakeState.FAILED):
             return []
         if now >= self.deadline:
@@ -370,7 +370,7 @@ class ServerRegistration:
             identity = self._verifier.verify(register.certificates, self._wall_clock())
             verify_proof(identity.leaf, register.algorithm, register.signature, transcript)
         except IdentityError as error:
-            # A stranger learns that it failed, not what we checked or whom we know.
+            # The peer learns that it failed, not what we checked or whom we know.
             return self._refuse(
                 RefuseCode.AUTHENTICATION,
                 "client not authenticated",

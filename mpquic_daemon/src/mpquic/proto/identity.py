@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 CONTEXT = b"mpquic registration proof v1\0"
 ECDSA_P256_SHA256 = "ecdsa-p256-sha256"
 ED25519 = "ed25519"
-# Leaf, one intermediate, root: fleets have no more, and depth is work that a stranger may ask for.
+# Leaf, one intermediate, root: fleets have no more, and depth is work that anybody may ask for.
 MAX_INTERMEDIATES = 2
 
-# What `cryptography` raises for certificates that a stranger has made.
+# What `cryptography` raises for certificates that anybody may have made.
 _UNREADABLE = (
     ValueError,
     UnsupportedAlgorithm,
@@ -43,7 +43,7 @@ PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
 class IdentityError(Exception):
-    """A certificate or proof that is not accepted. The text is for the log; a stranger is told less."""
+    """A certificate or proof that is not accepted. The text is for the log; the peer is told less."""
 
 
 @dataclass(frozen=True, slots=True)
