@@ -6,7 +6,6 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
-from mpquic.net.quic import MIN_DATAGRAM_SIZE
 from mpquic.proto.stripe.renewal import FIRST_PAUSE, LAST_PAUSE
 
 from .conftest import Site
@@ -243,19 +242,6 @@ def test_a_server_without_striping_is_asked_seldom_and_told_of_once(
     assert both.state == "up"
     assert caplog.text.count("path.no_stripe") == 1
     assert both.client.status()["reconnects"] == 0
-
-
-def test_a_quic_tunnel_that_came_back_with_small_packets_soon_has_large_ones(ends: Make) -> None:
-    both = ends(striped=False, transport="quic")
-    sizes = set()
-    for outage in [100.0 + 1.8 * step for step in range(4)]:
-        both.network.cut()
-        both.run(outage)
-        both.network.heal()
-        both.wait(lambda: both.state == "up", WITHIN, "up")
-        sizes.add(both.client._current.max_datagram_size)
-        both.wait(lambda: both.client._current.max_datagram_size > MIN_DATAGRAM_SIZE, 3.0, "of full size")
-    assert MIN_DATAGRAM_SIZE in sizes, "some attempt with small packets was the one that met the healed path"
 
 
 def test_the_ends_speak_by_the_ports_that_the_tests_block(ends: Make) -> None:

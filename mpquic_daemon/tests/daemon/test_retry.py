@@ -5,29 +5,27 @@ import random
 
 import pytest
 from mpquic.daemon.client_connection import LONG_SILENCE, SILENCE, Ending, Failure
-from mpquic.daemon.retry import MIN_DATAGRAM_SIZE, PATIENCE, UPGRADE_FIRST, RetryPolicy
-
-FULL = 1452
+from mpquic.daemon.retry import PATIENCE, RetryPolicy
 
 
 def policy() -> RetryPolicy:
-    return RetryPolicy(random.Random(7), max_datagram_size=FULL, reconnect_max=8.0)
+    return RetryPolicy(random.Random(7), reconnect_max=8.0)
 
 
-def run(retry: RetryPolicy, failure: Failure, lasts: float, until: float) -> list[tuple[float, int]]:
-    """Let every attempt fail after `lasts` seconds; return when each began and with which size."""
-    attempts: list[tuple[float, int]] = []
+def run(retry: RetryPolicy, failure: Failure, lasts: float, until: float) -> list[float]:
+    """Let every attempt fail after `lasts` seconds; return when each began."""
+    attempts: list[float] = []
     now = 0.0
     while now < until:
         now = max(now, retry.next_attempt)
-        attempts.append((now, retry.begin(now)))
+        attempts.append(now)
         now += lasts
         retry.ended(Ending(failure, "x"), now)
     return attempts
 
 
-def gaps(attempts: list[tuple[float, int]]) -> list[float]:
-    return [after[0] - before[0] for before, after in itertools.pairwise(attempts)]
+def gaps(attempts: list[float]) -> list[float]:
+    return [after - before for before, after in itertools.pairwise(attempts)]
 
 
 def test_attempts_into_silence_follow_each_other_without_a_pause_for_an_hour() -> None:
@@ -48,11 +46,6 @@ def test_attempts_last_longer_after_repeated_silence_and_no_two_clients_are_in_s
     assert 0.9 * LONG_SILENCE <= retry.patience <= LONG_SILENCE
     retry.changed()
     assert retry.patience <= SILENCE
-
-
-def test_repeated_silence_tries_the_smallest_packets_every_other_time() -> None:
-    sizes = [size for _, size in run(policy(), Failure.SILENT, SILENCE, 12.0)]
-    assert sizes[:6] == [FULL, FULL, MIN_DATAGRAM_SIZE, FULL, MIN_DATAGRAM_SIZE, FULL]
 
 
 def test_a_refusal_is_retried_at_once_and_then_with_growing_pauses() -> None:
@@ -76,7 +69,7 @@ def test_a_server_that_names_a_pause_is_obeyed_up_to_our_longest() -> None:
 
 def test_whoever_lost_its_place_to_another_client_waits_long() -> None:
     retry = policy()
-    retry.registered(FULL, 0.0)
+    retry.registered(0.0)
     retry.ended(Ending(Failure.REPLACED, "x"), 100.0)
     assert 104.0 <= retry.next_attempt <= 108.0
 
@@ -96,12 +89,11 @@ def test_whoever_is_refused_for_another_machine_comes_again_when_the_server_want
 
 def test_an_attempt_beside_a_connection_that_carries_is_no_outage() -> None:
     retry = policy()
-    retry.registered(FULL, 0.0)
+    retry.registered(0.0)
     for now in range(10, 20):
         retry.second_ended(Ending(Failure.SILENT, "x"), float(now))
     assert retry.next_attempt > 19.0, "not without a pause"
     assert retry.failures == 0
-    assert retry.begin(20.0) == FULL, "their silence says nothing about the size of packets"
     # An outage that begins much later is met with all patience.
     retry.ended(Ending(Failure.SILENT, "x"), 20.0 + PATIENCE)
     assert retry.next_attempt == 20.0 + PATIENCE
@@ -109,7 +101,7 @@ def test_an_attempt_beside_a_connection_that_carries_is_no_outage() -> None:
 
 def test_an_outage_is_met_at_once_whatever_attempts_beside_the_connection_have_come_to() -> None:
     retry = policy()
-    retry.registered(FULL, 0.0)
+    retry.registered(0.0)
     for now in range(10, 30):
         retry.second_ended(Ending(Failure.REFUSED, "x", retry_after=8.0), float(now))
     assert retry.next_attempt > 30.0
@@ -117,27 +109,9 @@ def test_an_outage_is_met_at_once_whatever_attempts_beside_the_connection_have_c
     assert retry.next_attempt == 30.0
 
 
-def test_another_wan_is_tried_at_once_with_full_size() -> None:
+def test_another_wan_is_tried_at_once() -> None:
     retry = policy()
     attempts = run(retry, Failure.REFUSED, 0.1, 60.0)
-    assert retry.next_attempt > attempts[-1][0]
+    assert retry.next_attempt > attempts[-1]
     retry.changed()
-    assert (retry.next_attempt, retry.begin(61.0), retry.failures) == (0.0, FULL, 0)
-
-
-def test_a_connection_with_small_packets_is_later_tried_to_be_replaced() -> None:
-    retry = policy()
-    run(retry, Failure.SILENT, SILENCE, 5.0)
-    assert retry.begin(6.0) in (FULL, MIN_DATAGRAM_SIZE)
-    retry.registered(MIN_DATAGRAM_SIZE, 7.0)
-    assert retry.upgrade_at == 7.0 + UPGRADE_FIRST
-    assert retry.begin(7.0 + UPGRADE_FIRST) == FULL
-    assert retry.upgrade_at == 7.0 + 2 * UPGRADE_FIRST
-    retry.registered(FULL, 80.0)
-    assert retry.upgrade_at is None
-
-
-def test_packets_that_the_kernel_calls_too_large_lead_to_the_smallest() -> None:
-    retry = policy()
-    retry.shrink()
-    assert retry.begin(0.0) == MIN_DATAGRAM_SIZE
+    assert (retry.next_attempt, retry.failures) == (0.0, 0)

@@ -96,7 +96,7 @@ class Wire:
     def _socket(send: Callable[..., SendStatus], receive: Callable[[], list[Any]], own: tuple[str, int]) -> Any:
         return SimpleNamespace(
             send_batch=send, recv_batch=receive, fileno=lambda: -1, wants_write=False, reads=4, counters=UdpCounters(),
-            peer_address=SERVER, local_address=own, close=lambda: None,
+            peer_address=SERVER, local_address=own, close=lambda: None, path_mtu=lambda: 1500,
         )  # fmt: skip
 
 
@@ -294,26 +294,16 @@ def test_a_second_connection_that_ends_is_no_outage(play):
     play(scenario)
 
 
-def test_a_server_whose_packets_are_too_large_has_the_client_come_with_smaller_ones(play):
+def test_a_server_whose_device_refuses_large_packets_sends_smaller_ones(play):
     async def scenario(ends: Ends, wire: Wire) -> None:
-        assert ends.client._current.max_datagram_size == 1452
-        wire.limit = 1300
         (connection,) = ends.server._connections.values()
-        await asyncio.sleep(0.1)
+        await ends.run(lambda: connection.link.max_datagram_size == 1452)
+        wire.limit = 1300
         connection.link.send_datagrams([bytes(1350)])
         ends.server._turn()
-        await ends.run(lambda: ends.client_state == "up" and ends.client._current.max_datagram_size == 1200)
-        assert ends.server.counters()["tables"]["registered"] == 1
-
-    play(scenario)
-
-
-def test_a_handshake_that_is_too_large_for_the_server_is_done_with_small_packets(play):
-    async def scenario(ends: Ends, wire: Wire) -> None:
-        wire.limit = 1300
-        ends.client.reconnect(silent=True)
-        await ends.run(lambda: ends.client_state == "up" and ends.client._current is not None)
-        assert ends.client._current.max_datagram_size == 1200
+        assert connection.link.max_datagram_size == 1200
+        await ends.run(lambda: 1292 <= connection.link.max_datagram_size <= 1300)
+        assert ends.client.status()["reconnects"] == 0
 
     play(scenario)
 

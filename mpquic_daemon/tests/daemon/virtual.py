@@ -23,6 +23,7 @@ from mpquic.daemon.journal import Journal
 from mpquic.daemon.server import Server
 from mpquic.net.kernel import Kernel
 from mpquic.net.netlink import WanState
+from mpquic.net.quic_pmtu import IP_UDP_BYTES
 from mpquic.net.rtnetlink import DefaultRoute
 from mpquic.net.tun import VNET_HEADER_BYTES, TunCounters
 from mpquic.net.udp import SendStatus, UdpCounters
@@ -40,6 +41,8 @@ DELAY = 0.017
 CLIENT, SERVER = "10.77.1.2", "10.77.2.2"
 INNER_CLIENT, INNER_SERVER = (ipaddress.ip_address(f"10.200.9.{number}").packed for number in (1, 2))
 QUIC_PORT, STRIPE_PORT = 45009, 46009
+LEAST_BELIEVED = 552
+"""Smallest path MTU that Linux takes over from ICMP for IPv4 (net.ipv4.route.min_pmtu)."""
 QUEUE = 2000
 """Datagrams that wait at most to be read by a process that sleeps."""
 
@@ -155,7 +158,10 @@ class _Readable:
 
 
 class Network:
-    """The way between both ends. `lost` decides about each datagram, by its source and destination."""
+    """The way between both ends. `lost` decides about each datagram, by its source and destination.
+
+    `mtu` gives the largest IP packet for a source and a destination; a router that `tells` says by ICMP what it drops.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -164,6 +170,10 @@ class Network:
         self.sockets: dict[Endpoint, UdpSocket] = {}
         self.delay = DELAY
         self.lost: Callable[[Endpoint, Endpoint], bool] = lambda _source, _destination: False
+        self.mtu: Callable[[Endpoint, Endpoint], int] = lambda _source, _destination: 1500
+        self.tells = True
+        self.believed: dict[str, int] = {}
+        """Path MTU that the kernel of a host believes in, for as long as it lasts."""
         self.sent = 0
         """Datagrams that were sent in all, lost ones included."""
 
@@ -179,9 +189,21 @@ class Network:
 
     def send(self, source: Endpoint, destination: Endpoint, data: bytes) -> None:
         self.sent += 1
-        if not self.lost(source, destination):
+        mtu = self.mtu(source, destination)
+        if len(data) + IP_UDP_BYTES[4] > mtu:
+            if self.tells:
+                self.report(source, mtu)
+        elif not self.lost(source, destination):
             arrival = self._clock.now + self.delay
             heapq.heappush(self._flying, (arrival, next(self._numbers), source, destination, data))
+
+    def report(self, source: Endpoint, mtu: int | None = None) -> None:
+        """An error of ICMP, honest or forged, comes in for what `source` has sent; with `mtu`, "too big"."""
+        if mtu is not None:
+            self.believed[source[0]] = min(max(mtu, LEAST_BELIEVED), self.believed.get(source[0], 1500))
+        sender = self.sockets.get(source)
+        if sender is not None and sender.peer_address is not None:
+            sender.put(None)
 
     def deliver(self) -> None:
         while self.due <= self._clock.now:
@@ -230,8 +252,13 @@ class UdpSocket(_Readable):
     def recv_batch(
         self, buffers: Sequence[memoryview] | None = None, *, singles: int = 0
     ) -> list[tuple[memoryview, int, Endpoint]]:
-        count = (self.reads if buffers is None else len(buffers)) + singles
-        return [(memoryview(data), len(data), source) for source, data in self.take(count)]
+        taken = self.take((self.reads if buffers is None else len(buffers)) + singles)
+        found = [item for item in taken if item is not None]
+        self.counters.reported_errors += len(taken) - len(found)
+        return [(memoryview(data), len(data), source) for source, data in found]
+
+    def path_mtu(self) -> int | None:
+        return None if self.peer_address is None else self._network.believed.get(self.local_address[0], 1500)
 
     def send_batch(self, datagrams: Sequence[bytes], address: Endpoint | None = None) -> SendStatus:
         destination = address or self.peer_address
@@ -318,11 +345,18 @@ async def _nothing() -> None:
 class Ends:
     """A client and a server, and with `probes` a packet every 0.1 s in each direction through the tunnel.
 
-    `server` and other keywords are changes of the two configurations.
+    `size` are the octets behind the IP header of these packets. `server` and other keywords are changes of the two
+    configurations.
     """
 
     def __init__(
-        self, site: Site, *, probes: bool = True, server: dict[str, object] | None = None, **client: object
+        self,
+        site: Site,
+        *,
+        probes: bool = True,
+        size: int = 64,
+        server: dict[str, object] | None = None,
+        **client: object,
     ) -> None:
         self.clock = Clock()
         self.network = Network(self.clock)
@@ -333,6 +367,7 @@ class Ends:
         self.stopped: set[str] = set()
         """Ends that a test has stopped."""
         self.probes = probes
+        self.size = size
         self._next_probe = self.clock.now
         self._probe = 0
         settings = {"bind_ip": CLIENT, "transport": "stripe", **client}
@@ -480,7 +515,7 @@ class Ends:
     def _send_probes(self) -> None:
         self._next_probe = self.now + 0.1
         self._probe += 1
-        body = self._probe.to_bytes(8, "big") + bytes(56)
+        body = self._probe.to_bytes(8, "big").ljust(self.size, b"\0")
         for name, source, destination in (("cl", INNER_CLIENT, INNER_SERVER), ("sv", INNER_SERVER, INNER_CLIENT)):
             self.tuns[name].give(packets.ipv4(253, body, source=source, destination=destination))
 

@@ -253,7 +253,7 @@ def test_a_short_initial_gets_nothing(make_listener, make_client):
         ),
         max_size=4,
     ),
-    flips=st.lists(st.tuples(st.integers(0, 1451), st.integers(1, 255)), min_size=1, max_size=4),
+    flips=st.lists(st.tuples(st.integers(0, 1199), st.integers(1, 255)), min_size=1, max_size=4),
 )
 def test_no_datagram_makes_the_listener_raise(make_listener, make_client, datagrams, flips):
     listener = make_listener()

@@ -11,6 +11,8 @@ class Cause:
         self._is_silence = False
         self.obstacle: str | None = None
         """Why no packet can reach the server by the WAN as it is now, as far as its addresses tell."""
+        self.shortage: str | None = None
+        """That the path's MTU is too small for QUIC, as far as is known."""
 
     @property
     def is_known(self) -> bool:
@@ -21,12 +23,13 @@ class Cause:
     def text(self) -> str | None:
         """The cause in words, None when there is none."""
         if self._reason is None or self._is_silence:
-            return self.obstacle or self._reason
+            shortage = self._reason if self.shortage is None else f"{self._reason or 'no answer'}: {self.shortage}"
+            return self.obstacle or shortage
         return self._reason
 
     def clear(self) -> None:
         """The tunnel carries, or nothing has been tried yet under the present circumstances."""
-        self._reason, self._is_silence = None, False
+        self._reason, self._is_silence, self.shortage = None, False, None
 
     def silence(self, reason: str) -> None:
         """The server doesn't answer."""

@@ -21,7 +21,6 @@ from mpquic.daemon.server_hold import ServerHold
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.daemon.telemetry import snapshot
 from mpquic.net.kernel import KERNEL
-from mpquic.net.quic import MIN_DATAGRAM_SIZE
 from mpquic.net.udp import endpoint, plain_host
 from mpquic.proto.control import Held
 from mpquic.proto.frame import FrameError, TrafficClass
@@ -98,7 +97,6 @@ class Client:
         self._candidate: ClientConnection | None = None
         self._retry = RetryPolicy(
             random.SystemRandom(),
-            max_datagram_size=config.max_datagram_size,
             reconnect_max=config.reconnect_max_s,
         )
         self._heard_at = self._loop.time()
@@ -368,8 +366,6 @@ class Client:
         if self._state != "inactive":
             if self._candidate is None and self._is_wanted(now):
                 timers.append(self._retry.next_attempt)
-            elif self._candidate is None and not self._is_striped():
-                timers.append(self._retry.upgrade_at)
             if not self._is_carrying():
                 timers.append(now + TICK)
         # What is overdue is due now: `_notice_sleep` compares with this.
@@ -388,9 +384,6 @@ class Client:
             return
         if now < self._retry.next_attempt or not self._is_wanted(now):
             return
-        if self._current is not None and self._current.too_large:
-            self._retry.shrink()
-        size = self._retry.begin(now)
         epoch = self._incarnation.next_epoch()
         try:
             connection = ClientConnection(
@@ -399,7 +392,6 @@ class Client:
                 self._identity,
                 boot_id=self._incarnation.boot_id,
                 epoch=epoch,
-                max_datagram_size=size,
                 now=now,
                 own=self._own,
                 patience=self._retry.patience,
@@ -414,11 +406,8 @@ class Client:
         self._loop.add_reader(connection.socket.fileno(), self._on_socket, connection)
 
     def _is_wanted(self, now: float) -> bool:
-        """Whether a new connection is wanted: for want of one that carries, or to replace it by a better one."""
-        upgrade_at = self._retry.upgrade_at
-        # Beside pipes that carry, QUIC has control messages alone, which need no large packets.
-        upgrading = upgrade_at is not None and now >= upgrade_at and not self._is_striped()
-        return upgrading or self._replace or not self._is_carrying() or self._is_doubtful(now)
+        """Whether a new connection is wanted: for want of one that carries, or to replace one that may not last."""
+        return self._replace or not self._is_carrying() or self._is_doubtful(now)
 
     def _promote(self, connection: ClientConnection, now: float) -> None:
         """The candidate has registered: it is the path from now on."""
@@ -441,7 +430,7 @@ class Client:
             expiry.warn_of_peer(connection.server_certificate, self._journal, self._peer(), _today(), now)
         self._registrations += 1
         self._incarnation.registered()
-        self._retry.registered(connection.max_datagram_size, now)
+        self._retry.registered(now)
 
     def _open_plane(self, connection: ClientConnection, grant: StripeGrant | None, now: float) -> None:
         """Prefer the striped data plane as soon as a pipe answers; until then, and without one, QUIC carries."""
@@ -510,8 +499,9 @@ class Client:
         elif connection is self._candidate:
             self._candidate = None
         self._release(connection, None)
-        if connection.too_large:
-            self._retry.shrink()
+        if connection.shortage is not None:
+            self._cause.shortage = connection.shortage
+            self._journal.limited("mtu", now, "path.mtu", path=self._path.name, cause=connection.shortage)
         candidate = self._candidate
         if was_current and ending.failure is Failure.REPLACED:
             if candidate is not None:
@@ -537,7 +527,7 @@ class Client:
         if refused:
             # A server that refuses runs again.
             self._server_hold.end()
-        if ending.failure is Failure.SILENT:
+        if ending.failure is Failure.SILENT or ending.unheard:
             self._cause.silence(ending.reason)
         else:
             self._cause.failure(ending.reason)
@@ -597,8 +587,6 @@ class Client:
             return False
         silent_at = self._control_silent_at(current)
         if silent_at is not None and now >= silent_at:
-            return True
-        if current.too_large and current.max_datagram_size > MIN_DATAGRAM_SIZE:
             return True
         return current.doubtful and current.session.path.state is PathState.SUSPECT
 
@@ -681,7 +669,7 @@ class Client:
             self._lease.ask(self._path.bind_device, now)
 
     def _wants_candidate(self, now: float) -> bool:
-        return self._replace or self._is_doubtful(now) or self._retry.upgrade_at is not None
+        return self._replace or self._is_doubtful(now)
 
     def _announce_cause(self) -> None:
         """Tell of another cause in the same state; a change of state tells of both."""
@@ -778,7 +766,7 @@ class Client:
             path = self._current.session.path
             found["path"] = {name: getattr(path, name) for name in ("frames_sent", "datagrams_sent", "oversized")}
             found["udp"] = snapshot(self._current.socket.counters)
-            found["quic"] = client_report.quic(self._current.link.meter)
+            found["quic"] = client_report.quic(self._current.link)
             if self._current.plane is not None:
                 found["stripe"] = self._current.plane.session.counters()
         return found

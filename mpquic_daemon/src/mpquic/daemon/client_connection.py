@@ -16,7 +16,8 @@ from aioquic.quic.packet import QuicErrorCode
 from cryptography import x509
 
 import mpquic
-from mpquic.daemon import credentials, incarnation
+from mpquic.daemon import credentials, incarnation, path_mtu
+from mpquic.daemon.path_mtu import ReportedErrors
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode, Inbox, Session, SessionError
 from mpquic.daemon.stripe_plane import ClientStripe
 from mpquic.daemon.wan_socket import mute_foreign, open_socket
@@ -81,6 +82,8 @@ class Ending:
     failure: Failure
     reason: str
     retry_after: float | None = None
+    unheard: bool = False
+    """Whether the server gave up the handshake: it hears this end, and isn't heard well enough."""
 
 
 def stripe_request(config: ClientConfig, path: ClientPath) -> StripeRequest | None:
@@ -112,7 +115,6 @@ class ClientConnection:
         *,
         boot_id: bytes,
         epoch: int,
-        max_datagram_size: int,
         now: float,
         own: tuple[str, ...] = (),
         patience: float = SILENCE,
@@ -133,8 +135,8 @@ class ClientConnection:
         """Dates and serial number of the server's certificate, once TLS has verified it."""
         self.started = now
         self.heard_at: float | None = None
-        self.too_large = False
-        """Whether a kernel, ours or the server's, refused a packet as larger than the path takes."""
+        self.shortage: str | None = None
+        """That the path's MTU is too small for QUIC, as far as ICMP or the device says so, or probes have shown."""
         self.doubtful = False
         """Whether an ICMP error came back: nothing to rely on, but a reason to try another connection at once."""
         self.plane: ClientStripe | None = None
@@ -144,7 +146,6 @@ class ClientConnection:
         self.renewing_since = now
         """When the last of these requests was made."""
         self.epoch = epoch
-        self.max_datagram_size = max_datagram_size
         self._config = config
         self._path = path
         self._identity = identity
@@ -164,7 +165,7 @@ class ClientConnection:
         )
         self.socket = open_socket(kernel, path, path.remote_port, own, gso=config.udp_gso)
         try:
-            options = LinkOptions(config.congestion_algorithm, max_datagram_size, IDLE_TIMEOUT, DEADLINE)
+            options = LinkOptions(config.congestion_algorithm, config.max_datagram_size, IDLE_TIMEOUT, DEADLINE)
             self.link = quic.connect(
                 self.socket.peer_address,
                 ca_data=identity.ca_data,
@@ -176,7 +177,7 @@ class ClientConnection:
             self.socket.close()
             raise
         self._registration: ClientRegistration | None = None
-        self._errors_seen = 0
+        self._reported = ReportedErrors(self.socket, self._on_path_mtu)
         member = BudgetMember(config.name, path.name, config.traffic_class, float(path.weight), path.priority)
         self.session = Session(
             member, self.link, now, probe_interval=config.probe_interval, down_after=config.down_after
@@ -186,6 +187,10 @@ class ClientConnection:
     def server_name(self) -> str:
         """The name that the server's certificate is made for."""
         return self._config.tls.server_name
+
+    @property
+    def _no_answer(self) -> str:
+        return f"no answer from {endpoint(self._path.remote_addr, self._path.remote_port)}"
 
     @property
     def _silence(self) -> float:
@@ -204,10 +209,7 @@ class ClientConnection:
         for data, segment, address in self.socket.recv_batch():
             self.link.receive(split_segments(data, segment), address, now)
             self.heard_at = now
-        errors = self.socket.counters.rx_errors
-        if errors != self._errors_seen:
-            self._errors_seen = errors
-            self._on_icmp_error()
+        self._look_at_errors()
 
     def advance(self, now: float) -> Inbox:
         """Let time pass and take the connection's events; returns what they brought for the tunnel."""
@@ -215,7 +217,7 @@ class ClientConnection:
             self.link.handle_timer(now)
         if self.heard_at is None and now >= self._repeat_at:
             self._repeat_at = now + FIRST_FLIGHT_INTERVAL
-            self._transmit(self._first_flight)
+            self._transmit(self._first_flight, now)
         inbox = Inbox()
         if self.phase is Phase.OVER:
             return inbox
@@ -235,25 +237,28 @@ class ClientConnection:
         if inbox.bye is not None:
             self._end(Failure.ENDED, inbox.bye or "the server said goodbye")
         self.session.poll(now)
+        if self.link.base_fails and self.ending is None:
+            self.shortage = path_mtu.base_fails(self.socket.path_mtu(), self._path.family)
+            self.close(CloseCode.TOO_LARGE, path_mtu.BASE_FAILS, now)
+            self._end(Failure.ENDED, self.shortage)
         self._give_up(now)
         return inbox
 
     def _on_terminated(self, event: Terminated) -> None:
-        failure = Failure.ENDED
-        if event.by_peer and self._is_too_large(event.code):
-            self.too_large = True
+        failure, reason = Failure.ENDED, event.reason or f"closed with code {event.code}"
+        # During the handshake QUIC hides the codes of applications (RFC 9000 section 10.2.3).
+        unheard = event.by_peer and self.phase is Phase.HANDSHAKE and event.code == QuicErrorCode.APPLICATION_ERROR
+        if event.by_peer and event.code == CloseCode.TOO_LARGE:
+            self.shortage = reason = path_mtu.base_fails(None, self._path.family)
+        elif unheard:
+            reason = self._no_answer
         elif self.phase is not Phase.REGISTERED and event.code != CloseCode.SHUTDOWN:
             failure = Failure.REFUSED
         elif event.by_peer and event.code == CloseCode.REPLACED:
             failure = Failure.REPLACED
         elif event.by_peer and event.code == CloseCode.HANDED_OVER:
             failure = Failure.HANDED_OVER
-        self._end(failure, event.reason or f"closed with code {event.code}")
-
-    def _is_too_large(self, code: int) -> bool:
-        # During the handshake QUIC hides the codes of applications (RFC 9000 section 10.2.3); no other is sent then.
-        hidden = self.phase is Phase.HANDSHAKE and code == QuicErrorCode.APPLICATION_ERROR
-        return hidden or code == CloseCode.TOO_LARGE
+        self._end(failure, reason, unheard=unheard)
 
     def flush(self, now: float) -> None:
         """Send what may leave now."""
@@ -263,14 +268,16 @@ class ClientConnection:
         datagrams = [datagram for datagram, _ in out]
         if not self._first_flight and self.heard_at is None:
             self._first_flight = datagrams
-        self._transmit(datagrams)
+        self._transmit(datagrams, now)
 
-    def _transmit(self, datagrams: list[bytes]) -> None:
+    def _transmit(self, datagrams: list[bytes], now: float) -> None:
         status = self.socket.send_batch(datagrams)
+        self._look_at_errors()
         if status is SendStatus.TOO_LARGE:
-            self.too_large = True
+            self.shortage = path_mtu.shortage(self.socket.path_mtu(), self._path.family)
+            self.link.on_too_large(max(map(len, datagrams)), now)
         elif status is SendStatus.REFUSED:
-            self._on_icmp_error()
+            self.doubtful = True
         elif status is SendStatus.NO_DEVICE:
             self._end(Failure.LOCAL, "the device has gone")
 
@@ -321,6 +328,7 @@ class ClientConnection:
         self.plane = plane = ClientStripe(
             self._config, self._path, request, grant, sender, deliver, self._own, self._kernel
         )
+        plane.on_path_mtu = self._on_path_mtu
         self.session.plane = plane
         return plane
 
@@ -404,14 +412,18 @@ class ClientConnection:
 
     def _give_up(self, now: float) -> None:
         if self.phase in (Phase.HANDSHAKE, Phase.REGISTERING) and now - self.silent_since >= self._silence:
-            self._end(Failure.SILENT, f"no answer from {endpoint(self._path.remote_addr, self._path.remote_port)}")
+            self.shortage = self.shortage or path_mtu.shortage(self.socket.path_mtu(), self._path.family)
+            self._end(Failure.SILENT, self._no_answer)
 
-    def _on_icmp_error(self) -> None:
+    def _look_at_errors(self) -> None:
         # Nobody listens there, or a router says so. An attempt goes on: its next packets may meet a server that has
         # just started. Anybody can forge such an answer, so it ends nothing.
-        self.doubtful = True
+        self.doubtful = self._reported.look() or self.doubtful
 
-    def _end(self, failure: Failure, reason: str, retry_after: float | None = None) -> None:
+    def _on_path_mtu(self, mtu: int) -> None:
+        self.link.on_path_mtu(mtu, path_mtu.version_of(self._path.family))
+
+    def _end(self, failure: Failure, reason: str, retry_after: float | None = None, *, unheard: bool = False) -> None:
         if self.ending is None:
-            self.ending = Ending(failure, reason, retry_after)
+            self.ending = Ending(failure, reason, retry_after, unheard)
         self.phase = Phase.OVER

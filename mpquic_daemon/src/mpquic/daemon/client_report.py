@@ -10,7 +10,7 @@ from mpquic.net.udp import endpoint
 
 if TYPE_CHECKING:
     from mpquic.daemon.client_connection import ClientConnection
-    from mpquic.net.congestion import PathMeter
+    from mpquic.net.quic import QuicLink
     from mpquic.proto.queue import ClassQueue
 
 
@@ -27,7 +27,7 @@ def path(connection: ClientConnection) -> dict[str, object]:
         "rtt_ms": rtt_ms(connection),
         "loss": round(used.loss, 4),
         "transport_mode": "reliable" if used.reliable else "datagram",
-        "max_datagram_size": connection.max_datagram_size,
+        "max_datagram_size": connection.link.max_datagram_size,
         "frame_capacity": used.frame_capacity,
         "congestion_window": connection.link.congestion_window,
         "rate_bytes_per_s": round(connection.link.rate),
@@ -41,10 +41,10 @@ def rtt_ms(connection: ClientConnection) -> float | None:
     return round(rtt * 1000, 2) if rtt is not None else None
 
 
-def quic(meter: PathMeter) -> dict[str, object]:
+def quic(link: QuicLink) -> dict[str, object]:
     """Return what the congestion controller measured, with round-trip times in milliseconds."""
-    found: dict[str, object] = {}
-    for name, value in snapshot(meter).items():
+    found: dict[str, object] = {"black_holes": link.black_holes}
+    for name, value in snapshot(link.meter).items():
         if name.startswith("rtt_"):
             found[f"{name}_ms"] = round(value * 1000, 2) if isinstance(value, float) else None
         else:

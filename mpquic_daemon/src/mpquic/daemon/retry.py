@@ -1,11 +1,10 @@
-"""When a client tries a new connection, and with which packet size: pure, times are seconds of one monotonic clock."""
+"""When a client tries a new connection: pure, times are seconds of one monotonic clock."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from mpquic.daemon.client_connection import LONG_SILENCE, SILENCE, Ending, Failure
-from mpquic.net.quic import MIN_DATAGRAM_SIZE
 from mpquic.proto.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -23,29 +22,22 @@ SILENT_BEFORE_LONG = 6
 """Attempts in a row that meet silence before they last longer."""
 JITTER = 0.1
 """Share by which the length of an attempt varies, so that clients of a server that returns don't come in step."""
-UPGRADE_FIRST = 2.0
-UPGRADE_LAST = 3600.0
 
 
 class RetryPolicy:
     """Attempts of one path.
 
     An attempt that met silence was itself a pause, so during PATIENCE the next follows at once: a link that heals never
-    waits longer than one attempt lasts. What was answered and failed is retried with exponential pauses. After repeated
-    silence every other attempt uses the smallest packets, since the path may have got a smaller MTU and tell nobody;
-    a connection made so is later tried to be replaced by one of full size.
+    waits longer than one attempt lasts. What was answered and failed is retried with exponential pauses.
     """
 
-    def __init__(self, rng: random.Random, *, max_datagram_size: int, reconnect_max: float) -> None:
+    def __init__(self, rng: random.Random, *, reconnect_max: float) -> None:
         self._rng = rng
-        self._full_size = max_datagram_size
         self._reconnect_max = reconnect_max
         self._backoff = Backoff(rng, maximum=reconnect_max)
         self._silent = 0
         self._next = 0.0
         self._outage_began: float | None = None
-        self._upgrade_at: float | None = None
-        self._upgrade_pause = UPGRADE_FIRST
         self.failures = 0
         """Attempts and connections that ended since the last registration, or since circumstances changed."""
 
@@ -60,11 +52,6 @@ class RetryPolicy:
         silence = SILENCE if self._silent < SILENT_BEFORE_LONG else LONG_SILENCE
         return silence * (1.0 - JITTER * self._rng.random())
 
-    @property
-    def upgrade_at(self) -> float | None:
-        """When a connection of full size is to be tried beside the present one; None when it has full size."""
-        return self._upgrade_at
-
     def set_reconnect_max(self, seconds: float) -> None:
         """Use another longest pause."""
         self._reconnect_max = seconds
@@ -75,31 +62,13 @@ class RetryPolicy:
         self._backoff.reset()
         self._silent = self.failures = 0
         self._next = 0.0
-        self._outage_began = self._upgrade_at = None
-        self._upgrade_pause = UPGRADE_FIRST
+        self._outage_began = None
 
-    def shrink(self) -> None:
-        """The kernel says that packets are too large for the path: the next attempt uses the smallest."""
-        self._silent = max(2, self._silent + self._silent % 2)
-
-    def begin(self, now: float) -> int:
-        """An attempt begins; return its packet size."""
-        if self._upgrade_at is not None and now >= self._upgrade_at:
-            self._upgrade_at = now + self._upgrade_pause
-            self._upgrade_pause = min(2 * self._upgrade_pause, UPGRADE_LAST)
-            return self._full_size
-        small = self._silent >= 2 and self._silent % 2 == 0
-        return MIN_DATAGRAM_SIZE if small else self._full_size
-
-    def registered(self, size: int, now: float) -> None:
-        """An attempt with packets of `size` led to a registration."""
+    def registered(self, now: float) -> None:
+        """An attempt led to a registration."""
         self._silent = self.failures = 0
         self._outage_began = None
         self._backoff.connected(now)
-        if size < self._full_size:
-            self._upgrade_at = now + self._upgrade_pause
-        else:
-            self._upgrade_at, self._upgrade_pause = None, UPGRADE_FIRST
 
     def lost(self, now: float) -> None:
         """The connection in use is silent: others may be tried beside it."""

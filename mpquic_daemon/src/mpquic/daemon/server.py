@@ -20,7 +20,7 @@ from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.daemon.stripe_listener import StripeListener
 from mpquic.daemon.telemetry import add, snapshot
 from mpquic.net.kernel import KERNEL
-from mpquic.net.quic import MIN_DATAGRAM_SIZE, LinkOptions, LinkState, QuicLink
+from mpquic.net.quic import LinkOptions, LinkState, QuicLink
 from mpquic.net.quic_listener import QuicListener
 from mpquic.net.udp import SendStatus, split_segments
 from mpquic.proto.control import Held, RefuseCode, Register, RenewStripe, StripeGrant, StripeRenewed, Welcome
@@ -397,7 +397,7 @@ class Server:
     def _transmit(self, groups: list[tuple[list[bytes], Address]]) -> None:
         for datagrams, address in groups:
             if self._socket.send_batch(datagrams, address) is SendStatus.TOO_LARGE:
-                self._end_too_large(address)
+                self._on_too_large(address, max(map(len, datagrams)))
         if self._socket.wants_write != self._writing:
             self._writing = self._socket.wants_write
             if self._writing:
@@ -405,19 +405,11 @@ class Server:
             else:
                 self._loop.remove_writer(self._socket.fileno())
 
-    def _end_too_large(self, address: Address) -> None:
-        """End the connections to an address that our packets can't reach: the client comes again with smaller ones."""
-        reason = "packets are too large for the path to the client"
+    def _on_too_large(self, address: Address, size: int) -> None:
+        """The device towards an address takes no packets of this size."""
         for link in self._listener.links:
-            if link.peer_address != address or link.max_datagram_size <= MIN_DATAGRAM_SIZE:
-                continue
-            connection = self._connections.get(link)
-            if connection is None:  # in its handshake
-                link.close(CloseCode.TOO_LARGE, reason)
-            elif connection.ending is None:
-                connection.end(CloseCode.TOO_LARGE, reason)
-                self._changed[connection] = None
-            self._more = self._more or self._loop.call_soon(self._turn)
+            if link.peer_address == address:
+                link.on_too_large(size, self._loop.time())
 
     def _schedule(self, now: float) -> None:
         if self._timer is not None:

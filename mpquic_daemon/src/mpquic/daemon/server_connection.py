@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import mpquic
+from mpquic.daemon.path_mtu import BASE_FAILS
 from mpquic.daemon.session import PRESENCE, CloseCode, Inbox, Session, SessionError
 from mpquic.net.quic import Established, Terminated
 from mpquic.net.udp import endpoint, plain_host
@@ -115,6 +116,8 @@ class ServerConnection:
         if self._registration is not None and self.admitted is None:
             self._obey(self._registration.poll(now), now)
         self.session.poll(now)
+        if self.link.base_fails:
+            self.end(CloseCode.TOO_LARGE, f"{BASE_FAILS} to the client: the path's MTU is too small for QUIC")
         due = self.session.timer(now)
         self.next_poll = float("-inf") if due is None else due
 

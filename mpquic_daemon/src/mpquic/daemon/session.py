@@ -195,8 +195,12 @@ class Session:
         """Send the probe that is due and bring the path's state up to date."""
         if not self.active:
             return
-        if self.plane is not None and self.plane.session.round_trip_at is not None:
-            self.liveness.on_other_evidence(self.plane.session.round_trip_at, now)
+        if self.plane is not None:
+            striped = self.plane.session
+            if striped.round_trip_at is not None:
+                self.liveness.on_other_evidence(striped.round_trip_at, now)
+            if striped.pmtu.is_silent:
+                self.link.doubt_size()
         for probe in self.liveness.poll(now):
             self.send(probe)
         self.path.state = self.liveness.state

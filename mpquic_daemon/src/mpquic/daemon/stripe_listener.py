@@ -66,7 +66,6 @@ class StripeListener:
             device=config.bind_device,
             gso=config.udp_gso,
             reads=8,
-            probes_mtu=True,
         )
         self._largest = config.max_datagram_size
         self.table: SessionTable[ServerStripe] = SessionTable(os.urandom)

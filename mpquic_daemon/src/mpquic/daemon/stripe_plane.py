@@ -11,6 +11,7 @@ import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mpquic.daemon.path_mtu import ReportedErrors, payload
 from mpquic.daemon.wan_socket import open_socket
 from mpquic.net.kernel import KERNEL
 from mpquic.net.udp import READ_BYTES, SendStatus
@@ -194,12 +195,16 @@ class ClientStripe(StripePlane):
         self._ready = select.epoll()
         try:
             for _ in range(path.pipes):
-                pipe = open_socket(kernel, path, grant.port, own, gso=config.udp_gso, probes_mtu=True)
+                pipe = open_socket(kernel, path, grant.port, own, gso=config.udp_gso)
                 self.sockets.append(pipe)
                 self._ready.register(pipe.fileno(), select.EPOLLIN)
         except BaseException:
             self._close_sockets()
             raise
+        self.on_path_mtu: Callable[[int], object] | None = None
+        """Called with what the kernel believes to be the path's MTU when ICMP has come in for a pipe."""
+        self._reported = [ReportedErrors(pipe, self._on_path_mtu) for pipe in self.sockets]
+        self._family = path.family
         self._pipe_of = {pipe.fileno(): number for number, pipe in enumerate(self.sockets)}
         self._blocked: set[int] = set()
         self._loop.add_reader(self._ready.fileno(), self._on_readable)
@@ -233,6 +238,7 @@ class ClientStripe(StripePlane):
                 cut = pieces(data if len(data) > segment else bytes(data), segment)
                 kept = cut[0].buffer is buffer
                 self._merge.add(number, cut)
+            self._reported[number].look()
             if not kept:
                 self._free.append(buffer)
         return found
@@ -242,11 +248,17 @@ class ClientStripe(StripePlane):
         for number, _, datagrams in outgoing:
             pipe = self.sockets[number]
             status = pipe.send_batch(datagrams)
+            self._reported[number].look()
             if status is SendStatus.TOO_LARGE:
                 self.session.on_too_large(max(map(len, datagrams)), self._loop.time())
             elif status is SendStatus.BLOCKED and number not in self._blocked:
                 self._blocked.add(number)
                 self._loop.add_writer(pipe.fileno(), self._on_writable, number)
+
+    def _on_path_mtu(self, mtu: int) -> None:
+        self.session.on_path_mtu(payload(mtu, self._family))
+        if self.on_path_mtu is not None:
+            self.on_path_mtu(mtu)
 
     def _on_writable(self, number: int) -> None:
         pipe = self.sockets[number]

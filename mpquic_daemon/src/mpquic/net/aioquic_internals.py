@@ -37,6 +37,27 @@ def datagram_capacity(connection: QuicConnection) -> int:
     return max(0, min(capacity, (accepted or 0) - _DATAGRAM_FRAME_OVERHEAD))
 
 
+def packet_size(connection: QuicConnection) -> int:
+    """UDP payload in bytes of the largest packet that is sent."""
+    return connection._max_datagram_size
+
+
+def set_packet_size(connection: QuicConnection, size: int) -> list[int]:
+    """Send packets of at most `size` bytes of UDP payload from now on; return the sizes of the datagrams that wait.
+
+    Those that fit no longer are dropped.
+    """
+    shrinks = size < connection._max_datagram_size
+    connection._max_datagram_size = size
+    pending = connection._datagrams_pending
+    if shrinks:
+        capacity = datagram_capacity(connection)
+        fitting = [datagram for datagram in pending if len(datagram) <= capacity]
+        pending.clear()
+        pending.extend(fitting)
+    return [len(datagram) for datagram in pending]
+
+
 def stream_sender(connection: QuicConnection, stream_id: int) -> QuicStreamSender | None:
     """Send half of a stream: its `next_offset` tells what still waits. None when the stream is gone.
 

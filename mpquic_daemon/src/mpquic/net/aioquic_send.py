@@ -118,6 +118,25 @@ class PlainWriter:
             self._acknowledged_at = now
         return batch.finish(self._control)
 
+    def can_probe(self) -> bool:
+        """Whether `write_probe` may be called: the connection has nothing to say that comes first."""
+        connection = self._connection
+        if not _is_plain(connection):
+            return False
+        self._pair, self._space = connection._cryptos[Epoch.ONE_RTT], connection._spaces[Epoch.ONE_RTT]
+        return True
+
+    def write_probe(self, size: int, handler: tuple[Any, tuple[Any, ...]], now: float) -> bytes:
+        """Make a packet of exactly `size` bytes that elicits an acknowledgement and is otherwise padding.
+
+        Its loss says nothing of congestion (RFC 9000 section 14.4), and a timeout doesn't repeat it.
+        """
+        assert self._pair is not None
+        assert self._space is not None
+        batch = _Batch(self._connection, self._pair, self._space, now)
+        batch.add_probe(size, handler)
+        return batch.finish(self._control)[0]
+
 
 class _Batch:
     """Packets of one call, as they grow. `size` counts what is in flight, in bytes."""
@@ -165,6 +184,12 @@ class _Batch:
             if not self._ack_eliciting:
                 packet.in_flight = packet.is_ack_eliciting = False
                 self.size -= packet.sent_bytes
+
+    def add_probe(self, size: int, handler: tuple[Any, tuple[Any, ...]]) -> None:
+        """Make a PING, padded to a packet of `size` bytes, that isn't in flight."""
+        packet = self._add([_PING.ljust(size - self._overhead, b"\0")], 0, [handler])
+        packet.in_flight = packet.is_ack_eliciting = False
+        self.size -= packet.sent_bytes
 
     def add_datagrams(self, allowed: int, flight: int) -> None:
         """Send at most `allowed` packets of the datagrams that wait, within `flight` bytes."""

@@ -5,7 +5,7 @@ controllers, registered under own names by its public `register_congestion_contr
 that a connection got. Nothing private of aioquic is needed to read them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -65,6 +65,7 @@ class MeasuredControl(QuicCongestionControl):
         super().__init__(max_datagram_size=max_datagram_size)
         self.meter = PathMeter()
         self._slow_start = SlowStart()
+        self.on_lost: Callable[[Sequence[QuicSentPacket]], None] = _ignore_losses
         if _capture:
             _capture[-1].append(self)
 
@@ -116,6 +117,13 @@ class MeasuredControl(QuicCongestionControl):
         window = self.congestion_window
         super().on_packets_lost(now=now, packets=lost)  # type: ignore[safe-super]
         self.meter.congestion_events += self.congestion_window < window
+        self.on_lost(lost)
+
+    def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
+        """Act as the controller does: these may have been lost, which a timeout has shown."""
+        expired = list(packets)
+        super().on_packets_expired(packets=expired)  # type: ignore[safe-super]
+        self.on_lost(expired)
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:  # noqa: ARG002
         """Measure. aioquic's own controllers would end slow start here, see `hystart`."""
@@ -135,6 +143,10 @@ class MeasuredCubic(MeasuredControl, CubicCongestionControl):
 
 class MeasuredReno(MeasuredControl, RenoCongestionControl):
     """NewReno (RFC 9002 section 7) with a meter."""
+
+
+def _ignore_losses(_packets: Sequence[QuicSentPacket]) -> None:
+    """Stand in for a callback that nobody set."""
 
 
 _capture: list[list[MeasuredControl]] = []

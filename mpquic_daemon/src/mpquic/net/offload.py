@@ -17,10 +17,8 @@ UDP_GRO = 104
 """Receive: the kernel joins datagrams of one flow (Linux 5.0); control message: the segment size, native int."""
 IP_MTU_DISCOVER = 10
 IPV6_MTU_DISCOVER = 23
-IP_PMTUDISC_DO = 2
-"""Set DF on each packet and answer EMSGSIZE rather than fragment."""
 IP_PMTUDISC_PROBE = 3
-"""Set DF, and send what the device takes whatever path MTU the kernel has heard of: for who probes by himself."""
+"""Set DF, and send what the device takes whatever path MTU the kernel has heard of; EMSGSIZE beyond that."""
 IP_PKTINFO = 8
 IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50

@@ -25,12 +25,12 @@ from mpquic.net.aioquic_bounds import BoundedConnection
 from mpquic.net.aioquic_receive import CONNECTION_ID_BYTES, Inbound, PlainTaker
 from mpquic.net.aioquic_send import PlainWriter
 from mpquic.net.pacing import BurstPacer
+from mpquic.net.quic_pmtu import IP_UDP_BYTES, MIN_DATAGRAM_SIZE, QuicPathMtu
 from mpquic.net.udp import Address
 from mpquic.proto import certificate_problem
 from mpquic.proto.identity import IdentityError, certificate_sha256, check_server_certificate
 
 ALPN = "mpquic/1"
-MIN_DATAGRAM_SIZE = 1200
 ACK_DELAY = 0.004
 WINDOW_BEFORE_ADMISSION = 64 << 10
 """Bytes that a peer may send on streams before it has proved who it is: enough for the registration."""
@@ -79,7 +79,7 @@ class LinkOptions:
 
     congestion_algorithm: str = "cubic"
     max_datagram_size: int = 1452
-    """UDP payload of a packet, without IP and UDP headers."""
+    """UDP payload that the local link takes, without IP and UDP headers; what the path takes is found out."""
     idle_timeout: float = 30.0
     handshake_timeout: float = 5.0
 
@@ -195,6 +195,10 @@ class QuicLink:
         internals.install_pacer(connection, pacer)
         self._taker = PlainTaker(connection, self._inbound)
         self._writer = PlainWriter(connection, self._control, pacer)
+        # Only what passes is raised, by discovery; windows and pacing count in the local link's packets all the time.
+        internals.set_packet_size(connection, MIN_DATAGRAM_SIZE)
+        self._mtu = QuicPathMtu(size, self._control.meter)
+        self._control.on_lost = self._mtu.on_lost
         # The client trusts the server from the handshake on; the server widens the window on admission.
         self._window = internals.ReceiveWindow(WINDOW if self._is_client else WINDOW_BEFORE_ADMISSION)
         internals.install_receive_window(connection, self._window)
@@ -243,8 +247,18 @@ class QuicLink:
 
     @property
     def max_datagram_size(self) -> int:
-        """UDP payload in bytes of the largest packet."""
-        return int(self._connection.configuration.max_datagram_size)
+        """UDP payload in bytes of the largest packet that is sent now."""
+        return self._mtu.size
+
+    @property
+    def base_fails(self) -> bool:
+        """Whether the path doesn't carry packets of `MIN_DATAGRAM_SIZE`, as it must, but smaller ones."""
+        return self._mtu.base_fails
+
+    @property
+    def black_holes(self) -> int:
+        """How often the path was found to have shrunk."""
+        return self._mtu.black_holes
 
     @property
     def datagram_capacity(self) -> int:
@@ -267,9 +281,10 @@ class QuicLink:
         return None if certificate is None else certificate_sha256(certificate)
 
     def admit(self) -> None:
-        """The peer proved who it is: open the flow control window."""
+        """The peer proved who it is: open the flow control window, and find out which packets reach it."""
         self._connection.admit()
         self._window.widen(WINDOW)
+        self._mtu.start()
         self._put_in()
 
     # In
@@ -403,6 +418,8 @@ class QuicLink:
             else:
                 out = [(datagram, address) for datagram in plain]
             self._settle()
+            if now >= self._mtu.due:
+                out += self._probe_path(now, address)
         except Exception:  # noqa: BLE001 - logged below
             # What is sent depends on what the peer sent: see `receive`.
             _faults.write(now, "sending", address)
@@ -421,6 +438,22 @@ class QuicLink:
         """End the connection without a word to the peer."""
         self._finish(QuicErrorCode.NO_ERROR, reason, by_peer=False)
 
+    def on_path_mtu(self, mtu: int, version: int) -> None:
+        """The kernel believes in a path MTU of `mtu` bytes over this version of IP, because of ICMP."""
+        self._mtu.on_hint(mtu - IP_UDP_BYTES[version])
+        self._put_in()
+
+    def doubt_size(self) -> None:
+        """Large packets of others to the same peer don't pass: have a look whether ours do."""
+        self._mtu.doubt()
+        self._put_in()
+
+    def on_too_large(self, size: int, now: float) -> None:
+        """The kernel refused a packet of `size` bytes, since the device takes no such packets."""
+        self._mtu.on_too_large(size, now)
+        self._resize()
+        self._put_in()
+
     # Time
 
     def timer(self) -> float | None:
@@ -429,6 +462,8 @@ class QuicLink:
             return None
         if not self._timer_known:
             self._timer = self._connection.get_timer() if self.peer_address is not None else None
+            if self._mtu.due < (self._timer or float("inf")):
+                self._timer = self._mtu.due
             self._timer_known = True
         timer = self._timer
         if self._deadline is not None and (timer is None or self._deadline < timer):
@@ -483,6 +518,24 @@ class QuicLink:
         if timer is not None and now >= timer:
             self._connection.handle_timer(now)
             self._drain(now)
+
+    def _probe_path(self, now: float, address: Address) -> list[tuple[bytes, Address]]:
+        """Go on with path MTU discovery; return its packets."""
+        if not self._writer.can_probe():
+            self._mtu.postpone(now)
+            return []
+        probes = self._mtu.poll(now, self._control.meter.rtt_smoothed)
+        self._resize()
+        write, delivered = self._writer.write_probe, self._mtu.on_delivery
+        return [(write(probe.size, (delivered, (probe,)), now), address) for probe in probes]
+
+    def _resize(self) -> None:
+        """Send packets of the size that was found, and drop the datagrams that don't fit any more."""
+        if self._mtu.size == internals.packet_size(self._connection):
+            return
+        self._pending = deque(internals.set_packet_size(self._connection, self._mtu.size))
+        self._pending_bytes = sum(self._pending)
+        self._capacity = None
 
     def _allowance(self) -> int:
         """What may wait inside: a few milliseconds of the rate, and no more than the window has room for."""
@@ -559,6 +612,8 @@ class QuicLink:
         self.state = LinkState.ESTABLISHED
         self._stir()
         self.established_at = now
+        if self._is_client:
+            self._mtu.start()
         self._events.append(Established())
 
     def _server_problem(self) -> str | None:

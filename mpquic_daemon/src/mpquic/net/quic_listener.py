@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from itertools import count
 
@@ -29,7 +28,8 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 
 from mpquic.net.aioquic_bounds import BoundedConnection
 from mpquic.net.aioquic_receive import CONNECTION_ID_BYTES
-from mpquic.net.quic import MIN_DATAGRAM_SIZE, LinkOptions, LinkState, QuicLink, quic_configuration
+from mpquic.net.quic import LinkOptions, LinkState, QuicLink, quic_configuration
+from mpquic.net.quic_pmtu import MIN_DATAGRAM_SIZE
 from mpquic.net.udp import Address, plain_host
 from mpquic.proto.unregistered import Unregistered, UnregisteredLimits
 
@@ -256,9 +256,9 @@ class QuicListener:
         if not self.accepting:
             self.counters["too old"] += 1
             return None
-        return self._accept(header, len(datagram), address, now)
+        return self._accept(header, address, now)
 
-    def _accept(self, header: QuicHeader, size: int, address: Address, now: float) -> "_Entry | None":
+    def _accept(self, header: QuicHeader, address: Address, now: float) -> "_Entry | None":
         """Make a connection for an Initial, if quotas and address validation allow."""
         if len(header.destination_cid) < CONNECTION_ID_BYTES:  # RFC 9000 section 7.2
             self.counters["malformed"] += 1
@@ -290,16 +290,13 @@ class QuicListener:
             self.counters["evicted before the registration"] += 1
             self._abandon(self._waiting[decision.evicted].link, "another connection has taken its place")
         began = self._processor_time()
-        # Path MTU discovery for the way back: what came through is what the client believes in.
-        size = max(MIN_DATAGRAM_SIZE, min(self._options.max_datagram_size, size))
-        configuration = replace(self._configuration, max_datagram_size=size)
         link = QuicLink(
             lambda: BoundedConnection(
-                configuration=configuration,
+                configuration=self._configuration,
                 original_destination_connection_id=original,
                 retry_source_connection_id=retry_source,
             ),
-            replace(self._options, max_datagram_size=size),
+            self._options,
             now=now,
             server_certificate=self._configuration.certificate,
         )

@@ -2,6 +2,10 @@
 
 One `sendmsg` carries up to 64 equal datagrams (UDP_SEGMENT), one `recvmsg_into` returns as many (UDP_GRO). What the
 kernel answers to a send is a result, never an exception: on a WAN that comes and goes, errors are the normal case.
+
+ICMP has no say in what leaves. The path MTU that the kernel has learnt limits no datagram (IP_PMTUDISC_PROBE): routers
+and forgers report values that no path has, and the kernel believes them for ten minutes. An error that ICMP leaves on a
+connected socket, which the kernel tells on its next call, is counted, and the call is repeated.
 """
 
 import enum
@@ -26,6 +30,8 @@ OffloadMode = Literal["auto", "on", "off"]
 BUFFER_BYTES = 4 << 20
 READ_BYTES = 65536
 """Bytes of a buffer that takes whatever one read can give."""
+MAX_REPORTS = 3
+"""Errors of ICMP that one call passes over: a flood of them must not hold up the loop."""
 _MAX_BACKLOG = 1024
 _MAX_LOCAL = 16384
 _PKTINFO_BYTES = 20
@@ -42,9 +48,9 @@ class SendStatus(enum.Enum):
     DROPPED = "dropped"
     """The kernel had no buffer, or a filter refused; later sends may pass."""
     REFUSED = "refused"
-    """An ICMP error came back from the network or the peer (connected sockets only); later sends may pass."""
+    """No neighbour answers, or errors of ICMP come faster than they can be passed over; later sends may pass."""
     TOO_LARGE = "too large"
-    """A datagram exceeds the MTU of the device or the known path MTU."""
+    """A datagram exceeds the MTU of the device."""
     UNREACHABLE = "unreachable"
     """There is no route, or the source address has gone."""
     NO_DEVICE = "no device"
@@ -71,6 +77,22 @@ _STATUS_OF_ERRNO = {
     errno.ENXIO: SendStatus.NO_DEVICE,
 }
 
+_REPORTED = frozenset(
+    (
+        errno.EMSGSIZE,
+        errno.ECONNREFUSED,
+        errno.EHOSTUNREACH,
+        errno.EHOSTDOWN,
+        errno.ENETUNREACH,
+        errno.ENONET,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EPROTO,
+        errno.EACCES,
+    )
+)
+"""Errors that ICMP may have left on a socket (net/ipv4/icmp.c: icmp_err_convert; net/ipv6/icmp.c: tab_unreach)."""
+
 
 @dataclass(slots=True)
 class UdpCounters:
@@ -82,7 +104,8 @@ class UdpCounters:
     rx_datagrams: int = 0
     rx_bytes: int = 0
     rx_calls: int = 0
-    rx_errors: int = 0
+    reported_errors: int = 0
+    """Errors that ICMP left on the socket, or the device's end: hints, which anybody can forge."""
     tx_dropped: int = 0
     tx_too_large: int = 0
     tx_unreachable: int = 0
@@ -112,9 +135,8 @@ class UdpSocket:
     `local` is (host, port); host "::" with `dual_stack` takes IPv4 too. With `peer` the socket is connected: the kernel
     fixes route and source address then, so that a change of either asks for a new socket. A socket that is bound to no
     address answers each peer from the address to which that peer has sent last: the kernel would take one by the route,
-    and a NAT or a connected socket on the other side would refuse it. With `probes_mtu` datagrams leave whatever path
-    MTU the kernel has been told: their sender finds it out by himself (RFC 8899). Raises OSError when the socket can't
-    be made now (no such device, address or route).
+    and a NAT or a connected socket on the other side would refuse it. What the path carries is found out by who sends
+    (RFC 8899). Raises OSError when the socket can't be made now (no such device, address or route).
     """
 
     def __init__(
@@ -126,7 +148,6 @@ class UdpSocket:
         gso: OffloadMode = "auto",
         dual_stack: bool = True,
         reads: int = 4,
-        probes_mtu: bool = False,
     ) -> None:
         family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
         self.counters = UdpCounters()
@@ -141,8 +162,7 @@ class UdpSocket:
         self._gso = gso == "on" or (gso == "auto" and offload.segmentation_works() is not False)
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
-            discovery = offload.IP_PMTUDISC_PROBE if probes_mtu else offload.IP_PMTUDISC_DO
-            self._configure(family, device, dual_stack=dual_stack, gro=gso != "off", discovery=discovery)
+            self._configure(family, device, dual_stack=dual_stack, gro=gso != "off")
             self._bind(local)
             if peer is not None:
                 self._socket.connect(peer)
@@ -162,9 +182,7 @@ class UdpSocket:
             who = f"UDP port {local[1]} is taken; `ss -ulnp sport = {local[1]}` tells by whom"
             raise OSError(error.errno, who) from error
 
-    def _configure(
-        self, family: socket.AddressFamily, device: str | None, *, dual_stack: bool, gro: bool, discovery: int
-    ) -> None:
+    def _configure(self, family: socket.AddressFamily, device: str | None, *, dual_stack: bool, gro: bool) -> None:
         sock = self._socket
         if device is not None:
             # Without privilege a socket may be bound to a device once (Linux 5.7).
@@ -174,9 +192,9 @@ class UdpSocket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not dual_stack))
-            sock.setsockopt(socket.IPPROTO_IPV6, offload.IPV6_MTU_DISCOVER, discovery)
+            sock.setsockopt(socket.IPPROTO_IPV6, offload.IPV6_MTU_DISCOVER, offload.IP_PMTUDISC_PROBE)
         if family == socket.AF_INET or dual_stack:
-            sock.setsockopt(socket.IPPROTO_IP, offload.IP_MTU_DISCOVER, discovery)
+            sock.setsockopt(socket.IPPROTO_IP, offload.IP_MTU_DISCOVER, offload.IP_PMTUDISC_PROBE)
         if gro:
             try:
                 sock.setsockopt(SOL_UDP, UDP_GRO, 1)
@@ -228,12 +246,15 @@ class UdpSocket:
         return bool(self._backlog)
 
     def path_mtu(self) -> int | None:
-        """Path MTU in bytes that the kernel knows for the peer; None for a socket without peer."""
+        """Path MTU in bytes that the kernel believes in, by the device and ICMP; None without a peer or a route."""
         if not self._connected:
             return None
-        if self._socket.family == socket.AF_INET6:
-            return self._socket.getsockopt(socket.IPPROTO_IPV6, offload.IPV6_MTU)
-        return self._socket.getsockopt(socket.IPPROTO_IP, offload.IP_MTU)
+        v6 = self._socket.family == socket.AF_INET6
+        level, option = (socket.IPPROTO_IPV6, offload.IPV6_MTU) if v6 else (socket.IPPROTO_IP, offload.IP_MTU)
+        try:
+            return self._socket.getsockopt(level, option)
+        except OSError:  # ENOTCONN: the route has gone
+            return None
 
     def recv_batch(self, buffers: Sequence[memoryview] | None = None, *, singles: int = 0) -> list[Received]:
         """Read what waits, at most as often as there are buffers: the given ones, or own, until the next call.
@@ -245,6 +266,7 @@ class UdpSocket:
         receive = self._socket.recvmsg_into
         free = iter(self._buffers if buffers is None else buffers)
         buffer = next(free, None)
+        reports = 0
         while buffer is not None:
             try:
                 size, control, _flags, address = receive([buffer], self._control_bytes)
@@ -252,8 +274,10 @@ class UdpSocket:
                 break
             except OSError:
                 # An ICMP error or the device's end, told on the next call of whatever kind: not about what waits here.
-                counters.rx_errors += 1
-                buffer = next(free, None)
+                counters.reported_errors += 1
+                reports += 1
+                if reports > MAX_REPORTS:
+                    break
                 continue
             segment = size
             for level, kind, value in control:
@@ -357,14 +381,21 @@ class UdpSocket:
         return worst
 
     def _call(self, buffers: Sequence[bytes], control: list[tuple[int, int, bytes]], address: Address | None) -> int:
-        """Make one send; 0 or the errno."""
+        """Make one send; 0 or the errno. An error that repeats itself is the kernel's own, any other was ICMP's."""
         if address is not None and (local := self._local.get(address)) is not None:
             control = [*control, local]
-        try:
-            size = self._socket.sendmsg(buffers, control, 0, address)
-        except OSError as error:
-            return error.errno or errno.EIO
         counters = self.counters
+        reports = 0
+        while True:
+            try:
+                size = self._socket.sendmsg(buffers, control, 0, address)
+                break
+            except OSError as error:
+                number = error.errno or errno.EIO
+                reports += 1
+                if number not in _REPORTED or reports > MAX_REPORTS:
+                    return number
+        counters.reported_errors += reports
         counters.tx_calls += 1
         counters.tx_datagrams += len(buffers)
         counters.tx_bytes += size

@@ -1,8 +1,11 @@
 """Which UDP payload a path carries: packetization layer path MTU discovery for datagrams (RFC 8899).
 
-Nothing that a router says is needed or believed. A PROBE of some size goes out, and its PROBE_ACK shows that the size
-passes. With each goes a witness, a PROBE of the base size; silence shows that a size doesn't pass only while the
-witnesses are answered. So neither an outage nor a lost pipe is taken for a small MTU. `size` rises by proof only.
+Nothing that a router says is needed; it is a reason to look, and a size to try first. A PROBE of some size goes out,
+and its PROBE_ACK shows that the size passes. With each goes a witness, a PROBE of the base size; silence shows that a
+size doesn't pass only while the witnesses are answered. So neither an outage nor a lost pipe is taken for a small MTU.
+`size` rises by proof only.
+
+QUIC searches in the same way, by packets of its own (`mpquic.net.quic_pmtu`).
 
 A path that shrinks loses whatever is larger and says nothing (a black hole). Suspicion comes from the shards: several
 large ones lost in a row, or reports that stay out. It costs a few probes to look, and no more than one look a second.
@@ -134,12 +137,16 @@ class _Trial:
         """When it has failed, if its answer doesn't come before; None while that is open."""
         return self._certain[MAX_PROBES - 1] if len(self._certain) >= MAX_PROBES else None
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the last `SILENT_PROBES` got no answer, nor their witnesses."""
+        return self._unanswered >= SILENT_PROBES
+
     def on_sent(self, witness: int, now: float, rtt: float) -> None:
         """It was probed, with probe `witness` of the base size."""
         self._witnesses[witness] = self._probed_at = now
         self._unanswered += 1
-        silent = self._unanswered >= SILENT_PROBES
-        self.next_at = now + (max(SILENT_INTERVAL, 3 * rtt) if silent else PROBE_INTERVAL)
+        self.next_at = now + (max(SILENT_INTERVAL, 3 * rtt) if self.is_silent else PROBE_INTERVAL)
 
     def on_acknowledged(self, number: int, now: float) -> None:
         """Another probe has arrived, perhaps a witness."""
@@ -157,7 +164,8 @@ class PathMtu:
     link takes. If both are equal there is nothing to discover and nothing is ever due.
 
     Usage: at `due_at` send what `poll` returns; `on_acknowledged` and `on_too_large` for what became of it; `on_lost`,
-    `weigh` and `on_stall` for what became of shards. After the first three `size` may have changed.
+    `weigh` and `on_stall` for what became of shards; `on_hint` for what routers say. After the first three `size` may
+    have changed.
 
     Raises:
         ValueError: the base is above the ceiling.
@@ -178,6 +186,7 @@ class PathMtu:
         self._trial: _Trial | None = None
         # The smallest size that seems not to pass; above the ceiling while nothing is known.
         self._failing = ceiling + 1
+        self._hint: int | None = None
         self._waiting: dict[int, int] = {}
         self._next_number = 0
         self._raise_interval = FIRST_RAISE
@@ -199,6 +208,11 @@ class PathMtu:
         if not self._doubted:
             return due
         return self._trusted_until if due is None else min(due, self._trusted_until)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether not even probes of the base size were answered lately."""
+        return self._trial is not None and self._trial.is_silent
 
     def poll(self, now: float, rtt: float) -> list[Probe]:
         """Do what time asks for; return the probes that leave now, on one pipe. `rtt` is the smoothed round trip."""
@@ -246,6 +260,12 @@ class PathMtu:
             return
         self._fail(size, now)
 
+    def on_hint(self, size: int) -> None:
+        """Somebody says that no more than `size` bytes pass (ICMP). Anybody may say so: it is worth a look, no more."""
+        self._hint = size
+        if size < self.size or size < self.base:
+            self.doubt()
+
     def on_lost(self, number: int, size: int, now: float) -> None:
         """Shard `number`, a datagram of `size` bytes, counts as lost."""
         if not self.base < size <= self.size:
@@ -264,14 +284,15 @@ class PathMtu:
         self._losses = 0
         # A copy is larger than its shard by a prefix; the shard that arrived clears both.
         if not carried(self._largest_lost - REPAIR_PREFIX.size, self._first_lost):
-            self._doubt()
+            self.doubt()
 
     def on_stall(self, size: int) -> None:
         """Reports stay out, and the last shard that left has `size` bytes."""
         if self.base < size <= self.size:
-            self._doubt()
+            self.doubt()
 
-    def _doubt(self) -> None:
+    def doubt(self) -> None:
+        """Find out whether the size in use still passes, at most once in `TRUST_TIME`."""
         self._doubted = self._trial is None or self._trial.size != self.size
 
     def _probe(self, size: int) -> Probe:
@@ -297,7 +318,7 @@ class PathMtu:
 
     def _end_trial(self, now: float) -> None:
         self._trial = None
-        if self.state is not PathMtuState.SEARCH_COMPLETE:
+        if self.state not in (PathMtuState.SEARCH_COMPLETE, PathMtuState.DISABLED):
             self._timer = now
 
     def _choose(self, now: float) -> None:
@@ -305,10 +326,13 @@ class PathMtu:
         if self.state is PathMtuState.SEARCH_COMPLETE:
             self.state, self._failing, self._raising = PathMtuState.SEARCHING, self.ceiling + 1, True
         low, high = self.size, self._failing
+        hint, self._hint = self._hint, None
         if low >= self.ceiling or (high <= self.ceiling and high - low <= STEP):
             self.state, self._raising = PathMtuState.SEARCH_COMPLETE, False
             self._timer = now + self._raise_interval if low < self.ceiling else None
             self._raise_interval = min(2 * self._raise_interval, RAISE_INTERVAL)
+        elif hint is not None and low < hint < high:
+            self._trial = _Trial(hint, now)
         elif high > self.ceiling:
             self._trial = _Trial(self.ceiling, now)  # most paths carry what the first link does
         elif self._raising:

@@ -163,6 +163,10 @@ class StripeSession:
         self.pmtu.on_too_large(size, now)
         self._follow_path(now)
 
+    def on_path_mtu(self, size: int) -> None:
+        """ICMP says that the path carries UDP payloads of `size` bytes at most: a reason to look, no more."""
+        self.pmtu.on_hint(size)
+
     def ready(self, now: float) -> bool:
         """True when at least one pipe carries."""
         return bool(self.pipes.alive(now)) and not self.exhausted
