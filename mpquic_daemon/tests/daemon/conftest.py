@@ -116,6 +116,7 @@ class Site:
         self.ca = Authority(directory)
         self.ca.client("client")
         self.ca.server("server")
+        self.roles: list[str] = []
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.logs: dict[str, Path] = {}
 
@@ -135,24 +136,32 @@ class Site:
         return done.stdout
 
     def build(self) -> None:
-        for role in ("client", "middle", "server"):
-            subprocess.run(["ip", "netns", "add", self.namespace(role)], check=True)
-            self.ip(role, "link", "set", "lo", "up")
-        for role, device, other, network in (("client", "wan0", "m1", 1), ("server", "eth0", "m2", 2)):
-            self.ip("middle", "link", "add", other, "type", "veth", "peer", device, "netns", self.namespace(role))
-            self.ip("middle", "addr", "add", f"10.77.{network}.1/24", "dev", other)
-            self.ip("middle", "link", "set", other, "up")
-            self.ip(role, "addr", "add", f"10.77.{network}.2/24", "dev", device)
-            self.ip(role, "link", "set", device, "up")
-            self.ip(role, "route", "add", "default", "via", f"10.77.{network}.1", "dev", device)
+        self._add_namespace("middle")
         self.run("middle", "sysctl", "-qw", "net.ipv4.ip_forward=1")
-        for role in ("client", "server"):
-            settings = ("rp_filter=0", "promote_secondaries=1")
-            self.run(role, "sysctl", "-qw", *(f"net.ipv4.conf.all.{setting}" for setting in settings))
-            self.make_tun(role)
+        self.add_end("client", "wan0", 1)
+        self.add_end("server", "eth0", 2)
+
+    def _add_namespace(self, role: str) -> None:
+        self.roles.append(role)
+        subprocess.run(["ip", "netns", "add", self.namespace(role)], check=True)
+        self.ip(role, "link", "set", "lo", "up")
+
+    def add_end(self, role: str, device: str, network: int) -> None:
+        """Add a machine at 10.77.NETWORK.2, with a TUN device."""
+        self._add_namespace(role)
+        other = f"m{network}"
+        self.ip("middle", "link", "add", other, "type", "veth", "peer", device, "netns", self.namespace(role))
+        self.ip("middle", "addr", "add", f"10.77.{network}.1/24", "dev", other)
+        self.ip("middle", "link", "set", other, "up")
+        self.ip(role, "addr", "add", f"10.77.{network}.2/24", "dev", device)
+        self.ip(role, "link", "set", device, "up")
+        self.ip(role, "route", "add", "default", "via", f"10.77.{network}.1", "dev", device)
+        settings = ("rp_filter=0", "promote_secondaries=1")
+        self.run(role, "sysctl", "-qw", *(f"net.ipv4.conf.all.{setting}" for setting in settings))
+        self.make_tun(role)
 
     def make_tun(self, role: str) -> None:
-        number = {"client": 1, "server": 2}[role]
+        number = 2 if role == "server" else 1
         self.ip(role, "tuntap", "add", "dev", "mpq9", "mode", "tun", "vnet_hdr")
         self.ip(role, "link", "set", "mpq9", "mtu", "1400", "up")
         self.ip(role, "addr", "add", f"10.200.9.{number}/32", "dev", "mpq9")
@@ -163,7 +172,7 @@ class Site:
     def destroy(self) -> None:
         for name in list(self.processes):
             self.kill(name)
-        for role in ("client", "middle", "server"):
+        for role in self.roles:
             subprocess.run(["ip", "netns", "del", self.namespace(role)], check=False, capture_output=True)
 
     def cut(self) -> None:
