@@ -5,6 +5,7 @@ import json
 import os
 import pwd
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mpquic.daemon.control_socket import ControlSocket
-from mpquic.daemon.json_lines import MAX_CLIENTS, MAX_LINE, RequestError
+from mpquic.daemon.json_lines import MAX_CLIENTS, MAX_LINE, RequestError, caller
 
 Lines = list[dict[str, object]]
 
@@ -141,6 +142,20 @@ def test_who_asks_for_a_handover_is_what_the_kernel_says(tmp_path: Path, user: s
             assert answer["result"] == ["site1", "mpq5", 60.0, expected]
 
     in_loop(work)
+
+
+@pytest.mark.parametrize(
+    ("uid", "user", "by"),
+    [(65534, "bob", "bob (as it says)"), (65534, "a\nb", "nobody"), (4294967295 - 1, "bob", None)],
+)
+def test_a_user_that_the_kernel_does_not_know_names_itself(uid: int, user: str, by: str | None) -> None:
+    """As in the user namespace of an instance, with PrivateUsers=."""
+
+    class Connection:
+        def getsockopt(self, *_: int) -> bytes:
+            return struct.pack("=iII", 1, uid, 1)
+
+    assert caller(Connection(), user) == (by or f"uid {uid}")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("case", BAD)

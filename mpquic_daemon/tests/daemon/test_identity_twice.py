@@ -14,7 +14,7 @@ from mpquic.daemon.peer_file import decode
 from .conftest import IDENTITY, Site
 from .test_certificates import fields, serial_of
 from .test_refusals import site_tls as server_tls
-from .virtual import CLIENT, Ends, Nat
+from .virtual import CLIENT, QUIC_PORT, Ends, Nat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -257,6 +257,58 @@ def test_a_machine_that_was_set_back_to_a_snapshot_gets_its_place_back(start: St
     both.processes["cl"].call(revert)
     both.wait(lambda: both.state == "up", 2.0, "up")
     assert (incarnation.epoch, both.client.counters()["attempts"]) == (3, 3)
+
+
+def test_a_machine_that_has_its_place_is_not_confused_by_an_epoch_that_is_used_up(start: Start) -> None:
+    both = start(transport="quic", probes=False)
+    both.run(10.0)
+    states, boot_id = both.states(), both.client._incarnation.boot_id
+    both.client._incarnation.epoch = 0
+    both.processes["cl"].call(lambda: both.client.reconnect(silent=False))
+    both.wait(lambda: both.client.status()["reconnects"] == 1, 10.0, "reconnected")
+    assert (states, both.client._incarnation.boot_id) == ([], boot_id)
+
+
+def test_a_machine_is_not_in_its_own_way(start: Start) -> None:
+    """It was set back, and the server still hears its old connection, on which it hears nothing."""
+    both = start(transport="quic", probes=False, probe_interval_ms=100)
+    both.run(10.0)
+    deaf = both.client._current.socket.local_address
+    both.network.lost = lambda _source, destination: destination == deaf
+    both.client._incarnation.epoch = 0
+    both.wait(lambda: both.state == "down", 10.0, "down")
+    both.wait(lambda: "another machine" in str(both.client.status()["error"]), 5.0, "refused")
+    both.wait(lambda: both.state == "up", 10.0, "up")
+    both.run(10.0)
+    assert both.state == "up"
+
+
+def test_a_machine_of_which_only_resting_pipes_are_left_replies_by_them(start: Start, site: Site) -> None:
+    both = start(transport="stripe", probes=False)
+    both.run(10.0)
+    both.network.lost = lambda source, destination: (
+        QUIC_PORT in (source[1], destination[1]) and CLIENT in (source[0], destination[0])
+    )
+    both.run(2.0)
+    for number in range(5):
+        copy = second(both, site)
+        both.run(1.0 + 0.3 * number)
+        assert state(copy) == "down"
+        both.stop_other("c2", silently=True)
+    assert held_by(both) == CLIENT
+
+
+def test_attempts_of_one_process_that_wait_together_leave_nothing(start: Start, site: Site) -> None:
+    both = start(transport="quic", probes=False)
+    both.network.lost = lambda source, destination: CLIENT in (source[0], destination[0])
+    copy = second(both, site)
+    both.wait(lambda: both.server._admission.waiting == 1, 2.0, "waiting")
+    both.processes["c2"].call(lambda: copy.reconnect(silent=True))
+    both.wait(lambda: both.server._admission.waiting == 2, 2.0, "two waiting")
+    both.wait(lambda: state(copy) == "up", 2.0, "up")
+    both.run(0.2)
+    assert both.server._admission.due == float("inf")
+    assert both.server._admission._takeovers.sizes["outcomes"] == 0
 
 
 def test_copies_of_a_running_machine_do_not_take_turns(start: Start, site: Site) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pwd
 import sys
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
     if not servers:
         print("mpquicctl: no instance of this host is a server: run it on the VPS of the site", file=sys.stderr)
         return FAILED
-    user = os.environ.get("SUDO_USER")
+    user = os.environ.get("SUDO_USER") or _own_name()
     request = {"op": "handover", "who": options.site, "tunnel": options.tunnel, "for_s": options.seconds, "user": user}
     answers = ask_each(servers, request)
     rows: list[Row] = [row for answer in answers if not isinstance(answer, Exception) for row in answer]
@@ -72,6 +73,13 @@ def _run(options: argparse.Namespace) -> int:
         return NOT_RUNNING if all(isinstance(answer, control_client.NotRunning) for answer in answers) else FAILED
     print(json.dumps(rows, indent=2) if options.json else "\n".join(printable(_sentence(row)) for row in rows))
     return 0
+
+
+def _own_name() -> str | None:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return None
 
 
 def _sentence(row: Row) -> str:

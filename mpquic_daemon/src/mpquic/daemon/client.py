@@ -514,11 +514,10 @@ class Client:
                 self._tell_of_conflict(now)
         else:
             self._handover_until = None
-        if ending.failure is Failure.IN_USE:
+        if ending.failure is Failure.IN_USE and not self._is_carrying():
             self._incarnation.displaced()
             # Were this machine's own old connection what the server hears, it would be in its own way.
-            if not self._is_carrying():
-                self._drop("_current", None)
+            self._drop("_current", None)
         if self._is_carrying():
             self._retry.second_ended(ending, now)
             return

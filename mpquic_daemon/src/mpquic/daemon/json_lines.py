@@ -28,6 +28,8 @@ MAX_PENDING = 256 * 1024
 READ_TIMEOUT = 60.0
 MAX_USER = 64
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
+_UNMAPPED = 65534
+"""/proc/sys/kernel/overflowuid, as every distribution has it."""
 _UCRED = struct.Struct("=iII")  # struct ucred of include/linux/socket.h
 
 
@@ -131,10 +133,15 @@ class JsonLineSocket:
 
 
 def caller(connection: socket.socket, user: object) -> str:
-    """Return the name of the user at the other end: what the kernel says, or for root the `user` that it names."""
+    """Return the name of the user at the other end: what the kernel says, or for root the `user` that it names.
+
+    In a user namespace (PrivateUsers=) the kernel knows root and this process's own user alone; others name themselves.
+    """
     _pid, uid, _gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     if uid == 0 and isinstance(user, str) and _USER.fullmatch(user):
         return user
+    if uid == _UNMAPPED and isinstance(user, str) and _USER.fullmatch(user):
+        return f"{user} (as it says)"
     try:
         return pwd.getpwuid(uid).pw_name[:MAX_USER]
     except KeyError:

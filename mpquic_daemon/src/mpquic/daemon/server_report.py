@@ -74,7 +74,7 @@ def peer(rule: Rule, known: Peer, group: Group[ServerConnection] | None, now: fl
     rival = known.rival_shown(now)
     error = held.words(hold) if hold is not None else known.error
     if rival is not None:
-        error = f"{error}; {_second_machine(rival, now)}" if error is not None else _second_machine(rival, now)
+        error = "; ".join(text for text in (error, _second_machine(rival)) if text is not None)
     until = known.handover.until if known.handover.is_open(now) else None
     rtt = session.liveness.rtt.smoothed or session.path.rtt if session is not None else None
     return {
@@ -98,9 +98,10 @@ def peer(rule: Rule, known: Peer, group: Group[ServerConnection] | None, now: fl
     }
 
 
-def _second_machine(rival: Rival, now: float) -> str:
-    times = "once" if rival.attempts == 1 else f"{rival.attempts} times"
-    return f"a second machine at {rival.peer} uses this identity: refused {times}, last at {ago(now - rival.at)}"
+def _second_machine(rival: Rival) -> str:
+    # Each attempt has another port, and `watch` tells of each other text.
+    host = rival.peer.rpartition(":")[0]
+    return f"a second machine at {host} has this identity, too, and is refused"
 
 
 def peer_summary(rows: Sequence[Mapping[str, object]]) -> str:
