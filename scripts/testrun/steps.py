@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / ".cache/test"
 # The daemon's unit tests run on these too; it is deployed on Debian 12 and 13.
 PYTHONS = ("3.12", "3.13")
+# How many tests that mostly wait run at a time.
+WAITING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,14 @@ def shell_scripts(root: Path = ROOT) -> list[str]:
 def unit() -> list[Step]:
     """Return the unit and property tests on the virtual environment's Python, and the daemon's on the others.
 
-    Tests in network namespaces measure time and rates: they run one after the other. The others share all processors.
+    Tests in network namespaces measure time and rates: they run one after the other. Those that mostly wait run beside
+    each other: WAITING at a time, more than there are processors. The others share all processors.
     """
-    parts = {"unit-root": ["-m", "root"], "unit-venv": ["-m", "not root", "-q", "-n", "auto"]}
+    parts = {
+        "unit-root": ["-m", "root and not waits"],
+        "unit-waits": ["-m", "root and waits", "-q", "-n", str(WAITING)],
+        "unit-venv": ["-m", "not root", "-q", "-n", "auto"],
+    }
     steps = []
     for name, options in parts.items():
         results = LOGS / f"{name}.xml"

@@ -27,9 +27,16 @@ def test_steps_are_chosen_by_name_and_by_group() -> None:
     assert [step.name for step in chosen] == [
         "mypy",
         "unit-root",
+        "unit-waits",
         "unit-venv",
         *(f"unit-{version}" for version in steps.PYTHONS),
     ]
+
+
+@pytest.mark.parametrize("marks", [{"root": root, "waits": waits} for root in (False, True) for waits in (False, True)])
+def test_each_test_is_run_by_one_step_whatever_its_marks(marks: dict[str, bool]) -> None:
+    chosen = {step.name: step.command[step.command.index("-m") + 1] for step in steps.unit() if "-m" in step.command}
+    assert len([name for name, expression in chosen.items() if eval(expression, {}, marks)]) == 1
 
 
 def test_a_wrong_name_of_a_step_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +96,7 @@ def test_an_interpreter_that_refuses_to_run_is_passed_over(tmp_path: Path) -> No
 
 def test_a_python_that_is_missing_is_a_skipped_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "PYTHONS", ("3.98",))
-    assert [step.unavailable for step in steps.unit()] == ["", "", "Python 3.98 is not installed here"]
+    assert [step.unavailable for step in steps.unit()] == ["", "", "", "Python 3.98 is not installed here"]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from .fake_bus import FakeBus
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.waits,
     pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and iproute2"),
 ]
 NAMESPACE = f"shet-linkd-{os.getpid()}"
