@@ -13,11 +13,11 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from mpquic.config import load
-from mpquic.daemon import expiry
+from mpquic.daemon import client_connection, expiry
 from mpquic.daemon.credentials import Dates
 from mpquic.daemon.journal import Journal
 from mpquic.daemon.service import Service
-from mpquic.proto.validity import Validity
+from mpquic.proto.validity import Validity, shown
 
 from .conftest import DAY, IDENTITY, SERVER_NAME, Site
 from .virtual import Ends
@@ -85,6 +85,21 @@ def test_a_client_refuses_a_server_whose_certificate_is_revoked(
     serial = f"{serial_of(site, 'server'):x}"
     assert both.client.status()["error"] == f"the server's certificate {serial} is revoked: run site.yml for the VPS"
     assert both.server.counters()["registrations"] == 0
+
+
+def test_a_connection_ends_when_a_certificate_of_its_server_ends(
+    site: Site, start: Callable[..., Ends], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = x509.load_pem_x509_certificate((site.directory / "server.crt").read_bytes()).not_valid_after_utc
+    both = start()
+    both.wait(lambda: both.state == "up", 5.0, "up")
+    monkeypatch.setattr(client_connection, "_today", lambda: end)
+    both.run(70.0)
+    assert (both.state, both.client.status()["reconnects"]) == ("up", 0)
+    monkeypatch.setattr(client_connection, "_today", lambda: end + dt.timedelta(seconds=1))
+    seen: list[str] = []
+    both.wait(lambda: seen.append(str(both.client.status()["error"])) or "has ended" in seen[-1], 70.0, "the end")
+    assert f"the server's certificate has ended at {shown(end)}" in seen[-1]
 
 
 def test_a_connection_ends_when_its_servers_certificate_is_revoked_by_a_reload(

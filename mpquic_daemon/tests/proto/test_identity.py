@@ -53,8 +53,16 @@ INTERMEDIATE = issue("Intermediate", CA, ca=True)
 def test_a_client_with_a_uri_alone_is_accepted_and_known_by_it(client: pki.Certified) -> None:
     identity = VERIFIER.verify([client.der], NOW)
     assert identity.uri == SITE1
-    assert identity.serial == client.certificate.serial_number
+    assert identity.serials == (client.certificate.serial_number, CA.certificate.serial_number)
     assert identity.not_after == client.certificate.not_valid_after_utc
+
+
+def test_a_chain_ends_with_the_certificate_of_it_that_ends_first() -> None:
+    issuer = issue("Intermediate", CA, ca=True, end=NOW + dt.timedelta(days=2))
+    leaf = issue("site1", issuer, names=[uri(SITE1)], usages=[CLIENT_AUTH])
+    identity = VERIFIER.verify([leaf.der, issuer.der], NOW)
+    assert identity.not_after == NOW + dt.timedelta(days=2)
+    assert ChainVerifier([CA.certificate], [issuer.certificate.serial_number]).is_revoked(identity.serials)
 
 
 def test_an_intermediate_ca_is_accepted_when_it_comes_along() -> None:
@@ -144,7 +152,8 @@ def test_a_revoked_serial_is_refused_in_the_leaf_and_in_the_chain() -> None:
     serial = CLIENT.certificate.serial_number
     text = f"# withdrawn\n{serial:X}  # site1\n\n0a:0b\n"
     verifier = ChainVerifier.from_pem(CA.pem, text)
-    assert verifier.is_revoked(0x0A0B)
+    assert verifier.is_revoked([1, 0x0A0B])
+    assert not verifier.is_revoked([1, 0x0A0C])
     with pytest.raises(IdentityError, match="revoked"):
         verifier.verify([CLIENT.der], NOW)
     leaf = issue("site1", INTERMEDIATE, names=[uri(SITE1)], usages=[CLIENT_AUTH])

@@ -13,7 +13,6 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from aioquic.quic.packet import QuicErrorCode
-from cryptography import x509
 
 import mpquic
 from mpquic.daemon import credentials, incarnation, path_mtu
@@ -51,6 +50,8 @@ FIRST_FLIGHT_INTERVAL = 0.9
 """Seconds after which the first flight is sent again as it is, beside aioquic's own repetitions at 0.3, 0.9, 2.1 and
 4.5 s: a link that heals meanwhile waits for no longer than that."""
 DEADLINE = 10.0
+EXPIRY_CHECK = 60.0
+"""Seconds between two looks at the dates of the server's certificates, while connected."""
 """Seconds in which an attempt that the peer has answered must have come to its end."""
 
 
@@ -133,6 +134,9 @@ class ClientConnection:
         """What the server says that it runs."""
         self.server_certificate: Validity | None = None
         """Dates and serial number of the server's certificate, once TLS has verified it."""
+        self._server_chain: tuple[Validity, ...] = ()
+        self._next_look = now
+        """When the dates of the server's chain are looked at again."""
         self.started = now
         self.heard_at: float | None = None
         self.shortage: str | None = None
@@ -241,6 +245,8 @@ class ClientConnection:
             self.shortage = path_mtu.base_fails(self.socket.path_mtu(), self._path.family)
             self.close(CloseCode.TOO_LARGE, path_mtu.BASE_FAILS, now)
             self._end(Failure.ENDED, self.shortage)
+        if now >= self._next_look:
+            self._end_if_expired(now)
         self._give_up(now)
         return inbox
 
@@ -344,13 +350,21 @@ class ClientConnection:
         self.plane = self.session.plane = None
 
     def end_if_revoked(self, revoked: Collection[int], now: float) -> bool:
-        """End the connection if the server's certificate is among `revoked` (serial numbers); return whether it is."""
-        if self.server_certificate is None or self.server_certificate.serial not in revoked:
+        """End the connection if a certificate of the server is among `revoked` (serial numbers); return whether."""
+        found = next((each for each in self._server_chain if each.serial in revoked), None)
+        if found is None:
             return False
         self.close(CloseCode.REVOKED, "", now)
-        serial = f"{self.server_certificate.serial:x}"
-        self._end(Failure.REFUSED, f"the server's certificate {serial} is revoked: run site.yml for the VPS")
+        self._end(Failure.REFUSED, f"the server's certificate {found.serial:x} is revoked: run site.yml for the VPS")
         return True
+
+    def _end_if_expired(self, now: float) -> None:
+        self._next_look = now + EXPIRY_CHECK
+        today = _today()
+        found = next((each for each in self._server_chain if each.not_after < today), None)
+        if found is not None:
+            self.close(CloseCode.REVOKED, "", now)
+            self._end(Failure.REFUSED, found.problem("the server's certificate", today) or "")
 
     def release(self) -> None:
         """Close the sockets without a word."""
@@ -361,7 +375,8 @@ class ClientConnection:
     def _register(self, now: float) -> None:
         certificate = self.link.server_certificate
         assert certificate is not None
-        self.server_certificate = Validity.of(x509.load_der_x509_certificate(certificate))
+        self._server_chain = tuple(map(Validity.of, self.link.server_chain))
+        self.server_certificate = self._server_chain[0]
         if self.end_if_revoked(self._identity.revoked, now):
             return
         self.phase = Phase.REGISTERING
@@ -427,3 +442,7 @@ class ClientConnection:
         if self.ending is None:
             self.ending = Ending(failure, reason, retry_after, unheard)
         self.phase = Phase.OVER
+
+
+def _today() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

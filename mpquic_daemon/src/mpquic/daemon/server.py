@@ -179,7 +179,7 @@ class Server:
         for connection in self._connections.values():
             connection.session.retime(config.probe_interval, config.down_after)
             admitted = connection.admitted
-            if admitted is not None and verifier.is_revoked(admitted.identity.serial):
+            if admitted is not None and verifier.is_revoked(admitted.identity.serials):
                 self._expel(connection, "certificate revoked")
         for connection in self._table.revoke(self._is_condemned):
             self._expel(connection, "not allowed any more")
@@ -427,7 +427,7 @@ class Server:
 
     def _admit(self, connection: ServerConnection, identity: Identity, register: Register) -> Welcome | None:
         """Authorise a client whose identity is proven and enter it, None while it waits; RegistrationRefusedError."""
-        if self._verifier.is_revoked(identity.serial):  # since it has begun to wait
+        if self._verifier.is_revoked(identity.serials):  # since it has begun to wait
             raise RegistrationRefusedError(RefuseCode.AUTHENTICATION, "client not authenticated")
         if register.transport_mode not in TRANSPORT_MODES:
             raise RegistrationRefusedError(RefuseCode.FEATURE, f"no transport mode {register.transport_mode} here")

@@ -275,6 +275,12 @@ class QuicLink:
         return None if certificate is None else certificate.public_bytes(Encoding.DER)
 
     @property
+    def server_chain(self) -> list[x509.Certificate]:
+        """The server's certificate and those that it has sent with it; on a client, once it has accepted them."""
+        certificate = self._server_certificate
+        return [] if certificate is None else [certificate, *internals.peer_chain(self._connection)]
+
+    @property
     def server_certificate_sha256(self) -> bytes | None:
         """SHA-256 of the server's certificate in DER."""
         certificate = self.server_certificate

@@ -48,10 +48,10 @@ class IdentityError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A client whose chain was verified."""
+    """A client whose chain was verified. `serials` are those of the whole chain, `not_after` is when it first ends."""
 
     uri: str
-    serial: int
+    serials: tuple[int, ...]
     not_after: dt.datetime
     leaf: x509.Certificate
 
@@ -191,9 +191,9 @@ class ChainVerifier:
             raise IdentityError(f"cannot read the CA file: {error}") from error
         return cls(certificates, parse_revoked(revoked))
 
-    def is_revoked(self, serial: int) -> bool:
-        """True for a serial number on the revocation list."""
-        return serial in self._revoked
+    def is_revoked(self, serials: Collection[int]) -> bool:
+        """True when one of these serial numbers is on the revocation list."""
+        return not self._revoked.isdisjoint(serials)
 
     def verify(self, chain: Sequence[bytes], time: dt.datetime) -> Identity:
         """Verify a chain (DER, leaf first) at `time` (aware, UTC) and return the client's identity.
@@ -223,7 +223,9 @@ class ChainVerifier:
             if certificate.serial_number in self._revoked:
                 raise IdentityError(f"certificate {certificate.serial_number:x} is revoked")
         algorithm_of(leaf.public_key())
-        return Identity(uri, leaf.serial_number, leaf.not_valid_after_utc, leaf)
+        serials = tuple(certificate.serial_number for certificate in verified.chain)
+        not_after = min(certificate.not_valid_after_utc for certificate in verified.chain)
+        return Identity(uri, serials, not_after, leaf)
 
     def owner(self, chain: Sequence[bytes]) -> str | None:
         """Return whose certificate it is by the word of our CA, dates and revocation left aside; None if nobody's."""
