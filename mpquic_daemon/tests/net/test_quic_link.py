@@ -6,6 +6,7 @@ import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from mpquic.net import quic
 from mpquic.net.quic import WINDOW, WINDOW_BEFORE_ADMISSION, Established, LinkOptions, LinkState, StreamAborted
+from mpquic.proto.unregistered import UnregisteredLimits
 
 from .conftest import SERVER_ADDRESS, LinkModel, Pair
 
@@ -134,7 +135,7 @@ def test_a_peer_that_skips_ahead_in_a_stream_gets_no_more_window(make_pair):
 
 
 def test_more_than_the_window_passes_when_it_is_consumed(make_pair):
-    pair = make_pair(established=False)
+    pair = make_pair(established=False, limits=UnregisteredLimits(max_datagrams=1000))
     assert pair.run(lambda: pair.server.link is not None and pair.peer.state is LinkState.ESTABLISHED)
     stream = pair.link.open_stream()
     size = WINDOW_BEFORE_ADMISSION * 5 // 2
