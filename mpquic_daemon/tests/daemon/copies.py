@@ -28,11 +28,7 @@ def main(file: str, count: int, at_once: int) -> None:
         now = time.monotonic()
         while len(running) < min(at_once, count - outcomes.total()):
             boot_id = os.urandom(16)
-            running.append(
-                ClientConnection(
-                    config, config.paths[0], identity, boot_id=boot_id, epoch=1, max_datagram_size=1452, now=now
-                )
-            )
+            running.append(ClientConnection(config, config.paths[0], identity, boot_id=boot_id, epoch=1, now=now))
         select.select([each.socket for each in running], [], [], 0.02)
         now = time.monotonic()
         for each in list(running):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 COPIES = Path(__file__).with_name("copies.py")
 PIPES = 4
+START = 20.0
+"""Seconds that a process has to start, and to do what isn't measured here."""
 PLANES: dict[str, dict[str, object]] = {
     "quic": {"transport": "quic"},
     "stripe": {"transport": "stripe", "pipes": PIPES},
@@ -45,10 +47,10 @@ def first(machines: Site, plane: dict[str, object]) -> Iterator[Site]:
     """The first machine is up, and striped if it is to be. The last test gives its place away."""
     try:
         machines.start("server", machines.server_config())
-        wait_for(lambda: machines.state("sv") == "up", 5, "the server")
+        wait_for(lambda: machines.state("sv") == "up", START, "the server")
         machines.start("client", machines.client_config(**plane))
-        machines.wait_state("up")
-        wait_for(lambda: carries(machines, plane), 5, "the data plane")
+        machines.wait_state("up", START)
+        wait_for(lambda: carries(machines, plane), START, "the data plane")
         yield machines
     finally:
         for name in list(machines.processes):
@@ -62,18 +64,17 @@ def carries(site: Site, plane: dict[str, object]) -> bool:
 
 
 @contextmanager
-def pings(site: Site) -> Iterator[list[int]]:
-    """Send 50 pings a second through the tunnel of the first machine; then the list has how many went and came."""
-    command = ["ip", "netns", "exec", site.namespace("client"), "ping", "-n", "-i", "0.02", "-W", "2", "10.200.9.2"]
+def pings(site: Site) -> Iterator[set[int]]:
+    """Send 50 pings a second through the tunnel of the first machine; then the set has the numbers of the replies."""
+    command = ["ip", "netns", "exec", site.namespace("client"), "ping", "-n", "-i", "0.02", "10.200.9.2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    counts: list[int] = []
+    replies: set[int] = set()
     try:
-        yield counts
+        yield replies
+        assert site.ping(3)
         process.send_signal(signal.SIGINT)
         text, _ = process.communicate(timeout=10)
-        found = re.search(r"(\d+) packets transmitted, (\d+) received", text)
-        assert found, text
-        counts += [int(found[1]), int(found[2])]
+        replies |= {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", text)}
     finally:
         process.kill()
         process.wait()
@@ -88,13 +89,12 @@ def ctl(site: Site, *arguments: str) -> str:
 
 def test_a_hundred_attempts_of_copies_cost_the_first_machine_no_packet(first: Site, plane: dict[str, object]) -> None:
     config = first.client_config("c2", bind_ip="10.77.3.2", **plane)
-    with pings(first) as counts:
+    with pings(first) as replies:
         outcomes = json.loads(first.run("copy", sys.executable, str(COPIES), str(config), "100", "4", timeout=60))
     assert outcomes == {"IN_USE": 100}
-    sent, received = counts
-    # The last one may be on its way.
-    assert sent > 20
-    assert received >= sent - 1
+    assert len(replies) > 20
+    # What comes after the last reply was on its way.
+    assert replies == set(range(1, max(replies) + 1))
     status, tables = first.ask("cl"), first.ask("sv", "counters")["tables"]
     assert (status["state"], status["reconnects"], status["flaps"]) == ("up", 0, 0)
     assert (tables["registered"], tables["waiting_registrations"]) == (1, 0)
@@ -114,7 +114,7 @@ def test_a_killed_client_is_back_within_two_seconds(first: Site, plane: dict[str
     began, busy = time.monotonic(), starved(server)
     first.kill("cl")
     process = first.start("client", first.client_config(**plane))
-    first.wait_state("up", 10.0)
+    first.wait_state("up", START)
     assert first.ping(1)
     assert time.monotonic() - began - starved(process) - (starved(server) - busy) < 2.0
     assert first.ask("cl", "counters")["attempts"] == 1
@@ -123,13 +123,13 @@ def test_a_killed_client_is_back_within_two_seconds(first: Site, plane: dict[str
 
 def test_an_operator_hands_the_identity_over(first: Site, plane: dict[str, object]) -> None:
     first.start("copy", first.client_config("c2", bind_ip="10.77.3.2", **plane))
-    wait_for(lambda: "another machine at 10.77.1.2:" in str((first.ask("c2") or {}).get("error")), 5, "a refusal")
+    wait_for(lambda: "another machine at 10.77.1.2:" in str((first.ask("c2") or {}).get("error")), START, "a refusal")
     said = ctl(first, "handover", "site1")
     assert said.startswith(
         "site1 mpq9: the next other machine within 600 s takes over, in place of the one at 10.77.1.2:"
     )
     first.ask("c2", op="reconnect")
-    first.wait_state("up", 5.0, "c2")
+    first.wait_state("up", START, "c2")
     first.wait_state("down")
     assert re.search(r"an operator has handed .* to another machine at 10\.77\.3\.2:", first.ask("cl")["error"])
     assert " 0% packet loss" in first.run("copy", "ping", "-n", "-c", "3", "-i", "0.05", "-W", "1", "10.200.9.2")

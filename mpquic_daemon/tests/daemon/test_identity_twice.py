@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -202,6 +203,19 @@ def test_a_goodbye_of_the_first_machine_lets_it_come_back_before_the_second_one(
     both.wait(lambda: state(copy) == "up", 10.0, "up")
 
 
+@both_planes
+@pytest.mark.parametrize("loss", [0.05, 0.2])
+def test_a_link_that_loses_packets_is_no_silence(start: Start, site: Site, transport: str, loss: float) -> None:
+    both = start(transport=transport, probes=False)
+    rng = random.Random(5)
+    both.network.lost = lambda source, destination: CLIENT in (source[0], destination[0]) and rng.random() < loss
+    for _ in range(10):
+        copy = second(both, site)
+        both.run(2.0)
+        assert (state(copy), held_by(both)) == ("down", CLIENT)
+        both.stop_other("c2", silently=True)
+
+
 def test_nobody_takes_turns_after_a_restart_of_the_server(start: Start, site: Site) -> None:
     both = start(transport="quic")
     copy = second(both, site)
@@ -216,7 +230,7 @@ def test_nobody_takes_turns_after_a_restart_of_the_server(start: Start, site: Si
     assert {both.state, state(copy)} == {"up", "down"}
 
 
-def test_a_nat_that_rebinds_does_not_make_room_for_a_rival(start: Start, site: Site) -> None:
+def test_a_nat_that_rebinds_does_not_make_room_for_a_second_machine(start: Start, site: Site) -> None:
     both = start(transport="stripe")
     copy = second(both, site)
     both.run(5.0)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mpquic.daemon import peer_file
-from mpquic.daemon.peer_log import LONGEST, RIVAL_SHOWN, PeerLog, Record, told_hold
+from mpquic.daemon.peer_log import LONGEST, SECOND_MACHINE_SHOWN, PeerLog, Record, told_hold
 from mpquic.daemon.period import lasting
 from mpquic.hold import Hold
 from mpquic.proto import control
@@ -178,14 +178,14 @@ def test_an_origin_of_a_later_version_is_an_operator() -> None:
 
 def test_a_second_machine_is_shown_for_a_while_and_counted_meanwhile() -> None:
     peers = log()
-    assert peers.rival_refused(A, "192.0.2.9:1", 200.0)
-    assert not peers.rival_refused(A, "192.0.2.9:\x1b[2J", 204.0)
-    shown = peers[A].rival_shown(204.0 + RIVAL_SHOWN - 1.0)
+    assert peers.second_machine_refused(A, "192.0.2.9:1", 200.0)
+    assert not peers.second_machine_refused(A, "192.0.2.9:\x1b[2J", 204.0)
+    shown = peers[A].second_machine_shown(204.0 + SECOND_MACHINE_SHOWN - 1.0)
     assert shown is not None
     assert (shown.attempts, shown.peer) == (2, "192.0.2.9:\\x1b[2J")
-    assert peers[A].rival_shown(204.0 + RIVAL_SHOWN) is None
-    assert peers.rival_refused(A, "192.0.2.9:1", 204.0 + RIVAL_SHOWN)
-    assert not peers.rival_refused(("urn:mpquic:site:unknown", "mpq5"), "192.0.2.9:1", 200.0)
+    assert peers[A].second_machine_shown(204.0 + SECOND_MACHINE_SHOWN) is None
+    assert peers.second_machine_refused(A, "192.0.2.9:1", 204.0 + SECOND_MACHINE_SHOWN)
+    assert not peers.second_machine_refused(("urn:mpquic:site:unknown", "mpq5"), "192.0.2.9:1", 200.0)
 
 
 def test_which_machine_has_an_identity_outlives_the_process() -> None:

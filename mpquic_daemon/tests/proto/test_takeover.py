@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mpquic.proto.groups import MAX_PATHS_PER_GROUP
 from mpquic.proto.takeover import (
     INTERVAL,
-    MAX_RIVALS,
+    MAX_REFUSED,
     MAX_WAIT,
     MIN_WAIT,
     PROBES,
@@ -184,7 +184,7 @@ def test_a_pause_of_the_server_is_nobodys_silence() -> None:
     assert server.outcomes["c2"][0] is Outcome.REFUSE
 
 
-def test_a_rival_that_was_outlived_once_needs_more_than_a_short_silence() -> None:
+def test_a_second_machine_that_was_outlived_once_needs_more_than_a_short_silence() -> None:
     """Else a copy that tries every few seconds would get the place in the first gap of a link."""
     machine = Machine()
     server = Server(machine)
@@ -196,7 +196,7 @@ def test_a_rival_that_was_outlived_once_needs_more_than_a_short_silence() -> Non
     assert server.decide("c4", b"copy")[0] is Outcome.ADMIT
 
 
-def test_a_restarted_client_does_not_wait_because_of_a_rival() -> None:
+def test_a_restarted_client_does_not_wait_because_of_a_second_machine() -> None:
     machine = Machine()
     server = Server(machine)
     server.decide("c2", b"copy")
@@ -219,8 +219,8 @@ def test_whoever_registers_as_often_as_he_likes_has_one_series_of_probes_sent_fo
     assert len(server.probes) <= 20.0 / INTERVAL + 1
     assert all(outcome is Outcome.REFUSE for outcome, _ in server.outcomes.values())
     sizes = server.takeovers.sizes
-    assert sizes["rivals"] <= MAX_RIVALS
-    assert sizes["contests"] <= 1
+    assert sizes["refused"] <= MAX_REFUSED
+    assert sizes["pending"] <= 1
     assert sizes["outcomes"] == 0
 
 
@@ -233,7 +233,7 @@ def test_attempts_of_one_boot_share_the_probes_and_the_outcome() -> None:
     assert server.claim("c3", b"new") is Outcome.WAIT
     server.run(0.25)
     assert [server.outcomes[each][0] for each in ("c2", "c3")] == [Outcome.ADMIT, Outcome.ADMIT]
-    assert len(server.probes) == PROBES
+    assert 1 < len(server.probes) <= PROBES
 
 
 def test_the_attempts_that_wait_are_bounded() -> None:
@@ -261,7 +261,7 @@ def test_a_machine_that_leaves_frees_its_place_at_once() -> None:
     assert server.outcomes["c2"][0] is Outcome.ADMIT
 
 
-def test_a_rival_waits_for_a_client_that_may_only_be_restarting() -> None:
+def test_a_second_machine_waits_for_a_client_that_may_only_be_restarting() -> None:
     server = Server(Machine())
     server.decide("c2", b"copy")
     del server.machines[KEY]
@@ -343,8 +343,8 @@ def test_no_machine_that_replies_loses_its_place_and_none_that_is_gone_keeps_it(
                 server.run(0.01, step=0.01)
                 settle()
         sizes = server.takeovers.sizes
-        assert sizes["contests"] <= 1
-        assert sizes["rivals"] <= MAX_RIVALS
+        assert sizes["pending"] <= 1
+        assert sizes["refused"] <= MAX_REFUSED
     # Whatever has happened before: a fresh boot has the place of a machine that is gone within the bound.
     server.run(5.0)
     settle()

@@ -116,7 +116,7 @@ class Admission:
         self._takeovers.abandon(connection)
 
     def _refuse(self, key: Key, connection: ServerConnection, peer: str, why: str) -> NoReturn:
-        self._clients.rival(key, connection.peer)
+        self._clients.second_machine_refused(key, connection.peer)
         where = f" at {peer}" if peer else ""
         raise RegistrationRefusedError(RefuseCode.IN_USE, f"another machine{where} {why}", RETRY_AFTER, peer)
 

@@ -126,13 +126,13 @@ class Clients:
             return
         if by_operator:
             self._journal.warning("client.handed_over", identity=key[0], tunnel=key[1], peer=address)
-            peer.rival = None
+            peer.second_machine = None
         if peer.handover.registered(boot_id, takes_over=by_operator):
             self._file.changed()
 
-    def rival(self, key: Key, address: str) -> None:
+    def second_machine_refused(self, key: Key, address: str) -> None:
         """A second machine at an outer address was refused."""
-        if self.log.rival_refused(key, address, self._period.now()):
+        if self.log.second_machine_refused(key, address, self._period.now()):
             self._on_change()
 
     def hand_over(self, who: str, tunnel: str | None, seconds: float, by: str) -> list[dict[str, object]]:

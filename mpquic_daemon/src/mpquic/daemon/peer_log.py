@@ -30,7 +30,7 @@ LEAVES_WITHIN = 60.0
 """Seconds within which a peer that says that it is held leaves: the hold of one that stays up for longer is dropped."""
 MAX_ERROR = 300
 """Characters of a reason that is kept."""
-RIVAL_SHOWN = 600.0
+SECOND_MACHINE_SHOWN = 600.0
 """Seconds for which a second machine is shown after it has tried last."""
 BootId = Annotated[str, msgspec.Meta(pattern=f"^[0-9a-f]{{{2 * BOOT_ID_SIZE}}}$")]
 
@@ -50,7 +50,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
+class SecondMachine:
     """A second machine that was refused since the peer replies. `at` is seconds since the boot."""
 
     peer: str
@@ -76,15 +76,16 @@ class Peer:
     """How often it went from up to not-up since the process started."""
     handover: Handover = field(default_factory=Handover)
     """Which machine has the identity, and from which it was taken."""
-    rival: Rival | None = None
+    second_machine: SecondMachine | None = None
 
     def shown_state(self, wall: float) -> PeerState:
         """Return its state, `held` in place of those that a hold explains."""
         return "held" if self.hold_in_force(wall) is not None else self.state
 
-    def rival_shown(self, now: float) -> Rival | None:
+    def second_machine_shown(self, now: float) -> SecondMachine | None:
         """Return the second machine that has tried to register of late."""
-        return self.rival if self.rival is not None and now - self.rival.at < RIVAL_SHOWN else None
+        second = self.second_machine
+        return second if second is not None and now - second.at < SECOND_MACHINE_SHOWN else None
 
     def hold_in_force(self, wall: float) -> Hold | None:
         """Return the hold that explains why it isn't up, None when there is none or its time is over."""
@@ -170,13 +171,13 @@ class PeerLog:
         """Return a peer, None when the configuration doesn't name it."""
         return self._peers.get(key)
 
-    def rival_refused(self, key: Key, address: str, now: float) -> bool:
+    def second_machine_refused(self, key: Key, address: str, now: float) -> bool:
         """A second machine was refused; return whether none was shown so far."""
         peer = self._peers.get(key)
         if peer is None:
             return False
-        before = peer.rival_shown(now)
-        peer.rival = Rival(printable(address), now, 1 if before is None else before.attempts + 1)
+        before = peer.second_machine_shown(now)
+        peer.second_machine = SecondMachine(printable(address), now, 1 if before is None else before.attempts + 1)
         return before is None
 
     def held(self, key: Key, hold: Hold, now: float) -> bool:

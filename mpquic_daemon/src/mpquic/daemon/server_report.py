@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mpquic.config import Peer as Rule
-    from mpquic.daemon.peer_log import Peer, Rival
+    from mpquic.daemon.peer_log import Peer, SecondMachine
     from mpquic.daemon.server_connection import ServerConnection
     from mpquic.daemon.server_tunnel import ServerTunnel
     from mpquic.daemon.stripe_plane import StripePlane
@@ -71,10 +71,10 @@ def peer(rule: Rule, known: Peer, group: Group[ServerConnection] | None, now: fl
     state, hold, hold_at = known.shown_state(wall), known.hold_in_force(wall), "peer"
     if not rule.enabled and state != "up":
         state, hold, hold_at = "held", held.by_variables(wall - (now - known.since)), "here"
-    rival = known.rival_shown(now)
+    second = known.second_machine_shown(now)
     error = held.words(hold) if hold is not None else known.error
-    if rival is not None:
-        error = "; ".join(text for text in (error, _second_machine(rival)) if text is not None)
+    if second is not None:
+        error = "; ".join(text for text in (error, _second_machine(second)) if text is not None)
     until = known.handover.until if known.handover.is_open(now) else None
     rtt = session.liveness.rtt.smoothed or session.path.rtt if session is not None else None
     return {
@@ -91,16 +91,16 @@ def peer(rule: Rule, known: Peer, group: Group[ServerConnection] | None, now: fl
         "error": error,
         "hold": held.report(hold),
         "hold_at": hold_at if hold is not None else None,
-        "second_machine": {"peer": rival.peer, "attempts": rival.attempts, "last": ago(now - rival.at)}
-        if rival is not None
+        "second_machine": {"peer": second.peer, "attempts": second.attempts, "last": ago(now - second.at)}
+        if second is not None
         else None,
         "handover_until": held.rfc3339(wall + (until - now)) if until is not None else None,
     }
 
 
-def _second_machine(rival: Rival) -> str:
+def _second_machine(second: SecondMachine) -> str:
     # Each attempt has another port, and `watch` tells of each other text.
-    host = rival.peer.rpartition(":")[0]
+    host = second.peer.rpartition(":")[0]
     return f"a second machine at {host} has this identity, too, and is refused"
 
 

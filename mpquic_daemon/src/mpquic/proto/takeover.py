@@ -29,17 +29,18 @@ MAX_WAIT = 3.0
 """Bounds in seconds of the time in which a reply is waited for. A registration has 5 s in all."""
 ROUND_TRIPS = 3
 """Round trips of the old path for which a reply is waited for."""
-PROBES = 4
+PROBES = 6
 """Probes in that time: the loss of one of them is no silence."""
 INTERVAL = 0.5
 """Least seconds between two series of probes to one client, whoever registers, and however often."""
 POLL_INTERVAL = 0.1
+ROUNDING = 1e-6
 LONGEST_STEP = 0.2
 """Seconds of silence that are counted between two polls at most: more is a pause of this process, not of the client."""
 MAX_TRANSIT = 0.1
 """Seconds after the first probe in which what arrives may have been sent by a client that is gone, at most."""
-MAX_RIVALS = 4
-"""Boot ids of other machines that are remembered for each client."""
+MAX_REFUSED = 4
+"""Boot ids of second machines that are remembered for each client."""
 RESTART_TIME = 5.0
 """Seconds that a client which has said goodbye has to come back before another machine gets its place."""
 
@@ -67,7 +68,7 @@ class Presence:
 
 
 @dataclass(slots=True)
-class _Contest(Generic[Handle]):
+class _Pending(Generic[Handle]):
     """The registrations of one boot id that wait for what the old client does."""
 
     boot_id: bytes
@@ -98,7 +99,7 @@ class _Contest(Generic[Handle]):
             self.before = presence.heard
         elif _has_grown(self.before, presence.heard):
             return False, Outcome.REFUSE
-        if self.waited >= self.wait:
+        if self.waited > self.wait - ROUNDING:
             return False, Outcome.ADMIT
         if now < self.next_probe:
             return False, Outcome.WAIT
@@ -117,16 +118,16 @@ class _Contest(Generic[Handle]):
 class Takeovers(Generic[Handle]):
     """The registrations that wait, at most those of one boot id for each client that is connected.
 
-    A boot id that was refused while the old client replied is that of another machine for certain, a rival: it isn't
+    A boot id that was refused while the old client replied is that of a second machine for certain: it isn't
     admitted by a short silence, but only when all paths of the old client are down as well.
     """
 
     def __init__(self) -> None:
-        self._contests: dict[Key, _Contest[Handle]] = {}
+        self._pending: dict[Key, _Pending[Handle]] = {}
         self._waiting: dict[Handle, Key] = {}
         self._outcomes: dict[Handle, Outcome] = {}
         self._probed_at: dict[Key, float] = {}
-        self._rivals: dict[Key, list[bytes]] = {}
+        self._refused: dict[Key, list[bytes]] = {}
         self._left_at: dict[Key, float] = {}
         self._due = float("inf")
 
@@ -138,11 +139,11 @@ class Takeovers(Generic[Handle]):
     def sizes(self) -> dict[str, int]:
         """Sizes of what is remembered: none of it grows beyond a bound for each client."""
         return {
-            "contests": len(self._contests),
+            "pending": len(self._pending),
             "waiting": len(self._waiting),
             "outcomes": len(self._outcomes),
-            "rivals": sum(map(len, self._rivals.values())),
-            "clients": len(self._probed_at.keys() | self._rivals.keys() | self._left_at.keys()),
+            "refused": sum(map(len, self._refused.values())),
+            "clients": len(self._probed_at.keys() | self._refused.keys() | self._left_at.keys()),
         }
 
     @property
@@ -158,22 +159,22 @@ class Takeovers(Generic[Handle]):
         outcome = self._outcomes.pop(connection, None)
         if outcome is not None:
             return outcome
-        contest = self._contests.get(key)
-        if contest is not None and contest.boot_id != boot_id:
-            if contest.boot_id not in self._rivals.get(key, ()):
+        pending = self._pending.get(key)
+        if pending is not None and pending.boot_id != boot_id:
+            if pending.boot_id not in self._refused.get(key, ()):
                 return Outcome.REFUSE
-            # A rival keeps nobody else waiting.
-            self._close(key, contest, Outcome.REFUSE)
+            # A second machine keeps nobody else waiting.
+            self._close(key, pending, Outcome.REFUSE)
             self._due = now
-            contest = None
-        if contest is None:
+            pending = None
+        if pending is None:
             begins = max(now, self._probed_at.get(key, float("-inf")) + INTERVAL)
-            contest = self._contests[key] = _Contest(boot_id, is_foreign, begins)
-        elif len(contest.connections) >= MAX_PATHS_PER_GROUP:
+            pending = self._pending[key] = _Pending(boot_id, is_foreign, begins)
+        elif len(pending.connections) >= MAX_PATHS_PER_GROUP:
             return Outcome.REFUSE
-        contest.connections[connection] = None
+        pending.connections[connection] = None
         self._waiting[connection] = key
-        self._due = min(self._due, contest.due)
+        self._due = min(self._due, pending.due)
         return Outcome.WAIT
 
     def poll(self, look: Callable[[Key], Presence | None], now: float) -> tuple[list[Key], list[Handle]]:
@@ -184,24 +185,24 @@ class Takeovers(Generic[Handle]):
         if now < self._due:
             return [], []
         probes: list[Key] = []
-        for key, contest in list(self._contests.items()):
+        for key, pending in list(self._pending.items()):
             presence = look(key)
             if presence is None:
-                self._close(key, contest, Outcome.ADMIT)
+                self._close(key, pending, Outcome.ADMIT)
                 continue
-            if now < contest.due:
+            if now < pending.due:
                 continue
-            probe, outcome = contest.poll(presence, now)
+            probe, outcome = pending.poll(presence, now)
             if probe:
                 probes.append(key)
                 self._probed_at[key] = now
-            if outcome is Outcome.ADMIT and not presence.down and contest.boot_id in self._rivals.get(key, ()):
+            if outcome is Outcome.ADMIT and not presence.down and pending.boot_id in self._refused.get(key, ()):
                 outcome = Outcome.REFUSE
-            elif outcome is Outcome.REFUSE and contest.is_foreign:
-                self._remember(key, contest.boot_id)
+            elif outcome is Outcome.REFUSE and pending.is_foreign:
+                self._remember(key, pending.boot_id)
             if outcome is not Outcome.WAIT:
-                self._close(key, contest, outcome)
-        self._due = min((contest.due for contest in self._contests.values()), default=float("inf"))
+                self._close(key, pending, outcome)
+        self._due = min((pending.due for pending in self._pending.values()), default=float("inf"))
         return probes, list(self._outcomes)
 
     def abandon(self, connection: Handle) -> None:
@@ -210,48 +211,48 @@ class Takeovers(Generic[Handle]):
         key = self._waiting.pop(connection, None)
         if key is None:
             return
-        del self._contests[key].connections[connection]
-        if not self._contests[key].connections:
-            del self._contests[key]
+        del self._pending[key].connections[connection]
+        if not self._pending[key].connections:
+            del self._pending[key]
 
     def registered(self, key: Key, boot_id: bytes) -> None:
-        """A client has its place by this boot id: it is nobody's rival."""
+        """A client has its place by this boot id: it is no second machine any more."""
         self._left_at.pop(key, None)
-        rivals = self._rivals.get(key)
-        if rivals is not None and boot_id in rivals:
-            rivals.remove(boot_id)
-        if not rivals:
-            self._rivals.pop(key, None)
+        refused = self._refused.get(key)
+        if refused is not None and boot_id in refused:
+            refused.remove(boot_id)
+        if not refused:
+            self._refused.pop(key, None)
 
     def left(self, key: Key, now: float) -> None:
         """A client isn't connected any more. Call `poll` then, for those who wait for its place."""
         self._probed_at.pop(key, None)
-        if key in self._rivals:
+        if key in self._refused:
             self._left_at[key] = now
-        if key in self._contests:
+        if key in self._pending:
             self._due = now
 
     def is_early(self, key: Key, boot_id: bytes, now: float) -> bool:
-        """Whether a rival comes while the client, which has left a moment ago, may only be restarting."""
+        """Whether a second machine comes while the client, which has left a moment ago, may only be restarting."""
         left_at = self._left_at.get(key)
         if left_at is None:
             return False
         if now - left_at < RESTART_TIME:
-            return boot_id in self._rivals.get(key, ())
+            return boot_id in self._refused.get(key, ())
         del self._left_at[key]
-        self._rivals.pop(key, None)
+        self._refused.pop(key, None)
         return False
 
     def _remember(self, key: Key, boot_id: bytes) -> None:
-        rivals = self._rivals.setdefault(key, [])
-        if boot_id in rivals:
-            rivals.remove(boot_id)
-        rivals.append(boot_id)
-        del rivals[:-MAX_RIVALS]
+        refused = self._refused.setdefault(key, [])
+        if boot_id in refused:
+            refused.remove(boot_id)
+        refused.append(boot_id)
+        del refused[:-MAX_REFUSED]
 
-    def _close(self, key: Key, contest: _Contest[Handle], outcome: Outcome) -> None:
-        del self._contests[key]
-        for connection in contest.connections:
+    def _close(self, key: Key, pending: _Pending[Handle], outcome: Outcome) -> None:
+        del self._pending[key]
+        for connection in pending.connections:
             del self._waiting[connection]
             self._outcomes[connection] = outcome
 
