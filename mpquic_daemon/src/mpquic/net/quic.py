@@ -416,6 +416,7 @@ class QuicLink:
         self._stirred = False
         try:
             self._taker.settle()
+            probes = self._probe_path(now, address) if now >= self._mtu.due else []
             plain = self._writer.write(now)
             out: list[tuple[bytes, Address]]
             if plain is None:
@@ -424,14 +425,13 @@ class QuicLink:
             else:
                 out = [(datagram, address) for datagram in plain]
             self._settle()
-            if now >= self._mtu.due:
-                out += self._probe_path(now, address)
         except Exception:  # noqa: BLE001 - logged below
             # What is sent depends on what the peer sent: see `receive`.
             _faults.write(now, "sending", address)
             self._fail()
             return []
-        return out
+        # In front, where the small ones can't end the segmented send of larger ones and share their fate.
+        return probes + out if probes else out
 
     def close(self, code: int = 0, reason: str = "") -> None:
         """End the connection; the next `flush` tells the peer, then the connection is closed."""

@@ -99,7 +99,7 @@ class QuicPathMtu:
             self._unanswered += 1
             self.base_fails = self._unanswered > BASE_PROBES and self._rounds >= BASE_ROUNDS
             if self._unanswered > BASE_DOUBTS:
-                probes = [*probes, Probe(-1, TINY)]
+                probes = [Probe(-1, TINY), *probes]
         self._look()
         return probes
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mpquic.proto.stripe.config import MAX_DATAGRAM, MIN_DATAGRAM
 from mpquic.proto.stripe.inflight import InFlight, SentBatch
 from mpquic.proto.stripe.pmtu import (
+    DOUBT_INTERVAL,
     FIRST_RAISE,
     LARGE_LOSSES,
     MAX_ANSWERS,
@@ -387,3 +388,42 @@ def test_what_a_shrunk_path_cannot_have_carried_is_lost_at_once_and_the_rest_sta
     assert flight.declare_all_lost(above=1200) == 2
     assert lost == [(0, 0), (0, 1)]
     assert flight.bytes == 300 + 1300 + 1200
+
+
+@given(
+    hints=st.lists(st.tuples(st.integers(-28, 65535), st.floats(0.0, 1.5)), max_size=20),
+    mtu=st.sampled_from([MIN_DATAGRAM, 1321, CEILING]),
+)
+@settings(deadline=None, max_examples=60)
+def test_no_hint_takes_away_what_passes(hints: list[tuple[int, float]], mtu: int) -> None:
+    wire = settled(mtu)
+    size = wire.path.size
+    wire.sizes.clear()
+    for hint, pause in hints:
+        wire.path.on_hint(hint)
+        wire.run(pause)
+    assert min([size, *wire.sizes]) == size
+    assert wire.path.black_holes == 0
+    assert len(wire.sent) <= 2 * (wire.now / TRUST_TIME + 1 + MAX_PROBES * wire.now / FIRST_RAISE) + 2 * len(hints)
+
+
+def test_an_honest_hint_is_followed_to_the_byte_before_any_other_size_is_tried() -> None:
+    wire = settled(CEILING)
+    wire.mtu = 1333
+    wire.path.on_hint(1333)
+    wire.run((MAX_PROBES - 1) * DOUBT_INTERVAL + RTT + MIN_OVERDUE + RTT + 0.01)
+    assert wire.path.size == 1333
+    assert wire.sent[: 2 * MAX_PROBES] == [MIN_DATAGRAM, CEILING] * MAX_PROBES
+    assert wire.sent[2 * MAX_PROBES : 2 * MAX_PROBES + 2] == [MIN_DATAGRAM, 1333]
+
+
+def test_a_hint_below_the_base_has_the_base_looked_at_and_nothing_else() -> None:
+    for wire in (settled(MIN_DATAGRAM), Wire(MIN_DATAGRAM, ceiling=MIN_DATAGRAM)):
+        wire.path.on_hint(524)
+        wire.run(0.2)
+        assert wire.sent == [MIN_DATAGRAM, MIN_DATAGRAM]
+        assert (wire.path.size, wire.path.is_silent) == (MIN_DATAGRAM, False)
+        wire.mtu = 1000
+        wire.path.on_hint(524)
+        wire.run(5.0)
+        assert wire.path.is_silent

@@ -28,6 +28,8 @@ STEP = 8
 """The search ends when it knows the size to less than so many bytes."""
 PROBE_INTERVAL = 0.25
 """Seconds from one probe of a size to the next: what loses probes for other reasons often does so for a while."""
+DOUBT_INTERVAL = 0.1
+"""The same for the size in use: large packets are lost until it is known not to pass."""
 SILENT_INTERVAL = 1.0
 """The same, or 3 round trips, when the last `SILENT_PROBES` got no answer, nor their witnesses: it is an outage."""
 SILENT_PROBES = 8
@@ -120,10 +122,11 @@ class PathMtuState(Enum):
 class _Trial:
     """One size, probed until it has arrived or failed."""
 
-    __slots__ = ("_certain", "_probed_at", "_unanswered", "_witnesses", "next_at", "size")
+    __slots__ = ("_certain", "_interval", "_probed_at", "_unanswered", "_witnesses", "next_at", "size")
 
-    def __init__(self, size: int, now: float) -> None:
+    def __init__(self, size: int, now: float, interval: float = PROBE_INTERVAL) -> None:
         self.size = size
+        self._interval = interval
         self.next_at = now
         """When it is probed next."""
         self._probed_at = now
@@ -146,7 +149,7 @@ class _Trial:
         """It was probed, with probe `witness` of the base size."""
         self._witnesses[witness] = self._probed_at = now
         self._unanswered += 1
-        self.next_at = now + (max(SILENT_INTERVAL, 3 * rtt) if self.is_silent else PROBE_INTERVAL)
+        self.next_at = now + (max(SILENT_INTERVAL, 3 * rtt) if self.is_silent else self._interval)
 
     def on_acknowledged(self, number: int, now: float) -> None:
         """Another probe has arrived, perhaps a witness."""
@@ -154,7 +157,7 @@ class _Trial:
         if sent_at is not None:
             self._certain.append(now + max(MIN_OVERDUE, OVERDUE * (now - sent_at)))
             self._unanswered = 0
-            self.next_at = self._probed_at + PROBE_INTERVAL
+            self.next_at = self._probed_at + self._interval
 
 
 class PathMtu:
@@ -221,7 +224,7 @@ class PathMtu:
             return []
         if self._doubted and now >= self._trusted_until:
             self._doubted = False
-            self._trial = _Trial(self.size, now)
+            self._trial = _Trial(self.size, now, DOUBT_INTERVAL)
         if self._trial is not None and self._trial.failed_at is not None and now >= self._trial.failed_at:
             self._fail(self._trial.size, now)
         if self._trial is None:
