@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpquic.proto.frame import Frame, encode_frames
-from mpquic.proto.stripe.keys import Sealer, Suite, direction_secret
 from mpquic.proto.stripe.pipes import Keepalive, encode_keepalive
+from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.wire import PacketType
 
 from .duplex import SECRET, SESSION
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from mpquic.proto.path import Carried
-    from mpquic.proto.stripe.session import Outgoing, StripeSession
 
 HOME = ("192.0.2.1", 40000)
 
@@ -30,9 +29,11 @@ def tcp_packet(connection: int, sequence: int, size: int = 1) -> bytes:
 class HostilePeer:
     """Seals what a session at the other end takes for the packets of its peer, with numbers of choice."""
 
-    def __init__(self, victim: StripeSession) -> None:
+    def __init__(self, victim: StripeSession, now: float = 0.0) -> None:
         self.victim = victim
-        self.sealer = Sealer(Suite.AES_128_GCM, direction_secret(SECRET, from_client=not victim.client), SESSION, 0.0)
+        self.honest = StripeSession(victim.config, SESSION, SECRET, now, client=not victim.client)
+        """Does what it must so that the victim takes it for a client."""
+        self.sealer = self.honest._sealer
         self.address = None if victim.client else HOME
 
     def control(self, kind: int, body: bytes, pipe: int = 0) -> bytes:
@@ -63,12 +64,14 @@ class HostilePeer:
         return self.victim.receive(reads, now)
 
     def come_up(self, now: float) -> None:
-        """Make all pipes carry."""
-        for pipe in range(len(self.victim.pipes.all)):
-            self.give([self.keepalive(now, pipe, PacketType.REGISTER)], now)
-            self.answer(self.victim.take_outgoing(), now)
-            self.give([self.keepalive(now, pipe)], now)
-        self.answer(self.victim.take_outgoing(), now)
+        """Make all pipes carry, with an address for each."""
+        for _ in range(4):
+            self.honest.poll(now)
+            for pipe, _, datagrams in self.honest.take_outgoing():
+                self.give(datagrams, now, (HOME[0], HOME[1] + pipe))
+            self.hear(now)
 
-    def answer(self, outgoing: list[Outgoing], now: float) -> None:
-        """Do what a client does with what came."""
+    def hear(self, now: float) -> None:
+        """Take what the victim sends."""
+        for _, _, datagrams in self.victim.take_outgoing():
+            self.honest.receive([(datagram, len(datagram), None) for datagram in datagrams], now)

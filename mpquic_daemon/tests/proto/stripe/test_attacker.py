@@ -147,9 +147,15 @@ def test_the_return_path_follows_the_newest_authentic_packet_of_its_pipe(duplex:
     [(again, _, [second])] = client.take_outgoing()
     assert pipe == again
     assert spread > 0
+    home = server.pipes.all[pipe].address
     server.receive([(second, len(second), moved)], duplex.now)
-    assert server.pipes.all[pipe].address == moved
-    server.receive([(first, len(first), ("192.0.2.1", 40000 + pipe))], duplex.now)
+    assert server.pipes.all[pipe].unproven is not None
+    token = server.pipes.all[pipe].unproven.token
+    # One that was overtaken, and comes from where the client was before, says nothing.
+    server.receive([(first, len(first), home)], duplex.now)
+    assert server.pipes.all[pipe].unproven is not None
+    reply = client._sealer.seal_control(PacketType.PATH_RESPONSE, pipe, token)
+    server.receive([(reply, len(reply), moved)], duplex.now)
     assert server.pipes.all[pipe].address == moved
     assert server.pipes.moved == 1
 

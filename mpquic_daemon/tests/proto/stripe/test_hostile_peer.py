@@ -35,7 +35,7 @@ KIB, MIB = 1 << 10, 1 << 20
 def made(**settings: Any) -> tuple[StripeSession, HostilePeer]:
     """A server's session that carries, and its client."""
     session = StripeSession(StripeConfig(**settings), SESSION, SECRET, NOW, client=False)
-    peer = HostilePeer(session)
+    peer = HostilePeer(session, NOW)
     peer.come_up(NOW)
     assert session.ready(NOW)
     return session, peer
@@ -312,7 +312,7 @@ def bodies(draw: st.DataObject, rng: random.Random) -> bytes:
 @given(st.data(), st.booleans(), st.sampled_from(list(FecMode)))
 def test_no_valid_packet_raises_and_what_is_kept_stays_small(data: st.DataObject, client: bool, fec: FecMode) -> None:
     session = StripeSession(StripeConfig(fec=fec), SESSION, SECRET, NOW, client=client)
-    peer = HostilePeer(session)
+    peer = HostilePeer(session, NOW)
     rng = random.Random(data.draw(st.integers(0, 2**32)))
     now = NOW
     if not client:

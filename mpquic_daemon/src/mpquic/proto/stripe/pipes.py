@@ -2,19 +2,24 @@
 
 A pipe is one UDP socket of the client. Each proves itself by REGISTER and KEEPALIVE, since a NAT or a firewall may lose
 one of them. The peer's address follows authenticated packets only, and of those only the newest of the pipe (RFC 9000
-section 9.3), so that a delayed packet doesn't move it back.
+section 9.3), so that a delayed packet doesn't move it back; and only once the peer has proven that it receives there
+(return_path.py).
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from secrets import token_bytes
 from struct import Struct
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mpquic.proto.liveness import RttEstimator
+from mpquic.proto.stripe.return_path import TOKEN_SIZE, UnprovenAddress
 
-Address = tuple[Any, ...]
-"""As the socket module has it. Opaque here."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpquic.proto.stripe.return_path import Address
 
 KEEPALIVE_INTERVAL = 1.0
 REGISTER_INTERVAL = 0.2
@@ -30,6 +35,8 @@ RETRY_INTERVAL = 0.5
 outage, and an outage is still noticed in time."""
 MAX_REST = 20.0
 """Seconds after an answer for which a pipe that rests isn't registered anew."""
+SHARDS_ROOM = 1 << 16
+"""Bytes that an unproven address must have room for before shards go there: a run of full datagrams."""
 _BODY = Struct("!BBQ")
 KEEPALIVE_SIZE = _BODY.size
 
@@ -68,11 +75,15 @@ class Pipe:
         "registering",
         "rtt",
         "sent_bytes",
+        "unproven",
     )
 
     def __init__(self, number: int, now: float) -> None:
         self.number = number
         self.address: Address | None = None
+        """Where the peer is known to receive; None at a client, whose sockets are connected."""
+        self.unproven: UnprovenAddress | None = None
+        """Where the newest packet came from, if that is another address."""
         self.highest = -1
         self.highest_control = -1
         self.confirmed_at: float | None = None
@@ -102,8 +113,13 @@ class Pipes:
     work, without asking.
     """
 
-    def __init__(self, count: int, now: float, *, client: bool) -> None:
+    def __init__(self, count: int, now: float, *, client: bool, entropy: Callable[[int], bytes] = token_bytes) -> None:
         self._client = client
+        self._entropy = entropy
+        self.unproven: dict[Address, UnprovenAddress] = {}
+        """What pipes have in `unproven`; empty at a client, and mostly at a server."""
+        self.given_up = 0
+        """Addresses that did not prove themselves."""
         self.all = [Pipe(number, now) for number in range(count)]
         self.moved = 0
         self._alive: list[Pipe] = []
@@ -122,24 +138,34 @@ class Pipes:
     def alive(self, now: float) -> list[Pipe]:
         """The pipes that carry. Asked for with every packet, so it is found anew only when it may have changed."""
         if now >= self._alive_until:
-            self._alive = [pipe for pipe in self.all if pipe.alive(now)]
+            placed = self._client
+            self._alive = [pipe for pipe in self.all if pipe.alive(now) and (placed or pipe.address is not None)]
             ends = [pipe.confirmed_at + DEAD_AFTER for pipe in self._alive if pipe.confirmed_at is not None]
             self._alive_until = min(ends, default=float("inf"))
         return self._alive
+
+    def carrying(self, now: float) -> list[Pipe]:
+        """The pipes that take shards: not those whose peer seems to have moved, until it has proven that."""
+        alive = self.alive(now)
+        if not self.unproven:
+            return alive
+        return [pipe for pipe in alive if pipe.unproven is None or pipe.unproven.room >= SHARDS_ROOM]
 
     def on_packet(self, number: int, packet: int, address: Address | None) -> None:
         """An authenticated shard arrived on pipe `number`; its number `packet` orders those of the pipe."""
         pipe = self.all[number]
         if packet > pipe.highest:
             pipe.highest = packet
-            self._move(pipe, address)
+            if address != pipe.address or pipe.unproven is not None:
+                self._consider(pipe, address)
 
     def on_control(self, number: int, packet: int, address: Address | None) -> None:
         """An authenticated packet of a control type arrived; their numbers are their own, and order them."""
         pipe = self.all[number]
         if packet > pipe.highest_control:
             pipe.highest_control = packet
-            self._move(pipe, address)
+            if address != pipe.address or pipe.unproven is not None:
+                self._consider(pipe, address)
 
     def on_asked(self, number: int, packet: int, now: float, *, registering: bool) -> None:
         """A server was asked on a pipe by control packet `packet`; one that was overtaken tells nothing."""
@@ -147,10 +173,61 @@ class Pipes:
         if packet >= pipe.highest_control:
             self._confirm(pipe, None if registering else now)
 
-    def _move(self, pipe: Pipe, address: Address | None) -> None:
-        if address is not None and address != pipe.address:
-            self.moved += pipe.address is not None
-            pipe.address = address
+    def _consider(self, pipe: Pipe, address: Address | None) -> None:
+        """The newest packet of a pipe came from `address`."""
+        if address is None or (pipe.unproven is not None and pipe.unproven.address == address):
+            return
+        pipe.unproven = None
+        if address != pipe.address:
+            if any(other.address == address for other in self.all):
+                self._move(pipe, address)
+            else:
+                pipe.unproven = self.unproven.get(address) or UnprovenAddress(address, self._entropy(TOKEN_SIZE))
+                self.unproven[address] = pipe.unproven
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Forget the unproven addresses that no pipe has any more."""
+        wanted = {pipe.unproven.address for pipe in self.all if pipe.unproven is not None}
+        for address in [address for address in self.unproven if address not in wanted]:
+            del self.unproven[address]
+
+    def _move(self, pipe: Pipe, address: Address) -> None:
+        self.moved += pipe.address is not None
+        pipe.address = address
+        pipe.unproven = None
+        self._alive_until = float("-inf")
+
+    def challenges(self, now: float, rtt: float) -> list[tuple[Pipe, UnprovenAddress]]:
+        """Return the addresses to which their token is sent now, each with a pipe; give up those that don't reply."""
+        found: list[tuple[Pipe, UnprovenAddress]] = []
+        for unproven in list(self.unproven.values()):
+            pipes = [pipe for pipe in self.all if pipe.unproven is unproven]
+            if unproven.try_again(now, rtt):
+                found.append((pipes[0], unproven))
+            elif unproven.exhausted and now >= unproven.next_try:
+                self.given_up += 1
+                for pipe in pipes:
+                    pipe.unproven = None
+        self._tidy()
+        return found
+
+    def on_response(self, address: Address | None, token: bytes) -> bool:
+        """A token has returned from `address`; tell whether that proves it."""
+        unproven = self.unproven.get(address) if address is not None else None
+        if unproven is None or unproven.token != token:
+            return False
+        for pipe in self.all:
+            if pipe.unproven is unproven:
+                self._move(pipe, unproven.address)
+        self._tidy()
+        return True
+
+    @staticmethod
+    def route(pipe: Pipe, size: int) -> Address | None:
+        """Return where `size` bytes of a pipe go: where its newest packet came from, as far as that may be used."""
+        unproven = pipe.unproven
+        return unproven.address if unproven is not None and unproven.take(size) else pipe.address
 
     def on_answer(self, number: int, stamp: float, now: float) -> float | None:
         """A client was answered on a pipe; return the round trip in seconds.
@@ -216,7 +293,10 @@ class Pipes:
         """When `due` has something, on a client; when the next pipe counts as dead unless it is heard, on a server."""
         if self._client:
             return self._next_ask
-        return self._alive_until if self.alive(now) else None
+        times = [unproven.next_try for unproven in self.unproven.values()]
+        if self.alive(now):
+            times.append(self._alive_until)
+        return min(times, default=None)
 
 
 def _asked_at(pipe: Pipe) -> float:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from mpquic.proto.path import Carried
     from mpquic.proto.stripe.keys import EpochKey, Opener
-    from mpquic.proto.stripe.pipes import Address, Pipes
+    from mpquic.proto.stripe.pipes import Pipes
+    from mpquic.proto.stripe.return_path import Address
 
 _unpack_header = QUICK_HEADER.unpack_from
 _DATA = int(PacketType.DATA)
@@ -66,6 +67,7 @@ class ControlPacket(NamedTuple):
     number: int
     pipe: int
     body: bytes
+    address: Address | None
 
 
 class StripeReceiver:
@@ -101,6 +103,7 @@ class StripeReceiver:
         shards_before, highest_before = self.shards, self.window.highest
         self._lowest = highest_before + 1
         octets = 0
+        unproven = self._pipes.unproven
         for data, segment, address in batch:
             view = memoryview(data)
             size = len(view)
@@ -112,6 +115,8 @@ class StripeReceiver:
                 start = self._take_run(view, segment, address) * segment
             if start < size:
                 self._take_each(view[start:], segment, address, now, control)
+            if unproven and address in unproven:
+                unproven[address].received += size
         self.octets = octets
         fresh = self.shards - shards_before
         if fresh:
@@ -201,7 +206,7 @@ class StripeReceiver:
                 continue
             kind, number, pipe, key, body = opened
             if kind & CONTROL_BIT:
-                control.append(ControlPacket(kind, number, pipe, body))
+                control.append(ControlPacket(kind, number, pipe, body, address))
                 continue
             if kind != _REPAIR:
                 self._known[head] = (kind, pipe, key)

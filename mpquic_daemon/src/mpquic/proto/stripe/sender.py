@@ -108,7 +108,7 @@ class StripeSender:
 
     def budget(self, now: float) -> int:
         """Bytes of encoded frames that may be sent now; copies that wait go first."""
-        if not self._pipes.alive(now):
+        if not self._pipes.carrying(now):
             return 0
         room = self._room(now)
         if room <= 0:
@@ -192,7 +192,7 @@ class StripeSender:
             # It may be the pipe: a probe on the same one, and what follows it there, would be lost like the tail.
             self._pipes.pass_over(self._run_pipe)
             self._run_left = 0
-            if probe is not None and self._pipes.alive(now):
+            if probe is not None and self._pipes.carrying(now):
                 self._close_group(now, tail=True)
                 self.probes += 1
                 self._transmit_repairs([probe] * min(recovery.timeouts, MAX_COPIES), now)
@@ -216,7 +216,7 @@ class StripeSender:
 
     def send_time(self, now: float) -> float | None:
         """When `budget` is positive again as far as pacing knows; None when only a report can make it so."""
-        if self._window() <= 0 or not self._pipes.alive(now):
+        if self._window() <= 0 or not self._pipes.carrying(now):
             return None
         at = self.pacer.next_time(now)
         # What the pacer allows may be reserved for copies, and when these have gone isn't known.
@@ -234,7 +234,7 @@ class StripeSender:
         return min(self._window(), self.pacer.available(now))
 
     def _can_repair(self, now: float) -> bool:
-        return self._window() > 0 and self.overhead.credit >= self.datagram_size and bool(self._pipes.alive(now))
+        return self._window() > 0 and self.overhead.credit >= self.datagram_size and bool(self._pipes.carrying(now))
 
     def _shape(self, traffic_class: int) -> tuple[int, int]:
         """Return data and parity shards of a group that begins now."""
@@ -271,7 +271,7 @@ class StripeSender:
         tail = tail and self.overhead.credit > TAIL_RESERVE
         wanted = self.policy.tail if tail else self.policy.parity
         # While no pipe carries parity has no way out, and what is repeated later repairs as much.
-        carries = bool(self._pipes.alive(now))
+        carries = bool(self._pipes.carrying(now))
         count = wanted(len(group.bodies), self.recovery.loss.loss, group.label >> 8) if carries else 0
         size = max(map(len, group.bodies)) + OVERHEAD
         while count and not self.overhead.spend(count * size, reserve=PARITY_RESERVE):
@@ -313,7 +313,7 @@ class StripeSender:
 
     def _next_pipe(self, wanted: int, now: float) -> tuple[Pipe, int]:
         """Return the pipe for the next shards and how many of `wanted` it takes before another's turn comes."""
-        alive = self._pipes.alive(now)
+        alive = self._pipes.carrying(now)
         if self._run_left <= 0 or self._run_pipe not in alive:
             self._run_pipe = self._pipes.choose(alive)
             self._run_left = int(self.controller.pacing_rate * RUN_TIME / self.datagram_size)
@@ -356,7 +356,7 @@ class StripeSender:
             self._sealer.next_shard, [len(repair.body) + REPAIR_PREFIX.size + OVERHEAD for repair in repairs], now
         )
         batch.repairs = repairs
-        pipe = self._pipes.choose(self._pipes.alive(now))
+        pipe = self._pipes.choose(self._pipes.carrying(now))
         pipe.sent_bytes += batch.bytes
         for repair in repairs:
             body = REPAIR_PREFIX.pack(repair.number & 0xFFFFFFFF) + repair.body

@@ -6,6 +6,7 @@ an id and a secret that the control connection hands out; nothing outlives the o
 
 from __future__ import annotations
 
+from secrets import token_bytes
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpquic.proto.stripe.bbr import Bbr
@@ -26,6 +27,7 @@ from mpquic.proto.stripe.pmtu import (
 )
 from mpquic.proto.stripe.receiver import ControlPacket, StripeReceiver
 from mpquic.proto.stripe.reports import ReportError, decode_report
+from mpquic.proto.stripe.return_path import TOKEN_SIZE
 from mpquic.proto.stripe.sender import StripeSender
 from mpquic.proto.stripe.wire import PacketType
 
@@ -35,8 +37,9 @@ if TYPE_CHECKING:
     from mpquic.proto.path import Carried
     from mpquic.proto.stripe.config import StripeConfig
     from mpquic.proto.stripe.controller import Controller
-    from mpquic.proto.stripe.pipes import Address, Pipe
+    from mpquic.proto.stripe.pipes import Pipe
     from mpquic.proto.stripe.receiver import Datagrams
+    from mpquic.proto.stripe.return_path import Address
 
 _INITIAL_RTT = 0.1
 _PRESENCE = Probe(PRESENCE, MIN_PROBE)
@@ -72,11 +75,12 @@ class StripeSession:
         client: bool,
         in_order: bool = True,
         controller: Callable[[int, float], Controller] = Bbr,
+        entropy: Callable[[int], bytes] = token_bytes,
     ) -> None:
         self.config = config
         self.session = session
         self.client = client
-        self.pipes = Pipes(config.pipes, now, client=client)
+        self.pipes = Pipes(config.pipes, now, client=client, entropy=entropy)
         self._sealer = Sealer(config.suite, direction_secret(secret, from_client=client), session, now)
         self._opener = Opener(config.suite, direction_secret(secret, from_client=not client))
         self.sender = StripeSender(config, self._sealer, self.pipes, controller(config.datagram_size, now), now)
@@ -84,6 +88,7 @@ class StripeSession:
         self.receiver = StripeReceiver(session, self._opener, self.pipes)
         self.hold = FlowHold() if in_order else None
         self._answers = AnswerLimit()
+        self._responses = AnswerLimit()
         self._outgoing: list[Outgoing] = []
         self.heard_at = now
         self.round_trip_at: float | None = None
@@ -141,6 +146,8 @@ class StripeSession:
             "reports_received": self.reports_received,
             "epochs": list(self.epochs),
             "pipes_moved": self.pipes.moved,
+            "paths_unproven": len(self.pipes.unproven),
+            "paths_given_up": self.pipes.given_up,
             "refused": dict(receiver.refused),
         }
         if self.hold is not None:
@@ -206,6 +213,8 @@ class StripeSession:
             self.pipes.busy(now)
         for packet in control:
             self._on_control(packet, now)
+        if self.pipes.unproven:
+            self._challenge(now)
         if self.hold is None or not frames:
             return frames
         wait = hold_time(frames[0].traffic_class, self.rtt or _INITIAL_RTT)
@@ -227,15 +236,17 @@ class StripeSession:
                 kind = PacketType.REGISTER if pipe.registering else PacketType.KEEPALIVE
                 self._send_control(kind, pipe.number, encode_keepalive(Keepalive.ASK, self._opener.epoch, now))
             report_at = self.receiver.reporter.next_time()
-            alive = self.pipes.alive(now)
-            if report_at is not None and now >= report_at and alive:
+            if self.pipes.unproven:
+                self._challenge(now)
+            carrying = self.pipes.carrying(now)
+            if report_at is not None and now >= report_at and (alive := carrying or self.pipes.alive(now)):
                 # Spread like data, or the loss of one pipe would silence all reports.
                 pipe = alive[self.reports_sent % len(alive)]
                 self.reports_sent += 1
                 self._send_control(PacketType.REPORT, pipe.number, self.receiver.reporter.build(now))
             probe_at = self.pmtu.due_at
-            if probe_at is not None and now >= probe_at and alive:
-                self._probe_path(alive, now)
+            if probe_at is not None and now >= probe_at and carrying:
+                self._probe_path(carrying, now)
         except KeyLimitError:
             self.exhausted = True
 
@@ -259,12 +270,46 @@ class StripeSession:
         """Return what is to leave, in order; nothing is kept."""
         outgoing, self._outgoing = self._outgoing, []
         for pipe, datagrams in self.sender.take_outgoing():
-            outgoing.append(Outgoing(pipe.number, pipe.address, datagrams))
+            address = pipe.address
+            if pipe.unproven is not None:
+                address = self.pipes.route(pipe, sum(map(len, datagrams)))
+            outgoing.append(Outgoing(pipe.number, address, datagrams))
         return outgoing
 
     def _send_control(self, kind: PacketType, pipe: int, body: bytes) -> None:
         datagram = self._sealer.seal_control(kind, pipe, body)
-        self._outgoing.append(Outgoing(pipe, self.pipes.all[pipe].address, [datagram]))
+        self._outgoing.append(Outgoing(pipe, self.pipes.route(self.pipes.all[pipe], len(datagram)), [datagram]))
+
+    def _challenge(self, now: float) -> None:
+        """Send tokens to addresses that are to prove themselves, and ask at the old one whether it is still in use."""
+        try:
+            for pipe, unproven in self.pipes.challenges(now, self.rtt or 0.0):
+                for address in (unproven.address, pipe.address if unproven.tries == 1 else None):
+                    if address is None:
+                        continue
+                    # A reply from the old address is the newest packet of the pipe, whatever it holds.
+                    token = unproven.token if address is unproven.address else bytes(TOKEN_SIZE)
+                    datagram = self._sealer.seal_control(PacketType.PATH_CHALLENGE, pipe.number, token)
+                    if address is not unproven.address or unproven.take(len(datagram)):
+                        self._outgoing.append(Outgoing(pipe.number, address, [datagram]))
+        except KeyLimitError:
+            self.exhausted = True
+
+    def _on_path_control(self, packet: ControlPacket, now: float) -> None:
+        """A server proves addresses; a client sends each token back, on the pipe on which it came."""
+        body = packet.body
+        if len(body) != TOKEN_SIZE or self.client is not (packet.kind == PacketType.PATH_CHALLENGE):
+            self.receiver.refuse("path")
+        elif self.client:
+            if not self._responses.take(now):
+                self.receiver.refuse("path challenge")
+                return
+            try:
+                self._send_control(PacketType.PATH_RESPONSE, packet.pipe, body)
+            except KeyLimitError:
+                self.exhausted = True
+        elif self.pipes.on_response(packet.address, body):
+            self.round_trip_at = now
 
     def _on_control(self, packet: ControlPacket, now: float) -> None:
         if packet.kind == PacketType.REPORT:
@@ -275,6 +320,9 @@ class StripeSession:
             return
         if packet.kind == PacketType.PROBE_ACK:
             self._on_probe_ack(packet.body, now)
+            return
+        if packet.kind in (PacketType.PATH_CHALLENGE, PacketType.PATH_RESPONSE):
+            self._on_path_control(packet, now)
             return
         decoded = decode_keepalive(packet.body)
         if decoded is None or (decoded[0] is Keepalive.ANSWER) is not self.client:

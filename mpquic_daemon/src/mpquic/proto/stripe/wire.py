@@ -47,6 +47,8 @@ class PacketType(IntEnum):
     REPORT = 10
     PROBE = 11
     PROBE_ACK = 12
+    PATH_CHALLENGE = 13
+    PATH_RESPONSE = 14
 
 
 CONTROL_BIT = 0x08
