@@ -128,10 +128,10 @@ class Registered:
         end = loop.time() + seconds
         while loop.time() < end:
             now = loop.time()
+            path, epoch = self.config.paths[0], next(self._epochs)
             connection = self.connection = ClientConnection(
-                self.config, self.config.paths[0], self.identity, boot_id=self._boot, epoch=next(self._epochs),
-                max_datagram_size=self.config.max_datagram_size, now=now,
-            )  # fmt: skip
+                self.config, path, self.identity, boot_id=self._boot, epoch=epoch, now=now
+            )
             try:
                 await self._live(connection, end)
                 if connection.ending is None:
