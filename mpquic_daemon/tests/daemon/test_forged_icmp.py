@@ -136,8 +136,8 @@ class Tunnels:
             site.wait_state("up", 15.0, name)
             self._ping(name)
         began = time.time()
-        self._until(lambda: all(self.replies(name)[-1:] > [began] for name in PATHS), 10.0, "replies in each tunnel")
-        self._until(lambda: all(self.is_striped(name) for name in PATHS), 10.0, "stripes where they are wanted")
+        self.until(lambda: all(self.replies(name)[-1:] > [began] for name in PATHS), 10.0, "replies in each tunnel")
+        self.until(lambda: all(self.is_striped(name) for name in PATHS), 10.0, "stripes where they are wanted")
 
     def is_striped(self, name: str) -> bool:
         """Whether the tunnel has the data plane that it is configured for."""
@@ -187,13 +187,14 @@ class Tunnels:
 
     def check_replies(self, since: float, within: float = WITHIN) -> None:
         """Each tunnel has replies again, soon after `since`."""
-        self._until(
+        self.until(
             lambda: all(any(moment > since for moment in self.replies(name)) for name in PATHS), within + 3.0, "replies"
         )
         first = {name: min(each for each in self.replies(name) if each > since) - since for name in PATHS}
         assert max(first.values()) < within, first
 
-    def _until(self, condition: Callable[[], object], seconds: float, what: str) -> None:
+    def until(self, condition: Callable[[], object], seconds: float, what: str) -> None:
+        """Wait until the condition holds."""
         began = time.monotonic()
         while not condition():
             assert time.monotonic() - began < seconds, f"no {what}: {[self.site.ask(name) for name in PATHS]}"
@@ -244,6 +245,18 @@ def test_forged_icmp_does_not_stop_a_tunnel_that_connects(tunnels: Tunnels) -> N
     assert forger.done() > 500
 
 
+def test_a_port_that_was_unreachable_is_reached_as_soon_as_it_listens(tunnels: Tunnels) -> None:
+    site = tunnels.site
+    before = {name: site.ask(name, "counters")["attempts"] for name in PATHS}
+    site.kill("sv")
+    for name in PATHS:
+        site.wait_state("down", 10.0, name)
+    tunnels.until(lambda: all(site.ask(name, "counters")["attempts"] > before[name] for name in PATHS), 5.0, "attempts")
+    site.start("server", site.directory / "instances/sv.yml")
+    tunnels.until(lambda: site.state("sv") == "up", 10.0, "server")
+    tunnels.check_replies(time.time())
+
+
 def test_an_honest_too_big_is_followed(tunnels: Tunnels) -> None:
     since = time.time()
     tunnels.limit(1296, 4, 6)
@@ -270,9 +283,7 @@ def test_an_mtu_that_is_too_small_for_quic_is_told_as_the_cause(tunnels: Tunnels
             tunnels.site.wait_state("down", 20.0, name)
         # What came at first may have been a smaller value that was forged: the kernel keeps the least.
         for name in ("v4quic", "v4stripe"):
-            tunnels._until(
-                lambda name=name: "QUIC needs 1228" in (tunnels.site.ask(name)["error"] or ""), 10.0, "cause"
-            )
+            tunnels.until(lambda name=name: "QUIC needs 1228" in (tunnels.site.ask(name)["error"] or ""), 10.0, "cause")
             assert re.search("the path's MTU is (1000|below 1228)", tunnels.site.ask(name)["error"])
             assert "path.mtu" in tunnels.site.log(name)
         assert tunnels.pause("v6quic", time.time() - 3.0, time.time()) < WITHIN
