@@ -5,7 +5,7 @@ import ipaddress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpqbench import flowcap, lossy, sessions
+from mpqbench import flowcap, lossy, sessions, star
 from mpqbench.errors import BenchError
 from mpqbench.lossy import BURSTS, Loss, share_of_limit
 from mpqlab.emulator.model import DirectionConfig
@@ -64,5 +64,5 @@ def test_a_transfer_that_was_too_short_has_no_rate() -> None:
 def test_idle_clients_have_addresses_of_their_own_in_the_inner_network() -> None:
     addresses = {ipaddress.ip_address(sessions.idle_address(index)) for index in range(sessions.IDLE)}
     assert len(addresses) == sessions.IDLE
-    network = ipaddress.ip_network(f"10.201.0.0/{sessions.INNER_NET}")
+    network = ipaddress.ip_network(f"10.201.0.0/{star.INNER_NET}")
     assert all(address in network and address not in ipaddress.ip_network("10.201.0.0/24") for address in addresses)

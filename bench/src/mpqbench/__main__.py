@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mpqbench import conditions, document, plots, results
 from mpqbench.conditions import Measurement
+from mpqbench.isolation import isolate
 from mpqbench.results import BENCHES
 from mpqbench.runner import Runner
 from mpqbench.systems import SYSTEMS
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("root is needed for namespaces and packages")
     # As with Ctrl-C: leave by way of everything that ends processes and removes namespaces.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    isolate()
     runner = Runner(options.cache.resolve(), options.seconds, lambda text: print(text, file=sys.stderr, flush=True))
     measured = runner.run(options.systems, options.benches, options.runs)
     for bench, rows in tables(measured).items():

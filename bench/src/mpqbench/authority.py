@@ -11,24 +11,33 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-IDENTITY = "urn:mpquic:site:bench"
+SITE = "bench"
 SERVER_NAME = "server.example.net"
 DAY = dt.timedelta(days=1)
 
 
-class Authority:
-    """Writes ca.crt, client.crt, client.key, server.crt and server.key (PEM, P-256) into `directory`."""
+def identity(site: str) -> str:
+    """Return the URI in a site's certificate."""
+    return f"urn:mpquic:site:{site}"
 
-    def __init__(self, directory: Path) -> None:
+
+class Authority:
+    """Writes ca.crt, server.crt, server.key, and for each site SITE.crt and SITE.key (PEM, P-256) into `directory`."""
+
+    def __init__(self, directory: Path, sites: Iterable[str] = (SITE,)) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench")])
         self.ca = directory / "ca.crt"
         self.ca.write_bytes(self._root().public_bytes(serialization.Encoding.PEM))
-        self.client = self._issue("client", x509.UniformResourceIdentifier(IDENTITY), ExtendedKeyUsageOID.CLIENT_AUTH)
+        self.clients = {
+            site: self._issue(site, x509.UniformResourceIdentifier(identity(site)), ExtendedKeyUsageOID.CLIENT_AUTH)
+            for site in sites
+        }
         self.server = self._issue("server", x509.DNSName(SERVER_NAME), ExtendedKeyUsageOID.SERVER_AUTH)
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mpqbench import iperf, udpgso
 from mpqbench.errors import BenchError
+from mpqbench.fairness import Fairness
 from mpqbench.flowcap import FlowCap
 from mpqbench.lossy import Lossy
 from mpqbench.processes import wait_for
@@ -162,5 +163,6 @@ ALONE: dict[str, tuple[Callable[[], Alone], int]] = {
     "lossy": (Lossy, 2),
     "flowcap": (FlowCap, 2),
     "sessions": (Sessions, 2),
+    "fairness": (Fairness, 2),
 }
 """For each bench what measures it, made anew for a series of runs, and in how many runs at most."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpqbench import flowcap, lossy, sessions, targets
+from mpqbench import cpulimit, fairness, flowcap, lossy, sessions, targets
 from mpqbench.table import markdown, tables
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ TITLES = {
     "lossy": "Lossy link",
     "flowcap": "Link that caps each flow",
     "sessions": "Many sessions",
+    "fairness": "Fairness on one server",
 }
 NOTES = {
     "tcp1": "iperf3, CUBIC, goodput at the receiver; *up* is from the client to the server.",
@@ -52,6 +53,14 @@ NOTES = {
     "clients in one process, without TUN devices, that keep their paths alive with the default timers. That process "
     "uses the same processors, which it wouldn't elsewhere: *CPU* is what it took, and when it has gone a stand-in "
     "takes as much. What the server spends on the idle is in the ratio.",
+    "fairness": f"{fairness.CLIENTS} busy clients, each with an identity of its own, over one server whose process may "
+    f"use {fairness.CORES:g} of a core (the kernel's CPU bandwidth controller, period "
+    f"{cpulimit.PERIOD / 1000:g} ms). Most carry one TCP connection with full-size packets; in some cases one sends "
+    f"{fairness.RATE:,} packets a second of {fairness.PAYLOAD} bytes instead (*small*), or as many from an inner "
+    "source that the server refuses (*refused*). *Jain index* is over the goodput of those with TCP: 1 when all get "
+    "the same, 1/n when one of n gets everything. *CPU share of the others* is what the other one or two take of the "
+    "server's processor time, seen in what is missing from the goodput: 1 - goodput of all / goodput of ten, for the "
+    f"same processor time. The first {fairness.OMIT:g} s don't count.",
 }
 SYSTEMS = {
     "veth": "the bare link, without a tunnel",

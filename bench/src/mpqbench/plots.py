@@ -42,6 +42,7 @@ BARS: dict[str, tuple[tuple[str, str], ...]] = {
     "small": (("up", "packet rate"),),
     "ping": (("idle", "p50"), ("idle", "p99")),
     "cpu": (("up", "CPU time"),),
+    "fairness": (("10 TCP, up", "Jain index"), ("8 TCP, small, refused", "Jain index")),
     "sessions": (("10 registered", "goodput"), ("1,000 registered", "goodput")),
 }
 """For each bench what becomes a bar: case and metric."""

@@ -73,6 +73,11 @@ class Process:
                 env={**os.environ, **(environment or {})},
             )
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
     def check(self) -> None:
         """Raise BenchError, with the end of its log, when the process has ended by itself."""
         status = self._popen.poll()

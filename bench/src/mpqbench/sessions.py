@@ -1,9 +1,4 @@
-"""One server with many registered clients, of which a few are busy.
-
-bench-c1 .. bench-c10 --+
-                        +-- bridge wan0 10.78.0.2/24  bench-b
-bench-swarm ------------+
-"""
+"""One server with many registered clients, of which a few are busy; the idle ones share the namespace bench-swarm."""
 
 from __future__ import annotations
 
@@ -18,10 +13,10 @@ from mpqbench import iperf
 from mpqbench.errors import BenchError
 from mpqbench.processes import wait_for
 from mpqbench.results import Sample
+from mpqbench.star import Star, start
 from mpqbench.swarm import READY
-from mpqbench.systems.base import MTU
-from mpqbench.systems.mpquic import TUN, Deployment, Mpquic, peer
-from mpqbench.topology import DEVICE, Namespaces, Node
+from mpqbench.systems.mpquic import Deployment, Mpquic, peer
+from mpqbench.topology import Node
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,32 +36,9 @@ SETTLE = 60.0
 """After the last registration most of the idle clients still look for what their path carries, and ask on all of their
 pipes. It is waited, `SETTLE` seconds at most, until the processor time that they take in `WINDOW` seconds isn't below
 `STILL_FALLING` of the time in those before."""
-INNER_NET = 16
-"""Prefix length of the inner network."""
-START = 20.0
 SWARM_START = 180.0
 SWARM_STOP = 30.0
-"""Seconds in which the active clients, and the idle ones, must have registered, and these must have gone again."""
-
-
-class Star(Namespaces):
-    """A bridge in `b`, to which every client and the namespace of the idle ones are joined."""
-
-    def __init__(self, directory: Path) -> None:
-        self.b = Node("b", 2, directory)
-        self.clients = [Node(f"c{number}", 10 + number, directory) for number in range(1, ACTIVE + 1)]
-        self.swarm = Node("swarm", 100, directory)
-        super().__init__((self.b, *self.clients, self.swarm))
-
-    def connect(self) -> None:
-        """Make the bridge and a veth pair to each of the others."""
-        self.b.ip("link", "add", DEVICE, "type", "bridge")
-        self.b.ip("addr", "add", f"{self.b.outer}/24", "dev", DEVICE)
-        self.b.ip("link", "set", DEVICE, "up")
-        for node in (*self.clients, self.swarm):
-            node.ip("link", "add", DEVICE, "type", "veth", "peer", node.role, "netns", self.b.namespace)
-            self.b.ip("link", "set", node.role, "master", DEVICE, "up")
-            node.join(self.b.outer)
+"""Seconds in which the idle clients must have registered, and must have gone again."""
 
 
 def idle_address(index: int) -> str:
@@ -87,18 +59,21 @@ class Sessions:
         del turn
         if not isinstance(system, Mpquic):
             raise BenchError(f"{system.name} has no server of this project")
-        with Star(directory) as star:
+        node = Node("swarm", 100, directory)
+        with Star(directory, ACTIVE, [node]) as star:
             try:
-                deployment = Deployment(directory / system.name)
-                _start(system, star, deployment)
-                swarm = _start_swarm(system, star, deployment)
+                sites = [_idle_name(index) for index in range(IDLE)]
+                deployment = Deployment(directory / system.name, [*(each.role for each in star.clients), *sites])
+                idle = [peer(site, idle_address(index), site) for index, site in enumerate(sites)]
+                start(system, star, deployment, idle)
+                swarm = _start_swarm(system, node, star.b, deployment)
                 _settle(swarm)
                 earlier, since = swarm.usage().cpu, time.monotonic()
                 many = median(_rate_of_all(star, deployment, seconds) for _ in range(TURNS))
                 spent = (swarm.usage().cpu - earlier) / (time.monotonic() - since)
                 _stop_swarm(system, deployment)
                 command = [sys.executable, "-m", "mpqbench.standin", f"{min(spent, 1.0):.3f}"]
-                system.processes.append(star.swarm.spawn("standin", *command))
+                system.processes.append(node.spawn("standin", *command))
                 few = median(_rate(star, seconds) for _ in range(TURNS))
             finally:
                 system.stop()
@@ -110,35 +85,19 @@ class Sessions:
         ]
 
 
-def _start(system: Mpquic, star: Star, deployment: Deployment) -> None:
-    b = star.b
-    peers = [peer(node.role, node.inner) for node in star.clients]
-    peers += [peer(f"idle{index}", idle_address(index)) for index in range(IDLE)]
-    deployment.add_tun(b)
-    b.ip("link", "set", TUN, "mtu", str(MTU), "up")
-    b.ip("addr", "add", f"{b.inner}/{INNER_NET}", "dev", TUN)
-    system.processes.append(deployment.server(b, peers, system.shared))
-    for node in star.clients:
-        deployment.add_tun(node)
-        system.configure(node, TUN, b)
-        system.processes.append(deployment.client(node, b, node.role, {**system.shared, **system.client}))
-
-    def answered() -> bool:
-        for process in system.processes:
-            process.check()
-        return all(node.answers(b.inner) for node in star.clients)
-
-    wait_for(answered, START, f"{system.name}: first ping of each client")
-    for node in star.clients:
-        system.wait_carrying(node, b, deployment, node.role)
+def _idle_name(index: int) -> str:
+    return f"idle{index}"
 
 
-def _start_swarm(system: Mpquic, star: Star, deployment: Deployment) -> Process:
-    keys = {**system.shared, **system.client, "bind_ip": star.swarm.outer}
-    instances = [deployment.client_keys(star.b, f"idle{index}", idle_address(index), keys) for index in range(IDLE)]
+def _start_swarm(system: Mpquic, node: Node, server: Node, deployment: Deployment) -> Process:
+    keys = {**system.shared, **system.client, "bind_ip": node.outer}
+    instances = [
+        deployment.client_keys(server, _idle_name(index), idle_address(index), keys, site=_idle_name(index))
+        for index in range(IDLE)
+    ]
     specification = deployment.folder / "swarm.json"
     specification.write_text(json.dumps(instances))
-    swarm = star.swarm.spawn("swarm", sys.executable, "-m", "mpqbench.swarm", str(specification))
+    swarm = node.spawn("swarm", sys.executable, "-m", "mpqbench.swarm", str(specification))
     system.processes.append(swarm)
 
     def ready() -> bool:

@@ -1,7 +1,7 @@
 """A UDP flow whose sender hands many packets to the kernel in one call (UDP_SEGMENT), as QUIC and media servers do.
 
 iperf3 sends its packets one by one. Run as a program, this is one end of the flow: `receive PORT`, or
-`send ADDRESS PORT PAYLOAD RATE SECONDS`; each tells its number of packets as JSON.
+`send ADDRESS PORT PAYLOAD RATE SECONDS [SEGMENTS SOURCE]`; each tells its number of packets as JSON.
 """
 
 from __future__ import annotations
@@ -58,24 +58,28 @@ def measure(source: Node, target: Node, address: str, seconds: float, payload: i
     return Flow(int(sent["packets"]), max(0, int(sent["packets"]) - received), float(sent["seconds"]))
 
 
-def send(address: str, port: int, payload: int, rate: float, seconds: float) -> tuple[int, float]:
+def send(
+    address: str, port: int, payload: int, rate: float, seconds: float, segments: int = SEGMENTS, source: str = ""
+) -> tuple[int, float]:
     """Send in bursts of what `rate` allows each millisecond; return the packets sent, and the seconds that it took.
 
+    At most `segments` packets are in one call; they come from the address `source`, unless that is left to the kernel.
     A sender that is late does not catch up more than one burst: that would be another rate.
     """
-    data = bytes(payload * SEGMENTS)
+    data = bytes(payload * segments)
     control = [(SOL_UDP, UDP_SEGMENT, struct.pack("H", payload))]
     sent, owed = 0, 0.0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        sender.bind((source, 0))
         sender.connect((address, port))
         began = last = time.monotonic()
         while last < began + seconds:
             now = time.monotonic()
-            owed = min(owed + (now - last) * rate, 2 * rate * BURST_TIME + SEGMENTS)
+            owed = min(owed + (now - last) * rate, 2 * rate * BURST_TIME + segments)
             last = now
             while owed >= 1:
-                count = min(SEGMENTS, int(owed))
+                count = min(segments, int(owed))
                 sender.sendmsg([data[: count * payload]], control)
                 sent += count
                 owed -= count
@@ -106,8 +110,9 @@ def main(arguments: list[str]) -> None:
         print(json.dumps({"packets": receive(int(arguments[1]))}), flush=True)
         signal.pause()  # Who asked ends this process when he has read that.
         return
-    address, port, payload, rate, seconds = arguments[1:]
-    packets, taken = send(address, int(port), int(payload), float(rate), float(seconds))
+    address, port, payload, rate, seconds, *more = arguments[1:]
+    segments, source = (int(more[0]), more[1]) if more else (SEGMENTS, "")
+    packets, taken = send(address, int(port), int(payload), float(rate), float(seconds), segments, source)
     print(json.dumps({"packets": packets, "seconds": taken}))
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from mpqbench import interpreter
-from mpqbench.authority import IDENTITY, SERVER_NAME, Authority
+from mpqbench.authority import SERVER_NAME, SITE, Authority, identity
 from mpqbench.processes import run, wait_for
 from mpqbench.systems.base import MTU, System
 from mpqbench.topology import DEVICE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mpqbench.processes import Process
     from mpqbench.topology import Node
@@ -36,9 +36,9 @@ DATAGRAM_SIZE = 1452
 SHARED: Keys = {"tun_name": TUN, "tun_mtu": MTU, "max_datagram_size": DATAGRAM_SIZE}
 
 
-def peer(tunnel: str, inner: str) -> Keys:
-    """Return the server's entry for one tunnel."""
-    return {"identity": IDENTITY, "tunnel": tunnel, "allowed": [f"{inner}/32"]}
+def peer(tunnel: str, inner: str, site: str = SITE) -> Keys:
+    """Return the server's entry for one tunnel of a site."""
+    return {"identity": identity(site), "tunnel": tunnel, "allowed": [f"{inner}/32"]}
 
 
 def client_name(tunnel: str) -> str:
@@ -49,10 +49,10 @@ def client_name(tunnel: str) -> str:
 class Deployment:
     """Instances of the daemon that share an authority: their files are in `folder`, which the daemon's user owns."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sites: Iterable[str] = (SITE,)) -> None:
         self.folder = folder
         self._python = interpreter.install(CACHE, CHECKOUT)
-        self.authority = Authority(folder)
+        self.authority = Authority(folder, sites)
         self._tun = folder / "tun"
         if not self._tun.exists():
             os.mknod(self._tun, stat.S_IFCHR | 0o600, os.makedev(10, 200))
@@ -71,28 +71,31 @@ class Deployment:
         }  # fmt: skip
         return self._spawn(node, config)
 
-    def client_keys(self, server: Node, tunnel: str, inner: str, keys: Mapping[str, Any]) -> Keys:
+    def client_keys(self, server: Node, tunnel: str, inner: str, keys: Mapping[str, Any], *, site: str = SITE) -> Keys:
         """Return the configuration of a client of `server`."""
-        certificate, key = self.authority.client
+        certificate, key = self.authority.clients[site]
         tls = {
             "ca_file": str(self.authority.ca), "cert_file": str(certificate), "key_file": str(key),
             "server_name": SERVER_NAME,
         }  # fmt: skip
         return {
-            "name": client_name(tunnel), "role": "client", "site": "bench", "tunnel": tunnel, "wan": "wan",
+            "name": client_name(tunnel), "role": "client", "site": site, "tunnel": tunnel, "wan": "wan",
             "inner_addresses": [f"{inner}/32"], "bind_ip": f"iface:{DEVICE}", "remote_addr": server.outer,
             "remote_port": PORT, "tls": tls, **SHARED, **keys,
         }  # fmt: skip
 
-    def client(self, node: Node, server: Node, tunnel: str, keys: Mapping[str, Any]) -> Process:
+    def client(self, node: Node, server: Node, tunnel: str, keys: Mapping[str, Any], *, site: str = SITE) -> Process:
         """Start a client at `node`, whose TUN device is configured."""
-        return self._spawn(node, self.client_keys(server, tunnel, node.inner, keys))
+        return self._spawn(node, self.client_keys(server, tunnel, node.inner, keys, site=site))
 
     def counters(self, name: str) -> Keys:
         """Return what the instance `name` counts."""
-        command = ["env", f"MPQUIC_RUNTIME_DIR={self.folder}", str(self._python), "-m", "mpquic.ctl", "counters", name]
-        found: Keys = json.loads(run(command, timeout=20))
+        found: Keys = json.loads(self._ctl("counters", name))
         return found
+
+    def _ctl(self, *arguments: str) -> str:
+        environment = f"MPQUIC_RUNTIME_DIR={self.folder}"
+        return run(["env", environment, str(self._python), "-m", "mpquic.ctl", *arguments], timeout=20)
 
     def uses_pipes(self, tunnel: str) -> bool:
         """Whether packets have come in on the pipes of the client of `tunnel`: until they do, QUIC carries."""
@@ -147,8 +150,7 @@ class Quic(Mpquic):
 
     def __init__(self, mode: Literal["datagram", "reliable"]) -> None:
         super().__init__(f"quic-{mode}", {"transport_mode": mode}, {})
-        if mode == "reliable":
-            self.benches |= {"lossy"}
+        self.benches |= {"lossy"} if mode == "reliable" else {"fairness"}
 
 
 class Stripe(Mpquic):
@@ -161,7 +163,7 @@ class Stripe(Mpquic):
             client |= {"stripe_data_shards": 10, "stripe_parity_shards": 2}
         super().__init__(name, {}, client)
         if fec == "adaptive":
-            self.benches |= {"lossy", "flowcap", "sessions"}
+            self.benches |= {"lossy", "flowcap", "sessions", "fairness"}
         else:
             self.benches = frozenset({"tcp1", "tcp8", "cpu"})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpqbench import debian
-from mpqbench.authority import Authority
+from mpqbench.authority import SITE, Authority
 from mpqbench.systems.base import MTU, System
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class OpenVpn(System):
         authority = Authority(b.directory.parent / "openvpn-pki")
         ends = (
             (b, a, authority.server, ["--tls-server", "--dh", "none"]),
-            (a, b, authority.client, ["--tls-client", "--remote-cert-tls", "server"]),
+            (a, b, authority.clients[SITE], ["--tls-client", "--remote-cert-tls", "server"]),
         )
         for node, peer, (certificate, key), role in ends:
             command = [
