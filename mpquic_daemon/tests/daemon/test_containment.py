@@ -87,13 +87,16 @@ def test_the_datagrams_of_others_in_the_same_read_are_served(ends: Make) -> None
     both = ends(probes=False)
     session = server_session(both)
     listener = both.server._stripe
-    served: list[int] = []
+    served: list[bytes] = []
 
     class Other:
         """Stands for the plane of another client."""
 
-        def contain(self, *arguments: object) -> None:
-            served.append(len(arguments))
+        def on_arrival(self) -> None:
+            both.server._share.add("other", self.serve)
+
+        def serve(self, _now: float) -> None:
+            served.extend(bytes(data) for data, _, _ in listener._arrivals.take(self, None))
 
     other = Other()
     find = listener.table.find
@@ -110,5 +113,5 @@ def test_the_datagrams_of_others_in_the_same_read_are_served(ends: Make) -> None
         known.put((("10.77.1.3", 1), b"other"))
 
     both.processes["sv"].call(give)
-    assert served == [4]
+    assert served == [b"other"]
     both.wait(lambda: both.session not in (None, before), 10.0, "striped anew")

@@ -402,7 +402,11 @@ class Ends:
         def udp(local: Endpoint, **options: Any) -> UdpSocket:
             return UdpSocket(process, self.network, host, local, **options)
 
-        return Kernel(*cast("tuple[Any, Any, Any]", (tun, udp, monitor)), suspended=lambda: process.suspended)
+        return Kernel(
+            *cast("tuple[Any, Any, Any]", (tun, udp, monitor)),
+            suspended=lambda: process.suspended,
+            processor_time=lambda: self.clock.now,
+        )
 
     @property
     def now(self) -> float:

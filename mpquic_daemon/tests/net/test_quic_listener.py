@@ -312,3 +312,37 @@ def test_a_closing_server_tells_its_clients(make_pair):
         pair.link.receive(datagrams, pair.link.peer_address, pair.now)
     assert pair.link.pop_events()[-1].reason == "shutting down"
     assert pair.listener.links == ()
+
+
+def test_connections_send_in_the_order_in_which_they_came_to_have_something(make_listener, make_client):
+    listener = make_listener()
+    addresses = [("192.0.2.1", 1000 + number) for number in range(4)]
+    for address in addresses:
+        listener.receive([initial(make_client)], address, NOW)
+    assert [address for _, address in listener.flush(NOW)] == addresses
+
+
+def test_what_a_fault_kept_from_being_sent_is_sent_later(make_listener, make_client):
+    listener = make_listener()
+    addresses = [("192.0.2.1", 1000 + number) for number in range(3)]
+    for address in addresses:
+        listener.receive([initial(make_client)], address, NOW)
+    for _, groups in listener.flush_each(NOW):
+        assert groups[0][1] == addresses[0]
+        break
+    assert [address for _, address in listener.flush(NOW)] == addresses[1:]
+
+
+def test_whose_a_datagram_claims_to_be_is_told_by_its_destination(make_listener, make_client):
+    listener = make_listener()
+    pair = Pair(listener, make_client)
+    assert pair.run(lambda: pair.server.link is not None and pair.link.state is LinkState.ESTABLISHED)
+    short = bytes([0x40]) + pair.peer.connection_id + bytes(30)
+    assert listener.claimant(memoryview(short)) is pair.peer
+    first = initial(make_client)
+    listener.receive([first], ("192.0.2.9", 9), NOW)
+    other = listener.claimant(memoryview(first))
+    assert other is not None
+    assert other is not pair.peer
+    for data in (b"", b"\x40", b"\xc0", first[:6], first[:6] + bytes(8)):
+        assert listener.claimant(memoryview(data)) is None

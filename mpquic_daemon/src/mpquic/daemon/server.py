@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mpquic.daemon import credentials, expiry, faults, server_report, turn
 from mpquic.daemon.admission import Admission
+from mpquic.daemon.arrivals import Arrivals
 from mpquic.daemon.clients import Clients
 from mpquic.daemon.farewell import Farewell
 from mpquic.daemon.incarnation import CONFLICTS
 from mpquic.daemon.json_lines import RequestError
 from mpquic.daemon.period import Period
+from mpquic.daemon.processor_share import PIECE, ProcessorShare
 from mpquic.daemon.server_connection import ServerConnection
 from mpquic.daemon.server_tunnel import ServerTunnel
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
@@ -34,7 +37,7 @@ from mpquic.proto.tunnel import Counters
 from mpquic.proto.validity import Validity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from mpquic.config import ServerConfig
     from mpquic.daemon.credentials import Dates
@@ -59,6 +62,9 @@ RENEW_INTERVAL = 1.0
 STALE_TIME = 1.0
 """Seconds after sleep in which a server that is too busy to empty its socket takes handshakes for old ones, at most."""
 TUN_BATCH = 16
+"""Packets that are read from the TUN at a time; four times as many while they are for several clients."""
+UNREGISTERED = "unregistered"
+"""The connections that aren't registered yet: together they have the share of a client."""
 CHANGE_INTERVAL = 1.0
 """Least seconds between two announcements of a change: clients may come and go by the hundred."""
 SECOND_MACHINE_INTERVAL = 600.0
@@ -85,6 +91,7 @@ class Server:
         self._on_change = on_change
         self._on_useless = on_useless
         self._loop = asyncio.get_running_loop()
+        self._share = ProcessorShare(self._loop, kernel.processor_time, self._after_pass)
         self._period = Period(self._loop, kernel)
         self._table: GroupTable[ServerConnection] = GroupTable(os.urandom)
         self._tunnels: dict[Group[ServerConnection], ServerTunnel] = {}
@@ -105,6 +112,9 @@ class Server:
         self._announcement: asyncio.TimerHandle | None = None
         self._announced_at = float("-inf")
         self._writing = False
+        self._tun_batch = TUN_BATCH
+        self._has_received = self._has_queued = False
+        """Whether QUIC has been given datagrams in this pass, and packets wait for it."""
         self._next_tick = 0.0
         self._next_expiry_check = 0.0
         self._next_collection = 0.0
@@ -126,7 +136,8 @@ class Server:
             self._listener = QuicListener(cert_file=config.tls.cert_file, key_file=config.tls.key_file, options=options)
         host = config.bind_address or "::"
         self._socket = self._kernel.udp((host, config.bind_port), device=config.bind_device, gso=config.udp_gso)
-        self._stripe = StripeListener(config, self._kernel) if config.stripe_enabled else None
+        self._arrivals: Arrivals[Hashable] = Arrivals(self._socket, self._claim, self._on_arrival)
+        self._stripe = StripeListener(config, self._share, self._kernel) if config.stripe_enabled else None
         self._loop.add_reader(self._tun.fileno(), self._on_tun)
         self._loop.add_reader(self._socket.fileno(), self._on_socket)
         self._clients.load()
@@ -139,6 +150,7 @@ class Server:
             self._turn()
             await self._farewell.done()
         self._stopping = True
+        self._share.close()
         self._clients.close()
         for handle in (self._timer, self._more, self._announcement):
             if handle is not None:
@@ -207,38 +219,75 @@ class Server:
 
     def _on_tun(self) -> None:
         now = self._loop.time()
-        buffers = self._tun.read_batch(TUN_BATCH)
+        buffers = self._tun.read_batch(self._tun_batch)
         if self._tun.gone:
             self._on_useless(f"the TUN device {self._tun.name} was deleted or made anew")
             return
-        for group, packets in dispatch(buffers, self._table.owner_of, self._counters):
+        found = dispatch(buffers, self._table.owner_of, self._counters)
+        self._tun_batch = 4 * TUN_BATCH if len(found) > 1 else TUN_BATCH
+        for group, packets in found:
             tunnel = self._tunnels.get(group)
             if tunnel is None:
                 continue
             try:
                 tunnel.sender.enqueue_packets(packets, now)
-                if not tunnel.push(now):
-                    self._waiting[tunnel] = None
             except Exception as error:  # noqa: BLE001 - whatever it is, it is of this tunnel
                 self._fault_of_tunnel(tunnel, error, now)
-        if not self._waiting:
-            return
-        # Packets don't wait for the rest of a turn, and don't ask for one: what a turn looks after comes by a socket or
-        # a timer.
-        self._send(now)
-        if self._due is None or self._due <= now or self._changed:
-            self._turn()
-        else:
-            self._schedule(now)
+                continue
+            self._share.add(tunnel, tunnel.work)
+        self._share.start()
 
     def _on_socket(self) -> None:
         now = self._loop.time()
         self._notice_sleep(now)
-        batch = self._socket.recv_batch()
-        for data, segment, address in batch:
-            self._listener.receive(split_segments(data, segment), address, now)
-        if len(batch) < self._socket.reads or now >= self._accept_at:
+        is_empty = self._arrivals.read(now)
+        self._share.start()
+        if (is_empty and not self._arrivals) or now >= self._accept_at:
             self._listener.accepting = True
+
+    def _claim(self, datagram: memoryview) -> Hashable:
+        link = self._listener.claimant(datagram)
+        return self._client_of(link)
+
+    def _client_of(self, link: QuicLink | None) -> Hashable:
+        """Return who is charged for what a connection asks for."""
+        connection = self._connections.get(link) if link is not None else None
+        return UNREGISTERED if connection is None else connection.tunnel or UNREGISTERED
+
+    def _on_arrival(self, client: Hashable) -> None:
+        self._share.add(client, partial(self._receive, client))
+
+    # What clients have done in their turn
+
+    def _receive(self, client: Hashable, now: float) -> None:
+        for data, segment, address in self._arrivals.take(client, self._share.piece):
+            self._listener.receive(split_segments(data, segment), address, now)
+        if client in self._arrivals:
+            self._on_arrival(client)
+        self._has_received = True
+
+    def _push(self, tunnel: ServerTunnel, now: float) -> None:
+        try:
+            carried = tunnel.push(now)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is of this tunnel
+            self._fault_of_tunnel(tunnel, error, now)
+            return
+        if not carried:
+            self._waiting[tunnel] = None
+            self._has_queued = True
+
+    def _after_pass(self) -> None:
+        received, queued, self._has_received, self._has_queued = self._has_received, self._has_queued, False, False
+        if self._stopping or not (received or queued):
+            return
+        if not received:
+            # Packets don't wait for the rest of a turn, and don't ask for one: what a turn looks after comes by a
+            # socket or a timer.
+            now = self._loop.time()
+            self._send(now)
+            if self._due is not None and self._due > now and not self._changed:
+                self._schedule(now)
+                return
         self._turn()
 
     def _notice_sleep(self, now: float) -> None:
@@ -263,6 +312,7 @@ class Server:
             self._more = None
         try:
             self._listener.handle_timer(now)
+            self._share.charge(None)
             self._serve_ready(now)
             if now >= self._next_tick:
                 self._tick(now)
@@ -300,6 +350,7 @@ class Server:
             self._serve(connection, now)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection
             self._fault(connection, error, now)
+        self._share.charge(connection.tunnel or UNREGISTERED)
 
     def _serve(self, connection: ServerConnection, now: float) -> None:
         was_admitted = connection.admitted is not None
@@ -377,21 +428,34 @@ class Server:
         self._set_carrier()
 
     def _send(self, now: float) -> None:
-        if turn.send(lambda: self._transmit(self._listener.flush(now)), lambda: self._fill(now)):
+        if turn.send(lambda: self._flush(now), lambda: self._fill(now)):
             self._more = self._more or self._loop.call_soon(self._turn)
 
+    def _flush(self, now: float) -> None:
+        """Send what QUIC holds."""
+        for link, groups in self._listener.flush_each(now):
+            self._transmit(groups)
+            self._share.charge(self._client_of(link))
+
     def _fill(self, now: float) -> int:
-        """Give the paths what they take of what waits; return its bytes."""
+        """Give the paths what they take of what waits; return its bytes. Of several, who had least comes first."""
+        waiting, limit = list(self._waiting), self._share.piece
+        if len(waiting) > 1:
+            waiting.sort(key=self._share.charged)
+            limit = PIECE
         moved = 0
-        for tunnel in list(self._waiting):
+        for tunnel in waiting:
             try:
-                moved += tunnel.sender.flush(now)
+                moved += tunnel.sender.flush(now, limit)
                 tunnel.push(now)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is of this tunnel
                 self._fault_of_tunnel(tunnel, error, now)
                 continue
-            if not tunnel.sender.backlog:
+            if not tunnel.sender.waiting:
                 del self._waiting[tunnel]
+            self._share.charge(tunnel)
+            if moved >= turn.TURN_BYTES and limit is not None:
+                break
         return moved
 
     def _transmit(self, groups: list[tuple[list[bytes], Address]]) -> None:
@@ -458,6 +522,7 @@ class Server:
         tunnel = self._tunnels.get(group)
         if tunnel is None:
             tunnel = ServerTunnel(rule.traffic_class, lambda source: self._table.owner_of(source) is group)
+            tunnel.work = partial(self._push, tunnel)
             tunnel.receiver.coalescer.uso = self._tun.uso
             self._tunnels[group] = tunnel
         connection.tunnel = tunnel
@@ -480,7 +545,7 @@ class Server:
             for buffers in tunnel.receiver.receive(frames, now):
                 self._tun.write(buffers)
 
-        granted = self._stripe.grant(registration.path, request, tunnel.sender, deliver)
+        granted = self._stripe.grant(registration.path, request, tunnel.sender, deliver, tunnel)
         if granted is None:
             return None
         grant, connection.plane = granted
@@ -602,6 +667,8 @@ class Server:
         for group in [group for group in self._tunnels if not group.members]:
             tunnel = self._tunnels.pop(group)
             self._waiting.pop(tunnel, None)
+            self._share.forget(tunnel)
+            self._arrivals.forget(tunnel)
             add(self._past, server_report.numbers(tunnel))
 
     def _set_carrier(self) -> None:
@@ -654,6 +721,7 @@ class Server:
             "unrouted": self._counters.snapshot(),
             "tun": snapshot(self._tun.counters),
             "udp": snapshot(self._socket.counters),
+            "dropped_waiting": self._arrivals.dropped,
             "listener": snapshot(self._listener.counters),
             "stripe": self._stripe.counters() if self._stripe is not None else None,
             "registrations": self._registrations,

@@ -12,6 +12,7 @@ from mpquic.proto.tunnel import RECEIVE_WINDOW, Counters, TunnelReceiver, Tunnel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mpquic.daemon.processor_share import Work
     from mpquic.daemon.session import Session
     from mpquic.daemon.stripe_listener import ServerStripe
 
@@ -26,6 +27,8 @@ class ServerTunnel:
         name = TrafficClass[traffic_class.upper()]
         self.sender = TunnelSender(self.scheduler, traffic_class=name, counters=self.counters)
         self.receiver = TunnelReceiver(permits=permits, counters=self.counters, window=RECEIVE_WINDOW)
+        self.work: Work = self.push
+        """What is done when packets have come from the TUN."""
         self.planes: list[ServerStripe] = []
         """Striped data planes of its paths."""
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+from mpquic.daemon.arrivals import Arrivals
 from mpquic.daemon.stripe_plane import StripePlane, stripe_config
 from mpquic.daemon.telemetry import snapshot
 from mpquic.net.aead import preferred_suites
@@ -18,9 +19,10 @@ from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.table import SessionTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from mpquic.config import ServerConfig
+    from mpquic.daemon.processor_share import ProcessorShare
     from mpquic.daemon.stripe_plane import Deliver
     from mpquic.net.kernel import Kernel
     from mpquic.net.udp import Address
@@ -35,7 +37,7 @@ SINGLES = 56
 
 
 class ServerStripe(StripePlane):
-    """The server's end of one session."""
+    """The server's end of one session. Its work is done when it is `client`'s turn in `share`."""
 
     def __init__(
         self,
@@ -44,9 +46,53 @@ class ServerStripe(StripePlane):
         sender: TunnelSender,
         deliver: Deliver,
         send: Callable[[list[bytes], Address], SendStatus],
+        arrivals: Arrivals[ServerStripe],
+        share: ProcessorShare,
+        client: Hashable,
     ) -> None:
         self._send = send
+        self._arrivals = arrivals
+        self._share = share
+        self._client = client
         super().__init__(name, session, sender, deliver)
+
+    def on_arrival(self) -> None:
+        """Something waits in the queue."""
+        self._share.add(self._client, self._take_arrivals)
+
+    def _take_arrivals(self, now: float) -> None:
+        batch: list[Datagrams] = [*self._arrivals.take(self, self._share.piece)]
+        if not batch or self.closed:
+            return
+        if self in self._arrivals:
+            self.on_arrival()
+        self.contain(self._receive_sorted, batch, now)
+
+    def _receive_sorted(self, batch: list[Datagrams], now: float) -> None:
+        if len(batch) > 1:
+            # The network may have changed the order of pipes, and their packets are in one queue here.
+            batch = in_sending_order(batch, self.session.receiver.window.highest + 1)
+        self.receive(batch, now)
+
+    def _fill(self, now: float) -> None:
+        limit = self._share.piece
+        if self._sender.flush(now, limit) >= (limit or float("inf")):
+            self._share.add(self._client, self._push_more)
+
+    def _push_more(self, now: float) -> None:
+        if not self.closed:
+            self.contain(self.push, now)
+
+    def _on_timer(self) -> None:
+        # `_due` stays in the past until then, so that no other timer is set meanwhile.
+        self._share.add(self._client, self._run_due)
+        self._share.start()
+
+    def _run_due(self, now: float) -> None:
+        if not self.closed:
+            self._timer = None
+            self._due = float("inf")
+            self.contain(self.run, now)
 
     def transmit(self, outgoing: list[Outgoing]) -> None:
         """Send each run to where its pipe was heard from."""
@@ -58,8 +104,9 @@ class ServerStripe(StripePlane):
 class StripeListener:
     """One UDP port for all sessions of a server. Raises OSError."""
 
-    def __init__(self, config: ServerConfig, kernel: Kernel = KERNEL) -> None:
+    def __init__(self, config: ServerConfig, share: ProcessorShare, kernel: Kernel = KERNEL) -> None:
         self._loop = asyncio.get_running_loop()
+        self._share = share
         self.port = config.stripe_bind_port
         self.socket = kernel.udp(
             (config.bind_address or "::", self.port),
@@ -67,15 +114,16 @@ class StripeListener:
             gso=config.udp_gso,
             reads=8,
         )
+        self._arrivals = Arrivals(self.socket, self._claim, lambda plane: plane.on_arrival(), singles=SINGLES)
         self._largest = config.max_datagram_size
         self.table: SessionTable[ServerStripe] = SessionTable(os.urandom)
         self._writing = False
         self._loop.add_reader(self.socket.fileno(), self._on_readable)
 
     def grant(
-        self, name: str, request: StripeRequest, sender: TunnelSender, deliver: Deliver
+        self, name: str, request: StripeRequest, sender: TunnelSender, deliver: Deliver, client: Hashable
     ) -> tuple[StripeGrant, ServerStripe] | None:
-        """Begin a session; None when the table is full, or the client asks for what doesn't exist."""
+        """Begin a session of a client; None when the table is full, or the client asks for what doesn't exist."""
         room = self.table.allocate()
         suite = _common_suite(request.suites)
         if room is None or suite is None:
@@ -86,25 +134,31 @@ class StripeListener:
         except ValueError:
             return None
         session = StripeSession(settings, number, secret, self._loop.time(), client=False)
-        plane = ServerStripe(name, session, sender, deliver, self._transmit)
+        plane = ServerStripe(name, session, sender, deliver, self._transmit, self._arrivals, self._share, client)
         self.table.add(session, plane)
         return StripeGrant(session=number, secret=secret, port=self.port, suite=suite), plane
 
     def remove(self, plane: ServerStripe) -> None:
         """Forget a session."""
         self.table.remove(plane.session)
+        self._arrivals.forget(plane)
         plane.close()
 
     def collect_idle(self, now: float) -> list[ServerStripe]:
         """Forget the sessions from which nothing authentic has come for long, and return them."""
         planes = [plane for _, plane in self.table.collect_idle(now)]
         for plane in planes:
+            self._arrivals.forget(plane)
             plane.close()
         return planes
 
     def counters(self) -> dict[str, object]:
         """Return the numbers of the port."""
-        return {"udp": snapshot(self.socket.counters), "refused": dict(self.table.refused)}
+        return {
+            "udp": snapshot(self.socket.counters),
+            "refused": dict(self.table.refused),
+            "dropped_waiting": self._arrivals.dropped,
+        }
 
     def close(self) -> None:
         """Release the socket."""
@@ -113,21 +167,12 @@ class StripeListener:
         self.socket.close()
 
     def _on_readable(self) -> None:
-        now = self._loop.time()
-        batches: dict[ServerStripe, list[Datagrams]] = {}
-        for entry in self.socket.recv_batch(singles=SINGLES):
-            found = self.table.find(entry[0])
-            if found is not None:
-                batches.setdefault(found[1], []).append(entry)
-        for plane, batch in batches.items():
-            plane.contain(self._give, plane, batch, now)
+        self._arrivals.read(self._loop.time())
+        self._share.start()
 
-    @staticmethod
-    def _give(plane: ServerStripe, batch: list[Datagrams], now: float) -> None:
-        if len(batch) > 1:
-            # The network may have changed the order of pipes, and their packets are in one queue here.
-            batch = in_sending_order(batch, plane.session.receiver.window.highest + 1)
-        plane.receive(batch, now)
+    def _claim(self, data: memoryview) -> ServerStripe | None:
+        found = self.table.find(data)
+        return found[1] if found is not None else None
 
     def _transmit(self, datagrams: list[bytes], address: Address) -> SendStatus:
         status = self.socket.send_batch(datagrams, address)

@@ -79,6 +79,7 @@ class StripePlane:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._due = float("inf")
+        self.closed = False
         self.on_change: Callable[[], object] | None = None
         """Called soon after the path has come up or gone down."""
         self.on_fault: Callable[[Exception], object] | None = None
@@ -116,13 +117,17 @@ class StripePlane:
         if self.failed:
             return False
         if self._sender.waiting:
-            self._sender.flush(now)
+            self._fill(now)
         outgoing = self.session.take_outgoing()
         if outgoing:
             self.transmit(outgoing)
         if self._due > now + SOON:
             self._schedule(now)
         return self.path.state is PathState.UP
+
+    def _fill(self, now: float) -> None:
+        """Have the tunnel hand over what the paths take."""
+        self._sender.flush(now)
 
     def run(self, now: float) -> None:
         """Do what time asks for, then `push`."""
@@ -145,6 +150,7 @@ class StripePlane:
 
     def close(self) -> None:
         """Stop the clock."""
+        self.closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -31,6 +31,8 @@ class Kernel:
     monitor: Callable[..., LinkMonitor] = LinkMonitor
     suspended: Callable[[], float] = suspended
     """Seconds for which the machine was suspended, in all."""
+    processor_time: Callable[[], float] = time.thread_time
+    """Seconds of processor time that the thread has taken."""
 
 
 KERNEL = Kernel()

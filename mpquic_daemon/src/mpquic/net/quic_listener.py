@@ -9,7 +9,7 @@ quotas: connections count as unregistered until `admit`. Who gets a place among 
 import heapq
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -32,6 +32,10 @@ from mpquic.net.quic import LinkOptions, LinkState, QuicLink, quic_configuration
 from mpquic.net.quic_pmtu import MIN_DATAGRAM_SIZE
 from mpquic.net.udp import Address, plain_host
 from mpquic.proto.unregistered import Unregistered, UnregisteredLimits
+
+Buffered = bytes | memoryview
+Group = tuple[list[bytes], Address]
+"""Datagrams for one destination, in order."""
 
 _MAX_REPLIES = 256
 MAX_CONNECTIONS = 4096
@@ -88,6 +92,18 @@ class QuicListener:
     def unregistered(self) -> int:
         """Connections that haven't been admitted."""
         return len(self._unregistered)
+
+    def claimant(self, datagram: Buffered) -> QuicLink | None:
+        """Return the connection that a datagram claims to be of, by its destination; nothing is authenticated by it."""
+        if not len(datagram):
+            return None
+        if datagram[0] < 0x80:
+            connection_id = bytes(datagram[1 : 1 + CONNECTION_ID_BYTES])
+        else:
+            # RFC 8999 section 5.1: first octet, version, length of the connection ID, connection ID.
+            connection_id = bytes(datagram[6 : 6 + datagram[5]]) if len(datagram) > 6 else b""
+        entry = self._links.get(connection_id)
+        return entry.link if entry is not None else None
 
     def receive(self, datagrams: Iterable[bytes], address: Address, now: float) -> None:
         """Take datagrams of one sender. Never raises: what can't be used is dropped and counted."""
@@ -165,21 +181,40 @@ class QuicListener:
 
     def flush(self, now: float) -> list[tuple[list[bytes], Address]]:
         """Everything that may leave now, grouped by destination."""
-        groups: list[tuple[list[bytes], Address]] = [([reply], address) for reply, address in self._replies]
-        self._replies.clear()
-        while self._output:
-            link, _ = self._output.popitem()
-            last: Address | None = None
-            for datagram, address in link.flush(now):
-                if address != last:
-                    groups.append(([], address))
-                    last = address
-                groups[-1][0].append(datagram)
-            # What else follows can wait until the packets have left.
-            if link.state is LinkState.CLOSED:
-                self._after(link)
-            else:
-                self._flushed[link] = None
+        return [group for _, groups in self.flush_each(now) for group in groups]
+
+    def flush_each(self, now: float) -> Iterator[tuple[QuicLink | None, list[Group]]]:
+        """Yield what may leave now of each connection, grouped by destination; of None is what has none.
+
+        Connections are served in the order in which they came to have something.
+        """
+        if self._replies:
+            replies, self._replies = self._replies, []
+            yield None, [([reply], address) for reply, address in replies]
+        output = self._output
+        while output:
+            links = deque(output)
+            output.clear()
+            try:
+                while links:
+                    link = links.popleft()
+                    yield link, self._flush_link(link, now)
+            finally:
+                output.update(dict.fromkeys(links))
+
+    def _flush_link(self, link: QuicLink, now: float) -> list[Group]:
+        groups: list[Group] = []
+        last: Address | None = None
+        for datagram, address in link.flush(now):
+            if address != last:
+                groups.append(([], address))
+                last = address
+            groups[-1][0].append(datagram)
+        # What else follows can wait until the packets have left.
+        if link.state is LinkState.CLOSED:
+            self._after(link)
+        else:
+            self._flushed[link] = None
         return groups
 
     def timer(self) -> float | None:

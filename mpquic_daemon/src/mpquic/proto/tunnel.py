@@ -183,13 +183,16 @@ class TunnelSender:
         for packet in kept:
             queue.push(packet, now)
 
-    def flush(self, now: float) -> int:
-        """Hand over what the paths take now; return the bytes of frames that they took."""
-        return sum(self._flush_class(traffic_class, queue, now) for traffic_class, queue in self.queues.items())
+    def flush(self, now: float, limit: int | None = None) -> int:
+        """Hand over what the paths take now; return the bytes of frames that they took.
 
-    def _flush_class(self, traffic_class: int, queue: ClassQueue, now: float) -> int:
+        With `limit` it ends when so many bytes have been taken of a class; a superframe more may be.
+        """
+        return sum(self._flush_class(traffic_class, queue, now, limit) for traffic_class, queue in self.queues.items())
+
+    def _flush_class(self, traffic_class: int, queue: ClassQueue, now: float, limit: int | None) -> int:
         total = 0
-        while True:
+        while limit is None or total < limit:
             if not queue and traffic_class not in self._pending:
                 return total
             path = self._scheduler.select(traffic_class)
@@ -199,6 +202,8 @@ class TunnelSender:
             budget = path.budget(now)
             if budget <= 0:
                 return total
+            if limit is not None:
+                budget = min(budget, limit - total)
             queue.max_bytes = max(QUEUE_BYTES, int(path.rate * QUEUE_TIME))
             _tune(queue, path)
             frames = self._frames(traffic_class, queue, path, budget, now)
@@ -209,6 +214,7 @@ class TunnelSender:
             if taken < len(frames):
                 self._pending[traffic_class] = _Pending(path, now, path.frame_capacity, frames[taken:])
                 return total
+        return total
 
     def _frames(self, traffic_class: int, queue: ClassQueue, path: Path, budget: int, now: float) -> list[Carried]:
         """Return frames worth `budget` bytes, or a little more: first those that were handed back."""

@@ -1,0 +1,198 @@
+"""Passes of bounded length over the work of clients, and what has been read for them."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from mpquic.daemon.arrivals import MAX_READS, Arrivals
+from mpquic.daemon.processor_share import PASS_TIME, PIECE, ProcessorShare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Machine:
+    """An event loop and a processor clock that only work moves on."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.time = 0.0
+        self.passes = 0
+        self.done: list[str] = []
+        self.share = ProcessorShare(loop, lambda: self.time, self._after)
+
+    def _after(self) -> None:
+        self.passes += 1
+
+    def iterate(self) -> None:
+        """Have the event loop make one iteration."""
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
+
+    def occupy(self, client: str, cost: float, pieces: int = 1) -> None:
+        """Give a client work that takes `cost` seconds a piece."""
+
+        def work(_now: float, left: int = pieces) -> None:
+            self.time += cost
+            self.done.append(client)
+            if left > 1:
+                self.share.add(client, lambda now: work(now, left - 1))
+
+        self.share.add(client, work)
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    loop = asyncio.new_event_loop()
+    yield Machine(loop)
+    loop.close()
+
+
+def test_work_is_done_at_once_when_there_is_time(machine: Machine) -> None:
+    machine.occupy("a", PASS_TIME / 10, pieces=3)
+    machine.share.start()
+    assert (machine.done, machine.passes, machine.share.overdue) == (["a"] * 3, 1, False)
+
+
+def test_a_pass_ends_in_time_and_the_next_one_comes_by_itself(machine: Machine) -> None:
+    machine.occupy("a", PASS_TIME / 2, pieces=10)
+    machine.share.start()
+    assert (len(machine.done), machine.share.overdue) == (2, True)
+    machine.share.start()
+    assert len(machine.done) == 2, "sockets come first"
+    for _ in range(10):
+        machine.iterate()
+    assert (len(machine.done), machine.share.overdue) == (10, False)
+
+
+def test_time_is_shared_equally_whatever_the_pieces_take(machine: Machine) -> None:
+    machine.occupy("small", 0.0001, pieces=10_000)
+    machine.occupy("large", 0.001, pieces=1000)
+    machine.share.start()
+    while machine.time < 0.2:
+        machine.iterate()
+    took = {"small": 0.0001 * machine.done.count("small"), "large": 0.001 * machine.done.count("large")}
+    assert abs(took["small"] - took["large"]) <= 0.0011
+
+
+def test_who_comes_new_does_not_wait_for_what_others_have_waiting(machine: Machine) -> None:
+    machine.occupy("busy", PASS_TIME / 4, pieces=1000)
+    machine.share.start()
+    machine.iterate()
+    machine.occupy("sparse", 0.00001)
+    machine.done.clear()
+    machine.iterate()
+    assert "sparse" in machine.done[:2]
+
+
+def test_the_work_of_one_alone_is_not_cut(machine: Machine) -> None:
+    pieces: list[int | None] = []
+    machine.share.add("a", lambda _now: pieces.append(machine.share.piece))
+    machine.share.start()
+    machine.share.add("a", lambda _now: pieces.append(machine.share.piece))
+    machine.share.add("a", lambda _now: pieces.append(machine.share.piece))
+    machine.share.add("b", lambda _now: pieces.append(machine.share.piece))
+    machine.share.start()
+    assert pieces == [None, PIECE, None, None] or pieces == [None, PIECE, PIECE, None]
+
+
+def test_a_fault_is_told_and_stops_nobody_else(machine: Machine) -> None:
+    def fail(_now: float) -> None:
+        raise ValueError("a defect")
+
+    machine.share.add("a", fail)
+    machine.occupy("b", 0.0001)
+    with pytest.raises(ValueError, match="a defect"):
+        machine.share.start()
+    machine.iterate()
+    machine.iterate()
+    assert machine.done == ["b"]
+    machine.occupy("a", 0.0001)
+    machine.share.start()
+    assert machine.done == ["b", "a"]
+
+
+def test_who_has_gone_is_not_served(machine: Machine) -> None:
+    machine.occupy("a", 0.0001)
+    machine.occupy("b", 0.0001)
+    machine.share.forget("a")
+    machine.share.start()
+    assert machine.done == ["b"]
+
+
+class Socket:
+    """Gives what waits, into buffers that the next batch is read into."""
+
+    reads = 4
+
+    def __init__(self) -> None:
+        self.waiting: list[bytes] = []
+        self._buffers = [bytearray(100) for _ in range(self.reads)]
+
+    def recv_batch(self) -> list[Any]:
+        batch = []
+        for buffer, data in zip(self._buffers, self.waiting[: self.reads], strict=False):
+            buffer[: len(data)] = data
+            batch.append((memoryview(buffer)[: len(data)], len(data), ("192.0.2.1", 1)))
+        del self.waiting[: self.reads]
+        return batch
+
+
+@pytest.fixture
+def arrivals() -> Any:
+    socket, firsts = Socket(), []
+    found: Arrivals[int] = Arrivals(
+        socket,  # type: ignore[arg-type]
+        lambda data: data[0] or None,
+        firsts.append,
+    )
+    return SimpleNamespace(arrivals=found, socket=socket, firsts=firsts)
+
+
+def contents(reads: list[Any]) -> list[bytes]:
+    return [bytes(data) for data, _, _ in reads]
+
+
+def test_nobody_waits_unseen_behind_the_packets_of_another(arrivals: Any) -> None:
+    many = [bytes([1, number]) for number in range(100)]
+    arrivals.socket.waiting = [b"\x02a", *many, b"\x02b"]
+    assert arrivals.arrivals.read(5.0)
+    assert arrivals.firsts == [2, 1]
+    assert contents(arrivals.arrivals.take(2, None)) == [b"\x02a", b"\x02b"]
+    assert contents(arrivals.arrivals.take(1, None)) == many
+
+
+def test_what_waits_survives_later_reads(arrivals: Any) -> None:
+    packets = [bytes([1 + number % 2, number]) for number in range(40)]
+    for start in range(0, 40, 3):
+        arrivals.socket.waiting = packets[start : start + 3]
+        arrivals.arrivals.read(float(start))
+    assert contents(arrivals.arrivals.take(1, None)) == packets[::2]
+    assert contents(arrivals.arrivals.take(2, None)) == packets[1::2]
+
+
+def test_the_packets_of_one_alone_are_taken_where_they_were_read_batch_by_batch(arrivals: Any) -> None:
+    arrivals.socket.waiting = [bytes([1, number]) for number in range(10)]
+    arrivals.arrivals.read(0.0)
+    arrivals.arrivals.take(1, None)
+    arrivals.socket.waiting = [bytes([1, number]) for number in range(10)]
+    assert not arrivals.arrivals.read(5.0)
+    taken = arrivals.arrivals.take(1, None)
+    assert len(taken) == Socket.reads
+    assert not any(data.readonly for data, _, _ in taken)
+
+
+def test_reading_ends_though_more_comes_all_the_time(arrivals: Any) -> None:
+    arrivals.socket.waiting = [bytes([1 + number % 2]) for number in range(10 * MAX_READS)]
+    assert not arrivals.arrivals.read(0.0)
+    assert len(arrivals.socket.waiting) == 9 * MAX_READS
+
+
+def test_what_is_nobodys_is_dropped(arrivals: Any) -> None:
+    arrivals.socket.waiting = [b"\0"]
+    assert arrivals.arrivals.read(0.0)
+    assert not arrivals.arrivals
+    assert arrivals.firsts == []
