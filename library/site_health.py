@@ -79,7 +79,8 @@ def tunnel_problems(
         elif row["state"] == HELD:
             continue
         elif row["role"] == "client" and row["state"] not in ("up", "inactive"):
-            problems.append(f"{name} is {row['state']} although {row.get('wan') or 'its WAN'} can be used")
+            why = f": {row['error']}" if row.get("error") else ""
+            problems.append(f"{name} is {row['state']} although {row.get('wan') or 'its WAN'} can be used{why}")
         elif row["role"] == "server" and row["state"] in ("inactive", "down"):
             taken = holders(sockets, (ports or {}).get(name, []))
             why = "; ".join(taken) or row.get("error") or f"see journalctl -u mpquic@{name}"

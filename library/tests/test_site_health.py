@@ -31,6 +31,11 @@ def test_each_tunnel_that_does_not_carry_is_named() -> None:
     ]
 
 
+def test_the_reason_of_a_tunnel_that_is_down_is_repeated() -> None:
+    rows = [{**row("a", "client", "down"), "error": "no answer from the server"}]
+    assert tunnel_problems(["a"], rows) == ["a is down although wan5 can be used: no answer from the server"]
+
+
 def test_units_that_are_not_active_are_named() -> None:
     listing = "Id=a.service\nActiveState=active\n\nId=b.service\nActiveState=failed\n"
     assert unit_problems(listing) == ["b.service is failed"]
