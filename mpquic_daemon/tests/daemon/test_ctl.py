@@ -306,6 +306,14 @@ def test_version_is_an_option_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"mpquicctl {mpquic.__version__}\n"
 
 
+@pytest.mark.parametrize("times", ["0", "-1", "1.5", "many", ""])
+def test_fewer_connections_than_one_are_refused(capsys: pytest.CaptureFixture[str], times: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ctl.main(["reconnect", "mpq5", f"--times={times}"])
+    assert ended.value.code == 2
+    assert f"argument --times: {times!r} isn't a whole number of 1 or more" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("times", "count"), [(1, ""), (3, "after 0 of 3 new connections ")])
 @pytest.mark.parametrize(
     ("error", "reason"),

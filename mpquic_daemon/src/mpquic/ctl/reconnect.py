@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -13,8 +14,6 @@ from mpquic.ctl.instances import Row, add_directory, known_names, reason, row_of
 from mpquic.table import printable
 
 if TYPE_CHECKING:
-    import argparse
-
     from mpquic.ctl.command import Commands
 
 RECONNECT_POLL = 0.005
@@ -41,11 +40,17 @@ def add(commands: Commands) -> None:
         f"It says what came of it in every case, after {TIMEOUT:g} s for each connection at the latest.",
     )
     command.add_argument("name", metavar="NAME", help="the instance")
-    command.add_argument("--times", type=int, default=1, metavar="N", help="so many times, one after the other")
+    command.add_argument("--times", type=_times, default=1, metavar="N", help="so many times, one after the other")
     command.add_argument("--silent", action="store_true", help="without telling the server, as a crash would")
     command.add_argument("--json", action="store_true", help="an object instead of a sentence")
     add_directory(command)
     command.set_defaults(run=_run)
+
+
+def _times(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text[:9]) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} isn't a whole number of 1 or more")
+    return int(text)
 
 
 def reconnect(name: str, *, times: int, silent: bool, timeout: float = TIMEOUT) -> int:
