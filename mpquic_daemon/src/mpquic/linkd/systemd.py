@@ -99,23 +99,12 @@ class Systemd:
 
     async def units(self) -> dict[str, Unit]:
         """Return the units of instances that are loaded or masked, by the instance's name."""
-        masked = {
-            matched.group("name")
-            for path, _state in await self._call(
-                _MANAGER, "ListUnitFilesByPatterns", "asas", _MASKED, ["mpquic@*.service"]
-            )
-            if (matched := _OURS.fullmatch(path.rpartition("/")[2]))
-        }
-        found = {name: Unit(Activity.STOPPED, masked=True) for name in masked}
-        for row in await self._call(_MANAGER, "ListUnitsByPatterns", "asas", [], ["mpquic@*.service"]):
-            matched = _OURS.fullmatch(row[0])
-            if matched is not None:
-                name = matched.group("name")
-                found[name] = Unit(
-                    activity(row[3], row[4], row[8]),
-                    masked=row[2] == "masked" or name in masked or EVERY_INSTANCE in masked,
-                )
-        return found
+        files = await self._call(_MANAGER, "ListUnitFilesByPatterns", "asas", _MASKED, ["mpquic@*.service"])
+        rows = await self._call(_MANAGER, "ListUnitsByPatterns", "asas", [], ["mpquic@*.service"])
+        try:
+            return units_of(files, rows)
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
+            raise CommandError(f"systemd lists units in a form that isn't known: {error}") from error
 
     async def started_at(self, instance: str) -> float:
         """Return when the unit last began to start, in seconds of the wall clock; 0 if it never did."""
@@ -219,6 +208,25 @@ class Systemd:
                 self._bus.drop()
         else:
             self._on_change()
+
+
+def units_of(files: Any, rows: Any) -> dict[str, Unit]:
+    """Return the units of instances, from masked files (path, state) and rows of ListUnits.
+
+    Raises:
+        TypeError, ValueError, AttributeError, IndexError: these are no such lists.
+    """
+    masked = {matched.group("name") for path, _state in files if (matched := _OURS.fullmatch(path.rpartition("/")[2]))}
+    found = {name: Unit(Activity.STOPPED, masked=True) for name in masked}
+    for row in rows:
+        matched = _OURS.fullmatch(row[0])
+        if matched is not None:
+            name = matched.group("name")
+            found[name] = Unit(
+                activity(row[3], row[4], row[8]),
+                masked=row[2] == "masked" or name in masked or EVERY_INSTANCE in masked,
+            )
+    return found
 
 
 def unit_name(instance: str) -> str:
