@@ -10,7 +10,7 @@ from mpquic.daemon.journal import open_journal
 from mpquic.guard.filtering import FilterGuard
 from mpquic.guard.kernel import NetworkEvents
 from mpquic.guard.network import NetworkGuard
-from mpquic.guard.nftables import Filter, FilterError, FilterEvents, Table
+from mpquic.guard.nftables import Filter, FilterError, FilterEvents, FilterTimeoutError, Table
 from mpquic.guard.wanted import Tun, Wanted
 
 if TYPE_CHECKING:
@@ -99,6 +99,43 @@ def test_an_edit_between_load_and_listing_is_not_taken_for_the_rules(tmp_path: P
     nft.edited = True
     guard.look(rules, 100.0)
     assert (nft.loads, nft.edited) == (loads + 1, False)
+
+
+class Slow(Edited):
+    """An nft whose loads don't end in time, with the table that is there or without one."""
+
+    def __init__(self, *, missing: bool) -> None:
+        super().__init__(0)
+        self.missing = missing
+
+    def table(self) -> Table | None:
+        return None if self.missing else super().table()
+
+    def load(self, _file: Path) -> None:
+        raise FilterTimeoutError("nft --file: no end after 20 s")
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_load_that_takes_too_long_stops_forwarding_only_without_a_table(tmp_path: Path, missing: bool) -> None:
+    nft: Any = Slow(missing=missing)
+    lines = io.StringIO()
+    guard = FilterGuard(tmp_path / "note", nft, open_journal("info", lines))
+    guard.look(tmp_path / "rules", 0.0)
+    assert guard.loaded is not missing
+    assert "guard.filter_unknown" in lines.getvalue()
+    assert "guard.filter_refused" not in lines.getvalue()
+    assert guard.next_time() is not None
+
+
+def test_an_nft_that_does_not_end_is_told_from_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpquic.guard.nftables._NFT_TIMEOUT_S", 0.05)
+    nft = tmp_path / "nft"
+    nft.write_text("#!/bin/sh\nexec sleep 60\n")
+    nft.chmod(0o755)
+    filter_ = Filter(str(nft))
+    with pytest.raises(FilterTimeoutError, match="no end after"):
+        filter_.load(tmp_path / "rules")
+    filter_.close()
 
 
 class Flood:

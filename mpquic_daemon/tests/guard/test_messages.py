@@ -118,6 +118,29 @@ def test_the_comment_of_a_table_is_in_its_user_data() -> None:
     assert (table.handle, table.comment) == (12, "revision aa")
 
 
+attribute_lists = st.lists(
+    st.tuples(st.integers(0, 8), st.binary(max_size=24)).map(lambda drawn: attribute(*drawn)), max_size=6
+).map(b"".join)
+bodies = st.one_of(
+    st.binary(max_size=64),
+    st.tuples(st.sampled_from([0, NFPROTO_INET]), attribute_lists).map(
+        lambda drawn: struct.pack(">BBH", drawn[0], 0, 0) + drawn[1]
+    ),
+)
+
+
+@given(bodies)
+def test_any_reply_on_a_table_is_read(body: bytes) -> None:
+    table = parse_table(memoryview(body))
+    assert 0 <= table.handle < 2**64
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 6, NFT_MSG_NEWGEN]), bodies), max_size=5))
+def test_any_events_are_read(drawn: list[tuple[int, bytes]]) -> None:
+    found = parse_change([event(kind, body) for kind, body in drawn])
+    assert found.process == "" or found.process.endswith("]")
+
+
 @given(st.binary(max_size=200))
 def test_any_file_is_read_or_refused(data: bytes) -> None:
     try:

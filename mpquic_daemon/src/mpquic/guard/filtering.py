@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mpquic.guard.files import NoteFile, RulesFile
-from mpquic.guard.nftables import Filter, FilterError
+from mpquic.guard.nftables import Filter, FilterError, FilterTimeoutError
 from mpquic.guard.pauses import Pauses, is_told
 from mpquic.guard.ruleset import Note, Verdict, judge, needs_digest
 
@@ -57,6 +57,11 @@ class FilterGuard:
         began = time.monotonic()
         try:
             self._load(file)
+        except (FilterTimeoutError, TimeoutError) as error:
+            # A slow host is no judgement of the rules: a table that is there goes on filtering until the next attempt.
+            self._journal.limited("load", now, "guard.filter_unknown", error=error)
+            self._set_loaded(loaded=self.loaded and verdict is not Verdict.MISSING)
+            return
         except (FilterError, OSError) as error:
             self._refused(file, error, attempt)
             return

@@ -52,6 +52,10 @@ class FilterError(Exception):
     """nft refused, failed or didn't end; the text says what it printed."""
 
 
+class FilterTimeoutError(FilterError):
+    """nft didn't end in time: nothing is known of the rules that it was given."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """Our table as it is loaded. The handle is another one whenever the table was made anew."""
@@ -71,8 +75,7 @@ class Change:
 def parse_table(body: memoryview) -> Table:
     """Decode the answer to NFT_MSG_GETTABLE."""
     found = attributes(body[_FAMILY.size :])
-    handle = struct.unpack(">Q", found[_NFTA_TABLE_HANDLE])[0] if _NFTA_TABLE_HANDLE in found else 0
-    return Table(handle, _comment(bytes(found.get(_NFTA_TABLE_USERDATA, b""))))
+    return Table(_number(found, _NFTA_TABLE_HANDLE, 8), _comment(bytes(found.get(_NFTA_TABLE_USERDATA, b""))))
 
 
 def parse_change(events: Iterable[Message], table: str = TABLE) -> Change:
@@ -95,8 +98,13 @@ def parse_change(events: Iterable[Message], table: str = TABLE) -> Change:
 
 def _process(found: dict[int, memoryview]) -> str:
     name = bytes(found.get(_NFTA_GEN_PROC_NAME, b"")).rstrip(b"\0").decode(errors="replace")
-    number = struct.unpack(">I", found[_NFTA_GEN_PROC_PID])[0] if _NFTA_GEN_PROC_PID in found else 0
-    return f"{name}[{number}]" if name else ""
+    return f"{name}[{_number(found, _NFTA_GEN_PROC_PID, 4)}]" if name else ""
+
+
+def _number(found: dict[int, memoryview], kind: int, size: int) -> int:
+    """Return a number in network order; 0 where the attribute is missing or has another size."""
+    raw = found.get(kind, b"")
+    return int.from_bytes(raw, "big") if len(raw) == size else 0
 
 
 def _comment(userdata: bytes) -> str:
@@ -193,7 +201,7 @@ class Filter:
         return hashlib.sha256(listing).hexdigest()
 
     def load(self, file: Path) -> None:
-        """Replace our table by that of `file`, in one transaction; FilterError."""
+        """Replace our table by that of `file`, in one transaction; FilterError, FilterTimeoutError."""
         self._run("--file", str(file))
 
     def close(self) -> None:
@@ -207,7 +215,7 @@ class Filter:
                 [self._nft, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=_NFT_TIMEOUT_S, check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise FilterError(f"nft {words[0]}: no end after {_NFT_TIMEOUT_S:g} s") from error
+            raise FilterTimeoutError(f"nft {words[0]}: no end after {_NFT_TIMEOUT_S:g} s") from error
         except OSError as error:
             raise FilterError(f"nft can't be started: {error.strerror}") from error
         if done.returncode:
