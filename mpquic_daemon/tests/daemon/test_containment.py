@@ -115,3 +115,17 @@ def test_the_datagrams_of_others_in_the_same_read_are_served(ends: Make) -> None
     both.processes["sv"].call(give)
     assert served == [b"other"]
     both.wait(lambda: both.session not in (None, before), 10.0, "striped anew")
+
+
+def test_the_budget_of_a_client_is_one_for_all_its_sessions_and_goes_with_them(ends: Make) -> None:
+    both = ends(probes=False)
+    (memory,) = both.server._stripe._memory.values()
+    assert len(memory) == 1
+    before = both.session
+    both.processes["cl"].call(lambda: setattr(both.client._current.plane.session, "exhausted", True))
+    both.wait(lambda: both.session not in (None, before), 10.0, "striped anew")
+    (memory,) = both.server._stripe._memory.values()
+    assert len(memory) == 1
+    both.network.cut()
+    both.wait(lambda: both.server._stripe._memory == {}, 60.0, "forgotten")
+    both.network.heal()

@@ -545,7 +545,7 @@ class Server:
             for buffers in tunnel.receiver.receive(frames, now):
                 self._tun.write(buffers)
 
-        granted = self._stripe.grant(registration.path, request, tunnel.sender, deliver, tunnel)
+        granted = self._stripe.grant(registration.path, registration.identity, request, tunnel.sender, deliver, tunnel)
         if granted is None:
             return None
         grant, connection.plane = granted

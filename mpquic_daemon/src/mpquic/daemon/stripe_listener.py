@@ -14,6 +14,7 @@ from mpquic.net.kernel import KERNEL
 from mpquic.net.udp import SendStatus
 from mpquic.proto.control import StripeGrant
 from mpquic.proto.stripe.keys import Suite
+from mpquic.proto.stripe.memory import MemoryBudget
 from mpquic.proto.stripe.merge import in_sending_order
 from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.table import SessionTable
@@ -117,11 +118,19 @@ class StripeListener:
         self._arrivals = Arrivals(self.socket, self._claim, lambda plane: plane.on_arrival(), singles=SINGLES)
         self._largest = config.max_datagram_size
         self.table: SessionTable[ServerStripe] = SessionTable(os.urandom)
+        self._memory: dict[str, MemoryBudget] = {}
+        """The budgets of clients by identity."""
         self._writing = False
         self._loop.add_reader(self.socket.fileno(), self._on_readable)
 
     def grant(
-        self, name: str, request: StripeRequest, sender: TunnelSender, deliver: Deliver, client: Hashable
+        self,
+        name: str,
+        identity: str,
+        request: StripeRequest,
+        sender: TunnelSender,
+        deliver: Deliver,
+        client: Hashable,
     ) -> tuple[StripeGrant, ServerStripe] | None:
         """Begin a session of a client; None when the table is full, or the client asks for what doesn't exist."""
         room = self.table.allocate()
@@ -133,7 +142,8 @@ class StripeListener:
             settings = stripe_config(request, suite, self._largest)
         except ValueError:
             return None
-        session = StripeSession(settings, number, secret, self._loop.time(), client=False)
+        memory = self._memory.setdefault(identity, MemoryBudget())
+        session = StripeSession(settings, number, secret, self._loop.time(), client=False, memory=memory)
         plane = ServerStripe(name, session, sender, deliver, self._transmit, self._arrivals, self._share, client)
         self.table.add(session, plane)
         return StripeGrant(session=number, secret=secret, port=self.port, suite=suite), plane
@@ -141,16 +151,20 @@ class StripeListener:
     def remove(self, plane: ServerStripe) -> None:
         """Forget a session."""
         self.table.remove(plane.session)
-        self._arrivals.forget(plane)
-        plane.close()
+        self._close(plane)
 
     def collect_idle(self, now: float) -> list[ServerStripe]:
         """Forget the sessions from which nothing authentic has come for long, and return them."""
         planes = [plane for _, plane in self.table.collect_idle(now)]
         for plane in planes:
-            self._arrivals.forget(plane)
-            plane.close()
+            self._close(plane)
         return planes
+
+    def _close(self, plane: ServerStripe) -> None:
+        self._arrivals.forget(plane)
+        plane.close()
+        plane.session.memory.leave(plane.session)
+        self._memory = {identity: memory for identity, memory in self._memory.items() if len(memory)}
 
     def counters(self) -> dict[str, object]:
         """Return the numbers of the port."""

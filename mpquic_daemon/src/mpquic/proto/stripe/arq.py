@@ -12,6 +12,7 @@ from heapq import heapify, heappop, heappush
 
 from mpquic.proto.frame import TrafficClass
 from mpquic.proto.stripe.adaptive import copies_for
+from mpquic.proto.stripe.memory import MAX_LOST
 
 _CRITICAL = int(TrafficClass.CRITICAL)
 CRITICAL_ROUND_TRIPS = 3
@@ -99,8 +100,8 @@ class Repair:
 class Retransmitter:
     """Keeps lost shards until they arrive, are repaired, or are of no more use. Bounded in shards."""
 
-    def __init__(self, max_shards: int = 8192) -> None:
-        self._max_shards = max_shards
+    def __init__(self, max_shards: int = MAX_LOST) -> None:
+        self.max_shards = max_shards
         self._lost: dict[int, Repair] = {}
         self._waiting: list[tuple[float, int]] = []
         self._ready: deque[int] = deque()
@@ -133,7 +134,7 @@ class Retransmitter:
         if repair.deadline <= now:
             self.expired += 1
             return
-        if len(self._lost) >= self._max_shards:
+        if len(self._lost) >= self.max_shards:
             self.overflowed += 1
             return
         self._lost[repair.number] = repair

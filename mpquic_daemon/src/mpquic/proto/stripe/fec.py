@@ -8,21 +8,25 @@ receiver needs only K.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import zfec
 
 from mpquic.proto.frame import FrameError
+from mpquic.proto.stripe.memory import STEP
 from mpquic.proto.stripe.shard import trim
 from mpquic.proto.stripe.wire import MAX_GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 GROUP_COST = 640
 SHARD_COST = 160
 """Bytes that a group and a shard take beyond their content, so that many small ones don't exceed the bound."""
+MAX_FOLLOWED = 4096
+"""Bytes of a shard that is kept without being counted, of which a group has `MAX_GROUP` at most."""
 DECODE_RATE = 1e9
 """Multiplications of octets a second that repairs may take, a third of a processor: twice what a path of 500 Mbit/s
 needs that loses a tenth. Beyond it copies do the work."""
@@ -79,7 +83,17 @@ class GroupDecoder:
     A group is known by the number of its first shard. The oldest yields when a bound is reached.
     """
 
-    def __init__(self, *, max_groups: int = 1024, max_bytes: int = 8 << 20, max_age: float = 2.0) -> None:
+    def __init__(
+        self,
+        *,
+        max_groups: int = 1024,
+        max_bytes: int = 8 << 20,
+        max_age: float = 2.0,
+        extend: Callable[[], None] | None = None,
+    ) -> None:
+        self._extend = extend
+        self.allowed = STEP
+        """Bytes that it may hold before `extend` is called (memory.py)."""
         self._max_groups = max_groups
         self._max_bytes = max_bytes
         self._max_age = max_age
@@ -105,6 +119,8 @@ class GroupDecoder:
         Such a group costs next to nothing: it is kept apart until it is complete, or until something of it is missing.
         """
         lane = self._lane
+        if len(body) > MAX_FOLLOWED:
+            return False
         if index == 0:
             if lane:
                 self._spill()
@@ -183,9 +199,16 @@ class GroupDecoder:
         size += SHARD_COST
         group.cost += size
         self.bytes += size
+        if self.bytes > self.allowed and self._extend is not None:
+            self._extend()
         while self.bytes > self._max_bytes and len(self._groups) > 1:
             oldest = next(iter(self._groups))
             self._forget(oldest, self._groups[oldest])
+
+    def shed(self) -> None:
+        """Forget the oldest eighth of the groups."""
+        for base in list(islice(self._groups, 1 + len(self._groups) // 8)):
+            self._forget(base, self._groups[base])
 
     def _forget(self, base: int, group: _Group) -> None:
         del self._groups[base]

@@ -16,9 +16,10 @@ from mpquic.proto import ip
 from mpquic.proto.frame import FrameFlag, TrafficClass, expand_sequence, serial_distance
 from mpquic.proto.run import SegmentRun, joined
 from mpquic.proto.stripe.gaps import Gaps
+from mpquic.proto.stripe.memory import STEP
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mpquic.proto.path import Carried
 
@@ -134,8 +135,15 @@ class _Flow:
 class FlowHold:
     """Puts the frames of one path in order for each TCP connection, bounded in octets and time."""
 
-    def __init__(self, *, max_bytes: int = 6 << 20, history: int = 16) -> None:
+    def __init__(
+        self, *, max_bytes: int = 6 << 20, history: int = 16, extend: Callable[[], None] | None = None
+    ) -> None:
         self._max_bytes = max_bytes
+        self._extend = extend
+        self.allowed = STEP
+        """Bytes that it may hold before `extend` is called (memory.py)."""
+        self._shed_frames: list[Carried] = []
+        """What `shed` has let go, until it can be passed on."""
         self._highest = -1
         self._gaps = Gaps()
         self._closed = False
@@ -152,7 +160,7 @@ class FlowHold:
 
     def next_time(self) -> float | None:
         """When `expire` has something to do."""
-        return self._gaps.next_time
+        return 0.0 if self._shed_frames else self._gaps.next_time
 
     def add(self, frames: list[Carried], now: float, wait: float, octets: int = 0) -> list[Carried]:
         """Take frames as they arrived; return those that may go on, in order. A gap is waited for `wait` seconds.
@@ -161,7 +169,7 @@ class FlowHold:
         """
         if not frames:
             return frames
-        if not self._gaps:
+        if not self._gaps and not self._shed_frames:
             due = self._highest + 1
             after = _contiguous(frames, due)
             if after:
@@ -171,7 +179,7 @@ class FlowHold:
             if self._highest < 0:
                 # The first of a session, wherever it begins.
                 self._highest = frames[0].sequence - 1
-        passing: list[Carried] = []
+        passing = self._take_shed()
         for carried in frames:
             self._take(carried, now, wait, passing)
         self._release(passing)
@@ -179,16 +187,18 @@ class FlowHold:
 
     def expire(self, now: float) -> list[Carried]:
         """Give up what has been missing for too long; return what waited for it."""
-        passing: list[Carried] = []
+        passing = self._take_shed()
         self._give_up(self._gaps.expire(now))
         self._release(passing)
         return joined(passing)
 
-    def shed(self) -> list[Carried]:
-        """Give up an eighth of the gaps, the oldest; return what waited for them. Or pass all when there is no gap."""
-        passing: list[Carried] = []
-        self._shed(passing)
-        return joined(passing)
+    def shed(self) -> None:
+        """Give up an eighth of the gaps, the oldest; what waited for them goes on with the next `add` or `expire`."""
+        self._shed(self._shed_frames)
+
+    def _take_shed(self) -> list[Carried]:
+        passing, self._shed_frames = self._shed_frames, []
+        return passing
 
     def _shed(self, passing: list[Carried]) -> None:
         self._give_up(self._gaps.give_up(1 + len(self._gaps) // 8))
@@ -231,6 +241,9 @@ class FlowHold:
         self.bytes += held_cost(carried)
         while self.bytes > self._max_bytes and self._gaps:
             self._shed(passing)
+        if self.bytes > self.allowed and self._extend is not None:
+            self._extend()
+            passing += self._take_shed()
 
     def _flow(self, span: TcpSpan, number: int) -> _Flow:
         flow = self._flows.get(span.connection)

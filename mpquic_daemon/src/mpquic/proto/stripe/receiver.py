@@ -31,7 +31,7 @@ from mpquic.proto.stripe.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from mpquic.proto.path import Carried
     from mpquic.proto.stripe.keys import EpochKey, Opener
@@ -73,13 +73,21 @@ class ControlPacket(NamedTuple):
 class StripeReceiver:
     """Opens datagrams, refuses what is not the peer's or came before, repairs groups."""
 
-    def __init__(self, session: int, opener: Opener, pipes: Pipes, *, shard_window: int = SHARD_WINDOW) -> None:
+    def __init__(
+        self,
+        session: int,
+        opener: Opener,
+        pipes: Pipes,
+        *,
+        shard_window: int = SHARD_WINDOW,
+        extend: Callable[[], None] | None = None,
+    ) -> None:
         self._session = session
         self._opener = opener
         self._pipes = pipes
         self.window = ReplayWindow(shard_window)
         self.control_window = ReplayWindow(CONTROL_WINDOW)
-        self.decoder = GroupDecoder()
+        self.decoder = GroupDecoder(extend=extend)
         self.reporter = Reporter(self.window)
         self.refused: dict[str, int] = {}
         self.shards = 0

@@ -10,6 +10,7 @@ from mpquic.proto.stripe.adaptive import OverheadBudget, ParityPolicy
 from mpquic.proto.stripe.arq import MAX_COPIES, SentGroup
 from mpquic.proto.stripe.fec import parity
 from mpquic.proto.stripe.inflight import SentBatch
+from mpquic.proto.stripe.memory import MAX_IN_FLIGHT
 from mpquic.proto.stripe.pacer import Pacer
 from mpquic.proto.stripe.pmtu import PathMtu
 from mpquic.proto.stripe.recovery import Recovery
@@ -46,8 +47,6 @@ TAIL_RESERVE = 1 << 17
 REPORT_COST = 8
 BATCHES_PER_UNIT = 8
 """Units of `ReportAllowance` that a report costs beside its octets, and batches in flight that cost one more."""
-MAX_IN_FLIGHT = 32 << 20
-"""Bytes of shards on their way, which are kept for copies: a peer that delays its reports makes the path seem long."""
 INSURANCE_RESERVE = 1 << 16
 """Bytes that copies for bad luck leave."""
 

@@ -13,6 +13,7 @@ from mpquic.proto.stripe.bbr import Bbr
 from mpquic.proto.stripe.config import check_datagram_size
 from mpquic.proto.stripe.hold import FlowHold, hold_time
 from mpquic.proto.stripe.keys import KeyLimitError, Opener, Sealer, direction_secret
+from mpquic.proto.stripe.memory import MemoryBudget
 from mpquic.proto.stripe.pipes import Keepalive, Pipes, decode_keepalive, encode_keepalive
 from mpquic.proto.stripe.pmtu import (
     MIN_PROBE,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from mpquic.proto.path import Carried
     from mpquic.proto.stripe.config import StripeConfig
     from mpquic.proto.stripe.controller import Controller
+    from mpquic.proto.stripe.memory import Store
     from mpquic.proto.stripe.pipes import Pipe
     from mpquic.proto.stripe.receiver import Datagrams
     from mpquic.proto.stripe.return_path import Address
@@ -76,6 +78,7 @@ class StripeSession:
         in_order: bool = True,
         controller: Callable[[int, float], Controller] = Bbr,
         entropy: Callable[[int], bytes] = token_bytes,
+        memory: MemoryBudget | None = None,
     ) -> None:
         self.config = config
         self.session = session
@@ -85,8 +88,11 @@ class StripeSession:
         self._opener = Opener(config.suite, direction_secret(secret, from_client=not client))
         self.sender = StripeSender(config, self._sealer, self.pipes, controller(config.datagram_size, now), now)
         self.pmtu = self.sender.pmtu
-        self.receiver = StripeReceiver(session, self._opener, self.pipes)
-        self.hold = FlowHold() if in_order else None
+        self.memory = memory if memory is not None else MemoryBudget()
+        """The budget of the peer, of which this session may be one of several."""
+        self.receiver = StripeReceiver(session, self._opener, self.pipes, extend=self.memory.extend)
+        self.hold = FlowHold(extend=self.memory.extend) if in_order else None
+        self.memory.join(self)
         self._answers = AnswerLimit()
         self._responses = AnswerLimit()
         self._outgoing: list[Outgoing] = []
@@ -115,6 +121,11 @@ class StripeSession:
     def shard_capacity(self) -> int:
         """Largest encoded frame in bytes that one datagram takes now."""
         return self.sender.shard_capacity
+
+    @property
+    def stores(self) -> list[Store]:
+        """What keeps something that the peer has sent."""
+        return [self.receiver.decoder, *([self.hold] if self.hold is not None else [])]
 
     def counters(self) -> dict[str, object]:
         """Return the session's numbers for people and metrics."""
@@ -148,6 +159,7 @@ class StripeSession:
             "pipes_moved": self.pipes.moved,
             "paths_unproven": len(self.pipes.unproven),
             "paths_given_up": self.pipes.given_up,
+            "stored_bytes": sum(store.bytes for store in self.stores),
             "refused": dict(receiver.refused),
         }
         if self.hold is not None:
