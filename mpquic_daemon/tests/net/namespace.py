@@ -24,6 +24,23 @@ def ip(*words: str) -> None:
     subprocess.run(["ip", *" ".join(words).split()], check=True, capture_output=True, text=True)
 
 
+def add_local(address: str) -> None:
+    """Give `lo` an IPv6 address that packets can go to: the kernel makes its route later, in a work queue."""
+    ip(f"addr add {address}/128 dev lo nodad")
+    assert wait_for(lambda: _is_local(address))
+
+
+def delete_local(address: str) -> None:
+    """Take an IPv6 address from `lo`, with its route."""
+    ip(f"addr del {address}/128 dev lo")
+    assert wait_for(lambda: not _is_local(address))
+
+
+def _is_local(address: str) -> bool:
+    command = ["ip", "-6", "route", "show", "table", "local", f"{address}/128"]
+    return bool(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+
+
 @contextmanager
 def new_namespace() -> Iterator[None]:
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)

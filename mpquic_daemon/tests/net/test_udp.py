@@ -9,7 +9,7 @@ import pytest
 from mpquic.net import offload, udp
 from mpquic.net.udp import SendStatus, UdpSocket, plain_host, split_segments
 
-from .namespace import ip, set_checksum_offload, wait_for
+from .namespace import add_local, delete_local, ip, set_checksum_offload, wait_for
 
 SIZES = [1200] * 70 + [700] + [1452] * 3 + [100, 1452, 1, 1, 1] + [1300] * 64
 
@@ -210,7 +210,7 @@ def test_batches_cross_a_veth_with_and_without_checksum_offload(far_side, offloa
 )
 def test_a_wildcard_socket_answers_from_the_address_that_was_asked(gso, bound, own, others):
     for address in ("fd00::1", "fd00::2", "fd00::3"):
-        ip(f"addr add {address}/128 dev lo nodad")
+        add_local(address)
     server = UdpSocket((bound, 0), gso=gso)
     port = server.local_address[1]
     # Connected: what comes from another address than the one that was asked isn't theirs.
@@ -231,15 +231,15 @@ def test_a_wildcard_socket_answers_from_the_address_that_was_asked(gso, bound, o
 
 @pytest.mark.usefixtures("namespace")
 def test_an_address_that_has_gone_is_forgotten():
-    ip("addr add fd00::2/128 dev lo nodad")
-    ip("addr add fd00::1/128 dev lo nodad")
+    add_local("fd00::2")
+    add_local("fd00::1")
     server = UdpSocket(("::", 0))
     client = UdpSocket(("fd00::1", 0), dual_stack=False)
     client.send_batch([b"hello"], ("fd00::2", server.local_address[1]))
     senders = []
     wait_for(lambda: senders.extend(address for _, _, address in server.recv_batch()) or senders)
     (sender,) = senders
-    ip("addr del fd00::2/128 dev lo")
+    delete_local("fd00::2")
     assert server.send_batch([b"answer"], sender) is SendStatus.UNREACHABLE
     assert server.send_batch([b"answer"], sender) is SendStatus.OK
     server.close()
