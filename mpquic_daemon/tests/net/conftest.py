@@ -253,6 +253,7 @@ def make_listener(server_files: tuple[str, str]) -> Callable[..., QuicListener]:
             options=options or LinkOptions(),
             limits=limits,
             processor_time=processor_time,
+            time_passed=processor_time,
         )
 
     return make

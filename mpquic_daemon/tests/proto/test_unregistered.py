@@ -92,7 +92,7 @@ def test_a_network_that_has_cost_much_waits_while_there_is_much_to_do_and_no_oth
     for number in range(20):
         now = number * 0.05
         if places.enter(number, "198.51.100.1", now).refusal is None:
-            places.count(number, 5, 0.05, now)
+            places.count(number, 5, 0.05, 0.05, now)
             places.leave(number)
     assert places.must_prove_address(now)
     assert "cost too much" in (places.enter(50, "198.51.100.77", now).refusal or "")
@@ -101,21 +101,30 @@ def test_a_network_that_has_cost_much_waits_while_there_is_much_to_do_and_no_oth
     assert places.enter(52, "198.51.100.77", now + 10).refusal is None
 
 
+def test_where_others_take_the_processor_less_of_it_is_much():
+    for elapsed in (0.02, 0.4):
+        places = Unregistered[int](UnregisteredLimits())
+        assert places.enter(1, "198.51.100.1", 0.0).refusal is None
+        places.count(1, 5, 0.02, elapsed, 0.0)
+        places.leave(1)
+        assert (places.enter(2, "198.51.100.1", 0.0).refusal is not None) is (elapsed > 0.3)
+
+
 def test_who_was_admitted_has_cost_nothing_in_vain():
     places = Unregistered[int](UnregisteredLimits())
     for number in range(40):
         assert places.enter(number, "192.0.2.1", number * 0.01).refusal is None
-        places.count(number, 10, 0.05, number * 0.01)
+        places.count(number, 10, 0.05, 0.05, number * 0.01)
         places.admitted(number, number * 0.01)
 
 
 def test_one_connection_is_bounded_by_count_and_by_cost():
     places = Unregistered[int](UnregisteredLimits())
     fill(places, ["192.0.2.1", "192.0.2.1"], 0.0)
-    assert places.count(0, 128, 0.01, 0.0) is None
-    assert places.count(0, 1, 0.0, 0.0) == "too many datagrams before the registration"
-    assert places.count(1, 1, 0.11, 0.0) == "too much processor time before the registration"
-    assert places.count(7, 1000, 1.0, 0.0) is None
+    assert places.count(0, 128, 0.01, 0.01, 0.0) is None
+    assert places.count(0, 1, 0.0, 0.0, 0.0) == "too many datagrams before the registration"
+    assert places.count(1, 1, 0.11, 0.11, 0.0) == "too much processor time before the registration"
+    assert places.count(7, 1000, 1.0, 1.0, 0.0) is None
 
 
 class AnyHistory(RuleBasedStateMachine):
@@ -150,7 +159,7 @@ class AnyHistory(RuleBasedStateMachine):
     def work(self, data: st.DataObject, work: float, datagrams: int) -> None:
         if self.inside:
             number = data.draw(st.sampled_from(sorted(self.inside)))
-            if self.places.count(number, datagrams, work, self.now) is not None:
+            if self.places.count(number, datagrams, work, 2 * work, self.now) is not None:
                 self.places.leave(number)
                 del self.inside[number]
 
@@ -194,7 +203,7 @@ def test_an_honest_client_gets_a_place_and_keeps_it_until_it_has_registered(seed
         host = f"10.{dice.randrange(2)}.{dice.randrange(networks)}.{dice.randrange(256)}"
         decision = places.enter(number, host, now)
         if decision.refusal is None:
-            places.count(number, 3, cost, now)
+            places.count(number, 3, cost, cost, now)
         if decision.evicted == client and entered is not None:
             assert now - entered >= 1.0
             entered = None

@@ -57,6 +57,7 @@ class QuicListener:
         limits: UnregisteredLimits | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         processor_time: Callable[[], float] = time.thread_time,
+        time_passed: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.counters: Counter[str] = Counter()
         """What was refused or dropped, by reason."""
@@ -70,7 +71,7 @@ class QuicListener:
         self._entries: dict[QuicLink, _Entry] = {}
         self._waiting: dict[int, _Entry] = {}
         self._unregistered: Unregistered[int] = Unregistered(limits or UnregisteredLimits())
-        self._processor_time = processor_time
+        self._processor_time, self._time_passed = processor_time, time_passed
         self._ready: dict[QuicLink, None] = {}
         self._output: dict[QuicLink, None] = {}
         self._flushed: dict[QuicLink, None] = {}
@@ -140,12 +141,13 @@ class QuicListener:
     @contextmanager
     def counting(self, link: QuicLink, now: float, datagrams: int = 0) -> Iterator[None]:
         """Put the processor time of what is done for a connection to its account, until it is admitted."""
-        began = self._processor_time()
+        began, began_work = self._time_passed(), self._processor_time()
         yield
         entry = self._entries.get(link)
         if entry is None or entry.registered:
             return
-        reason = self._unregistered.count(entry.number, datagrams, self._processor_time() - began, now)
+        work, elapsed = self._processor_time() - began_work, self._time_passed() - began
+        reason = self._unregistered.count(entry.number, datagrams, work, elapsed, now)
         if reason is not None:
             self.counters[reason] += 1
             self._abandon(link, reason)
@@ -324,7 +326,7 @@ class QuicListener:
         if decision.evicted is not None:
             self.counters["evicted before the registration"] += 1
             self._abandon(self._waiting[decision.evicted].link, "another connection has taken its place")
-        began = self._processor_time()
+        began, began_work = self._time_passed(), self._processor_time()
         link = QuicLink(
             lambda: BoundedConnection(
                 configuration=self._configuration,
@@ -342,7 +344,8 @@ class QuicListener:
         link.on_output = partial(self._output.__setitem__, link, None)
         link.on_connection_ids = partial(self._on_connection_ids, entry)
         self.counters["accepted"] += 1
-        self._unregistered.count(number, 0, self._processor_time() - began, now)
+        work, elapsed = self._processor_time() - began_work, self._time_passed() - began
+        self._unregistered.count(number, 0, work, elapsed, now)
         return entry
 
     def _retry(self, header: QuicHeader, address: Address, now: float) -> None:

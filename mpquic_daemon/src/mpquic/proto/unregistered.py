@@ -1,7 +1,7 @@
 """Which connections of peers that haven't registered a server keeps: pure, times are seconds of one monotonic clock.
 
 A connection is *unregistered* from its first packet until its peer has proved who it is. There are few places for such
-connections, and a share of the processor. While both suffice, whoever comes gets a place. When they don't:
+connections, and a share of the server's time. While both suffice, whoever comes gets a place. When they don't:
 
 * the time to register is shorter,
 * the oldest connection of the source with the most of them makes room for the one that comes, where a source is a
@@ -46,17 +46,17 @@ class UnregisteredLimits:
     max_work: float = 0.1
     """Processor time for one connection: a registration takes about 0.01 s."""
     share: float = 0.15
-    """Of a processor, for all of them, before sources that have cost something wait."""
-    free_work: float = 0.02
+    """Of the server's time, for all of them, before sources that have cost something wait."""
+    free_work: float = 0.01
     """Processor time that a network may have cost in vain before it waits."""
     known_for: float = 86400.0
     max_known: int = 1024
     max_debtors: int = 4096
 
 
-WORK_PERIOD = 2.0
-"""Seconds over which processor time is averaged."""
-DEBT_PERIOD = 30.0
+BUSY_PERIOD = 2.0
+"""Seconds over which the share of time is averaged."""
+DEBT_PERIOD = 60.0
 """Seconds in which what a network has cost is forgotten by 63 %."""
 
 
@@ -89,8 +89,8 @@ class Unregistered(Generic[Key]):
         self._known_places = 0
         self._known: dict[str, float] = {}
         """When a client was last admitted from an address; the latest at the end."""
-        self._work = 0.0
-        self._work_at = 0.0
+        self._busy = 0.0
+        self._busy_at = 0.0
         self._debts: dict[str, tuple[float, float]] = {}
         """What a network has cost in vain, and when that was so; the latest at the end."""
 
@@ -128,14 +128,18 @@ class Unregistered(Generic[Key]):
         self._known_places += known
         return Decision(evicted=evicted)
 
-    def count(self, key: Key, datagrams: int, work: float, now: float) -> str | None:
-        """Note what a connection has sent, and the processor time that it cost; say why it is to end, if it is."""
+    def count(self, key: Key, datagrams: int, work: float, elapsed: float, now: float) -> str | None:
+        """Note what a connection has sent and what it cost; say why it is to end, if it is.
+
+        `work` is processor time. `elapsed` is the time in which nobody else was served: longer, where the processor is
+        taken by others.
+        """
         place = self._places.get(key)
         if place is None:
             return None
         place.datagrams += datagrams
         place.work += work
-        self._work, self._work_at = self._decayed(now) + work, now
+        self._busy, self._busy_at = self._decayed(now) + elapsed, now
         if place.datagrams > self.limits.max_datagrams:
             return "too many datagrams before the registration"
         if place.work > self.limits.max_work:
@@ -155,9 +159,9 @@ class Unregistered(Generic[Key]):
         """A connection is over; no matter whether it was unregistered."""
         place = self._forget(key)
         if place is not None and place.work:
-            debt = self._debt(place.network, self._work_at) + place.work
+            debt = self._debt(place.network, self._busy_at) + place.work
             self._debts.pop(place.network, None)
-            self._debts[place.network] = debt, self._work_at
+            self._debts[place.network] = debt, self._busy_at
             if len(self._debts) > self.limits.max_debtors:
                 del self._debts[next(iter(self._debts))]
 
@@ -208,10 +212,10 @@ class Unregistered(Generic[Key]):
         return at is not None and now - at <= self.limits.known_for
 
     def _decayed(self, now: float) -> float:
-        return self._work * math.exp((self._work_at - now) / WORK_PERIOD)
+        return self._busy * math.exp((self._busy_at - now) / BUSY_PERIOD)
 
     def _utilisation(self, now: float) -> float:
-        return self._decayed(now) / WORK_PERIOD
+        return self._decayed(now) / BUSY_PERIOD
 
     def _debt(self, network: str, now: float) -> float:
         debt, at = self._debts.get(network, (0.0, now))
