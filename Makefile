@@ -38,6 +38,10 @@ unit: bootstrap ## unit and property tests, on every Python that is installed
 fuzz: bootstrap ## a million inputs for what reads the network
 	MPQUIC_FUZZ_INPUTS=75000 pytest -q mpquic_daemon/tests/proto/test_fuzz.py
 
+.PHONY: hostile
+hostile: bootstrap ## honest clients of a server that is attacked for a minute; SECONDS=N: for as long
+	MPQUIC_HOSTILE_SECONDS=$(or $(SECONDS),60) pytest -q -s mpquic_daemon/tests/daemon/test_hostile.py
+
 .PHONY: scenarios
 scenarios: bootstrap ## molecule, all scenarios
 	@scripts/run-tests scenarios
