@@ -129,3 +129,11 @@ def test_the_budget_of_a_client_is_one_for_all_its_sessions_and_goes_with_them(e
     both.network.cut()
     both.wait(lambda: both.server._stripe._memory == {}, 60.0, "forgotten")
     both.network.heal()
+
+
+def test_a_fault_while_datagrams_of_a_connection_are_taken_ends_that_connection(ends: Make) -> None:
+    both = ends(striped=False, transport="quic")
+    (connection,) = both.server._connections.values()
+    connection.link.receive = broken
+    both.wait(lambda: both.client.status()["reconnects"] == 1 and both.state == "up", 30.0, "up again")
+    assert connection not in both.server._connections.values()

@@ -261,7 +261,10 @@ class Server:
 
     def _receive(self, client: Hashable, now: float) -> None:
         for data, segment, address in self._arrivals.take(client, self._share.piece):
-            self._listener.receive(split_segments(data, segment), address, now)
+            try:
+                self._listener.receive(split_segments(data, segment), address, now)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is of this sender
+                self._fault_of_sender(data, error, now)
         if client in self._arrivals:
             self._on_arrival(client)
         self._has_received = True
@@ -381,6 +384,17 @@ class Server:
         connection.end(CloseCode.INTERNAL, "internal error")
         self._changed[connection] = None
         self._more = self._more or self._loop.call_soon(self._turn)
+
+    def _fault_of_sender(self, data: memoryview, error: Exception, now: float) -> None:
+        """The same for the connection of which a datagram claims to be, which may be nobody's."""
+        link = self._listener.claimant(data)
+        connection = self._connections.get(link) if link is not None else None
+        if connection is not None:
+            self._fault(connection, error, now)
+            return
+        faults.tell(self._journal, now, "connection.fault", error)
+        if link is not None:
+            link.abandon("internal error")
 
     def _fault_of_tunnel(self, tunnel: ServerTunnel, error: Exception, now: float) -> None:
         """The same for what all connections of a tunnel share."""
