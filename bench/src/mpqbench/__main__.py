@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpqbench import conditions, document, plots, results
+from mpqbench import against, conditions, document, pairing, plots, results
 from mpqbench.conditions import Measurement
+from mpqbench.errors import BenchError
 from mpqbench.isolation import isolate
 from mpqbench.results import BENCHES
 from mpqbench.runner import Runner
 from mpqbench.systems import SYSTEMS
+from mpqbench.systems.mpquic import CHECKOUT, Mpquic
 from mpqbench.table import screen, tables
 
 if TYPE_CHECKING:
@@ -61,6 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--document", type=Path, default=Path("docs/performance.md"), metavar="FILE")
     parser.add_argument("--cache", type=Path, default=Path(".cache/bench"), metavar="DIR", help="unpacked programs")
     parser.add_argument("--only-document", action="store_true", help="make the document from kept results")
+    parser.add_argument(
+        "--against",
+        metavar="REV",
+        help="compare this project's systems with those of another commit, in alternation, --runs pairs of each; "
+        "what looks worse is measured in 15 more pairs; the results file and the document stay as they are",
+    )
     options = parser.parse_args(arguments)
     if options.runs < 1 or not 1 <= options.seconds <= 600:
         parser.error("expected at least one run, of 1 to 600 seconds")
@@ -72,7 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
     # As with Ctrl-C: leave by way of everything that ends processes and removes namespaces.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     isolate()
-    runner = Runner(options.cache.resolve(), options.seconds, lambda text: print(text, file=sys.stderr, flush=True))
+    if options.against is not None:
+        return _compare(options)
+    runner = Runner(options.cache.resolve(), options.seconds, _report)
     measured = runner.run(options.systems, options.benches, options.runs)
     for bench, rows in tables(measured).items():
         print(f"\n{bench}\n{screen(rows)}")
@@ -82,6 +92,31 @@ def main(arguments: list[str] | None = None) -> int:
     for failure in runner.failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 1 if runner.failures or not measured else 0
+
+
+def _report(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    """Compare with another commit; the status is 1 when something is worse, or couldn't be measured here."""
+    systems = {name: SYSTEMS[name]() for name in options.systems}
+    subjects = [
+        (name, bench)
+        for bench in options.benches
+        for name, system in systems.items()
+        if isinstance(system, Mpquic) and bench in system.benches
+    ]
+    try:
+        name = against.commit(CHECKOUT, options.against)
+        other = against.check_out(CHECKOUT, name, options.cache.resolve())
+    except BenchError as error:
+        _report(f"{options.against}: {error}")
+        return 1
+    sides = against.Sides({"present": against.present(CHECKOUT), "other": other}, options.seconds, _report)
+    comparisons, worse = against.judge(sides.measure, subjects, options.runs, _report)
+    print(screen(pairing.rows(comparisons, worse, name[:12])))
+    return against.status(comparisons, worse)
 
 
 def _about(file: Path) -> Path:
