@@ -47,7 +47,7 @@ scenarios: bootstrap ## molecule, all scenarios
 	@scripts/run-tests scenarios
 
 .PHONY: bench
-bench: bootstrap ## tunnels side by side, in namespaces, half an hour: tables, bench/results/, docs/performance.md
+bench: bootstrap ## tunnels side by side, in namespaces, about an hour: tables, bench/results/, docs/performance.md
 	python -m mpqbench
 
 .PHONY: bench-micro

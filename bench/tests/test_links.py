@@ -5,10 +5,11 @@ import ipaddress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpqbench import flowcap, lossy, sessions, star
+from mpqbench import clean, flowcap, lossy, sessions, star
 from mpqbench.errors import BenchError
 from mpqbench.lossy import BURSTS, Loss, share_of_limit
-from mpqlab.emulator.model import DirectionConfig
+from mpqlab.emulator.model import DirectionConfig, parse_pairs
+from mpqlab.topology import EMULATED_WANS, Wan
 
 
 @pytest.mark.parametrize(
@@ -66,3 +67,17 @@ def test_idle_clients_have_addresses_of_their_own_in_the_inner_network() -> None
     assert len(addresses) == sessions.IDLE
     network = ipaddress.ip_network(f"10.201.0.0/{star.INNER_NET}")
     assert all(address in network and address not in ipaddress.ip_network("10.201.0.0/24") for address in addresses)
+
+
+@pytest.mark.parametrize("wan", EMULATED_WANS, ids=lambda wan: wan.name)
+def test_a_clean_link_has_the_rates_and_delays_of_the_labs_wan(wan: Wan) -> None:
+    values = parse_pairs([f"{key}={value:g}" for key, value in clean.link(wan).items()])
+    up, down = (DirectionConfig().changed(values[direction]) for direction in ("up", "down"))
+    assert (up.rate_mbit, down.rate_mbit) == (wan.up, wan.down)
+    assert up.delay_ms + down.delay_ms == wan.rtt_ms
+    assert not up.treats_single_packets
+    assert not down.treats_single_packets
+
+
+def test_tunnel_and_plain_alternate_from_run_to_run() -> None:
+    assert [clean.order(turn)[0] for turn in (1, 2, 3)] == ["tunnel", "plain", "tunnel"]

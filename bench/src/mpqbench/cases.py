@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mpqbench import iperf, udpgso
+from mpqbench.clean import Clean
 from mpqbench.errors import BenchError
 from mpqbench.fairness import Fairness
 from mpqbench.flowcap import FlowCap
@@ -164,5 +165,6 @@ ALONE: dict[str, tuple[Callable[[], Alone], int]] = {
     "flowcap": (FlowCap, 2),
     "sessions": (Sessions, 2),
     "fairness": (Fairness, 2),
+    "clean": (Clean, 3),
 }
 """For each bench what measures it, made anew for a series of runs, and in how many runs at most."""

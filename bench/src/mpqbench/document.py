@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpqbench import cpulimit, fairness, flowcap, lossy, sessions, targets
+from mpqlab.topology import EMULATED_WANS
+
+from mpqbench import clean, cpulimit, fairness, flowcap, lossy, sessions, targets
 from mpqbench.table import markdown, tables
 
 if TYPE_CHECKING:
@@ -12,6 +14,13 @@ if TYPE_CHECKING:
 
     from mpqbench.conditions import Conditions, Measurement, Pair
     from mpqbench.results import Result
+
+
+def _wans() -> str:
+    return "; ".join(
+        f"{wan.name} {wan.up:g} Mbit/s up and {wan.down:g} down, round trip {wan.rtt_ms:g} ms" for wan in EMULATED_WANS
+    )
+
 
 PLOTS = "../bench/results"
 """Where the plots are, seen from the document."""
@@ -25,6 +34,7 @@ TITLES = {
     "flowcap": "Link that caps each flow",
     "sessions": "Many sessions",
     "fairness": "Fairness on one server",
+    "clean": "Clean links",
 }
 NOTES = {
     "tcp1": "iperf3, CUBIC, goodput at the receiver; *up* is from the client to the server.",
@@ -61,6 +71,10 @@ NOTES = {
     "the same, 1/n when one of n gets everything. *CPU share of the others* is what the other one or two take of the "
     "server's processor time, seen in what is missing from the goodput: 1 - goodput of all / goodput of ten, for the "
     f"same processor time. The first {fairness.OMIT:g} s don't count.",
+    "clean": f"Emulated links with the rates and delays of the lab's WANs, without loss: {_wans()}. One TCP connection "
+    "(CUBIC) through the tunnel and one beside it on the same link (*plain TCP*), one after the other in the same run; "
+    f"their first {clean.OMIT:g} s don't count, and {clean.LONGER:g} times as long as elsewhere is measured. *up* is "
+    "from the client to the server.",
 }
 SYSTEMS = {
     "veth": "the bare link, without a tunnel",

@@ -24,7 +24,7 @@ HIGHER = frozenset(
     }
 )  # fmt: skip
 LOWER = frozenset({"p50", "p99", "CPU time", "CPU", "peak memory", "memory at the end"})
-NEUTRAL = frozenset({"growth since 5 GB", "server CPU", "CPU share of the others", "refused"})
+NEUTRAL = frozenset({"growth since 5 GB", "server CPU", "CPU share of the others", "refused", "plain TCP"})
 """Metrics by which of their values is better; the neutral ones describe a measurement, or lie around 0, where a ratio
 says nothing."""
 

@@ -43,6 +43,7 @@ BARS: dict[str, tuple[tuple[str, str], ...]] = {
     "ping": (("idle", "p50"), ("idle", "p99")),
     "cpu": (("up", "CPU time"),),
     "fairness": (("10 TCP, up", "Jain index"), ("8 TCP, small, refused", "Jain index")),
+    "clean": (("wan5 up", "ratio"), ("wan5 down", "ratio")),
     "sessions": (("10 registered", "goodput"), ("1,000 registered", "goodput")),
 }
 """For each bench what becomes a bar: case and metric."""
