@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mpqbench.conditions import Conditions, Measurement, load, merge, observe, save
+from mpqbench.conditions import Conditions, Measurement, kind, load, merge, observe, save, unmeasured
 
 OLD = Conditions("2030-01-02", "Debian", "6.1", "Some CPU", 2, "3.11.2", {"tinc": "1.0"}, 3, 4.0)
 NEW = replace(OLD, date="2030-02-03")
@@ -11,8 +11,8 @@ NEW = replace(OLD, date="2030-02-03")
 
 def test_conditions_are_kept_as_observed(tmp_path: Path) -> None:
     seen = Measurement(observe(3, 5.0), (("tcp1", "veth"), ("ping", "tinc")))
-    save([seen], tmp_path / "conditions.json")
-    assert load(tmp_path / "conditions.json") == [seen]
+    save({"Some CPU": [seen]}, tmp_path / "conditions.json")
+    assert load(tmp_path / "conditions.json") == {"Some CPU": [seen]}
     assert seen.conditions.processors >= 1
 
 
@@ -35,3 +35,11 @@ def test_the_same_conditions_are_one_measurement() -> None:
     assert merge(kept, Measurement(OLD, (("tcp1", "veth"), ("small", "tinc")))) == [
         Measurement(OLD, (("ping", "tinc"), ("tcp1", "veth"), ("small", "tinc")))
     ]
+
+
+def test_models_belong_to_kinds_of_which_those_that_were_not_measured_are_named() -> None:
+    assert kind("Intel(R) Xeon(R) Processor") == "Intel"
+    assert kind("AMD EPYC") == "AMD"
+    assert kind("Neoverse-N1") == "Neoverse-N1"
+    assert unmeasured(["AMD EPYC", "AMD EPYC 7B13", "Neoverse-N1"]) == ["Intel"]
+    assert unmeasured(["AMD EPYC", "Intel(R) Xeon(R) Processor"]) == []

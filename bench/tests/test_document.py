@@ -4,11 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mpqbench.__main__ import main
+from mpqbench.__main__ import _keep, main
 from mpqbench.conditions import Conditions, Measurement
 from mpqbench.conditions import load as load_conditions
 from mpqbench.conditions import save as save_conditions
 from mpqbench.document import NOTES, SYSTEMS, TITLES, compose
+from mpqbench.plots import folder_name
 from mpqbench.results import BENCHES, Result, load, pairs, save
 from mpqbench.systems import SYSTEMS as RUNNABLE
 from mpqbench.table import markdown, number, screen, tables
@@ -22,6 +23,7 @@ RESULTS = [
     Result("tcp1", "up", "tinc", "goodput", 0.5, "Mbit/s", (0.4, 0.6)),
     Result("ping", "idle", "tinc", "p50", 0.25, "ms", (0.25,)),
 ]
+CPU = "Some CPU"
 MEASURED = [Measurement(CONDITIONS, tuple(pairs(RESULTS)))]
 
 
@@ -83,11 +85,11 @@ def test_columns_are_in_the_order_of_the_system_that_has_most() -> None:
 
 
 def test_document_tells_conditions_results_and_only_the_systems_measured() -> None:
-    text = compose(RESULTS, MEASURED, ["ping"])
+    text = compose({CPU: RESULTS}, {CPU: MEASURED}, {CPU: ["ping"]})
     assert "* Measured 2030-01-02, up to 2 runs, 4 s for each measurement" in text
     assert "2 x Some CPU" in text
     assert "openvpn 2.6.3-1, tinc 1.0.36-2" in text
-    assert "## One TCP connection (`tcp1`)" in text
+    assert "### One TCP connection (`tcp1`)" in text
     assert "| veth | 12,000 (11,000 - 13,000) | 11.3 |" in text
     assert "* **tinc**" in text
     assert "**openvpn**" not in text
@@ -95,17 +97,17 @@ def test_document_tells_conditions_results_and_only_the_systems_measured() -> No
 
 
 def test_document_embeds_the_plots_that_there_are() -> None:
-    text = compose(RESULTS, MEASURED, ["ping"])
-    assert "![Latency](../bench/results/ping.svg)" in text
+    text = compose({CPU: RESULTS}, {CPU: MEASURED}, {CPU: ["ping"]})
+    assert "![Latency](../bench/results/some-cpu/ping.svg)" in text
     assert "tcp1.svg" not in text
 
 
 def test_document_says_what_was_measured_at_another_time_and_how_that_differed() -> None:
     later = replace(CONDITIONS, date="2030-02-03", runs=1, kernel="7.0")
     text = compose(
-        RESULTS,
-        [Measurement(later, (("ping", "tinc"),)), Measurement(CONDITIONS, (("tcp1", "veth"), ("tcp1", "tinc")))],
-        [],
+        {CPU: RESULTS},
+        {CPU: [Measurement(later, (("ping", "tinc"),)), Measurement(CONDITIONS, (("tcp1", "veth"), ("tcp1", "tinc")))]},
+        {},
     )
     assert "* Measured 2030-01-02, up to 2 runs, 4 s" in text
     assert "* `ping` of tinc: measured 2030-02-03, one run, 4 s" in text
@@ -121,12 +123,12 @@ def test_every_bench_and_every_system_is_explained() -> None:
 
 def test_document_is_made_from_kept_results_without_measuring(tmp_path: Path) -> None:
     results, document = tmp_path / "latest.json", tmp_path / "performance.md"
-    save(RESULTS, results)
-    save_conditions(MEASURED, tmp_path / "conditions.json")
+    save({CPU: RESULTS}, results)
+    save_conditions({CPU: MEASURED}, tmp_path / "conditions.json")
     status = main(["--only-document", "--results", str(results), "--document", str(document)])
     assert status == 0
-    assert document.read_text() == compose(RESULTS, MEASURED, ["tcp1", "ping"])
-    assert {file.name for file in tmp_path.glob("*.svg")} == {"tcp1.svg", "ping.svg"}
+    assert document.read_text() == compose({CPU: RESULTS}, {CPU: MEASURED}, {CPU: ["tcp1", "ping"]})
+    assert {file.name for file in (tmp_path / "some-cpu").glob("*.svg")} == {"tcp1.svg", "ping.svg"}
 
 
 def test_committed_document_belongs_to_the_committed_results() -> None:
@@ -134,8 +136,9 @@ def test_committed_document_belongs_to_the_committed_results() -> None:
     kept = root / "bench/results"
     if not (kept / "latest.json").exists():
         pytest.skip("nothing measured yet")
-    drawn = [file.stem for file in kept.glob("*.svg")]
-    expected = compose(load(kept / "latest.json"), load_conditions(kept / "conditions.json"), drawn)
+    measured = load(kept / "latest.json")
+    drawn = {name: [file.stem for file in (kept / folder_name(name)).glob("*.svg")] for name in measured}
+    expected = compose(measured, load_conditions(kept / "conditions.json"), drawn)
     assert (root / "docs/performance.md").read_text() == expected
 
 
@@ -145,3 +148,28 @@ def test_wrong_arguments_are_refused(arguments: list[str], capsys: pytest.Captur
         main(arguments)
     assert error.value.code == 2
     assert "unknown: carrier-pigeon; there are veth" in capsys.readouterr().err or arguments[0] != "--systems"
+
+
+def test_document_marks_kinds_of_processors_that_were_not_measured() -> None:
+    text = compose({"AMD EPYC": RESULTS}, {"AMD EPYC": MEASURED}, {})
+    assert "* AMD: AMD EPYC\n* Intel: **not measured**" in text
+    both = {"AMD EPYC": RESULTS, "Intel(R) Xeon(R)": RESULTS}
+    text = compose(both, dict.fromkeys(both, MEASURED), {})
+    assert "not measured**" not in text
+    assert "## AMD EPYC\n" in text
+    assert "## Intel(R) Xeon(R)\n" in text
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_results_of_other_processors_are_kept(tmp_path: Path, merge: bool) -> None:
+    file = tmp_path / "latest.json"
+    other = replace(CONDITIONS, processor="AMD EPYC")
+    _keep(RESULTS, CONDITIONS, file, merge=False)
+    _keep(RESULTS[:1], other, file, merge=False)
+    _keep(RESULTS[3:], other, file, merge=merge)
+    kept = load(file)
+    assert kept[CPU] == RESULTS
+    assert kept["AMD EPYC"] == (RESULTS[:1] if merge else []) + RESULTS[3:]
+    about = load_conditions(tmp_path / "conditions.json")
+    assert list(about) == list(kept) == ["AMD EPYC", CPU]
+    assert about[CPU] == MEASURED

@@ -57,13 +57,14 @@ def test_percentile_of_nothing_is_an_error() -> None:
         percentile([], 0.5)
 
 
-def test_file_is_a_list_of_objects_with_the_agreed_keys(tmp_path: Path) -> None:
+def test_file_has_for_each_processor_a_list_of_objects_with_the_agreed_keys(tmp_path: Path) -> None:
     file = tmp_path / "new" / "latest.json"
     results = [Result("ping", "idle", "tinc", "p50", 0.25, "ms", (0.25, 0.5, 0.125))]
-    save(results, file)
-    (row,) = json.loads(file.read_text())
-    assert list(row) == list(KEYS)
-    assert load(file) == results
+    save({"y": results, "x": results * 2}, file)
+    read = json.loads(file.read_text())
+    assert [(processor, len(rows)) for processor, rows in read.items()] == [("x", 2), ("y", 1)]
+    assert list(read["y"][0]) == list(KEYS)
+    assert load(file) == {"x": results * 2, "y": results}
 
 
 @pytest.mark.parametrize(
@@ -81,9 +82,17 @@ def test_file_is_a_list_of_objects_with_the_agreed_keys(tmp_path: Path) -> None:
 def test_wrong_entry_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
     row = {"bench": "tcp1", "case": "up", "system": "veth", "metric": "goodput", "value": 1, "unit": "x", "runs": [1]}
     file = tmp_path / "latest.json"
-    file.write_text(json.dumps([row]))
-    assert len(load(file)) == 1
-    file.write_text(json.dumps([{**row, **change}]))
+    file.write_text(json.dumps({"x": [row]}))
+    assert len(load(file)["x"]) == 1
+    file.write_text(json.dumps({"x": [{**row, **change}]}))
+    with pytest.raises(ResultError, match=message):
+        load(file)
+
+
+@pytest.mark.parametrize(("text", "message"), [("[]", "an object with a list"), ('{"x": 1}', r"\.x: expected a list")])
+def test_another_form_of_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "latest.json"
+    file.write_text(text)
     with pytest.raises(ResultError, match=message):
         load(file)
 

@@ -57,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seconds", type=float, default=4, help="length of a measurement (default 4)")
     parser.add_argument(
-        "--merge", action="store_true", help="keep the results of other benches and systems that the file has"
+        "--merge",
+        action="store_true",
+        help="keep what the file has of other benches and systems; other processors' results always stay",
     )
     parser.add_argument("--results", type=Path, default=Path("bench/results/latest.json"), metavar="FILE")
     parser.add_argument("--document", type=Path, default=Path("docs/performance.md"), metavar="FILE")
@@ -124,18 +126,23 @@ def _about(file: Path) -> Path:
 
 
 def _keep(measured: list[Result], seen: Conditions, file: Path, *, merge: bool) -> None:
-    measurements = [Measurement(seen, tuple(results.pairs(measured)))]
-    if merge and file.exists():
-        measurements = conditions.merge(conditions.load(_about(file)), measurements[0])
-        measured = results.merge(results.load(file), measured)
-    results.save(results.ordered(measured, list(SYSTEMS)), file)
-    conditions.save(measurements, _about(file))
+    """Replace what the file has of this processor, or part of it; what it has of others stays."""
+    new = Measurement(seen, tuple(results.pairs(measured)))
+    rows, known = (results.load(file), conditions.load(_about(file))) if file.exists() else ({}, {})
+    processor = seen.processor
+    known[processor] = conditions.merge(known.get(processor, []), new) if merge else [new]
+    measured = results.merge(rows.get(processor, []), measured) if merge else measured
+    rows[processor] = results.ordered(measured, list(SYSTEMS))
+    results.save(rows, file)
+    conditions.save(known, _about(file))
 
 
 def _publish(file: Path, target: Path) -> None:
     """Write plots and document, from the file, so that they are the same whether they are made now or later."""
     measured = results.load(file)
-    drawn = plots.draw(measured, file.parent)
+    drawn = {
+        processor: plots.draw(rows, file.parent / plots.folder_name(processor)) for processor, rows in measured.items()
+    }
     target.write_text(document.compose(measured, conditions.load(_about(file)), drawn))
 
 

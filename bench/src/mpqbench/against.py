@@ -94,6 +94,8 @@ def values(text: str) -> Values:
         found = json.loads(text)
     except json.JSONDecodeError as error:
         raise BenchError(f"results are not JSON: {error}") from error
+    if isinstance(found, dict):  # by processor; a run has one
+        found = [row for rows in found.values() for row in rows]
     if not isinstance(found, list):
         raise BenchError("results are not a list")
     measured: Values = {}

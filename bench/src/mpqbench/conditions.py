@@ -16,9 +16,12 @@ from mpqbench.interpreter import DEBIAN_PYTHON
 from mpqbench.processes import run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 PACKAGES = ("openvpn", "fastd", "tinc", "iperf3")
+
+KINDS = ("AMD", "Intel")
+"""Kinds of processors that are measured: figures of one say little of another."""
 
 Pair = tuple[str, str]
 """A bench and a system."""
@@ -48,18 +51,33 @@ class Measurement:
     pairs: tuple[Pair, ...]
 
 
-def save(measurements: Iterable[Measurement], file: Path) -> None:
-    """Write as a JSON list."""
+def save(kept: Mapping[str, Iterable[Measurement]], file: Path) -> None:
+    """Write as JSON: a list for each processor model."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps([asdict(each) for each in measurements], indent=2) + "\n")
+    lists = {processor: [asdict(each) for each in kept[processor]] for processor in sorted(kept)}
+    file.write_text(json.dumps(lists, indent=2) + "\n")
 
 
-def load(file: Path) -> list[Measurement]:
+def load(file: Path) -> dict[str, list[Measurement]]:
     """Read what `save` has written."""
-    return [
-        Measurement(Conditions(**row["conditions"]), tuple((bench, system) for bench, system in row["pairs"]))
-        for row in json.loads(file.read_text())
-    ]
+    return {
+        processor: [
+            Measurement(Conditions(**row["conditions"]), tuple((bench, system) for bench, system in row["pairs"]))
+            for row in rows
+        ]
+        for processor, rows in json.loads(file.read_text()).items()
+    }
+
+
+def kind(processor: str) -> str:
+    """Return the kind that a processor model belongs to: one of `KINDS`, or the model itself."""
+    return next((kind for kind in KINDS if kind.lower() in processor.lower()), processor)
+
+
+def unmeasured(processors: Iterable[str]) -> list[str]:
+    """Return the kinds of which none of the models was measured."""
+    measured = {kind(processor) for processor in processors}
+    return [each for each in KINDS if each not in measured]
 
 
 def merge(kept: Sequence[Measurement], new: Measurement) -> list[Measurement]:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from mpqlab.topology import EMULATED_WANS
 
 from mpqbench import clean, cpulimit, fairness, flowcap, lossy, sessions, targets
+from mpqbench.conditions import kind, unmeasured
+from mpqbench.plots import folder_name
 from mpqbench.table import markdown, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from mpqbench.conditions import Conditions, Measurement, Pair
     from mpqbench.results import Result
@@ -92,29 +94,51 @@ SYSTEMS = {
 }
 
 
-def compose(results: Sequence[Result], measurements: Sequence[Measurement], drawn: Collection[str]) -> str:
-    """Return the whole document; only what was measured is in it. `drawn` are the benches that have a plot."""
-    systems = dict.fromkeys(result.system for result in results)
+def compose(
+    results: Mapping[str, Sequence[Result]],
+    measurements: Mapping[str, Sequence[Measurement]],
+    drawn: Mapping[str, Collection[str]],
+) -> str:
+    """Return the whole document; only what was measured is in it.
+
+    All three are by processor model; `drawn` are the benches that have a plot.
+    """
+    systems = dict.fromkeys(result.system for rows in results.values() for result in rows)
     parts = [
         "# Performance",
         "Made by `make bench` from `bench/results/latest.json`; don't edit it by hand.",
         (
             "Two network namespaces on one machine are joined by a veth pair (MTU 1500), every tunnel has an inner "
             "MTU of 1400, both of its ends and the load generator share the machine's processors. The systems are "
-            "measured in alternation; a figure is the median of the runs, with the lowest and highest in parentheses."
+            "measured in alternation; a figure is the median of the runs, with the lowest and highest in parentheses. "
+            "Two commits are compared by `python -m mpqbench --against REV`, which measures both in pairs and prints "
+            "ratios."
         ),
-        _conditions(measurements),
+        _processors(results),
         "\n".join(f"* **{system}**: {SYSTEMS[system]}" for system in systems if system in SYSTEMS),
-        "## Targets",
-        "Ratios of medians.",
-        markdown(targets.rows(results), numbers_from=2),
     ]
-    for bench, rows in tables(results).items():
-        parts += [f"## {TITLES[bench]} (`{bench}`)", NOTES[bench]]
-        if bench in drawn:
-            parts.append(f"![{TITLES[bench]}]({PLOTS}/{bench}.svg)")
-        parts.append(markdown(rows))
+    for processor, rows in results.items():
+        parts += [
+            f"## {processor}",
+            _conditions(measurements[processor]),
+            "### Targets",
+            "Ratios of medians.",
+            markdown(targets.rows(rows), numbers_from=2),
+        ]
+        for bench, table in tables(rows).items():
+            parts += [f"### {TITLES[bench]} (`{bench}`)", NOTES[bench]]
+            if bench in drawn.get(processor, ()):
+                parts.append(f"![{TITLES[bench]}]({PLOTS}/{folder_name(processor)}/{bench}.svg)")
+            parts.append(markdown(table))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _processors(results: Iterable[str]) -> str:
+    """Tell which processors were measured, and which kinds weren't."""
+    models = list(results)
+    lines = [f"* {kind(model)}: {model}" for model in models]
+    lines += [f"* {each}: **not measured**" for each in unmeasured(models)]
+    return "Processors; figures of one kind say little of another:\n\n" + "\n".join(sorted(lines))
 
 
 def _conditions(measurements: Sequence[Measurement]) -> str:

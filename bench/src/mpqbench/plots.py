@@ -1,7 +1,8 @@
-"""Plots of the results, as SVG files beside them."""
+"""Plots of the results of one processor, as SVG files in a folder of its own."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -52,6 +53,11 @@ BARE = "veth"
 MINE = ("quic-", "stripe")
 
 
+def folder_name(processor: str) -> str:
+    """Return the name of the folder for the plots of a processor model."""
+    return re.sub(r"[^a-z0-9]+", "-", processor.lower()).strip("-")
+
+
 def draw(results: Sequence[Result], folder: Path) -> list[str]:
     """Write a file BENCH.svg for each bench that can be drawn, remove those of others; return the benches drawn."""
     benches: dict[str, list[Result]] = {}
@@ -59,6 +65,7 @@ def draw(results: Sequence[Result], folder: Path) -> list[str]:
         if result.system != BARE:
             benches.setdefault(result.bench, []).append(result)
     drawn = []
+    folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.svg"):
         old.unlink()
     with mpl.rc_context(STYLE):

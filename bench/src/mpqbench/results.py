@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 BENCHES = ("tcp1", "tcp8", "small", "ping", "cpu", "lossy", "flowcap", "sessions", "fairness", "clean")
@@ -85,31 +85,42 @@ def percentile(values: Iterable[float], share: float) -> float:
     return ordered[max(1, math.ceil(round(share * len(ordered), 6))) - 1]
 
 
-def save(results: Iterable[Result], file: Path) -> None:
-    """Write a JSON list of objects with the keys of `KEYS`, numbers to six significant digits."""
-    rows = []
-    for result in results:
-        row = asdict(result)
-        row["value"] = _rounded(result.value)
-        row["runs"] = [_rounded(value) for value in result.runs]
-        rows.append(row)
+def save(kept: Mapping[str, Iterable[Result]], file: Path) -> None:
+    """Write the results of each processor model: JSON lists of objects with the keys of `KEYS`.
+
+    Numbers have six significant digits.
+    """
+    parts = []
+    for processor in sorted(kept):
+        rows = []
+        for result in kept[processor]:
+            row = asdict(result)
+            row["value"] = _rounded(result.value)
+            row["runs"] = [_rounded(value) for value in result.runs]
+            rows.append(json.dumps(row))
+        parts.append(json.dumps(processor) + ": [\n" + ",\n".join(rows) + "\n]")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    file.write_text("{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def load(file: Path) -> list[Result]:
+def load(file: Path) -> dict[str, list[Result]]:
     """Read what `save` has written; ResultError says what is wrong in which entry."""
     try:
-        rows = json.loads(file.read_text())
+        kept = json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise ResultError(f"{file}: not JSON: {error}") from error
-    if not isinstance(rows, list):
-        raise ResultError(f"{file}: expected a list")
-    return [_result(row, f"{file}[{index}]") for index, row in enumerate(rows)]
+    if not isinstance(kept, dict):
+        raise ResultError(f"{file}: expected an object with a list for each processor")
+    found = {}
+    for processor, rows in kept.items():
+        if not isinstance(rows, list):
+            raise ResultError(f"{file}.{processor}: expected a list")
+        found[processor] = [_result(row, f"{file}.{processor}[{index}]") for index, row in enumerate(rows)]
+    return found
 
 
 def _result(row: Any, where: str) -> Result:
