@@ -127,7 +127,7 @@ def test_results_of_other_commits_may_have_more_fields_but_not_fewer() -> None:
     row = {"bench": "tcp1", "case": "up", "system": "stripe", "metric": "goodput", "unit": "Mbit/s", "value": 5}
     assert values(json.dumps([{**row, "later": True}])) == {GOODPUT: 5.0}
     assert values(json.dumps({"Some CPU": [row]})) == {GOODPUT: 5.0}
-    for text in ("{", "{}", "[1]", json.dumps([{**row, "value": "5"}])):
+    for text in ("{", '{"x": 1}', "1", "[1]", json.dumps([{**row, "value": "5"}])):
         with pytest.raises(BenchError, match="result"):
             values(text)
 

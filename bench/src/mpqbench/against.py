@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -88,18 +89,18 @@ def values(text: str) -> Values:
     """Read the file of results of any commit's bench; fields that aren't known here are ignored.
 
     Raises:
-        BenchError: it isn't a list of objects with what is needed here.
+        BenchError: it isn't a list of objects with what is needed here, or one for each processor.
     """
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
         raise BenchError(f"results are not JSON: {error}") from error
-    if isinstance(found, dict):  # by processor; a run has one
-        found = [row for rows in found.values() for row in rows]
-    if not isinstance(found, list):
-        raise BenchError("results are not a list")
+    # By processor, of which a run has one; older commits write the list alone.
+    lists = list(found.values()) if isinstance(found, dict) else [found]
+    if not all(isinstance(rows, list) for rows in lists):
+        raise BenchError("results are not lists")
     measured: Values = {}
-    for row in found:
+    for row in itertools.chain.from_iterable(lists):
         if not isinstance(row, dict) or not all(isinstance(row.get(key), kind) for key, kind in FIELDS.items()):
             raise BenchError(f"a result lacks one of {', '.join(FIELDS)}: {row!r}")
         measured[Key(row["bench"], row["case"], row["system"], row["metric"], row["unit"])] = float(row["value"])
