@@ -166,7 +166,7 @@ class Peer:
         if self.proceed(now):
             self.offset += 400
             stream_id = 4 * self.random.randrange(8) + self.random.choice((0, 2))
-            frames = [packets.stream(stream_id, 1 + self.offset % 60_000 + 2 * place, b"x") for place in range(200)]
+            frames = [packets.stream(stream_id, 1 + self.offset % 60_000 + 2 * place, b"x") for place in range(150)]
             self.send(packets.packet(self.connection, Epoch.ONE_RTT, b"".join(frames)))
 
     def wrong_proof(self, now: float) -> None:
