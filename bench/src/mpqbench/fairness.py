@@ -14,7 +14,7 @@ from mpqbench.cpulimit import CpuLimit
 from mpqbench.errors import BenchError
 from mpqbench.results import Sample
 from mpqbench.star import Star, start
-from mpqbench.systems.mpquic import TUN, Deployment, Mpquic
+from mpqbench.systems.mpquic import TUN, Deployment, Keys, Mpquic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,6 +134,7 @@ def _measure(
     if load.refused:
         sources[-1] = FOREIGN
     length = OMIT + seconds
+    at_first = _refused(deployment.counters("server")["tunnels"])
     with ThreadPoolExecutor(CLIENTS) as pool:
         floods = [pool.submit(_flood, *each, length) for each in zip(others, sources, strict=True)]
         transfers = [pool.submit(_transfer, node, b, load, index, seconds) for index, node in enumerate(clients)]
@@ -148,12 +149,16 @@ def _measure(
             flood.result()
     samples = [Sample("fairness", load.case, "server CPU", used / elapsed, "cores")]
     if load.refused:
-        key = "refused: source"
-        refused = (int(after.get(key, 0)) - int(before.get(key, 0))) / elapsed
-        if not refused:
+        # In the window it may be none: that is what the server makes of it. In all it can't be.
+        if _refused(deployment.counters("server")["tunnels"]) == at_first:
             raise BenchError("the server has refused nothing")
+        refused = (_refused(after) - _refused(before)) / elapsed
         samples.append(Sample("fairness", load.case, "refused", refused, "packets/s"))
     return rates, samples
+
+
+def _refused(counters: Keys) -> int:
+    return int(counters.get("refused: source", 0))
 
 
 def _transfer(client: Node, server: Node, load: Load, index: int, seconds: float) -> float:
