@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from mpqlab.httpd import Handler, Server, seen_address
+from mpqlab.httpd import TCP_RTO_MAX_MS, Handler, Server, seen_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,15 @@ def test_one_connection_serves_several_requests(connection: http.client.HTTPConn
     for _ in range(3):
         connection.request("GET", "/bytes/10")
         assert len(connection.getresponse().read()) == 10
+
+
+def test_what_was_lost_is_sent_again_after_10_s_at_most() -> None:
+    with Server(("::", 0), Handler) as server:
+        try:
+            longest = server.socket.getsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS)
+        except OSError:
+            pytest.skip("needs Linux 6.15 or later")
+    assert longest == 10_000
 
 
 def test_an_ipv4_address_is_shown_as_such() -> None:

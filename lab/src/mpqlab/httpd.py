@@ -5,6 +5,7 @@ python -m mpqlab.httpd PORT
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import socket
@@ -13,6 +14,9 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 _CHUNK = memoryview(bytes(range(256)) * 4096)
+TCP_RTO_MAX_MS = 44
+"""Socket option of linux/tcp.h that limits the retransmission timeout, since Linux 6.15."""
+_RTO_MAX_MS = 10_000
 _BYTES = re.compile(r"/bytes/(\d{1,15})")
 
 
@@ -64,6 +68,9 @@ class Server(ThreadingHTTPServer):
         """Bind with IPv4 too; without a reverse look-up of the own name, for which there may be no resolver."""
         self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            # Connections inherit it. After a cut of a minute they would be silent for most of another one.
+            self.socket.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, _RTO_MAX_MS)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "internet", self.server_address[1]
