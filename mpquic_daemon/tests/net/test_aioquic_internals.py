@@ -43,6 +43,11 @@ def test_the_pacer_and_the_flow_control_can_be_replaced(fresh):
     assert fresh._loss._pacer is pacer
 
 
+def test_what_a_pause_changes_is_still_there(fresh):
+    names = {"_rtt_initialized", "_rtt_smoothed", "_time_of_last_sent_ack_eliciting_packet", "spaces"}
+    assert names <= set(vars(fresh._loss)), "aioquic changed: see forget_pause in aioquic_internals.py"
+
+
 def test_unknown_configuration_fields_are_errors():
     with pytest.raises(AttributeError, match=r"no QuicConfiguration\.cipher_suite"):
         internals.restrict(quic_configuration(LinkOptions(), is_client=True), cipher_suite=[])

@@ -180,6 +180,29 @@ def test_silence_ends_the_link_after_the_idle_timeout(make_pair):
     assert pair.listener.links == ()
 
 
+@pytest.mark.parametrize("arrived", [False, True], ids=["nothing read", "acknowledgements wait to be read"])
+def test_time_in_which_both_ends_stood_still_is_not_the_paths(make_pair, arrived):
+    pair = make_pair(up=LinkModel(delay=0.05), down=LinkModel(delay=0.05))
+    assert pair.run(lambda: (pair.link.meter.rtt_smoothed or 0.0) > 0.1)
+    for _ in range(20):
+        assert pair.link.send_datagrams([bytes(500)])
+        pair.run(lambda: False, 0.01)
+    before = [(link.meter.rtt_smoothed, link.meter.rtt_min) for link in (pair.link, pair.peer)]
+    lost = [link.meter.packets_lost for link in (pair.link, pair.peer)]
+    if arrived:
+        pair.peer.send_datagrams([bytes(500)] * 3)
+    for link in (pair.link, pair.peer):
+        link.timer()
+    pair.now += 20.0
+    for _ in range(20):
+        pair.link.send_datagrams([bytes(500)])
+        pair.run(lambda: False, 0.02)
+    for link, (smoothed, shortest), losses in zip((pair.link, pair.peer), before, lost, strict=True):
+        assert link.meter.rtt_smoothed < 2 * smoothed
+        assert link.meter.rtt_min == pytest.approx(shortest, rel=0.1)
+        assert link.meter.packets_lost == losses
+
+
 def test_an_unanswered_handshake_ends_in_time(make_pair):
     pair = make_pair(established=False, up=LinkModel(loss=1.0))
     assert pair.run(lambda: pair.client.ended is not None, seconds=6)

@@ -58,6 +58,23 @@ def set_packet_size(connection: QuicConnection, size: int) -> list[int]:
     return [len(datagram) for datagram in pending]
 
 
+def forget_pause(connection: QuicConnection, now: float) -> None:
+    """Take what is in flight for sent one round trip ago at the earliest, after a time in which this end stood still.
+
+    Its acknowledgements would count that time as the path's: the smoothed RTT, by which packets are paced, stays too
+    long for seconds. And what has merely not been read yet would be called lost.
+    """
+    loss = connection._loss
+    if not loss._rtt_initialized:
+        return
+    earliest = now - loss._rtt_smoothed
+    for space in loss.spaces:
+        for packet in space.sent_packets.values():
+            packet.sent_time = max(packet.sent_time or earliest, earliest)
+    last = loss._time_of_last_sent_ack_eliciting_packet
+    loss._time_of_last_sent_ack_eliciting_packet = max(last, earliest)
+
+
 def stream_sender(connection: QuicConnection, stream_id: int) -> QuicStreamSender | None:
     """Send half of a stream: its `next_offset` tells what still waits. None when the stream is gone.
 

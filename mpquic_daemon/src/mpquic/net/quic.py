@@ -46,6 +46,9 @@ _CERTIFICATE_ALERTS = range(QuicErrorCode.CRYPTO_ERROR + 42, QuicErrorCode.CRYPT
 """Error codes of an end that has refused its peer's certificate (RFC 8446 section 6, RFC 9001 section 4.8)."""
 _FAULT_PAUSE = 60.0
 
+PAUSE = 1.0
+"""Seconds by which a call is late after which this end has stood still meanwhile."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -182,6 +185,8 @@ class QuicLink:
         self._stirred = True
         """Whether something happened since the last flush: else nothing is to be sent, and finding that out costs."""
         self._timer: float | None = None
+        self._connection_due = float("inf")
+        """When the connection itself wanted to be called at the latest, as it was found out last."""
         # What follows from the connection and is asked for several times a turn; None when it has to be found out.
         self._timer_known = False
         self._stream_waits: bool | None = None
@@ -299,6 +304,7 @@ class QuicLink:
         """Take datagrams from the network. Never raises: a datagram that can't be used is dropped."""
         if self.state is LinkState.CLOSED:
             return
+        self._notice_pause(now)
         self._stir()
         index = 0
         try:
@@ -412,6 +418,7 @@ class QuicLink:
         address = self.peer_address
         if address is None:
             return []
+        self._notice_pause(now)
         self._stir()
         self._stirred = False
         try:
@@ -468,7 +475,8 @@ class QuicLink:
             return None
         if not self._timer_known:
             self._timer = self._connection.get_timer() if self.peer_address is not None else None
-            if self._mtu.due < (self._timer or float("inf")):
+            self._connection_due = float("inf") if self._timer is None else self._timer
+            if self._mtu.due < self._connection_due:
                 self._timer = self._mtu.due
             self._timer_known = True
         timer = self._timer
@@ -491,6 +499,7 @@ class QuicLink:
         """Act on what is due: losses, acknowledgements, pacing, timeouts. Call `flush` afterwards."""
         if self.state is LinkState.CLOSED:
             return
+        self._notice_pause(now)
         self._stir()
         try:
             self._act_on_time(now)
@@ -506,6 +515,12 @@ class QuicLink:
         self._stirred = True
         self._timer_known = False
         self._stream_waits = self._capacity = None
+
+    def _notice_pause(self, now: float) -> None:
+        """Time in which nobody called tells nothing of the path: the process, or its machine, stood still."""
+        if now - self._connection_due > PAUSE:
+            self._connection_due = float("inf")
+            internals.forget_pause(self._connection, now)
 
     def _put_in(self) -> None:
         """There is something to flush."""
