@@ -9,6 +9,7 @@ short_description: Find the ports of sshd, however it was set up
 description:
   - The ports of the effective configuration (C(sshd -T)), of listening sockets of sshd, of a socket unit, and of the
     connection by which the run came in, as the server may be another program than sshd. Nothing is changed.
+  - Sockets on a loopback address don't count, since they are what a session forwards (C(ssh -R), X11).
 options:
   connection: {description: Port that the run came in by., type: int}
   default: {description: Ports when none is found., type: list, elements: int, default: [22]}
@@ -19,6 +20,7 @@ ports: {description: Sorted port numbers., returned: always, type: list}
 """
 
 import re
+from ipaddress import ip_address
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -31,13 +33,21 @@ def configured_ports(text: str) -> set[int]:
 
 
 def listening_ports(text: str) -> set[int]:
-    """Ports of sockets of sshd in the output of `ss -Hltnp`."""
+    """Ports of sockets of sshd in the output of `ss -Hltnp`, without those on a loopback address."""
     result = set()
     for line in text.splitlines():
         fields = line.split()
         if len(fields) >= 6 and '"sshd"' in fields[5]:
-            result.add(int(fields[3].rpartition(":")[2]))
+            address, _, port = fields[3].rpartition(":")
+            if not _is_loopback(address):
+                result.add(int(port))
     return result
+
+
+def _is_loopback(address: str) -> bool:
+    """Tell whether an address as ss writes it (`[::1]`, `127.0.0.1%lo`, `*`) is reached from the host alone."""
+    plain = address.partition("%")[0].strip("[]")
+    return plain != "*" and ip_address(plain).is_loopback
 
 
 def socket_unit_ports(text: str) -> set[int]:

@@ -15,6 +15,19 @@ def test_only_sockets_of_sshd_count() -> None:
     assert listening_ports(listing) == {2222}
 
 
+def test_what_a_session_forwards_is_no_port_of_sshd() -> None:
+    """The process of a session is called sshd as well: a proxy lent by `ssh -R`, X11."""
+    listing = (
+        'LISTEN 0 128 127.0.0.1:3128 0.0.0.0:* users:(("sshd",pid=9,fd=9))\n'
+        'LISTEN 0 128 [::1]:3128 [::]:* users:(("sshd",pid=9,fd=7))\n'
+        'LISTEN 0 128 127.0.0.1%lo:6010 0.0.0.0:* users:(("sshd",pid=9,fd=8))\n'
+        'LISTEN 0 128 198.51.100.7%enp1s0:2200 0.0.0.0:* users:(("sshd",pid=1,fd=3))\n'
+        'LISTEN 0 128 [fe80::1]%enp1s0:2201 [::]:* users:(("sshd",pid=1,fd=5))\n'
+        'LISTEN 0 128 *:2222 *:* users:(("sshd",pid=1,fd=4))\n'
+    )
+    assert listening_ports(listing) == {2200, 2201, 2222}
+
+
 def test_ports_of_a_socket_unit() -> None:
     assert socket_unit_ports("Listen=0.0.0.0:22 (Stream)\nListen=[::]:2022 (Stream)\n") == {22, 2022}
 
