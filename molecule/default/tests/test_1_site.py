@@ -110,3 +110,5 @@ def test_ifupdown_no_longer_configures_the_client(client: Host) -> None:
     assert "10.10.11.100" in client.check_output("ip -4 -o address show dev enp6s18")
     link = json.loads(client.check_output("networkctl status --json=short enp6s18"))
     assert link["AdministrativeState"] == "configured"
+    # It becomes ifupdown's file again when the suite leaves, so it is as readable as that was.
+    assert client.check_output("stat -c %a /etc/network/interfaces.before-mpquic") == "644"
