@@ -48,7 +48,7 @@ def test_any_listing_of_units_is_read_or_refused(files: Any, rows: Any) -> None:
     assert all(isinstance(name, str) and isinstance(unit, Unit) for name, unit in found.items())
 
 
-@pytest.mark.parametrize("rows", [None, 7, [[]], [ROW[:5]], [[None, *ROW[1:]]]])
+@pytest.mark.parametrize("rows", [None, 7, [[]], [{}], [ROW[:5]], [[None, *ROW[1:]]]])
 def test_a_listing_that_is_none_is_refused(rows: Any) -> None:
     with pytest.raises(CommandError, match="a form that isn't known"):
         units([], rows)

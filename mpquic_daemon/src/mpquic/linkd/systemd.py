@@ -103,7 +103,7 @@ class Systemd:
         rows = await self._call(_MANAGER, "ListUnitsByPatterns", "asas", [], ["mpquic@*.service"])
         try:
             return units_of(files, rows)
-        except (TypeError, ValueError, AttributeError, IndexError) as error:
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
             raise CommandError(f"systemd lists units in a form that isn't known: {error}") from error
 
     async def started_at(self, instance: str) -> float:
@@ -214,7 +214,7 @@ def units_of(files: Any, rows: Any) -> dict[str, Unit]:
     """Return the units of instances, from masked files (path, state) and rows of ListUnits.
 
     Raises:
-        TypeError, ValueError, AttributeError, IndexError: these are no such lists.
+        TypeError, ValueError, AttributeError, LookupError: these are no such lists.
     """
     masked = {matched.group("name") for path, _state in files if (matched := _OURS.fullmatch(path.rpartition("/")[2]))}
     found = {name: Unit(Activity.STOPPED, masked=True) for name in masked}
