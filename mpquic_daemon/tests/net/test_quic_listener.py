@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 from aioquic.buffer import Buffer
@@ -42,6 +43,27 @@ def test_many_reconnects_leave_nothing(make_listener, make_client):
     del pair
     gc.collect()
     assert sum(isinstance(item, QuicLink) for item in gc.get_objects()) <= 2
+
+
+def test_a_connection_that_has_ended_is_not_kept_until_its_idle_timeout(make_listener, make_client):
+    listener = make_listener()
+    # While it is there, its timer comes before those of the others.
+    listener.receive([initial(make_client)], ("198.51.100.1", 5000), NOW)
+    (other,) = listener.links
+    ended: list[weakref.ref[QuicLink]] = []
+    for _ in range(3):
+        pair = Pair(listener, make_client)
+        # Until everything is acknowledged: only the idle timeout is due.
+        assert pair.run(lambda pair=pair: pair.server.link is not None and pair.link.state is LinkState.ESTABLISHED)
+        pair.run(lambda: False, seconds=1.0)
+        assert pair.peer.timer() > pair.now + 10.0
+        ended.append(weakref.ref(pair.peer))
+        pair.link.close()
+        assert pair.run(lambda: listener.links == (other,), seconds=1.0)
+        del pair
+    gc.collect()
+    assert listener.links == (other,)
+    assert [link() for link in ended] == [None] * 3
 
 
 def test_a_peer_that_never_registers_is_closed(make_listener, make_client):

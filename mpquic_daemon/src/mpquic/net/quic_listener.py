@@ -77,7 +77,9 @@ class QuicListener:
         self._flushed: dict[QuicLink, None] = {}
         """Connections that have sent, and may want to be called at another time since."""
         self._replies: list[tuple[bytes, Address]] = []
-        self._timers: list[tuple[float, int, _Entry]] = []
+        self._timers: list[tuple[float, int, int]] = []
+        """When connections want to be called, by number: one that is closed must not be kept until then."""
+        self._numbered: dict[int, _Entry] = {}
         self._order = count()
 
     def reload_certificate(self, cert_file: str, key_file: str) -> None:
@@ -225,8 +227,9 @@ class QuicListener:
             self._after(self._flushed.popitem()[0])
         timers, expiry = self._timers, self._unregistered.next_expiry()
         while timers:
-            at, _, entry = timers[0]
-            if entry.due == at and entry.link in self._entries:
+            at, _, number = timers[0]
+            entry = self._numbered.get(number)
+            if entry is not None and entry.due == at:
                 return at if expiry is None else min(at, expiry)
             heapq.heappop(timers)
         return expiry
@@ -237,7 +240,7 @@ class QuicListener:
             self.counters["not registered in time"] += 1
             self._waiting[number].link.close(0, "not registered in time")
         while (at := self.timer()) is not None and at <= now:
-            entry = heapq.heappop(self._timers)[2]
+            entry = self._numbered[heapq.heappop(self._timers)[2]]
             entry.due = None
             entry.link.handle_timer(now)
             self._touched(entry.link)
@@ -338,7 +341,7 @@ class QuicListener:
             server_certificate=self._configuration.certificate,
         )
         entry = _Entry(number, link, [header.destination_cid, link.connection_id])
-        self._entries[link] = self._waiting[number] = entry
+        self._entries[link] = self._waiting[number] = self._numbered[number] = entry
         for connection_id in entry.connection_ids:
             self._links[connection_id] = entry
         link.on_output = partial(self._output.__setitem__, link, None)
@@ -392,7 +395,7 @@ class QuicListener:
         if link.state is LinkState.CLOSED:
             for connection_id in entry.connection_ids:
                 self._links.pop(connection_id, None)
-            del self._entries[link]
+            del self._entries[link], self._numbered[entry.number]
             if not entry.registered:
                 del self._waiting[entry.number]
                 self._unregistered.leave(entry.number)
@@ -402,7 +405,7 @@ class QuicListener:
         due = link.timer()
         if due is not None and due != entry.due:
             entry.due = due
-            heapq.heappush(self._timers, (due, next(self._order), entry))
+            heapq.heappush(self._timers, (due, next(self._order), entry.number))
 
 
 class _Entry:
