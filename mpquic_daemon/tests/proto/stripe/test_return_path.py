@@ -116,6 +116,25 @@ def test_an_address_that_never_replies_is_given_up_and_the_old_one_used_again() 
     assert session.pipes.all[0] in session.pipes.carrying(now)
 
 
+def test_a_search_for_the_path_mtu_waits_for_the_proof_of_an_address() -> None:
+    session = StripeSession(StripeConfig(pipes=2, initial_datagram_size=1200), SESSION, SECRET, NOW, client=False)
+    peer = HostilePeer(session, NOW)
+    peer.come_up(NOW)
+    now = NOW + 1.0
+    peer.give([peer.keepalive(now, pipe) for pipe in range(2)], now, VICTIM)
+    polls = 0
+    while now < NOW + 3.0:
+        assert session.pipes.alive(now)
+        assert not session.pipes.carrying(now)
+        session.poll(now)
+        session.take_outgoing()
+        polls += 1
+        due = session.next_time(now)
+        assert due is not None
+        now = max(due, now + 0.001)
+    assert polls < 50
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32))
 def test_no_address_gets_more_than_three_times_what_came_from_it_before_it_proves_itself(seed: int) -> None:

@@ -272,7 +272,9 @@ class StripeSession:
                 self.sender.next_time(now),
                 self.pipes.next_time(now),
                 self.hold.next_time() if self.hold is not None else None,
-                *((self.receiver.reporter.next_time(), self.pmtu.due_at) if self.pipes.alive(now) else ()),
+                self.receiver.reporter.next_time() if self.pipes.alive(now) else None,
+                # Probes go where shards go: not to an address that is yet to prove itself.
+                self.pmtu.due_at if self.pipes.carrying(now) else None,
             )
             if time is not None
         ]
