@@ -14,6 +14,7 @@ from mpquic.daemon.peer_file import decode
 
 from .conftest import IDENTITY, Site
 from .test_certificates import fields, serial_of
+from .test_containment import broken
 from .test_refusals import site_tls as server_tls
 from .virtual import CLIENT, QUIC_PORT, Ends, Nat
 
@@ -310,6 +311,20 @@ def test_a_machine_of_which_only_resting_pipes_are_left_replies_by_them(start: S
         assert state(copy) == "down"
         both.stop_other("c2", silently=True)
     assert held_by(both) == CLIENT
+
+
+def test_a_fault_while_a_client_is_probed_ends_its_session_alone(
+    start: Start, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`Process.run` fails on anything that reaches the loop's exception handler."""
+    both = start(transport="stripe", probes=False)
+    (connection,) = both.server._connections.values()
+    assert connection.plane is not None
+    connection.plane.session.ask = broken
+    second(both, site)
+    both.wait(lambda: "fault" in caplog.text, 5.0, "a fault")
+    both.run(2.0)
+    assert connection not in both.server._connections.values()
 
 
 def test_attempts_of_one_process_that_wait_together_leave_nothing(start: Start, site: Site) -> None:

@@ -136,9 +136,10 @@ class ServerConnection:
     def ask(self, now: float) -> None:
         """Have the client send something, by the connection and by the pipes that carry."""
         self.session.send(Probe(sequence=PRESENCE))
-        if self.plane is not None and self.plane.path.state is PathState.UP:
-            self.plane.session.ask(now)
-            self.plane.push(now)
+        plane = self.plane
+        if plane is not None and plane.path.state is PathState.UP:
+            plane.contain(plane.session.ask, now)
+            plane.contain(plane.push, now)
 
     def end(self, code: CloseCode, reason: str) -> None:
         """Mark the connection to be closed; the first reason counts."""
