@@ -5,9 +5,10 @@ Virtual time; `Process.run` fails on anything that reaches the loop's exception 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from mpquic.daemon.processor_share import PIECE
 
 from .test_outages import ends
 
@@ -137,3 +138,27 @@ def test_a_fault_while_datagrams_of_a_connection_are_taken_ends_that_connection(
     connection.link.receive = broken
     both.wait(lambda: both.client.status()["reconnects"] == 1 and both.state == "up", 30.0, "up again")
     assert connection not in both.server._connections.values()
+
+
+def test_what_unregistered_peers_send_is_taken_in_pieces_although_nobody_else_waits(ends: Make) -> None:
+    both = ends(probes=False)
+    arrivals: Any = both.server._arrivals
+    take = arrivals.take
+    sizes: list[int] = []
+
+    def taken(client: object, max_bytes: int | None) -> Any:
+        found = take(client, max_bytes)
+        sizes.append(sum(len(data) for data, _, _ in found))
+        return found
+
+    arrivals.take = taken
+    port = both.network.sockets[both.server._socket.local_address]
+
+    def flood() -> None:
+        for number in range(200):
+            port.put((("10.77.1.3", 1 + number), bytes([0xC0]) + bytes(1199)))
+
+    both.processes["sv"].call(flood)
+    both.run(0.5)
+    assert sum(sizes) >= 200 * 1200
+    assert max(sizes) <= PIECE

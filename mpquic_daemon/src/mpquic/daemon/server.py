@@ -260,7 +260,9 @@ class Server:
     # What clients have done in their turn
 
     def _receive(self, client: Hashable, now: float) -> None:
-        for data, segment, address in self._arrivals.take(client, self._share.piece):
+        # A first packet costs much more than a client's data: sockets are read between two pieces in any case.
+        limit = PIECE if client == UNREGISTERED else self._share.piece
+        for data, segment, address in self._arrivals.take(client, limit):
             try:
                 self._listener.receive(split_segments(data, segment), address, now)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is of this sender
