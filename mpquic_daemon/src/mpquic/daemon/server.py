@@ -133,7 +133,13 @@ class Server:
         self._tun = self._kernel.tun(config.tun_name, uso=True)
         options = LinkOptions(config.congestion_algorithm, config.max_datagram_size, IDLE_TIMEOUT)
         with credentials.usable(config.tls):
-            self._listener = QuicListener(cert_file=config.tls.cert_file, key_file=config.tls.key_file, options=options)
+            self._listener = QuicListener(
+                cert_file=config.tls.cert_file,
+                key_file=config.tls.key_file,
+                options=options,
+                processor_time=self._kernel.processor_time,
+                time_passed=self._loop.time,
+            )
         host = config.bind_address or "::"
         self._socket = self._kernel.udp((host, config.bind_port), device=config.bind_device, gso=config.udp_gso)
         self._arrivals: Arrivals[Hashable] = Arrivals(self._socket, self._claim, self._on_arrival)
