@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / ".cache/test"
-# The daemon's unit tests run on these too; it is deployed on Debian 12 and 13.
+# The daemon's unit tests run on these too, but for long simulations; it is deployed on Debian 12 and 13.
 PYTHONS = ("3.12", "3.13")
 # How many tests that mostly wait run at a time.
 WAITING = 4

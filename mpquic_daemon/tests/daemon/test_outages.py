@@ -72,6 +72,7 @@ def check_recovery(both: Ends) -> None:
             assert max(gaps) < 0.35
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("probes", [True, False], ids=["traffic", "idle"])
 @pytest.mark.parametrize("seconds", OUTAGES)
 def test_striped_within_2_s_after_an_outage(ends: Make, seconds: float, probes: bool) -> None:
@@ -82,6 +83,7 @@ def test_striped_within_2_s_after_an_outage(ends: Make, seconds: float, probes: 
     check_recovery(both)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("direction", [to_client, from_client])
 @pytest.mark.parametrize("seconds", [5, 29, 31, 61, 150])
 def test_striped_within_2_s_after_an_outage_of_one_direction(
@@ -114,6 +116,7 @@ def test_striped_again_after_each_of_many_outages(ends: Make) -> None:
     assert (tables["stripe_sessions"], tables["registered"], tables["groups"]) == (1, 1, 1)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("sleepers", [("cl",), ("sv",), ("cl", "sv")], ids=["client", "server", "both"])
 @pytest.mark.parametrize("seconds", SLEEPS)
 def test_striped_within_2_s_after_sleep(ends: Make, seconds: float, sleepers: tuple[str, ...]) -> None:
@@ -160,6 +163,7 @@ def test_striped_within_2_s_on_a_wan_that_returns(ends: Make) -> None:
     check_recovery(both)
 
 
+@pytest.mark.simulation
 def test_a_path_that_lets_quic_through_and_no_pipe_is_asked_with_growing_pauses(ends: Make) -> None:
     both = ends()
     both.network.lost = pipes

@@ -101,6 +101,7 @@ def test_forged_icmp_does_not_hold_up_a_tunnel_that_connects(ends: Make, transpo
     both.wait(lambda: both.client._current.link.max_datagram_size == 1452, WITHIN, "of full size")
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("tells", [True, False], ids=["told", "silent"])
 @pytest.mark.parametrize("hosts", [(CLIENT,), ("10.77.2.2",), ()], ids=["up", "down", "both"])
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -67,6 +67,7 @@ def test_without_discovery_nothing_is_probed() -> None:
         assert (host.session.probes_sent, host.session.sender.datagram_size) == (0, 1452)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("loss", [0.0, 0.02, 0.1])
 @pytest.mark.parametrize("delay", [0.015, 0.3], ids=["near", "far"])
 def test_a_transfer_soon_goes_on_when_the_path_shrinks_silently(loss: float, delay: float) -> None:
@@ -224,6 +225,7 @@ def test_a_peer_that_answers_what_was_not_asked_is_not_believed() -> None:
     assert client.take_outgoing() == []
 
 
+@pytest.mark.simulation
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**32), mtu=st.integers(MIN_DATAGRAM + UDP_OVERHEAD, 1499), loss=st.floats(0, 0.2))
 def test_whatever_the_path_becomes_nothing_stalls_for_five_seconds(seed: int, mtu: int, loss: float) -> None:

@@ -199,6 +199,7 @@ class Forgetful:
                     self.server.out.send(pipe, datagram, now)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("direction", "least"), [("up", 0.97), ("down", 0.93)])
 def test_goodput_hardly_suffers_when_a_nat_forgets_all_bindings_every_3_seconds(direction: str, least: float) -> None:
     goodput = []

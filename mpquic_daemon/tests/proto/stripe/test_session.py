@@ -36,6 +36,7 @@ def settle(duplex: Duplex) -> int:
     return duplex.client.next_sequence - len(duplex.server.received)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(
     ("loss", "least"), [(0.0, 0.96), (0.01, 0.95), (0.05, 0.92), (0.1, 0.90), (0.3, 0.80)], ids=lambda value: f"{value}"
 )
@@ -390,6 +391,7 @@ def test_a_connection_inside_sees_its_segments_in_order(loss: float) -> None:
     assert max(duplex.server.latencies) < 1.3
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("loss", "seed", "least"), [(0.1, 5, 0.85), (0.3, 2, 0.85), (0.3, 5, 0.85)])
 def test_a_connection_inside_uses_most_of_what_a_lossy_link_can_carry(loss: float, seed: int, least: float) -> None:
     """The share of `goodput` that the bench's case `lossy` measures, on the same link."""
