@@ -326,7 +326,7 @@ class Client:
 
     def _send(self, now: float) -> None:
         if turn.send(lambda: self._flush(now), lambda: self._sender.flush(now)):
-            self._more = self._loop.call_soon(self._turn)
+            self._more = self._more or self._loop.call_soon(self._turn)
 
     def _push(self, now: float) -> bool:
         """Let the striped data plane take what waits; False when there is none that carries."""

@@ -50,9 +50,9 @@ FIRST_FLIGHT_INTERVAL = 0.9
 """Seconds after which the first flight is sent again as it is, beside aioquic's own repetitions at 0.3, 0.9, 2.1 and
 4.5 s: a link that heals meanwhile waits for no longer than that."""
 DEADLINE = 10.0
+"""Seconds in which an attempt that the peer has answered must have come to its end."""
 EXPIRY_CHECK = 60.0
 """Seconds between two looks at the dates of the server's certificates, while connected."""
-"""Seconds in which an attempt that the peer has answered must have come to its end."""
 
 
 class Phase(Enum):
