@@ -124,7 +124,7 @@ BAD = {
         request(op="handover", who="a", for_s=7 * 86400),
         "for_s: expected seconds from 1 to 86400",
     ),
-    "handover of a stranger": (request(op="handover", who="nobody", for_s=60), "there is no client nobody here"),
+    "handover of an unknown site": (request(op="handover", who="nobody", for_s=60), "there is no client nobody here"),
     "set of what isn't policy": (request(op="set", key="tun_mtu", value=1, owner="me"), "key: tun_mtu is not policy"),
 }
 
