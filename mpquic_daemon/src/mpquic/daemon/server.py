@@ -18,6 +18,7 @@ from mpquic.daemon.json_lines import RequestError
 from mpquic.daemon.period import Period
 from mpquic.daemon.processor_share import PIECE, ProcessorShare
 from mpquic.daemon.server_connection import ServerConnection
+from mpquic.daemon.server_planes import ServerPlanes
 from mpquic.daemon.server_tunnel import ServerTunnel
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.daemon.stripe_listener import StripeListener
@@ -26,7 +27,7 @@ from mpquic.net.kernel import KERNEL
 from mpquic.net.quic import LinkOptions, LinkState, QuicLink
 from mpquic.net.quic_listener import QuicListener
 from mpquic.net.udp import SendStatus, split_segments
-from mpquic.proto.control import Held, RefuseCode, Register, RenewStripe, StripeGrant, StripeRenewed, Welcome
+from mpquic.proto.control import Held, RefuseCode, Register, Welcome
 from mpquic.proto.dispatch import dispatch
 from mpquic.proto.frame import FrameError
 from mpquic.proto.groups import Group, GroupTable, Registration, RegistrationRefusedError
@@ -46,10 +47,8 @@ if TYPE_CHECKING:
     from mpquic.hold import Hold
     from mpquic.net.kernel import Kernel
     from mpquic.net.udp import Address
-    from mpquic.proto.control import StripeRequest
     from mpquic.proto.handshake import Rejected
     from mpquic.proto.identity import Identity
-    from mpquic.proto.path import Carried
 
 TICK = 0.1
 """Seconds between two looks at all connections: probes, silence, deadlines."""
@@ -57,8 +56,6 @@ EXPIRY_CHECK = 60.0
 """Seconds between two looks at the dates of the certificates of connected clients."""
 COLLECTION_INTERVAL = 5.0
 """Seconds between two looks for striped sessions from which nothing comes."""
-RENEW_INTERVAL = 1.0
-"""Least seconds between two striped sessions of one connection."""
 STALE_TIME = 1.0
 """Seconds after sleep in which a server that is too busy to empty its socket takes handshakes for old ones, at most."""
 TUN_BATCH = 16
@@ -144,6 +141,9 @@ class Server:
         self._socket = self._kernel.udp((host, config.bind_port), device=config.bind_device, gso=config.udp_gso)
         self._arrivals: Arrivals[Hashable] = Arrivals(self._socket, self._claim, self._on_arrival)
         self._stripe = StripeListener(config, self._share, self._kernel) if config.stripe_enabled else None
+        self._planes = ServerPlanes(
+            self._stripe, self._table, self._loop, self._tun.write, self._on_plane, self._on_plane_fault
+        )
         self._loop.add_reader(self._tun.fileno(), self._on_tun)
         self._loop.add_reader(self._socket.fileno(), self._on_socket)
         self._clients.load()
@@ -172,7 +172,7 @@ class Server:
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
         for connection in self._connections.values():
-            self._drop_plane(connection)
+            self._planes.drop(connection)
         if self._stripe is not None:
             self._stripe.close()
         self._tun.set_carrier(False)
@@ -287,6 +287,16 @@ class Server:
             self._waiting[tunnel] = None
             self._has_queued = True
 
+    def _on_plane(self, tunnel: ServerTunnel) -> None:
+        """A striped data plane carries from now on, or no more: what waits in the tunnel may be for another path."""
+        if tunnel.sender.waiting:
+            self._waiting[tunnel] = None
+        self._set_carrier()
+        self._more = self._more or self._loop.call_soon(self._turn)
+
+    def _on_plane_fault(self, connection: ServerConnection, error: Exception) -> None:
+        self._fault(connection, error, self._loop.time())
+
     def _after_pass(self) -> None:
         received, queued, self._has_received, self._has_queued = self._has_received, self._has_queued, False, False
         if self._stopping or not (received or queued):
@@ -380,7 +390,7 @@ class Server:
                     self._clients.told(connection, message, now)
             if not connection.wants_data_stream and connection.ending is None and not connection.over:
                 self._use(connection, tunnel)
-            self._renew_stripe(connection, tunnel, inbox, now)
+            self._planes.renew(connection, tunnel, inbox, now)
             self._deliver(connection, tunnel, inbox, now)
         if connection.ending is not None or connection.over:
             self._changed[connection] = None
@@ -388,7 +398,7 @@ class Server:
     def _fault(self, connection: ServerConnection, error: Exception, now: float) -> None:
         """A defect that one connection brought to light ends that connection and no other."""
         faults.tell(self._journal, now, "connection.fault", error, peer=connection.peer)
-        self._drop_plane(connection)
+        self._planes.drop(connection)
         connection.end(CloseCode.INTERNAL, "internal error")
         self._changed[connection] = None
         self._more = self._more or self._loop.call_soon(self._turn)
@@ -406,9 +416,9 @@ class Server:
 
     def _fault_of_tunnel(self, tunnel: ServerTunnel, error: Exception, now: float) -> None:
         """The same for what all connections of a tunnel share."""
-        self._waiting.pop(tunnel, None)
         for connection in [each for each in self._connections.values() if each.tunnel is tunnel]:
             self._fault(connection, error, now)
+        self._waiting.pop(tunnel, None)
 
     def _deliver(self, connection: ServerConnection, tunnel: ServerTunnel, inbox: Inbox, now: float) -> None:
         if not (inbox.datagrams or inbox.stream_bytes):
@@ -424,12 +434,9 @@ class Server:
 
     def _tick(self, now: float) -> None:
         self._next_tick = now + TICK
-        if self._stripe is not None and now >= self._next_collection:
+        if now >= self._next_collection:
             self._next_collection = now + COLLECTION_INTERVAL
-            idle = set(self._stripe.collect_idle(now))
-            for connection in self._connections.values() if idle else ():
-                if connection.plane in idle:
-                    self._drop_plane(connection)
+            self._planes.drop_idle(self._connections.values(), now)
         if now >= self._next_expiry_check:
             self._next_expiry_check = now + EXPIRY_CHECK
             self._expel_expired()
@@ -549,54 +556,8 @@ class Server:
             self._tunnels[group] = tunnel
         connection.tunnel = tunnel
         inner = [str(prefix) for prefix in prefixes]
-        grant = self._grant_plane(connection, tunnel, register.stripe, registration)
+        grant = self._planes.grant(connection, tunnel, register.stripe, registration)
         return Welcome(session=group.session, inner=inner, tun_mtu=self._config.tun_mtu, stripe=grant)
-
-    def _grant_plane(
-        self,
-        connection: ServerConnection,
-        tunnel: ServerTunnel,
-        request: StripeRequest | None,
-        registration: Registration,
-    ) -> StripeGrant | None:
-        """Begin the striped data plane that a client requests, if there is one here."""
-        if request is None or self._stripe is None:
-            return None
-
-        def deliver(frames: list[Carried], now: float) -> None:
-            for buffers in tunnel.receiver.receive(frames, now):
-                self._tun.write(buffers)
-
-        granted = self._stripe.grant(registration.path, registration.identity, request, tunnel.sender, deliver, tunnel)
-        if granted is None:
-            return None
-        grant, connection.plane = granted
-        connection.plane.on_fault = lambda error: self._fault(connection, error, self._loop.time())
-        connection.stripe_granted_at = self._loop.time()
-        connection.session.plane = connection.plane
-        tunnel.add_plane(connection.plane, registration.priority, registration.weight)
-        return grant
-
-    def _renew_stripe(self, connection: ServerConnection, tunnel: ServerTunnel, inbox: Inbox, now: float) -> None:
-        """Replace the striped session of a client that has lost it, at most once in `RENEW_INTERVAL`."""
-        for message_id, message in inbox.messages:
-            group = self._table.group_of(connection)
-            if not isinstance(message, RenewStripe) or group is None:
-                continue
-            grant = None
-            if now - connection.stripe_granted_at >= RENEW_INTERVAL:
-                self._drop_plane(connection)
-                registration = group.members[connection.session.path.name].registration
-                grant = self._grant_plane(connection, tunnel, message.stripe, registration)
-            connection.session.send(StripeRenewed(stripe=grant), message_id)
-
-    def _drop_plane(self, connection: ServerConnection) -> None:
-        plane, connection.plane, connection.session.plane = connection.plane, None, None
-        if plane is None or self._stripe is None:
-            return
-        self._stripe.remove(plane)
-        if connection.tunnel is not None:
-            connection.tunnel.remove_plane(plane)
 
     def _welcome(self, connection: ServerConnection) -> None:
         self._registrations += 1
@@ -654,7 +615,7 @@ class Server:
         if group is not None:
             self._admission.gone(group, connection, now)
         self._admission.abandon(connection)
-        self._drop_plane(connection)
+        self._planes.drop(connection)
         if connection.tunnel is not None:
             connection.tunnel.remove(connection.session)
         if connection.admitted is not None:

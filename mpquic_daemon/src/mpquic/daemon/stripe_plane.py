@@ -121,6 +121,8 @@ class StripePlane:
         outgoing = self.session.take_outgoing()
         if outgoing:
             self.transmit(outgoing)
+        if self.session.exhausted:
+            self._set_state(PathState.DOWN)
         if self._due > now + SOON:
             self._schedule(now)
         return self.path.state is PathState.UP

@@ -1,0 +1,112 @@
+"""The striped data planes of a server's clients, each beside the QUIC connection that has registered it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpquic.proto.control import RenewStripe, StripeRenewed
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable
+
+    from mpquic.daemon.server_connection import ServerConnection
+    from mpquic.daemon.server_tunnel import ServerTunnel
+    from mpquic.daemon.session import Inbox
+    from mpquic.daemon.stripe_listener import ServerStripe, StripeListener
+    from mpquic.proto.coalescer import Write
+    from mpquic.proto.control import StripeGrant, StripeRequest
+    from mpquic.proto.groups import GroupTable, Registration
+    from mpquic.proto.path import Carried
+
+RENEW_INTERVAL = 1.0
+"""Least seconds between two striped sessions of one connection."""
+
+
+class ServerPlanes:
+    """Grants, renews and drops data planes; `listener` is None where there is no striping.
+
+    `write` takes what arrives for the TUN. `on_change` is called with the tunnel when one of its planes has come up,
+    gone down or been dropped: what waits in the tunnel may then leave by another path, or not at all. `on_fault` is
+    called with the connection and the exception that ended its plane.
+    """
+
+    def __init__(
+        self,
+        listener: StripeListener | None,
+        table: GroupTable[ServerConnection],
+        loop: asyncio.AbstractEventLoop,
+        write: Callable[[Write], object],
+        on_change: Callable[[ServerTunnel], object],
+        on_fault: Callable[[ServerConnection, Exception], object],
+    ) -> None:
+        self._listener = listener
+        self._table = table
+        self._loop = loop
+        self._write = write
+        self._on_change = on_change
+        self._on_fault = on_fault
+
+    def grant(
+        self,
+        connection: ServerConnection,
+        tunnel: ServerTunnel,
+        request: StripeRequest | None,
+        registration: Registration,
+    ) -> StripeGrant | None:
+        """Begin the data plane that a client requests; None when there is none here, or for it."""
+        if request is None or self._listener is None:
+            return None
+
+        def deliver(frames: list[Carried], now: float) -> None:
+            for buffers in tunnel.receiver.receive(frames, now):
+                self._write(buffers)
+
+        granted = self._listener.grant(
+            registration.path, registration.identity, request, tunnel.sender, deliver, tunnel
+        )
+        if granted is None:
+            return None
+        grant, plane = granted
+        plane.on_fault = lambda error: self._on_fault(connection, error)
+        plane.on_change = lambda: self._changed(plane, tunnel)
+        connection.plane = connection.session.plane = plane
+        connection.stripe_granted_at = self._loop.time()
+        tunnel.add_plane(plane, registration.priority, registration.weight)
+        return grant
+
+    def renew(self, connection: ServerConnection, tunnel: ServerTunnel, inbox: Inbox, now: float) -> None:
+        """Replace the striped session of a client that has lost it, at most once in `RENEW_INTERVAL`."""
+        for message_id, message in inbox.messages:
+            group = self._table.group_of(connection)
+            if not isinstance(message, RenewStripe) or group is None:
+                continue
+            grant = None
+            if now - connection.stripe_granted_at >= RENEW_INTERVAL:
+                self.drop(connection)
+                registration = group.members[connection.session.path.name].registration
+                grant = self.grant(connection, tunnel, message.stripe, registration)
+            connection.session.send(StripeRenewed(stripe=grant), message_id)
+
+    def drop(self, connection: ServerConnection) -> None:
+        """End the data plane of a connection, if it has one."""
+        plane, connection.plane, connection.session.plane = connection.plane, None, None
+        if plane is None or self._listener is None:
+            return
+        self._listener.remove(plane)
+        if connection.tunnel is not None:
+            connection.tunnel.remove_plane(plane)
+            self._on_change(connection.tunnel)
+
+    def drop_idle(self, connections: Iterable[ServerConnection], now: float) -> None:
+        """End the data planes from which nothing authentic has come for long."""
+        if self._listener is None:
+            return
+        idle = set(self._listener.collect_idle(now))
+        for connection in connections if idle else ():
+            if connection.plane in idle:
+                self.drop(connection)
+
+    def _changed(self, plane: ServerStripe, tunnel: ServerTunnel) -> None:
+        if not plane.closed:  # it was dropped since
+            self._on_change(tunnel)
