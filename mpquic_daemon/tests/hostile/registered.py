@@ -221,7 +221,7 @@ class Registered:
         frames = []
         for _ in range(155):
             self.sequence = (self.sequence + JUMP) % 2**32
-            frames.append(Frame(b"", 1, self.sequence))
+            frames.append(Frame(b"x", 1, self.sequence))
         self.striped.send(self.striped.shard(encode_frames(frames)))
         segments = []
         for _ in range(26):
@@ -270,7 +270,7 @@ class Registered:
             return
         for place in range(20):
             self.sequence = (self.sequence + 1) % 2**32
-            frame = encode_frames([Frame(b"", 1, self.sequence)])
+            frame = encode_frames([Frame(b"x", 1, self.sequence)])
             self.striped.send(self.striped.shard(frame), place % len(self.striped.sockets))
 
     def keepalives(self) -> None:

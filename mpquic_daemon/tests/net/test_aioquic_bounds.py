@@ -9,10 +9,19 @@ from aioquic.tls import Epoch
 from hostile.packets import crypto, packet, stream
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.net.aioquic_bounds import MAX_CRYPTO_BUFFER, MAX_STREAMS, BoundedConnection, SortedRanges
+from mpquic.net.aioquic_bounds import (
+    MAX_CRYPTO_BUFFER,
+    MAX_STREAMS,
+    MAX_UNACKNOWLEDGED,
+    BoundedConnection,
+    SortedRanges,
+)
+from mpquic.net.aioquic_send import PlainWriter
 from mpquic.net.quic import WINDOW_BEFORE_ADMISSION, LinkState
 
 from .conftest import CLIENT_ADDRESS, SERVER_ADDRESS, Pair
+
+PING = b"\x01"
 
 
 @pytest.fixture
@@ -138,6 +147,29 @@ def test_a_client_is_bounded_as_well(make_pair):
     pair.peer.send_stream(own, b"of the server")
     assert pair.run(lambda: len(pair.client.streams.get(stream_id, b"")) == 200_000)
     assert pair.client.streams[own] == b"of the server"
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["plain packets", "aioquic's packets"])
+def test_what_is_sent_to_a_peer_that_acknowledges_nothing_is_not_all_kept(make_pair, monkeypatch, plain):
+    pair = make_pair()
+    pair.run(lambda: False, seconds=1.0)
+    if not plain:
+        monkeypatch.setattr(PlainWriter, "write", lambda _self, _now: None)
+    sender, receiver = pair.link._connection, pair.peer._connection
+    space = receiver._spaces[Epoch.ONE_RTT]
+    for _ in range(2 * MAX_UNACKNOWLEDGED):
+        pair.now += 0.006
+        # With a gap, so that some acknowledgements ask for one in turn.
+        sender._packet_number += 1
+        pair.listener.receive([packet(sender, Epoch.ONE_RTT, PING)], CLIENT_ADDRESS, pair.now)
+        pair.listener.flush(pair.now)
+        pair.now += 0.006
+        pair.listener.handle_timer(pair.now)
+        pair.listener.flush(pair.now)
+    assert pair.peer.state is LinkState.ESTABLISHED
+    assert receiver._packet_number > 1.5 * MAX_UNACKNOWLEDGED
+    assert len(space.sent_packets) <= MAX_UNACKNOWLEDGED + 200
+    assert pair.peer.bytes_in_flight <= pair.peer.congestion_window + 1500
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 12)), max_size=40))

@@ -66,6 +66,22 @@ def test_a_connection_that_has_ended_is_not_kept_until_its_idle_timeout(make_lis
     assert [link() for link in ended] == [None] * 3
 
 
+def test_timers_that_packets_have_moved_are_not_kept_until_their_time(make_listener, make_client):
+    listener = make_listener()
+    pair = Pair(listener, make_client)
+    assert pair.run(lambda: pair.server.link is not None and pair.link.state is LinkState.ESTABLISHED)
+    listener.admit(pair.peer, pair.now)
+    pair.run(lambda: False, seconds=1.0)
+    # Its deadline comes before the idle timeout of the other, which each packet moves.
+    listener.receive([initial(make_client, pair.now)], ("198.51.100.1", 5000), pair.now)
+    for _ in range(3000):
+        pair.link.send_datagrams([b"x"])
+        pair.run(lambda: False, seconds=0.001)
+    assert len(listener.links) == 2
+    assert len(listener._timers) < 300
+    assert listener.timer() == min(link.timer() for link in listener.links)
+
+
 def test_a_peer_that_never_registers_is_closed(make_listener, make_client):
     listener = make_listener(limits=UnregisteredLimits(timeout=3.0))
     pair = Pair(listener, make_client)

@@ -3,7 +3,7 @@
 aioquic bounds most of what it keeps: connection IDs, challenges, paths, ACK ranges; and it keeps no packet that it
 can't decrypt. What it leaves open is bounded here: 512 KiB of CRYPTO data out of order in each epoch, a TLS message of
 16 MiB that is never completed, gaps in streams at 100 bytes of memory for each byte that arrives, 256 streams at once,
-and the buffers of epochs that are over.
+the buffers of epochs that are over, and what is sent to a peer that acknowledges nothing.
 
 Written against aioquic 1.7, whose private attributes are used; see `aioquic_internals`.
 """
@@ -15,6 +15,7 @@ from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.connection import QuicConnection, QuicConnectionError, QuicReceiveContext
 from aioquic.quic.events import StreamDataReceived
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicStreamFrame
+from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver
 from aioquic.tls import Epoch
@@ -27,6 +28,11 @@ MAX_STREAMS = 8
 MAX_GAPS_BEFORE_ADMISSION = 32
 MAX_GAPS = 4096
 """Gaps in one stream. 16 MiB in flight, of which every third packet is lost, have about 2500."""
+
+
+MAX_UNACKNOWLEDGED = 2048
+"""Packets of ours that elicit no acknowledgement and are remembered until the peer acknowledges a later one: at one in
+5 ms, those of ten seconds."""
 
 
 class SortedRanges(RangeSet):
@@ -91,6 +97,21 @@ class BoundedConnection(QuicConnection):
         for stream in self._streams.values():
             if isinstance(stream.receiver, _Receiver):
                 stream.receiver.max_gaps = MAX_GAPS
+
+    def forget_unacknowledged(self) -> None:
+        """Forget the oldest packets that elicit no acknowledgement and got none, where there are too many of them.
+
+        aioquic keeps each until the peer acknowledges a later packet, which a peer may never do (RFC 9002 section 2:
+        such packets aren't in flight, so no window holds them back).
+        """
+        space = self._spaces[Epoch.ONE_RTT]
+        if len(space.sent_packets) - space.ack_eliciting_in_flight <= MAX_UNACKNOWLEDGED:
+            return
+        kept = [packet for packet in space.sent_packets.values() if not packet.is_ack_eliciting]
+        for packet in kept[: len(kept) - MAX_UNACKNOWLEDGED // 2]:
+            del space.sent_packets[packet.packet_number]
+            for handler, arguments in packet.delivery_handlers:
+                handler(QuicDeliveryState.LOST, *arguments)
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)

@@ -101,7 +101,7 @@ class PlainWriter:
         batch = _Batch(connection, pair, space, now)
         # Along with data an acknowledgement may leave sooner, no more often: it saves a packet of its own.
         if is_due or (ack_at is not None and now - self._acknowledged_at >= connection._ack_delay):
-            batch.acknowledge()
+            batch.acknowledge(may_elicit=self._control.bytes_in_flight < self._control.congestion_window)
         if has_data:
             flight = self._control.congestion_window - self._control.bytes_in_flight
             allowed = self._pacer.allowance(now)
@@ -162,8 +162,11 @@ class _Batch:
         self._packets: list[QuicSentPacket] = []
         self.size = 0
 
-    def acknowledge(self) -> None:
-        """Put an acknowledgement of everything received into the first packet that has room for it."""
+    def acknowledge(self, *, may_elicit: bool) -> None:
+        """Put an acknowledgement of everything received into the first packet that has room for it.
+
+        `may_elicit` tells whether the packet may be in flight: without room in the window nothing is added to that.
+        """
         connection, space = self._connection, self._space
         assert space.largest_received_time is not None
         delay = int((self._now - space.largest_received_time) * 1000000) >> connection._local_ack_delay_exponent
@@ -171,7 +174,7 @@ class _Batch:
         buffer.push_uint_var(QuicFrameType.ACK)
         ranges = push_ack_frame(buffer, space.ack_queue, max(0, delay), _ACK_BYTES - 1)
         self._ack = buffer.data
-        if ranges > 1 and self._number % _ACK_OF_ACK == 0:
+        if may_elicit and ranges > 1 and self._number % _ACK_OF_ACK == 0:
             # Once the peer has acknowledged this, old ranges need not be told any more.
             self._ack += _PING
             self._ack_eliciting = True

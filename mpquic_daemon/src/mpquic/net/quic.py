@@ -432,6 +432,7 @@ class QuicLink:
             else:
                 out = [(datagram, address) for datagram in plain]
             self._settle()
+            self._connection.forget_unacknowledged()
         except Exception:  # noqa: BLE001 - logged below
             # What is sent depends on what the peer sent: see `receive`.
             _faults.write(now, "sending", address)

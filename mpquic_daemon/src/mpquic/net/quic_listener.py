@@ -39,6 +39,8 @@ Group = tuple[list[bytes], Address]
 
 _MAX_REPLIES = 256
 MAX_CONNECTIONS = 4096
+SPARE_TIMERS = 256
+"""Timers beside two for each connection, of which one at most is in force, before those that aren't are removed."""
 
 
 class QuicListener:
@@ -406,6 +408,14 @@ class QuicListener:
         if due is not None and due != entry.due:
             entry.due = due
             heapq.heappush(self._timers, (due, next(self._order), entry.number))
+            if len(self._timers) > 2 * len(self._entries) + SPARE_TIMERS:
+                self._rebuild_timers()
+
+    def _rebuild_timers(self) -> None:
+        # Each packet of a peer may move a timer, and what it was moved from stays in the heap until its time.
+        entries = self._entries.values()
+        self._timers = [(entry.due, next(self._order), entry.number) for entry in entries if entry.due is not None]
+        heapq.heapify(self._timers)
 
 
 class _Entry:

@@ -175,7 +175,7 @@ def jumps(peer: HostilePeer, sequence: int, count: int = 155, jump: int = 4000) 
     frames = []
     for _ in range(count):
         sequence = (sequence + jump) % 2**32
-        frames.append(Frame(b"", 1, sequence))
+        frames.append(Frame(b"x", 1, sequence))
     return peer.frames(frames), sequence
 
 
@@ -185,11 +185,12 @@ def test_frames_whose_numbers_jump_cost_no_more_memory_than_they_are_long() -> N
     assert hold is not None
     before = footprint(hold)
     packet, sequence = jumps(peer, 0)
-    peer.give([packet], NOW)
+    assert len(peer.give([packet], NOW)) == 155
     assert footprint(hold) - before < 60 * KIB
     for _ in range(300):
         packet, sequence = jumps(peer, sequence)
         peer.give([packet], NOW)
+    assert len(session.hold._gaps) > 1000
     assert footprint(hold) < 1 * MIB
 
 
@@ -218,12 +219,43 @@ def test_the_hold_remembers_little_of_what_has_passed() -> None:
     assert footprint(hold) < 3 * MIB
 
 
+@pytest.mark.parametrize("shards", [45, 3000], ids=["a piece at a time", "all at once"])
+def test_the_hold_remembers_little_of_tiny_frames_that_have_passed(shards: int) -> None:
+    session, peer = made()
+    hold = session.hold
+    assert hold is not None
+    for place in range(20):
+        frames = [[Frame(b"x", 1, 155 * (shards * place + each) + one) for one in range(155)] for each in range(shards)]
+        peer.give([peer.frames(each) for each in frames], NOW)
+        if footprint(hold) > 3 * MIB or shards > 1000:
+            break
+    assert session.receiver.shards == shards * (place + 1)
+    assert footprint(hold) < 3 * MIB
+    # What is kept is the latest, and it is known by its numbers.
+    due, kept, _ = hold._recent[-1]
+    assert due & 0xFFFFFFFF == kept[0].sequence
+
+
+def test_what_fec_gives_back_while_no_report_leaves_is_not_all_kept_for_the_next_one() -> None:
+    session = StripeSession(StripeConfig(), SESSION, SECRET, NOW, client=False)
+    peer = HostilePeer(session, NOW)
+    # Pipes of which the peer says that it hears nothing carry nothing, no reports either.
+    peer.give([peer.keepalive(NOW, pipe, PacketType.REGISTER) for pipe in range(4)], NOW)
+    assert not session.ready(NOW)
+    body = Frame(tcp_packet(1, 0), 1, 0).encode()
+    [spare] = parity([body], 1)
+    for number in range(1, 20_001, 2):
+        peer.give([peer.shard(spare, kind=PacketType.PARITY, index=1, data_shards=1, number=number)], NOW)
+    assert session.receiver.decoder.repaired == 10_000
+    assert footprint(session.receiver.reporter) < 150 * KIB
+
+
 def test_a_gap_that_is_filled_one_by_one_releases_nothing_twice() -> None:
     """What is looked at when a gap ends is bounded, however many connections wait."""
     hold = FlowHold()
     hold.add([Frame(tcp_packet(9999, 0), 1, 0)], NOW, 1.0)
     hold.add([Frame(tcp_packet(each, 100), 1, 1000 + 2 * each) for each in range(400)], NOW, 1.0)
-    passed = [frame.sequence for each in range(1, 1000) for frame in hold.add([Frame(b"", 1, each)], NOW, 1.0)]
+    passed = [frame.sequence for each in range(1, 1000) for frame in hold.add([Frame(b"x", 1, each)], NOW, 1.0)]
     passed += [frame.sequence for frame in hold.expire(NOW + 1.5)]
     assert len(passed) == len(set(passed))
     assert hold.bytes == 0

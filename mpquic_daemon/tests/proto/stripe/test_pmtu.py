@@ -17,6 +17,7 @@ from mpquic.proto.stripe.pmtu import (
     LARGE_LOSSES,
     MAX_ANSWERS,
     MAX_PROBES,
+    MAX_WITNESSES,
     MIN_OVERDUE,
     PROBE_INTERVAL,
     RAISE_INTERVAL,
@@ -224,6 +225,17 @@ def test_an_outage_is_no_black_hole() -> None:
     wire.mtu = CEILING
     wire.run(2.0)
     assert (wire.path.size, wire.path.black_holes, wire.path.due_at) == (CEILING, 0, None)
+
+
+def test_of_probes_that_a_peer_never_answers_few_are_remembered() -> None:
+    wire = settled(CEILING)
+    wire.mtu = 0
+    wire.lose(LARGE_LOSSES)
+    wire.run(1000.0)
+    trial = wire.path._trial
+    assert trial is not None
+    assert wire.path._next_number > 1000
+    assert len(trial._witnesses) <= MAX_WITNESSES
 
 
 @pytest.mark.parametrize(

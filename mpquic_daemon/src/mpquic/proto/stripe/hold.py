@@ -35,7 +35,9 @@ HELD_COST = 400
 SEGMENT_COST = 64
 """Bytes that what waits takes beyond its octets: for itself, and for each segment of a run."""
 MAX_RECENT = 1 << 20
-"""Octets of datagrams that have passed and are kept for `_learn`."""
+"""Octets of datagrams that have passed and are kept for `_learn`, with `FRAME_COST` for each frame."""
+FRAME_COST = 200
+"""Bytes that a frame takes beyond its octets, so that many small ones don't exceed the bound."""
 _MAX_JUMP = 4096
 """A jump of more tunnel sequence numbers is an outage, which nobody waits for."""
 
@@ -152,7 +154,7 @@ class FlowHold:
         self._holding: dict[bytes, _Flow] = {}
         self._history = history
         self._recent: deque[tuple[int, Sequence[Carried], int]] = deque()
-        self._recent_octets = 0
+        self._recent_cost = 0
         self._order = 0
         self.bytes = 0
         self.held = 0
@@ -205,11 +207,19 @@ class FlowHold:
         self._release(passing)
 
     def _remember(self, due: int, frames: list[Carried], octets: int) -> None:
-        recent = self._recent
-        recent.append((due, tuple(frames), octets))
-        self._recent_octets += octets
-        while len(recent) > self._history or (self._recent_octets > MAX_RECENT and len(recent) > 1):
-            self._recent_octets -= recent.popleft()[2]
+        recent, cost = self._recent, octets + FRAME_COST * len(frames)
+        if cost > MAX_RECENT:
+            # The latest of them are enough.
+            cost, place = 0, len(frames)
+            while place and cost + held_cost(frames[place - 1]) <= MAX_RECENT:
+                place -= 1
+                cost += held_cost(frames[place])
+            due += sum(map(_count, frames[:place]))
+            frames = frames[place:]
+        recent.append((due, tuple(frames), cost))
+        self._recent_cost += cost
+        while len(recent) > self._history or self._recent_cost > MAX_RECENT:
+            self._recent_cost -= recent.popleft()[2]
 
     def _take(self, carried: Carried, now: float, wait: float, passing: list[Carried]) -> None:
         number = expand_sequence(carried.sequence & 0xFFFFFFFF, self._highest)
@@ -299,7 +309,7 @@ class FlowHold:
                     flow.known = last
                 number = last + 1
         self._recent.clear()
-        self._recent_octets = 0
+        self._recent_cost = 0
 
     def _give_up(self, numbers: int) -> None:
         self.given_up += numbers

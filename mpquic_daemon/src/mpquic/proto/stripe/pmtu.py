@@ -33,6 +33,8 @@ DOUBT_INTERVAL = 0.1
 SILENT_INTERVAL = 1.0
 """The same, or 3 round trips, when the last `SILENT_PROBES` got no answer, nor their witnesses: it is an outage."""
 SILENT_PROBES = 8
+MAX_WITNESSES = 64
+"""Probes of the base size whose answer may still come, for each size that is probed: a peer may answer none of them."""
 OVERDUE = 0.25
 """Share of the round trip, but at least `MIN_OVERDUE` seconds, that an answer may be later than its witness's."""
 MIN_OVERDUE = 0.05
@@ -148,6 +150,8 @@ class _Trial:
     def on_sent(self, witness: int, now: float, rtt: float) -> None:
         """It was probed, with probe `witness` of the base size."""
         self._witnesses[witness] = self._probed_at = now
+        if len(self._witnesses) > MAX_WITNESSES:
+            del self._witnesses[next(iter(self._witnesses))]
         self._unanswered += 1
         self.next_at = now + (max(SILENT_INTERVAL, 3 * rtt) if self.is_silent else self._interval)
 

@@ -28,6 +28,8 @@ GAP_SHARDS = 3
 OVERLAP = 4
 """Each number is reported by so many reports, since reports are lost too."""
 MAX_RANGES = 256
+MAX_REPAIRED = 1024
+"""The latest numbers that FEC gave back wait for the next report: while no pipe carries, there is none."""
 _VARINT_LIMIT = 1 << 62
 
 
@@ -193,8 +195,8 @@ class Reporter:
         self._gap_until = -1
         self._last_sent = float("-inf")
         self._floors: deque[int] = deque(maxlen=OVERLAP)
-        self._repaired: deque[list[int]] = deque(maxlen=OVERLAP)
-        self._repaired_now: list[int] = []
+        self._repaired: deque[deque[int]] = deque(maxlen=OVERLAP)
+        self._repaired_now: deque[int] = deque(maxlen=MAX_REPAIRED)
 
     def on_shards(self, count: int, lowest: int, *, highest_rose: bool, now: float) -> None:
         """`count` new shards arrived, `lowest` the lowest of their numbers."""
@@ -231,7 +233,7 @@ class Reporter:
         """Return the body of the report that is due."""
         self._floors.append(self._lowest)
         self._repaired.append(self._repaired_now)
-        self._repaired_now = []
+        self._repaired_now = deque(maxlen=MAX_REPAIRED)
         highest = self._window.highest
         floor = min(self._floors)
         repaired = sorted({number for numbers in self._repaired for number in numbers if number <= highest})
