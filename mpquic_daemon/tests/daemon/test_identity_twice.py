@@ -122,6 +122,49 @@ def test_a_killed_client_has_its_place_back_after_the_silence_of_its_past(
     assert held_by(both) == SECOND
 
 
+@pytest.mark.parametrize("again", [0.1, 0.25, 0.4, 0.6])
+@both_planes
+def test_a_client_that_is_killed_twice_is_back_within_two_seconds(
+    start: Start, site: Site, transport: str, again: float
+) -> None:
+    """Its second process is killed while it waits for the place of the first, or as soon as it has it."""
+    both = start(transport=transport)
+    both.network.lost = lambda source, destination: CLIENT in (source[0], destination[0])
+    second(both, site, transport=transport)
+    both.run(again)
+    both.stop_other("c2", silently=True)
+    began = both.now
+    third = second(both, site, "c3", transport=transport)
+    both.wait(lambda: state(third) == "up", 2.0, "up")
+    assert third.counters()["attempts"] == 1
+    assert both.now - began < 1.2
+    both.run(10.0)
+    assert (state(third), third.status()["reconnects"]) == ("up", 0)
+
+
+def test_a_connection_that_is_being_closed_does_not_take_a_place(start: Start, site: Site) -> None:
+    """Its time is up in the iteration in which the silence of the first machine is long enough."""
+    both = start(transport="quic", probes=False)
+    both.network.lost = lambda source, destination: CLIENT in (source[0], destination[0])
+    second(both, site)
+    both.wait(lambda: both.server._admission.waiting, 2.0, "waiting")
+    (waiting,) = (each for each in both.server._connections.values() if each.admitted is None)
+    poll, ended = both.server._admission.poll, []
+
+    def end_before_the_decision(now: float) -> Any:
+        decided = poll(now)
+        if waiting in decided:
+            waiting.link.close(0, "not registered in time")
+            ended.append(now)
+        return decided
+
+    both.server._admission.poll = end_before_the_decision  # type: ignore[method-assign]
+    both.wait(lambda: ended, 1.0, "decided")
+    both.run(0.01)
+    assert held_by(both) == CLIENT
+    assert (waiting.admitted, both.server._admission.waiting) == (None, 0)
+
+
 def test_all_tunnels_of_a_client_come_back_at_once(start: Start, site: Site) -> None:
     names = [f"mpq{number}" for number in range(10, 16)]
     inner = {name: f"10.200.{name[3:]}.1/32" for name in names}
@@ -395,6 +438,28 @@ def test_an_operator_hands_an_identity_over_and_back(
     both.wait(lambda: both.state == "up", 40.0, "up")
     both.run(120.0)
     assert (both.state, state(copy)) == ("up", "down")
+
+
+def test_a_handover_to_a_machine_that_waits_refuses_none_of_its_connections(
+    start: Start, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It registers by another connection than the one that waits, before the first machine has been silent for long."""
+    both = start(transport="quic", probes=False)
+    both.network.lost = lambda source, destination: CLIENT in (source[0], destination[0])
+    copy = second(both, site)
+    both.wait(lambda: both.server._admission.waiting == 1, 2.0, "waiting")
+    (waiting,) = (each for each in both.server._connections.values() if each.admitted is None)
+    hand_over(both)
+    with caplog.at_level(logging.INFO, "mpquic"):
+        both.processes["c2"].call(lambda: copy.reconnect(silent=True))
+        both.wait(lambda: held_by(both) == SECOND, 0.3, "handed over")
+        both.run(10.0)
+    assert (state(copy), held_by(both)) == ("up", SECOND)
+    assert waiting.refusal is None or waiting.refusal.code == "stale"
+    assert not any(
+        fields(record)["reason"].startswith("in_use") for record in caplog.records if "refused" in record.msg
+    )
+    assert both.server._admission._takeovers.sizes["refused"] == 0
 
 
 def test_what_was_handed_over_stays_so_after_a_restart_of_the_server(start: Start, site: Site) -> None:

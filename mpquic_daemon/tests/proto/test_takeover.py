@@ -23,7 +23,7 @@ from mpquic.proto.takeover import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 KEY: Key = ("urn:mpquic:site:site1", "mpq5")
 DOWN_AFTER = 3.0
@@ -69,6 +69,9 @@ class Server:
         self.probes: list[float] = []
         self.outcomes: dict[str, tuple[Outcome, float]] = {}
         self._claims: dict[str, tuple[Key, bytes]] = {}
+        self.holders: dict[Key, bytes] = {}
+        self.successor: Callable[[bytes], Machine] = lambda _boot_id: Machine()
+        """The machine that is connected once a boot id was admitted."""
         if machine is not None:
             machine.heard_at = self.now
 
@@ -90,8 +93,13 @@ class Server:
             self.machines[key].probed(self.now)
         for connection in decided:
             key, boot_id = self._claims[connection]
-            if self.claim(connection, boot_id) is Outcome.ADMIT:
+            if self.claim(connection, boot_id, key) is Outcome.ADMIT:
                 self.takeovers.registered(key, boot_id)
+                if self.holders.get(key) != boot_id:
+                    self.holders[key] = boot_id
+                    self.machines[key] = self.successor(boot_id)
+                    self.machines[key].heard_at = self.now
+                    self.takeovers.changed_hands(key)
 
     def run(self, seconds: float, step: float = 0.005) -> None:
         end = self.now + seconds
@@ -208,6 +216,81 @@ def test_a_restarted_client_does_not_wait_because_of_a_second_machine() -> None:
     assert server.outcomes["c3"][0] is Outcome.REFUSE
 
 
+def test_a_client_that_is_killed_while_it_waits_has_its_place_after_another_silence() -> None:
+    """A third boot id comes while the second one waits for the first; that one never replies to its own probes."""
+    machine = Machine()
+    machine.alive = False
+    server = Server(machine)
+    server.successor = lambda _boot_id: machine
+    began = server.now
+    server.claim("c2", b"killed")
+    server.run(0.2)
+    assert server.claim("c3", b"third") is Outcome.WAIT
+    server.run(0.8)
+    assert [server.outcomes[each][0] for each in ("c2", "c3")] == [Outcome.ADMIT, Outcome.ADMIT]
+    assert server.outcomes["c3"][1] - began < 2 * MIN_WAIT + 0.1
+
+
+def test_whoever_waits_behind_a_client_that_replies_once_it_has_the_place_is_refused() -> None:
+    machine = Machine()
+    machine.alive = False
+    server = Server(machine)
+    server.claim("c2", b"restarted")
+    server.run(0.1)
+    server.claim("c3", b"copy")
+    server.run(1.0)
+    assert [server.outcomes[each][0] for each in ("c2", "c3")] == [Outcome.ADMIT, Outcome.REFUSE]
+
+
+def test_whoever_waits_behind_another_is_refused_with_it() -> None:
+    server = Server(Machine(0.15))
+    server.claim("c2", b"copy")
+    server.claim("c3", b"another")
+    server.run(0.3)
+    assert [server.outcomes[each][0] for each in ("c2", "c3")] == [Outcome.REFUSE, Outcome.REFUSE]
+    assert (len(server.takeovers), len(server.probes)) == (0, 2)
+
+
+def test_whoever_waits_behind_another_goes_on_when_that_one_gives_up() -> None:
+    machine = Machine()
+    machine.alive = False
+    server = Server(machine)
+    began = server.now
+    server.claim("c2", b"killed")
+    server.run(0.1)
+    server.claim("c3", b"third")
+    server.takeovers.abandon("c2")
+    server.run(1.0)
+    assert server.outcomes["c3"][0] is Outcome.ADMIT
+    assert server.outcomes["c3"][1] - began < INTERVAL + MIN_WAIT + 0.1
+
+
+def test_those_that_wait_behind_another_are_bounded() -> None:
+    server = Server(Machine())
+    server.claim("c", b"first")
+    outcomes = [server.claim(f"c{number}", number.to_bytes(16, "big")) for number in range(100)]
+    assert outcomes.count(Outcome.WAIT) == MAX_PATHS_PER_GROUP
+
+
+def test_when_the_place_changes_hands_meanwhile_those_who_wait_claim_anew() -> None:
+    """Another connection of the same boot has the place, for instance by a handover: that is nobody's reply."""
+    machine = Machine()
+    machine.alive = False
+    server = Server(machine)
+    server.claim("c2", b"new")
+    server.run(0.1)
+    server.claim("c3", b"another")
+    server.machines[KEY] = Machine()
+    server.takeovers.changed_hands(KEY)
+    probes, decided = server.takeovers.poll(lambda key: server.machines[key].presence(server.now), server.now)
+    assert (probes, decided) == ([], ["c2", "c3"])
+    server.takeovers.abandon("c2")
+    server.claim("c3", b"another")
+    server.run(1.0)
+    assert server.outcomes["c3"][0] is Outcome.REFUSE
+    assert server.takeovers.sizes["refused"] == 1
+
+
 def test_whoever_registers_as_often_as_he_likes_has_one_series_of_probes_sent_for_each_interval() -> None:
     server = Server(Machine())
     began = server.now
@@ -302,32 +385,27 @@ def test_no_machine_that_replies_loses_its_place_and_none_that_is_gone_keeps_it(
 ) -> None:
     """Whoever is admitted takes over: from then on it is the machine that is connected, and it lives."""
     server = Server(Machine(rtt))
-    holder, died_at, lived_at = b"first", -1e9, server.now
-    seen = 0
+    server.holders[KEY] = b"first"
+    lived_at = server.now
     longest = max(3 * rtt, MIN_WAIT)
 
-    def settle() -> None:
-        nonlocal holder, lived_at, died_at, seen
-        for connection, (outcome, at) in list(server.outcomes.items())[seen:]:
-            seen += 1
-            boot_id = server._claims[connection][1]
-            if outcome is not Outcome.ADMIT or boot_id == holder:
-                continue
-            machine = server.machines.get(KEY)
-            # Nobody is replaced who has lived all the time in which he could have replied.
-            assert machine is None or not machine.alive or at - lived_at < longest, (connection, at)
-            holder, lived_at = boot_id, at
-            server.machines[KEY] = Machine(rtt)
-            server.machines[KEY].heard_at = at
+    def admit(_boot_id: bytes) -> Machine:
+        nonlocal lived_at
+        machine = server.machines.get(KEY)
+        # Nobody is replaced who has lived all the time in which he could have replied.
+        assert machine is None or not machine.alive or server.now - lived_at < longest
+        lived_at = server.now
+        return Machine(rtt)
 
+    server.successor = admit
     for number, (kind, value) in enumerate(steps):
         machine = server.machines.get(KEY)
         if kind == "claim":
             boot_id = b"boot%d" % value
-            if machine is not None and boot_id != holder:
+            if machine is not None and boot_id != server.holders[KEY]:
                 server.claim(f"c{number}", boot_id)
         elif kind == "die" and machine is not None and machine.alive:
-            machine.alive, died_at = False, server.now
+            machine.alive = False
             machine._replies.clear()
         elif kind == "live" and machine is not None and not machine.alive:
             machine.alive, lived_at = True, server.now
@@ -341,15 +419,14 @@ def test_no_machine_that_replies_loses_its_place_and_none_that_is_gone_keeps_it(
         elif kind == "run":
             for _ in range(int(float(value) / 0.01)):  # type: ignore[arg-type]
                 server.run(0.01, step=0.01)
-                settle()
         sizes = server.takeovers.sizes
         assert sizes["pending"] <= 1
         assert sizes["refused"] <= MAX_REFUSED
     # Whatever has happened before: a fresh boot has the place of a machine that is gone within the bound.
     server.run(5.0)
-    settle()
     server.machines[KEY] = Machine(rtt)
     server.machines[KEY].alive = False
+    server.successor = lambda _boot_id: Machine(rtt)
     outcome, seconds = server.decide("last", b"fresh")
     assert outcome is Outcome.ADMIT
     assert seconds <= INTERVAL + longest + 0.05

@@ -15,7 +15,7 @@ from mpquic.proto.takeover import Outcome, Presence, Takeovers
 if TYPE_CHECKING:
     from mpquic.daemon.clients import Clients
     from mpquic.daemon.server_connection import ServerConnection
-    from mpquic.proto.groups import Group, GroupTable, Registration
+    from mpquic.proto.groups import Group, GroupTable, Joined, Registration
     from mpquic.proto.takeover import Key
 
 RETRY_AFTER = 4.0
@@ -85,11 +85,15 @@ class Admission:
             self._refuse(key, connection, _address(group), "has this identity")
         return Place(replaces=True)
 
-    def entered(self, registration: Registration, connection: ServerConnection, place: Place) -> None:
+    def entered(
+        self, registration: Registration, connection: ServerConnection, place: Place, joined: Joined[ServerConnection]
+    ) -> None:
         """A registration was entered."""
         key = registration.identity, registration.tunnel
         self._takeovers.abandon(connection)
         self._takeovers.registered(key, registration.boot_id)
+        if joined.new_session:
+            self._takeovers.changed_hands(key)
         self._last_peer.pop(key, None)
         self._clients.has_place(key, registration.boot_id, connection.peer, by_operator=place.by_operator)
 

@@ -542,7 +542,7 @@ class Server:
         if place is None:
             return None
         joined = self._table.register(registration, connection, now, takeover=place.replaces)
-        self._admission.entered(registration, connection, place)
+        self._admission.entered(registration, connection, place, joined)
         group = joined.group
         for replaced in joined.replaced:
             replaced.end(*place.ending(connection.peer))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mpquic.daemon.server_tunnel import ServerTunnel
     from mpquic.daemon.stripe_listener import ServerStripe
-    from mpquic.net.quic import QuicLink
+    from mpquic.net.quic import LinkEvent, QuicLink
     from mpquic.proto.control import Register, Welcome
     from mpquic.proto.identity import ChainVerifier, Identity
 
@@ -94,12 +94,8 @@ class ServerConnection:
                 if isinstance(event, Established):
                     self._expect_registration(now)
             inbox = self.session.take(events, now)
-            if self._registration is not None and self.admitted is None:
-                for _, message in inbox.messages:
-                    self._obey(self._registration.receive(message, now), now)
-                if self.is_decided:
-                    self.is_decided = False
-                    self._obey(self._registration.decide(now), now)
+            if not self._is_ending(events):
+                self._register(inbox, now)
         except (SessionError, ControlError) as error:
             self.end(CloseCode.PROTOCOL, str(error))
         if inbox.bye is not None:
@@ -111,10 +107,25 @@ class ServerConnection:
                 self.is_silent = not event.by_peer and self.ending is None
         return inbox
 
+    def _is_ending(self, events: list[LinkEvent]) -> bool:
+        """Whether a registration would only take the place of a connection that carries for one that is over."""
+        over = any(isinstance(event, Terminated) for event in events)
+        return over or self.ending is not None or self.link.is_closing
+
+    def _register(self, inbox: Inbox, now: float) -> None:
+        """Go on with the registration, unless it is done."""
+        if self._registration is None or self.admitted is not None:
+            return
+        for _, message in inbox.messages:
+            self._apply(self._registration.receive(message, now), now)
+        if self.is_decided:
+            self.is_decided = False
+            self._apply(self._registration.decide(now), now)
+
     def poll(self, now: float) -> None:
         """Let time pass: the deadline of the registration, probes, the path's state."""
         if self._registration is not None and self.admitted is None:
-            self._obey(self._registration.poll(now), now)
+            self._apply(self._registration.poll(now), now)
         self.session.poll(now)
         if self.link.base_fails:
             self.end(CloseCode.TOO_LARGE, f"{BASE_FAILS} to the client: the path's MTU is too small for QUIC")
@@ -165,7 +176,7 @@ class ServerConnection:
             software=f"mpquic/{mpquic.__version__}",
         )
 
-    def _obey(self, outputs: list[Output], now: float) -> None:
+    def _apply(self, outputs: list[Output], now: float) -> None:
         for output in outputs:
             if isinstance(output, Send):
                 self.session.send_bytes(output.encode())

@@ -246,6 +246,11 @@ class QuicLink:
         return internals.has_decrypted(self._connection)
 
     @property
+    def is_closing(self) -> bool:
+        """Whether either end has begun to close the connection, although the state may not show it before `flush`."""
+        return self.state is LinkState.CLOSED or internals.close_event(self._connection) is not None
+
+    @property
     def connection_id(self) -> bytes:
         """Connection ID that this end chose first."""
         return bytes(self._connection.host_cid)

@@ -76,6 +76,8 @@ class _Pending(Generic[Handle]):
     begins: float
     """When the first probe is due."""
     connections: dict[Handle, None] = field(default_factory=dict)
+    behind: dict[Handle, None] = field(default_factory=dict)
+    """Registrations of other boot ids, which claim again once this one has the place or has given up."""
     before: Mapping[Hashable, tuple[float, ...]] | None = None
     """What had been heard before; None until the first probe."""
     transit_until: float = 0.0
@@ -116,7 +118,10 @@ class _Pending(Generic[Handle]):
 
 
 class Takeovers(Generic[Handle]):
-    """The registrations that wait, at most those of one boot id for each client that is connected.
+    """The registrations that wait: for each client that is connected those of one boot id, and some behind them.
+
+    A client that is killed again while it waits comes with a third boot id. It can't be told from one that was refused
+    for a first client that is gone, so it waits until the second has the place, and then whether that one replies.
 
     A boot id that was refused while the old client replied is that of a second machine for certain: it isn't
     admitted by a short silence, but only when all paths of the old client are down as well.
@@ -156,13 +161,18 @@ class Takeovers(Generic[Handle]):
 
         `is_foreign` is false for the boot id of that client itself. After WAIT, `poll` tells when to ask again.
         """
-        outcome = self._outcomes.pop(connection, None)
-        if outcome is not None:
+        outcome = self._outcomes.pop(connection, Outcome.WAIT)
+        if outcome is not Outcome.WAIT:
             return outcome
         pending = self._pending.get(key)
         if pending is not None and pending.boot_id != boot_id:
-            if pending.boot_id not in self._refused.get(key, ()):
-                return Outcome.REFUSE
+            refused = self._refused.get(key, ())
+            if pending.boot_id not in refused:
+                if boot_id in refused or len(pending.behind) >= MAX_PATHS_PER_GROUP:
+                    return Outcome.REFUSE
+                pending.behind[connection] = None
+                self._waiting[connection] = key
+                return Outcome.WAIT
             # A second machine keeps nobody else waiting.
             self._close(key, pending, Outcome.REFUSE)
             self._due = now
@@ -179,6 +189,8 @@ class Takeovers(Generic[Handle]):
 
     def poll(self, look: Callable[[Key], Presence | None], now: float) -> tuple[list[Key], list[Handle]]:
         """Return which clients are to be probed, and whose registrations are decided: `claim` tells the outcome.
+
+        Those are to claim in the order in which they are returned.
 
         `look` returns what is known of a client, None when it isn't connected any more.
         """
@@ -211,9 +223,11 @@ class Takeovers(Generic[Handle]):
         key = self._waiting.pop(connection, None)
         if key is None:
             return
-        del self._pending[key].connections[connection]
-        if not self._pending[key].connections:
-            del self._pending[key]
+        pending = self._pending[key]
+        pending.connections.pop(connection, None)
+        pending.behind.pop(connection, None)
+        if not pending.connections:
+            self._close(key, pending, Outcome.WAIT)
 
     def registered(self, key: Key, boot_id: bytes) -> None:
         """A client has its place by this boot id: it is no second machine any more."""
@@ -223,6 +237,13 @@ class Takeovers(Generic[Handle]):
             refused.remove(boot_id)
         if not refused:
             self._refused.pop(key, None)
+
+    def changed_hands(self, key: Key) -> None:
+        """Another client than before is connected: what was heard of the former one says nothing of it."""
+        self._probed_at.pop(key, None)
+        pending = self._pending.get(key)
+        if pending is not None:
+            self._close(key, pending, Outcome.WAIT)
 
     def left(self, key: Key, now: float) -> None:
         """A client isn't connected any more. Call `poll` then, for those who wait for its place."""
@@ -251,10 +272,16 @@ class Takeovers(Generic[Handle]):
         del refused[:-MAX_REFUSED]
 
     def _close(self, key: Key, pending: _Pending[Handle], outcome: Outcome) -> None:
+        """Decide what waits for a place. With WAIT all are to claim again, with ADMIT those behind are."""
         del self._pending[key]
         for connection in pending.connections:
             del self._waiting[connection]
             self._outcomes[connection] = outcome
+        for connection in pending.behind:
+            del self._waiting[connection]
+            self._outcomes[connection] = Outcome.REFUSE if outcome is Outcome.REFUSE else Outcome.WAIT
+        if outcome is Outcome.WAIT and (pending.connections or pending.behind):
+            self._due = float("-inf")
 
 
 def _has_grown(before: Mapping[Hashable, tuple[float, ...]], now: Mapping[Hashable, tuple[float, ...]]) -> bool:
