@@ -166,6 +166,10 @@ class Pair:
         self.client = Side(connect(self.now))
         self.server = Side()
         self.client_address = CLIENT_ADDRESS
+        self.source: Callable[[], tuple[str, int]] = lambda: self.client_address
+        """Where the next packet of the client comes from."""
+        self.reaches: Callable[[tuple[str, int]], bool] = lambda address: address == self.client_address
+        """Whether what is sent to an address reaches the client."""
         self.flights: list[tuple[float, int, str, bytes, tuple[str, int]]] = []
         self.pump: Callable[[], None] = lambda: None
         self._order = count()
@@ -208,7 +212,7 @@ class Pair:
             _, _, where, datagram, address = heapq.heappop(self.flights)
             if where == "up":
                 self.listener.receive([datagram], address, self.now)
-            elif address == self.client_address:
+            elif self.reaches(address):
                 self.link.receive([datagram], SERVER_ADDRESS, self.now)
 
     def _collect(self) -> None:
@@ -224,7 +228,7 @@ class Pair:
     def put_on_the_wire(self) -> None:
         """Send what the client has ready, so that there is room again."""
         for datagram, _ in self.link.flush(self.now):
-            self._put("up", self.up, datagram, self.client_address)
+            self._put("up", self.up, datagram, self.source())
 
     def _send(self) -> None:
         self.put_on_the_wire()

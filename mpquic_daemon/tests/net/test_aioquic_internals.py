@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from aioquic.quic.connection import Limit, QuicConnection
+from aioquic.quic.connection import MAX_NETWORK_PATHS, Limit, QuicConnection, QuicNetworkPath
 from aioquic.tls import CipherSuite
 from mpquic.net import aioquic_internals as internals
 from mpquic.net.pacing import BurstPacer
@@ -28,10 +28,22 @@ def fresh() -> QuicConnection:
         "_ack_delay",
         "_loss",
         "_local_max_data",
+        "_network_paths",
+        "_find_network_path",
+        "_add_network_path",
+        "_write_path_challenge_frame",
+        "_retire_peer_cid",
+        "_peer_cid_available",
     ],
 )
 def test_a_connection_has_the_attribute(fresh, attribute):
     assert hasattr(fresh, attribute), f"aioquic changed: QuicConnection.{attribute} is gone, see aioquic_internals.py"
+
+
+def test_an_address_of_the_peer_has_the_attributes_that_decide_about_it():
+    names = {"addr", "is_validated", "local_challenge_sent", "peer_cid", "remote_challenges", "validation_deadline"}
+    assert names <= set(vars(QuicNetworkPath(("192.0.2.1", 1)))), "aioquic changed: see aioquic_paths.py"
+    assert MAX_NETWORK_PATHS == 8, "docs/protocol.md says so"
 
 
 def test_the_pacer_and_the_flow_control_can_be_replaced(fresh):

@@ -12,13 +12,15 @@ from bisect import bisect_left
 from typing import Any
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
-from aioquic.quic.connection import QuicConnection, QuicConnectionError, QuicReceiveContext
+from aioquic.quic.connection import QuicConnectionError, QuicReceiveContext
 from aioquic.quic.events import StreamDataReceived
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver
 from aioquic.tls import Epoch
+
+from mpquic.net.aioquic_paths import RoamingConnection
 
 MAX_CRYPTO_BUFFER = 16 << 10
 """Bytes of CRYPTO data that may wait in an epoch, for a gap or for the rest of a message (RFC 9000 section 7.5)."""
@@ -82,7 +84,7 @@ class _CryptoReceiver(_Receiver):
             raise _crypto_buffer_exceeded() from None
 
 
-class BoundedConnection(QuicConnection):
+class BoundedConnection(RoamingConnection):
     """See above. `admit` allows as many gaps as a lossy path makes; before, a peer has the few of a registration."""
 
     def __init__(self, **arguments: Any) -> None:

@@ -24,6 +24,7 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 
+from mpquic.net.aioquic_paths import is_idle
 from mpquic.net.congestion import MeasuredControl
 from mpquic.net.pacing import BurstPacer
 
@@ -298,11 +299,12 @@ def _is_plain(connection: QuicConnection) -> bool:
         or connection._retire_connection_ids
         or connection._streams_blocked_pending
         or connection._remote_preferred_address is not None
-        or len(paths) != 1
         or not paths[0].is_validated
         or paths[0].remote_challenges
         or not connection._crypto_streams[Epoch.ONE_RTT].sender.buffer_is_empty
     ):
+        return False
+    if len(paths) > 1 and not all(is_idle(connection, path) for path in paths[1:]):
         return False
     for connection_id in connection._host_cids:
         if not connection_id.was_sent:
