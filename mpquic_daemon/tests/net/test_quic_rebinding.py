@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 from aioquic.quic.connection import MAX_NETWORK_PATHS
@@ -16,6 +16,9 @@ from mpquic.net.quic import LinkOptions, LinkState
 
 from .conftest import LinkModel, Pair
 from .test_quic_pmtu import FULL, QUICKLY, Make, Traffic, sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NAT = "192.0.2.7"
 ATTACKER = ("198.51.100.66", 6666)
