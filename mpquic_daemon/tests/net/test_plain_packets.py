@@ -296,3 +296,27 @@ def test_the_record_of_a_sent_packet_has_all_that_aioquic_reads():
     packet = PlainPacket(7, 1.0, 1200, [])
     missing = [name for name in QuicSentPacket.__dataclass_fields__ if not hasattr(packet, name)]
     assert missing == ["quic_logger_frames"], "aioquic changed: QuicSentPacket has new fields, see PlainPacket"
+
+
+def test_lost_pieces_of_a_stream_leave_together(make_pair):
+    """Every second packet of a flight was lost: what is sent again is as many ranges, and one flush sends them all."""
+    pair = make_pair()
+    pair.run(lambda: False, seconds=2.0)
+    stream_id = pair.link.open_stream()
+    connection = pair.link._connection
+    pair.link._control.congestion_window = 1 << 20
+    connection._loss._pacer.packet_time = None
+    pair.link.send_stream(stream_id, bytes(40_000))
+    pair.link.flush(pair.now)
+    sent = list(connection._spaces[Epoch.ONE_RTT].sent_packets.values())
+    lost = [packet for packet in sent if packet.sent_bytes > 1000][::2]
+    assert len(lost) > 10
+    connection._loss._on_packets_lost(
+        congestion_event=False, now=pair.now, packets=lost, space=connection._spaces[Epoch.ONE_RTT]
+    )
+    pair.link._control.congestion_window = 1 << 20
+    sender = connection._streams[stream_id].sender
+    assert len(sender._pending) == len(lost)
+    pair.link._stir()
+    pair.link.flush(pair.now)
+    assert len(sender._pending) == 0

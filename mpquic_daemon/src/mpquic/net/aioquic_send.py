@@ -212,18 +212,26 @@ class _Batch:
             self._add(parts, used, [])
 
     def add_stream(self, stream: QuicStream, allowed: int, flight: int) -> None:
-        """Send at most `allowed` packets of what the stream has to send, within `flight` bytes."""
+        """Send what the stream has to send, worth `allowed` full packets at most and within `flight` bytes.
+
+        What was lost is in many ranges, mostly of a packet each: all that may leave does, since nothing calls again
+        before the peer acknowledges or a timer is due.
+        """
+        full = self._room + self._overhead
+        while (paced := allowed * full - self.size) > 0 and flight - self.size >= full:
+            if not self._add_range(stream, min(-(-paced // full), (flight - self.size) // full)):
+                break
+
+    def _add_range(self, stream: QuicStream, packets: int) -> bool:
+        """Send at most so many packets of the first range that waits; False when none may be sent."""
         connection, sender = self._connection, stream.sender
         step = self._room - _STREAM_OVERHEAD
-        packets = min(allowed, flight // (self._room + self._overhead))
-        if packets <= 0:
-            return
         before = sender.highest_offset
         room = connection._remote_max_data - connection._remote_max_data_used
         # One piece for all packets: the sender's bookkeeping of ranges costs as much as the encryption of a packet.
         frame = sender.get_frame(packets * step, min(before + room, stream.max_stream_data_remote))
         if frame is None:
-            return
+            return False
         if not len(sender._pending):
             sender.buffer_is_empty = True  # which get_frame would find out with the next call
         connection._remote_max_data_used += sender.highest_offset - before
@@ -236,6 +244,7 @@ class _Batch:
             )
             handler = (delivered, (offset, offset + len(piece), False))
             self._add([head, piece], len(piece) + _STREAM_OVERHEAD, [handler])
+        return not sender.buffer_is_empty
 
     def finish(self, control: MeasuredControl) -> list[bytes]:
         """Record what was made and give it."""
