@@ -26,6 +26,7 @@ from mpquic.daemon.telemetry import add, snapshot
 from mpquic.net.kernel import KERNEL
 from mpquic.net.quic import LinkOptions, LinkState, QuicLink
 from mpquic.net.quic_listener import QuicListener
+from mpquic.net.quic_memory import QuicBudgets
 from mpquic.net.udp import SendStatus, split_segments
 from mpquic.proto.control import Held, RefuseCode, Register, Welcome
 from mpquic.proto.dispatch import dispatch
@@ -101,6 +102,7 @@ class Server:
         self._registrations = 0
         self._clients = Clients(config, self._loop, self._period, journal, self._table, self._announce)
         self._admission = Admission(self._table, self._clients)
+        self._budgets = QuicBudgets()
         self._farewell: Farewell | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due: float | None = None
@@ -382,6 +384,7 @@ class Server:
                 inbox = connection.advance(now)
         if connection.admitted is not None and not was_admitted:
             self._listener.admit(connection.link, now)
+            connection.link.share_budget(self._budgets.of(connection.admitted.identity.uri))
             self._welcome(connection)
         tunnel = connection.tunnel
         if tunnel is not None:

@@ -3,12 +3,14 @@
 aioquic bounds most of what it keeps: connection IDs, challenges, paths, ACK ranges; and it keeps no packet that it
 can't decrypt. What it leaves open is bounded here: 512 KiB of CRYPTO data out of order in each epoch, a TLS message of
 16 MiB that is never completed, gaps in streams at 100 bytes of memory for each byte that arrives, 256 streams at once,
-the buffers of epochs that are over, and what is sent to a peer that acknowledges nothing.
+the buffers of epochs that are over, what is sent to a peer that acknowledges nothing, and what several connections of
+one peer keep together (`quic_memory`).
 
 Written against aioquic 1.7, whose private attributes are used; see `aioquic_internals`.
 """
 
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import Any
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
@@ -21,6 +23,7 @@ from aioquic.quic.stream import QuicStream, QuicStreamReceiver
 from aioquic.tls import Epoch
 
 from mpquic.net.aioquic_paths import RoamingConnection
+from mpquic.net.quic_memory import FLOOR, QuicBudget
 
 MAX_CRYPTO_BUFFER = 16 << 10
 """Bytes of CRYPTO data that may wait in an epoch, for a gap or for the rest of a message (RFC 9000 section 7.5)."""
@@ -28,13 +31,22 @@ MAX_CRYPTO_GAPS = 32
 MAX_STREAMS = 8
 """Streams of each direction that the peer may have open: the protocol has two, one of each end's making."""
 MAX_GAPS_BEFORE_ADMISSION = 32
-MAX_GAPS = 4096
-"""Gaps in one stream. 16 MiB in flight, of which every third packet is lost, have about 2500."""
+MAX_GAPS = 8192
+"""Gaps in one stream: a window of 16 MiB in full packets, of which every second one is lost, has no more than 7000."""
+GAP_BYTES = 128
+"""Memory that a gap takes beside its bytes."""
 
 
 MAX_UNACKNOWLEDGED = 2048
 """Packets of ours that elicit no acknowledgement and are remembered until the peer acknowledges a later one: at one in
 5 ms, those of ten seconds."""
+
+
+class PacketDroppedError(Exception):
+    """What a packet holds of a stream can't be kept. It isn't acknowledged, so for the peer it is lost.
+
+    Frames before that one have been taken, and will be again with what the peer sends in place of the packet.
+    """
 
 
 class SortedRanges(RangeSet):
@@ -51,20 +63,48 @@ class SortedRanges(RangeSet):
             start, stop = min(start, ranges[first].start), max(stop, ranges[last - 1].stop)
         ranges[first:last] = [range(start, stop)]
 
+    def touches(self, start: int, stop: int) -> bool:
+        """Tell whether adding these numbers would make no range more."""
+        ranges: list[range] = self._RangeSet__ranges  # type: ignore[attr-defined]
+        place = bisect_left(ranges, start, key=_stop)
+        return place < len(ranges) and ranges[place].start <= stop
+
 
 class _Receiver(QuicStreamReceiver):
-    """Receiving half of a stream with at most `max_gaps` gaps."""
+    """Receiving half of a stream with at most `max_gaps` gaps.
 
-    def __init__(self, stream_id: int | None, *, readable: bool, max_gaps: int) -> None:
+    `may_keep` tells whether so many bytes more may wait for a gap. Where it is None the peer has no right to make more
+    gaps than that: one too many ends the connection. Otherwise the packet is dropped, see `PacketDroppedError`.
+    """
+
+    def __init__(
+        self, stream_id: int | None, *, readable: bool, max_gaps: int, may_keep: Callable[[int], bool] | None = None
+    ) -> None:
         super().__init__(stream_id, readable)
-        self._ranges = SortedRanges()
+        self._ranges: SortedRanges = SortedRanges()
         self.max_gaps = max_gaps
+        self.may_keep = may_keep
+
+    @property
+    def kept_bytes(self) -> int:
+        """What waits for gaps, gaps included."""
+        return len(self._buffer) + GAP_BYTES * len(self._ranges)
 
     def handle_frame(self, frame: QuicStreamFrame) -> StreamDataReceived | None:
+        if self.may_keep is not None and frame.offset > self._buffer_start and not self.is_finished:
+            self._make_sure(frame.offset, frame.offset + len(frame.data), self.may_keep)
         event = super().handle_frame(frame)
-        if len(self._ranges) > self.max_gaps:
+        if self.may_keep is None and len(self._ranges) > self.max_gaps:
             raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, QuicFrameType.STREAM_BASE, "too many gaps")
         return event
+
+    def _make_sure(self, start: int, stop: int, may_keep: Callable[[int], bool]) -> None:
+        """Raise PacketDroppedError when bytes behind a gap are beyond what may wait."""
+        if len(self._ranges) >= self.max_gaps and not self._ranges.touches(start, stop):
+            raise PacketDroppedError
+        more = stop - self._buffer_start - len(self._buffer)
+        if self.kept_bytes + more > FLOOR and not may_keep(max(0, more) + GAP_BYTES):
+            raise PacketDroppedError
 
 
 class _CryptoReceiver(_Receiver):
@@ -85,20 +125,52 @@ class _CryptoReceiver(_Receiver):
 
 
 class BoundedConnection(RoamingConnection):
-    """See above. `admit` allows as many gaps as a lossy path makes; before, a peer has the few of a registration."""
+    """See above. `admit` allows as many gaps as a lossy path makes; before, a peer has the few of a registration.
+
+    What is kept after that counts in `budget`, which is the connection's own unless `share` gives another one.
+    """
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._max_gaps = MAX_GAPS if self._is_client else MAX_GAPS_BEFORE_ADMISSION
+        self._is_admitted = self._is_client
+        self.budget = QuicBudget()
+        self.budget.join(self)
         for limit in (self._local_max_streams_bidi, self._local_max_streams_uni):
             limit.value = limit.sent = MAX_STREAMS
 
+    @property
+    def received_bytes(self) -> int:
+        """What streams of the peer keep until a gap is filled."""
+        receivers = (stream.receiver for stream in self._streams.values())
+        return sum(receiver.kept_bytes for receiver in receivers if isinstance(receiver, _Receiver))
+
+    @property
+    def sent_bytes(self) -> int:
+        """What was written to streams and isn't acknowledged from the first byte on."""
+        return sum(len(stream.sender._buffer) for stream in self._streams.values())
+
     def admit(self) -> None:
         """The peer proved who it is."""
-        self._max_gaps = MAX_GAPS
+        self._is_admitted = True
         for stream in self._streams.values():
             if isinstance(stream.receiver, _Receiver):
-                stream.receiver.max_gaps = MAX_GAPS
+                stream.receiver.max_gaps, stream.receiver.may_keep = MAX_GAPS, self._may_keep
+
+    def share(self, budget: QuicBudget) -> None:
+        """Count what is kept in the budget of a client, which may have other connections."""
+        self.budget.leave(self)
+        self.budget = budget
+        budget.join(self)
+
+    def release(self) -> None:
+        """The connection is over: keep nothing of its streams, and don't count."""
+        self.budget.leave(self)
+        for stream in self._streams.values():
+            stream.receiver._buffer, stream.receiver._ranges = bytearray(), SortedRanges()
+            stream.sender._buffer = bytearray()
+
+    def _may_keep(self, size: int) -> bool:
+        return self.budget.may_receive(size)
 
     def forget_unacknowledged(self) -> None:
         """Forget the oldest packets that elicit no acknowledgement and got none, where there are too many of them.
@@ -140,8 +212,13 @@ class BoundedConnection(RoamingConnection):
                 by_peer = opened.stream_id is not None and opened.stream_id & 1 == self._is_client
                 if by_peer and not isinstance(opened.receiver, _Receiver):
                     readable = not opened.receiver.is_finished
-                    opened.receiver = _Receiver(opened.stream_id, readable=readable, max_gaps=self._max_gaps)
+                    opened.receiver = self._receiver(opened.stream_id, readable=readable)
         return stream
+
+    def _receiver(self, stream_id: int | None, *, readable: bool) -> _Receiver:
+        if not self._is_admitted:
+            return _Receiver(stream_id, readable=readable, max_gaps=MAX_GAPS_BEFORE_ADMISSION)
+        return _Receiver(stream_id, readable=readable, max_gaps=MAX_GAPS, may_keep=self._may_keep)
 
 
 def _crypto_buffer_exceeded() -> QuicConnectionError:

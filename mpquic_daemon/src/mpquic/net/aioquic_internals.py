@@ -84,6 +84,11 @@ def stream_sender(connection: QuicConnection, stream_id: int) -> QuicStreamSende
     return None if stream is None else stream.sender
 
 
+def kept_bytes(sender: QuicStreamSender) -> int:
+    """Bytes that a stream keeps from the first one on that isn't acknowledged, those that wait included."""
+    return len(sender._buffer)
+
+
 def has_decrypted(connection: QuicConnection) -> bool:
     """Whether any packet of the peer could be decrypted."""
     return connection._state is not QuicConnectionState.FIRSTFLIGHT

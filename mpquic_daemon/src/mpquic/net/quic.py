@@ -21,10 +21,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mpquic.net import aioquic_internals as internals
 from mpquic.net import congestion
-from mpquic.net.aioquic_bounds import BoundedConnection
+from mpquic.net.aioquic_bounds import BoundedConnection, PacketDroppedError
 from mpquic.net.aioquic_receive import CONNECTION_ID_BYTES, Inbound, PlainTaker
 from mpquic.net.aioquic_send import PlainWriter
 from mpquic.net.pacing import BurstPacer
+from mpquic.net.quic_memory import FLOOR, QuicBudget
 from mpquic.net.quic_pmtu import IP_UDP_BYTES, MIN_DATAGRAM_SIZE, QuicPathMtu
 from mpquic.net.udp import Address
 from mpquic.proto import certificate_problem
@@ -191,6 +192,8 @@ class QuicLink:
         self._timer_known = False
         self._stream_waits: bool | None = None
         self._capacity: int | None = None
+        self.dropped = 0
+        """Packets of the peer that were dropped since there was no room for what they hold."""
         self.on_output: Callable[[], None] = _nothing
         self.on_connection_ids: Callable[[list[bytes], list[bytes]], None] = _ignore_connection_ids
         connection = self._connection
@@ -303,6 +306,10 @@ class QuicLink:
         self._mtu.start()
         self._put_in()
 
+    def share_budget(self, budget: QuicBudget) -> None:
+        """Count what streams keep in the budget of a client, over all its connections."""
+        self._connection.share(budget)
+
     # In
 
     def receive(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
@@ -318,7 +325,10 @@ class QuicLink:
                 if index >= len(datagrams):
                     break
                 self._taker.settle()
-                self._connection.receive_datagram(datagrams[index], address, now)
+                try:
+                    self._connection.receive_datagram(datagrams[index], address, now)
+                except PacketDroppedError:
+                    self.dropped += 1
                 # At once: bytes of a stream that come in plain packets after this one must not overtake it.
                 self._drain(now)
                 index += 1
@@ -361,7 +371,7 @@ class QuicLink:
 
     def stream_budget(self, stream_id: int) -> int:
         """Bytes that are worth writing to the stream now; at most 0 when none are."""
-        if self.state is not LinkState.ESTABLISHED:
+        if self.state is not LinkState.ESTABLISHED or not self._may_write(stream_id):
             return 0
         return self._allowance() - self._unsent(stream_id)
 
@@ -391,8 +401,11 @@ class QuicLink:
         return int(stream_id)
 
     def send_stream(self, stream_id: int, data: bytes, *, end: bool = False) -> bool:
-        """Write to a stream. False when the stream or the connection is gone, or a megabyte waits already."""
-        if self.state is LinkState.CLOSED or self._unsent(stream_id) > _MAX_UNSENT:
+        """Write to a stream. False when the stream or the connection is gone, or a megabyte waits already.
+
+        False as well when the peer has left too much unacknowledged, see `quic_memory`.
+        """
+        if self.state is LinkState.CLOSED or self._unsent(stream_id) > _MAX_UNSENT or not self._may_write(stream_id):
             return False
         try:
             self._connection.send_stream_data(stream_id, data, end)
@@ -571,6 +584,13 @@ class QuicLink:
         wait = max(2 * self._options.max_datagram_size, int(control.rate * _PENDING_SECONDS))
         return min(room, wait, _MAX_PENDING)
 
+    def _may_write(self, stream_id: int) -> bool:
+        """Whether the budget allows to keep more: a peer may acknowledge all but the first byte of a stream."""
+        sender = internals.stream_sender(self._connection, stream_id)
+        if sender is None or internals.kept_bytes(sender) <= FLOOR:
+            return True
+        return self._connection.budget.may_send()
+
     def _unsent(self, stream_id: int) -> int:
         written = self._written.get(stream_id)
         if not written:
@@ -665,6 +685,7 @@ class QuicLink:
             self._pending.clear()
             self._pending_bytes = 0
             self._written.clear()
+            self._connection.release()
             self._stir()
             self._events.append(Terminated(int(code), reason, by_peer))
 
