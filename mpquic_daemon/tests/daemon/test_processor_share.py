@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from mpquic.daemon.arrivals import MAX_READS, Arrivals
 from mpquic.daemon.processor_share import PASS_TIME, PIECE, ProcessorShare
+from mpquic.net.udp import MAX_EMPTY, UdpSocket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,6 +131,7 @@ class Socket:
 
     def __init__(self) -> None:
         self.waiting: list[bytes] = []
+        self.drained = True
         self._buffers = [bytearray(100) for _ in range(self.reads)]
 
     def recv_batch(self) -> list[Any]:
@@ -138,6 +140,7 @@ class Socket:
             buffer[: len(data)] = data
             batch.append((memoryview(buffer)[: len(data)], len(data), ("192.0.2.1", 1)))
         del self.waiting[: self.reads]
+        self.drained = len(batch) < self.reads
         return batch
 
 
@@ -196,3 +199,20 @@ def test_what_is_nobodys_is_dropped(arrivals: Any) -> None:
     assert arrivals.arrivals.read(0.0)
     assert not arrivals.arrivals
     assert arrivals.firsts == []
+
+
+def test_what_comes_between_empty_datagrams_is_not_delayed_and_a_flood_of_them_ends_a_read() -> None:
+    receiver = UdpSocket(("127.0.0.1", 0))
+    sender = UdpSocket(("127.0.0.1", 0), peer=receiver.local_address, gso="off")
+    found: Arrivals[bytes] = Arrivals(receiver, bytes, lambda _key: None)
+    real = [bytes([number]) for number in range(40)]
+    for datagram in real:
+        sender.send_batch([b"", b"", datagram])
+    assert found.read(5.0)
+    assert [content for one in real for content in contents(found.take(one, None))] == real
+    sender.send_batch([b""] * 10 * MAX_EMPTY)
+    before = receiver.counters.rx_calls
+    assert not found.read(9.0)
+    assert receiver.counters.rx_calls - before == MAX_EMPTY
+    sender.close()
+    receiver.close()

@@ -96,7 +96,7 @@ class Wire:
     def _socket(send: Callable[..., SendStatus], receive: Callable[[], list[Any]], own: tuple[str, int]) -> Any:
         return SimpleNamespace(
             send_batch=send, recv_batch=receive, fileno=lambda: -1, wants_write=False, reads=4, counters=UdpCounters(),
-            peer_address=SERVER, local_address=own, close=lambda: None, path_mtu=lambda: 1500,
+            drained=True, peer_address=SERVER, local_address=own, close=lambda: None, path_mtu=lambda: 1500,
         )  # fmt: skip
 
 

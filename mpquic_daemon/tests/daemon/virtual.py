@@ -244,6 +244,7 @@ class UdpSocket(_Readable):
         self.counters = UdpCounters()
         self.wants_write = self.muted = False
         self.reads = options.get("reads", 4)
+        self.drained = True
         network.sockets[self.local_address] = self
 
     def accepts(self, source: Endpoint) -> bool:
@@ -252,7 +253,9 @@ class UdpSocket(_Readable):
     def recv_batch(
         self, buffers: Sequence[memoryview] | None = None, *, singles: int = 0
     ) -> list[tuple[memoryview, int, Endpoint]]:
-        taken = self.take((self.reads if buffers is None else len(buffers)) + singles)
+        most = (self.reads if buffers is None else len(buffers)) + singles
+        taken = self.take(most)
+        self.drained = len(taken) < most
         found = [item for item in taken if item is not None]
         self.counters.reported_errors += len(taken) - len(found)
         return [(memoryview(data), len(data), source) for source, data in found]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import socket
 
 import pytest
-from mpquic.net import offload, udp
-from mpquic.net.udp import SendStatus, UdpSocket, plain_host, split_segments
+from mpquic.net import offload, unsegmented
+from mpquic.net.udp import MAX_EMPTY, SendStatus, UdpSocket, plain_host, split_segments
 
 from .namespace import add_local, delete_local, ip, set_checksum_offload, wait_for
 
@@ -88,38 +87,90 @@ def test_a_dual_stack_socket_takes_both_families_and_answers():
     server.close()
 
 
+class Egress:
+    """The device towards some hosts, which has no checksum offload: the kernel refuses to segment (EIO)."""
+
+    def __init__(self, sender, monkeypatch, hosts):
+        self.hosts = hosts
+        self.refused = 0
+        self._real = sender._call
+        monkeypatch.setattr(sender, "_call", self._call)
+
+    def _call(self, buffers, control, address):
+        if control and (address[0] if address else None) in self.hosts:
+            self.refused += 1
+            return errno.EIO
+        return self._real(buffers, control, address)
+
+
 def test_a_refused_segmentation_falls_back_and_is_remembered(monkeypatch):
     receiver = UdpSocket(("127.0.0.1", 0))
     sender = UdpSocket(("127.0.0.1", 0), peer=receiver.local_address, gso="on")
-    real = sender._call
-
-    def no_segmentation(buffers, control, address):
-        return errno.EIO if control else real(buffers, control, address)
-
-    monkeypatch.setattr(sender, "_call", no_segmentation)
-    assert sender.send_batch([bytes(1000)] * 5) is SendStatus.OK
-    assert collect(receiver, 5) == [bytes(1000)] * 5
-    assert not sender.segmentation
-    assert sender.counters.segmentation_fallbacks == 1
+    egress = Egress(sender, monkeypatch, {None})
+    for _ in range(2):
+        assert sender.send_batch([bytes(1000)] * 5) is SendStatus.OK
+        assert collect(receiver, 5) == [bytes(1000)] * 5
+    assert sender.counters.tx_calls == 10
+    assert egress.refused == sender.counters.segmentation_fallbacks == 1
 
 
-def test_a_full_socket_keeps_the_rest_and_resumes_in_order(monkeypatch):
-    receiver = UdpSocket(("127.0.0.1", 0))
-    sender = UdpSocket(("127.0.0.1", 0), peer=receiver.local_address, gso="off")
-    real, calls = sender._call, []
+def test_a_refused_segmentation_is_of_that_host_alone_and_is_tried_again(monkeypatch):
+    now = 1000.0
+    receivers = [UdpSocket((host, 0)) for host in ("127.0.0.1", "127.0.0.2")]
+    bad, good = (receiver.local_address for receiver in receivers)
+    sender = UdpSocket(("0.0.0.0", 0), gso="on", clock=lambda: now)
+    egress = Egress(sender, monkeypatch, {bad[0]})
 
-    def full_at_third(buffers, control, address):
-        calls.append(1)
-        return errno.EAGAIN if len(calls) == 3 else real(buffers, control, address)
+    def calls(address):
+        before = sender.counters.tx_calls
+        assert sender.send_batch([bytes(1000)] * 5, address) is SendStatus.OK
+        return sender.counters.tx_calls - before
 
-    monkeypatch.setattr(sender, "_call", full_at_third)
-    datagrams = [bytes([index]) for index in range(6)]
-    assert sender.send_batch(datagrams[:4]) is SendStatus.BLOCKED
-    assert sender.wants_write
-    assert sender.send_batch(datagrams[4:]) is SendStatus.BLOCKED
-    assert sender.resume() is SendStatus.OK
-    assert not sender.wants_write
-    assert collect(receiver, 6) == datagrams
+    assert [calls(bad), calls(good), calls(bad), calls((bad[0], good[1]))] == [5, 1, 5, 5]
+    assert egress.refused == 1
+    now += unsegmented.RETRY
+    assert (calls(bad), egress.refused) == (5, 2)
+    egress.hosts = set()
+    now += unsegmented.RETRY
+    assert (calls(bad), egress.refused) == (1, 2)
+
+
+def test_what_is_remembered_of_refusals_is_bounded(monkeypatch):
+    monkeypatch.setattr(unsegmented, "MAX_HOSTS", 3)
+    hosts = unsegmented.Unsegmented(lambda: 0.0)
+    for number in (0, 1, 2, 0, 3):
+        hosts.add(f"192.0.2.{number}")
+    assert [f"192.0.2.{number}" in hosts for number in range(4)] == [True, False, True, True]
+
+
+def waiting(receiver, datagrams):
+    """Have datagrams wait to be read, from two senders in turn."""
+    senders = [UdpSocket(("127.0.0.1", 0), peer=receiver.local_address, gso="off") for _ in range(2)]
+    for number, datagram in enumerate(datagrams):
+        senders[number % 2].send_batch([datagram])
+    for sender in senders:
+        sender.close()
+
+
+def test_empty_datagrams_take_no_buffer_and_end_no_read():
+    receiver = UdpSocket(("127.0.0.1", 0), reads=4)
+    waiting(receiver, [b"", b"", b"", b"", b"", b"first", b"", b"", b"second", b"", b"third"])
+    assert [bytes(data) for data, _, _ in receiver.recv_batch()] == [b"first", b"second", b"third"]
+    assert receiver.drained
+    assert receiver.counters.rx_datagrams == 11
+    receiver.close()
+
+
+def test_a_flood_of_empty_datagrams_holds_nobody_up():
+    receiver = UdpSocket(("127.0.0.1", 0), reads=4)
+    waiting(receiver, [b""] * 10 * MAX_EMPTY + [b"x"])
+    batches = []
+    while not receiver.drained or not batches:
+        before = receiver.counters.rx_calls
+        batches.append(receiver.recv_batch())
+        assert receiver.counters.rx_calls - before <= MAX_EMPTY + 4
+    assert [bytes(data) for batch in batches for data, _, _ in batch] == [b"x"]
+    receiver.close()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -152,8 +203,8 @@ def test_too_large_for_the_device_is_a_result_and_not_blamed_on_segmentation(gso
     assert sender.counters.reported_errors == 0
     assert sender.send_batch([bytes(1400)] * 3) is SendStatus.TOO_LARGE
     assert sender.counters.tx_too_large == 3
-    assert sender.segmentation == (gso == "on")
     assert sender.send_batch([bytes(1200)] * 3) is SendStatus.OK
+    assert sender.counters.tx_calls == (1 if gso == "on" else 3)
 
 
 @pytest.mark.root
@@ -246,13 +297,32 @@ def test_an_address_that_has_gone_is_forgotten():
     client.close()
 
 
-def test_what_is_kept_of_peers_is_bounded(monkeypatch):
-    monkeypatch.setattr(udp, "_MAX_LOCAL", 3)
-    server = UdpSocket(("0.0.0.0", 0))
-    for number in range(10):
-        server._remember_local(("192.0.2.1", number), socket.IPPROTO_IP, 8, bytes(12))
-    assert [port for _, port in server._local] == [7, 8, 9]
+@pytest.mark.usefixtures("namespace")
+@pytest.mark.parametrize(
+    ("bound", "own", "asked", "other"),
+    [("::", "127.0.0.1", "127.0.0.2", "127.0.0.3"), ("::", "fd00::1", "fd00::2", "fd00::3")],
+)
+def test_a_datagram_to_another_address_does_not_move_the_one_that_a_peer_is_answered_from(bound, own, asked, other):
+    """quic-go issue 395: anybody can send with the client's source address to another alias of the server."""
+    for address in ("fd00::1", "fd00::2", "fd00::3"):
+        add_local(address)
+    server = UdpSocket((bound, 0))
+    port = server.local_address[1]
+    client = UdpSocket((own, 0), dual_stack=False)
+    senders = []
+    for destination in (asked, other):
+        client.send_batch([b"question"], (destination, port))
+        before = len(senders)
+        wait_for(lambda before=before: senders.extend(a for _, _, a in server.recv_batch()) or len(senders) > before)
+    kept, forged = senders
+    assert kept == forged
+    assert server.send_batch([b"answer"], kept) is SendStatus.OK
+    assert server.send_batch([b"reply to the forged one"], forged) is SendStatus.OK
+    answers = []
+    wait_for(lambda: answers.extend((bytes(d), plain_host(a)) for d, _, a in client.recv_batch()) or len(answers) == 2)
+    assert answers == [(b"answer", asked), (b"reply to the forged one", other)]
     server.close()
+    client.close()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -76,9 +76,9 @@ class Arrivals(Generic[Key]):
                 if key not in self._queues:
                     self._on_first(key)
                 self._queues.put(key, read if in_place else _copied(read), len(read[0]))
-            if len(batch) < self._socket.reads:
+            if self._socket.drained:
                 return True
-            if now - self._mixed_at > MIXED_TIME:
+            if not batch or now - self._mixed_at > MIXED_TIME:
                 break
         return False
 

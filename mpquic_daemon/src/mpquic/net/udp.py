@@ -12,12 +12,15 @@ import enum
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mpquic.net import offload
 from mpquic.net.offload import SOL_UDP, UDP_GRO, UDP_SEGMENT
+from mpquic.net.peer_address import PKTINFO_BYTES, PeerAddress, source_of
+from mpquic.net.unsegmented import Unsegmented
 
 Address = tuple[str, int] | tuple[str, int, int, int]
 """Socket address as the socket module gives it: (host, port), and for IPv6 (host, port, flow information, scope)."""
@@ -32,9 +35,9 @@ READ_BYTES = 65536
 """Bytes of a buffer that takes whatever one read can give."""
 MAX_REPORTS = 3
 """Errors of ICMP that one call passes over: a flood of them must not hold up the loop."""
+MAX_EMPTY = 16
+"""Empty datagrams that one call passes over."""
 _MAX_BACKLOG = 1024
-_MAX_LOCAL = 16384
-_PKTINFO_BYTES = 20
 _pack_size = struct.Struct("H").pack
 _unpack_int = struct.Struct("i").unpack_from
 
@@ -134,9 +137,10 @@ class UdpSocket:
 
     `local` is (host, port); host "::" with `dual_stack` takes IPv4 too. With `peer` the socket is connected: the kernel
     fixes route and source address then, so that a change of either asks for a new socket. A socket that is bound to no
-    address answers each peer from the address to which that peer has sent last: the kernel would take one by the route,
-    and a NAT or a connected socket on the other side would refuse it. What the path carries is found out by who sends
-    (RFC 8899). Raises OSError when the socket can't be made now (no such device, address or route).
+    address gives each sender as a `PeerAddress`, and what is sent to that leaves from the address to which it has sent:
+    the kernel would take one by the route, and a NAT or a connected socket on the other side would refuse it. What the
+    path carries is found out by who sends (RFC 8899). `clock` gives seconds. Raises OSError when the socket can't be
+    made now (no such device, address or route).
     """
 
     def __init__(
@@ -148,6 +152,7 @@ class UdpSocket:
         gso: OffloadMode = "auto",
         dual_stack: bool = True,
         reads: int = 4,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
         self.counters = UdpCounters()
@@ -156,8 +161,9 @@ class UdpSocket:
         """Reads of `recv_batch` that give something, at most, when nothing else is said."""
         self._buffers = [memoryview(bytearray(READ_BYTES)) for _ in range(reads)]
         self._control_bytes = socket.CMSG_SPACE(4)
-        self._local: dict[Address, tuple[int, int, bytes]] = {}
-        """Control message that has the kernel send from the address to which this peer has sent."""
+        self.drained = True
+        """Whether the last `recv_batch` has left nothing to read."""
+        self._unsegmented = Unsegmented(clock)
         self._backlog: list[tuple[bytes, Address | None]] = []
         self._gso = gso == "on" or (gso == "auto" and offload.segmentation_works() is not False)
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -207,19 +213,7 @@ class UdpSocket:
             self._socket.setsockopt(socket.IPPROTO_IPV6, offload.IPV6_RECVPKTINFO, 1)
         else:
             self._socket.setsockopt(socket.IPPROTO_IP, offload.IP_PKTINFO, 1)
-        self._control_bytes += socket.CMSG_SPACE(_PKTINFO_BYTES)
-
-    def _remember_local(self, address: Address, level: int, kind: int, value: bytes) -> None:
-        # The interface is left to the route (0); ip(7) has struct in_pktinfo, ipv6(7) and RFC 3542 struct in6_pktinfo.
-        if level == socket.IPPROTO_IPV6 and kind == offload.IPV6_PKTINFO:
-            value = value[:16] + bytes(4)
-        elif level == socket.IPPROTO_IP and kind == offload.IP_PKTINFO:
-            value = bytes(4) + value[4:8] + bytes(4)
-        else:
-            return
-        if len(self._local) >= _MAX_LOCAL and address not in self._local:
-            del self._local[next(iter(self._local))]
-        self._local[address] = (level, kind, value)
+        self._control_bytes += socket.CMSG_SPACE(PKTINFO_BYTES)
 
     def fileno(self) -> int:
         """File descriptor for a selector."""
@@ -234,11 +228,6 @@ class UdpSocket:
     def peer_address(self) -> Address:
         """Address that the socket is connected to, in the form in which it will show as a sender."""
         return self._socket.getpeername()  # type: ignore[no-any-return]
-
-    @property
-    def segmentation(self) -> bool:
-        """Whether batches go out with UDP_SEGMENT."""
-        return self._gso
 
     @property
     def wants_write(self) -> bool:
@@ -260,17 +249,20 @@ class UdpSocket:
         """Read what waits, at most as often as there are buffers: the given ones, or own, until the next call.
 
         With `singles`, so many reads more if they give single datagrams: these are copied and leave their buffer free.
+        Empty datagrams are passed over. `drained` tells whether nothing waits any more.
         """
         batch: list[Received] = []
         counters = self.counters
         receive = self._socket.recvmsg_into
         free = iter(self._buffers if buffers is None else buffers)
         buffer = next(free, None)
-        reports = 0
+        reports = empty = 0
+        self.drained = False
         while buffer is not None:
             try:
                 size, control, _flags, address = receive([buffer], self._control_bytes)
             except BlockingIOError:
+                self.drained = True
                 break
             except OSError:
                 # An ICMP error or the device's end, told on the next call of whatever kind: not about what waits here.
@@ -283,17 +275,24 @@ class UdpSocket:
             for level, kind, value in control:
                 if level == SOL_UDP and kind == UDP_GRO:
                     segment = _unpack_int(value)[0]
-                else:
-                    self._remember_local(address, level, kind, value)
+                elif (source := source_of(level, kind, value)) is not None:
+                    address = PeerAddress(address)
+                    address.source = source
             counters.rx_calls += 1
             counters.rx_bytes += size
+            if not size:
+                # It fills no buffer, and what waits behind it must not wait for the next call.
+                counters.rx_datagrams += 1
+                empty += 1
+                if empty >= MAX_EMPTY:
+                    break
+                continue
             counters.rx_datagrams += -(-size // segment) if segment else 1
-            if size and singles and size <= segment:
+            if singles and size <= segment:
                 singles -= 1
                 batch.append((memoryview(bytes(buffer[:size])), segment, address))
                 continue
-            if size:
-                batch.append((buffer[:size], segment, address))
+            batch.append((buffer[:size], segment, address))
             buffer = next(free, None)
         return batch
 
@@ -305,7 +304,8 @@ class UdpSocket:
         worst = SendStatus.OK
         start, end = 0, len(datagrams)
         while start < end:
-            stop = self._group_end(datagrams, start) if self._gso else start + 1
+            single = not self._gso or (self._unsegmented and _host(address) in self._unsegmented)
+            stop = start + 1 if single else self._group_end(datagrams, start)
             status = self._send_group(datagrams[start:stop], address)
             if status is SendStatus.BLOCKED:
                 self._keep((datagram, address) for datagram in datagrams[start:])
@@ -326,7 +326,8 @@ class UdpSocket:
         while start < len(waiting):
             address = waiting[start][1]
             stop = start + 1
-            while stop < len(waiting) and waiting[stop][1] == address:
+            # The same one, not an equal one: that may have another source.
+            while stop < len(waiting) and waiting[stop][1] is address:
                 stop += 1
             status = self.send_batch([datagram for datagram, _ in waiting[start:stop]], address)
             if _SEVERITY[status] > _SEVERITY[worst]:
@@ -376,14 +377,14 @@ class UdpSocket:
             if _SEVERITY[status] > _SEVERITY[worst]:
                 worst = status
         if worst is SendStatus.OK:
-            self._gso = False
+            self._unsegmented.add(_host(address))
             self.counters.segmentation_fallbacks += 1
         return worst
 
     def _call(self, buffers: Sequence[bytes], control: list[tuple[int, int, bytes]], address: Address | None) -> int:
         """Make one send; 0 or the errno. An error that repeats itself is the kernel's own, any other was ICMP's."""
-        if address is not None and (local := self._local.get(address)) is not None:
-            control = [*control, local]
+        if isinstance(address, PeerAddress) and address.source is not None:
+            control = [*control, address.source]
         counters = self.counters
         reports = 0
         while True:
@@ -411,8 +412,8 @@ class UdpSocket:
             self.counters.tx_too_large += datagrams
         elif status in (SendStatus.UNREACHABLE, SendStatus.NO_DEVICE):
             self.counters.tx_unreachable += datagrams
-            if address is not None:
-                self._local.pop(address, None)  # maybe that address is ours no more
+            if isinstance(address, PeerAddress):
+                address.source = None  # maybe that address is ours no more
         else:
             self.counters.tx_dropped += datagrams
         return status
@@ -423,3 +424,7 @@ class UdpSocket:
                 self._backlog.append(item)
             else:
                 self.counters.tx_dropped += 1
+
+
+def _host(address: Address | None) -> str | None:
+    return None if address is None else address[0]
