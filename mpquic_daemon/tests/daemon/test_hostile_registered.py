@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +30,7 @@ MOST_MEMORY = 200 << 20
 def attacked(site: Site) -> Iterator[Site]:
     """A server that knows two clients; the honest one is up."""
     site.ca.client("mallory", MALLORY)
+    (site.directory / "sv.log").unlink(missing_ok=True)
     peers = [
         {"identity": IDENTITY, "tunnel": "mpq9", "allowed": ["10.200.9.1/32", "fd09::1/128"]},
         {"identity": MALLORY, "tunnel": "mpq8", "allowed": ["10.200.9.8/32"]},
@@ -42,12 +46,43 @@ def attacked(site: Site) -> Iterator[Site]:
             site.kill(name)
 
 
-def memory(site: Site, name: str = "sv") -> int:
-    """Bytes of resident memory of a process and its children."""
-    pid = site.processes[name].pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    pages = [int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in (str(pid), *children)]
-    return max(pages) * 4096
+def memory(site: Site) -> int:
+    """Bytes of memory of the server's process, at their highest."""
+    status = Path(f"/proc/{site.processes['sv'].pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10
+
+
+def processor_seconds(site: Site) -> float:
+    """The processor time of the server's process so far."""
+    fields = Path(f"/proc/{site.processes['sv'].pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+FLOOD = """
+import socket, sys, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    for _ in range(10):
+        sock.sendto(bytes(1200), ("10.200.9.8", 9))
+    time.sleep(0.002)
+"""
+
+
+@contextmanager
+def flood(site: Site) -> Iterator[None]:
+    """Have the server send to the attacker: some thousand large packets a second."""
+    command = ["ip", "netns", "exec", site.namespace("server"), sys.executable, "-c", FLOOD]
+    with subprocess.Popen(command) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def sent_shards(site: Site) -> int:
+    """How many shards the server has sent to the attacker."""
+    rows = [row for row in site.ask("sv", "paths") if row["identity"] == MALLORY]
+    return sum(row["stripe"]["data_shards"] for row in rows if row["stripe"] is not None)
 
 
 def attack(site: Site, *arguments: str, seconds: float = 6.0) -> dict[str, Any]:
@@ -68,6 +103,51 @@ def attack(site: Site, *arguments: str, seconds: float = 6.0) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def counted(site: Site) -> dict[str, dict[str, int]]:
+    """Packets and bytes that the middle has seen from and to the spoofed addresses, with their IP headers."""
+    found = json.loads(site.run("middle", "nft", "-j", "list", "counters", "table", "ip", "seen"))["nftables"]
+    return {each["counter"]["name"]: each["counter"] for each in found if "counter" in each}
+
+
+def test_a_spoofed_address_gets_no_more_than_three_times_what_came_from_there(attacked: Site) -> None:
+    spoofed = ", ".join(SPOOFED)
+    rules = f"""
+        table ip seen {{
+            counter from {{ }}
+            counter to {{ }}
+            chain arrives {{
+                type filter hook prerouting priority -300;
+                ip protocol udp ip saddr {{ {spoofed} }} counter name from
+                ip protocol udp ip daddr {{ {spoofed} }} counter name to
+            }}
+        }}"""
+    attacked.run("middle", "nft", rules)
+    try:
+        with flood(attacked):
+            attack(attacked, "--attack", "spoofed", "--rate", "20", seconds=4.0)
+        seen = counted(attacked)
+    finally:
+        attacked.run("middle", "nft", "delete", "table", "ip", "seen")
+    came, went = (seen[name]["bytes"] - 28 * seen[name]["packets"] for name in ("from", "to"))
+    assert came > 1000
+    assert 0 < went <= 3 * came
+    assert "fault" not in attacked.log("sv")
+
+
+def test_reports_of_all_that_was_ever_sent_cost_little_each(attacked: Site) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        arguments = ("--attack", "reports", "--rate", "20", "--after", "5.0")
+        attacking = pool.submit(attack, attacked, *arguments, seconds=9.0)
+        wait_for(lambda: attacked.ask("sv", "counters")["tables"]["stripe_sessions"] == 2, 5, "the attacker's session")
+        with flood(attacked):
+            wait_for(lambda: sent_shards(attacked) > 10_000 or attacking.done(), 20, "shards that were sent")
+        before = processor_seconds(attacked)
+        found = attacking.result()
+    assert found["sent"]["reports"] > 20
+    # Three reports each time; one of them that calls 10,000 numbers repaired would take 10 ms and more.
+    assert processor_seconds(attacked) - before < 0.003 * 3 * found["sent"]["reports"]
 
 
 NAMES = ("reports", "jumps", "dead_pipes", "groups", "tiny", "keepalives", "spoofed", "control")

@@ -1,10 +1,11 @@
 """A client with a valid certificate that does its worst, against a real server:
 
-    python registered.py INSTANCE --seconds 10 [--attack NAME ...] [--rate 500] [--spoof 198.51.100.7 ...]
+    python registered.py INSTANCE --seconds 10 [--attack NAME ...] [--rate 500] [--after 3] [--spoof 198.51.100.7 ...]
 
 INSTANCE is the file of a client whose transport is stripe. It registers with the daemon's own code, keeps its pipes
-alive as an honest client does, and beside that sends what the named attacks make, each `--rate` times a second. When
-the server ends the connection, it registers again after a second. A line of JSON tells what was sent.
+alive as an honest client does, and beside that sends what the named attacks make, each `--rate` times a second, from
+`--after` seconds on. When the server ends the connection, it registers again after a second. A line of JSON tells what
+was sent.
 
 `spoofed` needs root: its packets are written with other source addresses, into whatever network the process is in.
 """
@@ -122,10 +123,12 @@ class Registered:
         self._epochs = itertools.count(1)
         self._boot = os.urandom(16)
         self._raw: socket.socket | None = None
+        self._begin_at = 0.0
 
-    async def run(self, seconds: float) -> None:
+    async def run(self, seconds: float, after: float = 0.0) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
+        self._begin_at = loop.time() + after
         while loop.time() < end:
             now = loop.time()
             path, epoch = self.config.paths[0], next(self._epochs)
@@ -165,9 +168,9 @@ class Registered:
             for _, message in inbox.messages:
                 if isinstance(message, StripeRenewed) and message.stripe is not None:
                     self._begin(message.stripe, now)
-            if registered:
-                if self.striped is not None:
-                    self.striped.turn(now)
+            if registered and self.striped is not None:
+                self.striped.turn(now)
+            if registered and now >= self._begin_at:
                 for name, attack in self._attacks.items():
                     due[name] = min(due[name] + (now - last) * self.rate, self.rate * 0.1)
                     while due[name] >= 1:
@@ -244,8 +247,10 @@ class Registered:
                 ask = encode_keepalive(Keepalive.ASK, 0, time.monotonic())
                 self.striped.send(self.striped.control(PacketType.KEEPALIVE, ask, pipe), pipe)
             self.striped.send(self.striped.shard(encode_frames([Frame(head + echo, 1, self.sequence)])))
-        if self.sent["dead_pipes"] % 2:
-            return
+        # When the reply has opened a group, and before that is closed.
+        asyncio.get_running_loop().call_later(self.rng.uniform(0.0005, 0.004), self._kill_pipes)
+
+    def _kill_pipes(self) -> None:
         for striped, pipe in self._pipes():
             ask = encode_keepalive(Keepalive.ASK, 0, time.monotonic())
             striped.send(striped.control(PacketType.REGISTER, ask, pipe), pipe)
@@ -318,6 +323,7 @@ def main() -> None:
     parser.add_argument("instance", type=Path)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--attack", nargs="*", default=list(ATTACKS), choices=ATTACKS)
+    parser.add_argument("--after", type=float, default=0.0, help="seconds without an attack in the beginning")
     parser.add_argument("--rate", type=float, default=200.0, help="of each attack, a second")
     parser.add_argument("--spoof", nargs="*", default=[], help="IPv4 source addresses for `spoofed`")
     parser.add_argument("--echo", help="inner IPv4 address that replies to pings, for `dead_pipes`")
@@ -326,7 +332,7 @@ def main() -> None:
     if not isinstance(config, ClientConfig) or config.paths[0].transport != "stripe":
         parser.error("the instance is no client with transport: stripe")
     client = Registered(config, options.attack, options.rate, options.spoof, options.echo)
-    asyncio.run(client.run(options.seconds))
+    asyncio.run(client.run(options.seconds, options.after))
     numbers = {name: getattr(client, name) for name in ("registrations", "sessions", "received", "sent", "ended")}
     print(json.dumps(numbers), flush=True)
 

@@ -1,11 +1,12 @@
 """Many clients that never register and do their worst, against a real server:
 
     python unregistered.py 203.0.113.10:45005 --addresses 10.66.0.0/16 [--clients 300] [--seconds 60] [--cores 0.4]
+        [--attack NAME ...]
 
 Each client has an address of its own among `--addresses`, which the host must have (`ip route add local 10.66.0.0/16
-dev lo`) and the server be able to reply to. It does one of `Peer.ATTACKS` until the server ends the connection or some
-seconds are over, and then begins anew. All together take at most `--cores` of a processor. A line of JSON on standard
-output tells what was sent.
+dev lo`) and the server be able to reply to. It does one of `Peer.ATTACKS`, or of those that are named, until the server
+ends the connection or some seconds are over, and then begins anew. All together take at most `--cores` of a processor.
+A line of JSON on standard output tells what was sent.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from mpquic.proto.identity import Credentials
 from hostile import packets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 Address = tuple[str, int]
 LIFE = 3.0
@@ -66,7 +67,15 @@ def foreign_credentials() -> Credentials:
 class Peer:
     """One client. `step` is called again and again, and does a little each time."""
 
-    def __init__(self, host: str, server: Address, credentials: Credentials, counts: Counter[str], seed: int) -> None:
+    def __init__(
+        self,
+        host: str,
+        server: Address,
+        credentials: Credentials,
+        counts: Counter[str],
+        seed: int,
+        attacks: Sequence[str],
+    ) -> None:
         self.server = server
         self.credentials = credentials
         self.counts = counts
@@ -75,7 +84,7 @@ class Peer:
         self.socket.setblocking(False)
         self.socket.bind((host, 0))
         self.socket.connect(server)
-        self.attacks = [getattr(self, name) for name in self.ATTACKS]
+        self.attacks = [getattr(self, name) for name in attacks]
         self.attack: Callable[[float], None] = self.attacks[seed % len(self.attacks)]
         self.until = 0.0
         self.begin(0.0)
@@ -94,6 +103,7 @@ class Peer:
         self.registration: ClientRegistration | None = None
         self.decoder = ControlDecoder()
         self.offset = 0
+        self.opened: set[Epoch] = set()
         self.until = now + LIFE * (0.5 + self.random.random())
         self.attack = self.attacks[(self.attacks.index(self.attack) + 1) % len(self.attacks)]
 
@@ -161,6 +171,18 @@ class Peer:
             frames = [packets.crypto(2 + self.offset % 15_000 + 20 * place, bytes(10)) for place in range(30)]
             self.send(packets.packet(self.connection, epoch, b"".join(frames)))
 
+    def wide_gaps(self, now: float) -> None:
+        """One gap as wide as it may be in the CRYPTO stream of each epoch and in a stream, and then silence."""
+        keys = self.connection._cryptos
+        for epoch in (Epoch.INITIAL, Epoch.HANDSHAKE, Epoch.ONE_RTT):
+            if epoch not in self.opened and keys and epoch in keys and keys[epoch].send.is_valid():
+                self.opened.add(epoch)
+                self.send(packets.packet(self.connection, epoch, packets.crypto(500_000, bytes(100))))
+        if self.proceed(now) and not self.offset:
+            self.offset = 1
+            for start in range(60_000, 250_000, 60_000):
+                self.send(packets.packet(self.connection, Epoch.ONE_RTT, packets.stream(0, start, bytes(100))))
+
     def stream_gaps(self, now: float) -> None:
         """As many streams as there may be, each byte with a gap before it."""
         if self.proceed(now):
@@ -200,7 +222,7 @@ class Peer:
             b"\xc0\x1a\x2a\x3a\x4a" + initial[5:] + bytes(1200),
         )
 
-    ATTACKS = ("crypto_gaps", "wrong_proof", "silent", "stream_gaps", "idle", "noise")
+    ATTACKS = ("crypto_gaps", "wide_gaps", "wrong_proof", "silent", "stream_gaps", "idle", "noise")
 
 
 def run(peers: list[Peer], seconds: float, cores: float) -> None:
@@ -223,6 +245,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--cores", type=float, default=0.4)
+    parser.add_argument("--attack", nargs="*", default=list(Peer.ATTACKS), choices=Peer.ATTACKS)
     options = parser.parse_args()
     host, _, port = options.server.rpartition(":")
     counts: Counter[str] = Counter()
@@ -230,7 +253,7 @@ def main() -> None:
     # Spread over the networks of 256 addresses, and a few in each.
     step = max(1, options.addresses.num_addresses // options.clients)
     hosts = [str(options.addresses[1 + number * step]) for number in range(options.clients)]
-    peers = [Peer(own, (host, int(port)), credentials, counts, seed) for seed, own in enumerate(hosts)]
+    peers = [Peer(own, (host, int(port)), credentials, counts, seed, options.attack) for seed, own in enumerate(hosts)]
     run(peers, options.seconds, options.cores)
     print(json.dumps(counts), flush=True)
 

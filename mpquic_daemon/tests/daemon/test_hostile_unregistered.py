@@ -1,0 +1,61 @@
+"""A real server process among peers that never register and do one kind of harm: its memory stays small."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .conftest import Site, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.root, pytest.mark.waits]
+
+TESTS = Path(__file__).parents[1]
+ATTACKERS = "10.66.0.0/16"
+CLIENTS = 120
+GROWTH = 60 << 20
+"""Bytes of resident memory that all of them together may cost: 1.8 MiB each would be 216 MiB."""
+
+
+@pytest.fixture
+def attacked(running: Site) -> Iterator[Site]:
+    """A server whose client is up; the client's machine has many more addresses."""
+    running.ip("middle", "route", "add", ATTACKERS, "via", "10.77.1.2")
+    running.ip("client", "route", "add", "local", ATTACKERS, "dev", "lo")
+    try:
+        yield running
+    finally:
+        running.ip("client", "route", "del", "local", ATTACKERS, "dev", "lo")
+        running.ip("middle", "route", "del", ATTACKERS)
+
+
+def resident(site: Site) -> int:
+    """Bytes of memory of the server's process, at their highest."""
+    status = Path(f"/proc/{site.processes['sv'].pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10
+
+
+@pytest.mark.parametrize("name", ["wide_gaps", "crypto_gaps", "stream_gaps"])
+def test_what_peers_that_never_register_leave_costs_little_memory(attacked: Site, name: str) -> None:
+    before = resident(attacked)
+    command = ["ip", "netns", "exec", attacked.namespace("client"), sys.executable]
+    command += [str(TESTS / "hostile" / "unregistered.py"), "10.77.2.2:45009", "--addresses", ATTACKERS]
+    command += ["--clients", str(CLIENTS), "--cores", "0.6", "--seconds", "4", "--attack", name]
+    environment = {**attacked.environment, "PYTHONPATH": str(TESTS)}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 0, done.stderr
+    sent: dict[str, Any] = json.loads(done.stdout)
+    assert sent["connections"] >= CLIENTS
+    assert sent["handshakes"] > 20
+    assert resident(attacked) - before < GROWTH, sent
+    assert attacked.ping()
+    assert (attacked.state(), attacked.ask("cl")["reconnects"]) == ("up", 0)
+    assert "Traceback" not in attacked.log("sv")
+    wait_for(lambda: attacked.ask("sv", "counters")["tables"]["unregistered"] == 0, 20, "the end of their connections")
