@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from mpquic.config import load
-from mpquic.daemon import client_connection, expiry
+from mpquic.daemon import client_connection, expiry, server
 from mpquic.daemon.credentials import Dates
 from mpquic.daemon.journal import Journal
 from mpquic.daemon.service import Service
@@ -124,6 +124,62 @@ def test_a_connection_ends_when_its_servers_certificate_is_revoked_by_a_reload(
     new_server(site)
     reload(both)
     both.wait(lambda: both.state == "up", 10.0, "up with another certificate")
+
+
+def server_tls(site: Site, revoked: Path) -> dict[str, str]:
+    files = {key: str(site.directory / f"server.{end}") for key, end in (("cert_file", "crt"), ("key_file", "key"))}
+    return {**files, "ca_file": str(site.ca.file), "revoked_file": str(revoked)}
+
+
+def left(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Why clients have left, as the server's journal says it."""
+    return [fields(record)["reason"] for record in caplog.records if record.message == "client.gone"]
+
+
+@pytest.mark.parametrize("transport", ["quic", "stripe"])
+def test_a_server_ends_a_connection_when_a_certificate_of_its_client_ends(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, transport: str
+) -> None:
+    end = x509.load_pem_x509_certificate((site.directory / "client.crt").read_bytes()).not_valid_after_utc
+    both = Ends(site, transport=transport, probes=False)
+    try:
+        both.wait(lambda: both.state == "up", 5.0, "up")
+        today = end - dt.timedelta(seconds=1)
+        clock = SimpleNamespace(UTC=dt.UTC, datetime=SimpleNamespace(now=lambda _zone: today))
+        monkeypatch.setattr(server, "dt", clock)
+        with caplog.at_level(logging.INFO, "mpquic"):
+            both.run(70.0)
+            assert left(caplog) == []
+            today = end
+            both.wait(lambda: left(caplog), 70.0, "the end")
+        assert left(caplog) == ["certificate expired"]
+    finally:
+        both.close()
+
+
+@pytest.mark.parametrize("transport", ["quic", "stripe"])
+def test_a_server_ends_a_connection_when_the_certificate_of_its_client_is_revoked_by_a_reload(
+    site: Site, caplog: pytest.LogCaptureFixture, transport: str
+) -> None:
+    revoked = site.directory / "revoked"
+    revoked.write_text("")
+    both = Ends(site, transport=transport, probes=False, server={"tls": server_tls(site, revoked)})
+    try:
+        both.wait(lambda: both.state == "up", 5.0, "up")
+        with caplog.at_level(logging.INFO, "mpquic"):
+            revoked.write_text("0a\n")
+            reload(both)
+            both.run(3.0)
+            assert (left(caplog), both.state) == ([], "up")
+            revoked.write_text(f"{serial_of(site, 'client'):x}\n")
+            reload(both)
+            both.run(0.5)
+        assert left(caplog) == ["certificate revoked"]
+        both.run(20.0)
+        assert both.state == "down"
+        assert both.server.counters()["tables"]["stripe_sessions"] == 0  # type: ignore[index]
+    finally:
+        both.close()
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from mpquic.daemon.processor_share import PIECE
+from mpquic.proto.handshake import ServerRegistration
 
+from .conftest import IDENTITY, SERVER_NAME, Site
 from .test_outages import ends
+from .virtual import Ends
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from .virtual import Ends
+    from pathlib import Path
 
     Make = Callable[..., Ends]
 
@@ -138,6 +140,53 @@ def test_a_fault_while_datagrams_of_a_connection_are_taken_ends_that_connection(
     connection.link.receive = broken
     both.wait(lambda: both.client.status()["reconnects"] == 1 and both.state == "up", 30.0, "up again")
     assert connection not in both.server._connections.values()
+
+
+@pytest.mark.parametrize("part", ["advance", "poll"])
+def test_a_fault_in_a_connection_of_a_client_at_the_server_ends_that_connection(ends: Make, part: str) -> None:
+    both = ends(striped=False, transport="quic")
+    (connection,) = both.server._connections.values()
+    setattr(connection, part, broken)
+    both.wait(lambda: both.client.status()["reconnects"] == 1 and both.state == "up", 30.0, "up again")
+    assert connection not in both.server._connections.values()
+
+
+def test_a_fault_while_a_connection_is_closed_keeps_no_other_from_its_end(ends: Make) -> None:
+    both = ends(striped=False, transport="quic")
+    (connection,) = both.server._connections.values()
+    connection.link.close = broken
+    both.processes["sv"].call(lambda: both.server._expel(connection, "not allowed any more"))
+    both.wait(lambda: connection not in both.server._connections.values(), 5.0, "forgotten")
+    both.wait(lambda: both.client.status()["reconnects"] == 1 and both.state == "up", 60.0, "up again")
+
+
+def test_a_fault_in_a_registration_ends_that_attempt_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path)
+    certificate, key, _ = site.ca.client("other", "urn:mpquic:site:other")
+    peers = [
+        {"identity": IDENTITY, "tunnel": "mpq9", "allowed": ["10.200.9.1/32", "fd09::1/128"]},
+        {"identity": "urn:mpquic:site:other", "tunnel": "mpq9", "allowed": ["10.200.9.3/32"]},
+    ]
+    both = Ends(site, transport="quic", server={"peers": peers})
+    try:
+        both.wait(lambda: both.state == "up", 5.0, "up")
+        (connection,) = both.server._connections.values()
+        tls = {"ca_file": str(site.ca.file), "cert_file": str(certificate), "key_file": str(key)}
+        config = site.client_config(
+            "other", bind_ip="10.77.1.3", inner_addresses=["10.200.9.3/32"], tls={**tls, "server_name": SERVER_NAME}
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(ServerRegistration, "receive", broken)
+            other = both.start_other("other", "10.77.1.3", config)
+            both.run(5.0)
+            assert other.status()["state"] != "up"
+            assert connection in both.server._connections.values()
+        both.wait(lambda: other.status()["state"] == "up", 15.0, "up")
+        assert (both.state, both.client.status()["reconnects"]) == ("up", 0)
+    finally:
+        both.close()
 
 
 def test_what_unregistered_peers_send_is_taken_in_pieces_although_nobody_else_waits(ends: Make) -> None:
