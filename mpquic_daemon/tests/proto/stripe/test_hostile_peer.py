@@ -211,6 +211,17 @@ def test_many_connections_that_wait_and_tiny_segments_stay_below_the_bound_of_th
     assert hold.bytes == 0
 
 
+def test_connections_that_come_once_while_something_is_missing_are_forgotten() -> None:
+    hold = FlowHold()
+    for connection in range(20_000):
+        # Each after a gap of its own, and every fourth after one that is filled.
+        hold.add([Frame(tcp_packet(connection, 5), 1, 2 * connection)], NOW, 1.0)
+        if connection % 4 == 0:
+            hold.add([Frame(b"x", 1, 2 * connection - 1)] if connection else [], NOW, 1.0)
+    assert len(hold._flows) <= 1024 + MAX_HOLDING
+    assert footprint(hold) < 4 * MIB
+
+
 def test_the_hold_remembers_little_of_what_has_passed() -> None:
     hold = FlowHold()
     for place in range(64):
@@ -263,12 +274,13 @@ def test_a_gap_that_is_filled_one_by_one_releases_nothing_twice() -> None:
 
 def test_tiny_shards_of_many_groups_stay_below_the_bound_of_the_decoder() -> None:
     decoder = GroupDecoder()
-    for base in range(0, 4096 * 128, 128):
-        for index in range(60):
-            decoder.add_data(base, index, b"\x10", NOW)
-        decoder.add_parity(base, 127, 127, b"\x10", NOW)
+    for base in range(0, 2048 * 128, 128):
+        for index in range(120):
+            decoder.add_data(base, index, bytes((16, index)), NOW)
+        decoder.add_parity(base, 127, 127, bytes((16, 127)), NOW)
     assert decoder.bytes <= 8 * MIB
-    assert footprint(decoder) < 10 * MIB
+    # What is counted is what it takes.
+    assert footprint(decoder) < decoder.bytes + 64 * KIB
 
 
 def test_a_group_that_is_forgotten_while_it_grows_is_not_counted_twice() -> None:
