@@ -165,6 +165,26 @@ def test_a_connection_that_is_being_closed_does_not_take_a_place(start: Start, s
     assert (waiting.admitted, both.server._admission.waiting) == (None, 0)
 
 
+def test_a_flood_of_unregistered_connections_takes_no_place_of_a_client_that_waits(start: Start, site: Site) -> None:
+    both = start(transport="quic", probes=False)
+    both.network.delay = 0.3  # so that the silence lasts for longer than a connection keeps its place in any case
+    both.run(30.0)
+    both.network.lost = lambda source, destination: CLIENT in (source[0], destination[0])
+    restarted = second(both, site)
+    both.wait(lambda: both.server._admission.waiting, 5.0, "waiting")
+    listener = both.server._listener
+    numbers = itertools.count(1_000_000)
+    while both.server._admission.waiting:
+        for _ in range(50):
+            number = next(numbers)
+            host = f"10.{number % 200}.{number // 200 % 200}.1"
+            evicted = listener._unregistered.enter(number, host, 5000, both.now, is_proven=True).evicted
+            assert evicted is None or evicted >= 1_000_000
+        both.run(0.1)
+    both.wait(lambda: state(restarted) == "up", 1.0, "up")
+    assert restarted.counters()["attempts"] == 1
+
+
 def test_all_tunnels_of_a_client_come_back_at_once(start: Start, site: Site) -> None:
     names = [f"mpq{number}" for number in range(10, 16)]
     inner = {name: f"10.200.{name[3:]}.1/32" for name in names}

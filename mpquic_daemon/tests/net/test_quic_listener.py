@@ -11,7 +11,7 @@ from aioquic.quic.packet import QuicPacketType, pull_quic_header
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mpquic.net.quic import LinkOptions, LinkState, QuicLink
-from mpquic.proto.unregistered import UnregisteredLimits
+from mpquic.proto.unregistered import Stage, UnregisteredLimits
 
 from .conftest import CLIENT_ADDRESS, Pair
 
@@ -151,28 +151,37 @@ def test_a_token_is_worth_nothing_from_another_address(make_listener, make_clien
     assert len(listener.links) == 1
 
 
+def prove_and_come(listener, make_client, address) -> None:
+    """Send a first packet and repeat it with the token that comes back."""
+    client = make_client(NOW)
+    listener.receive([client.flush(NOW)[0][0]], address, NOW)
+    [([retry], _)] = listener.flush(NOW)
+    client.receive([retry], client.peer_address, NOW)
+    listener.receive([client.flush(NOW)[0][0]], address, NOW)
+
+
 def test_quotas_hold(make_listener, make_client):
     limits = UnregisteredLimits(places=6, reserved=1, per_address=2, retry_threshold=100)
     listener = make_listener(limits=limits)
-    for port in range(4):
-        listener.receive([initial(make_client)], ("198.51.100.1", 5000 + port), NOW)
+    for _ in range(4):
+        listener.receive([initial(make_client)], ("198.51.100.1", 5000), NOW)
     assert len(listener.links) == 2
-    assert listener.counters["too many unregistered of one address"] == 2
-    for host in range(5):
+    assert listener.counters["too many unregistered of one port"] == 2
+    for host in range(6):
         listener.receive([initial(make_client)], (f"2001:db8:{host}::1", 5000, 0, 0), NOW)
-    assert len(listener.links) == 5
+    assert len(listener.links) == 6
     assert listener.counters["too many unregistered"] == 2
 
 
 def test_addresses_of_one_ipv6_network_are_one_source(make_listener, make_client):
-    listener = make_listener(limits=UnregisteredLimits(per_address=1))
+    listener = make_listener(limits=UnregisteredLimits(per_port=1))
     for host in range(3):
         listener.receive([initial(make_client)], (f"2001:db8::{host}", 5000, 0, 0), NOW)
     assert len(listener.links) == 1
 
 
 def test_admission_makes_room(make_listener, make_client):
-    listener = make_listener(limits=UnregisteredLimits(per_address=1))
+    listener = make_listener(limits=UnregisteredLimits(places=1, reserved=0))
     pair = Pair(listener, make_client)
     assert pair.run(lambda: pair.server.link is not None and pair.peer.state is LinkState.ESTABLISHED)
     listener.receive([initial(make_client, pair.now)], CLIENT_ADDRESS, pair.now)
@@ -228,18 +237,41 @@ def test_an_admitted_client_sends_what_it_likes(make_pair):
 def test_who_costs_much_before_the_registration_is_dropped_and_its_network_waits(make_listener, make_client):
     ticks = iter(range(1_000_000))
     listener = make_listener(
+        limits=UnregisteredLimits(max_work=0.3, share=0.1, retry_threshold=0), processor_time=lambda: next(ticks) * 0.2
+    )
+    prove_and_come(listener, make_client, ("198.51.100.1", 5000))
+    assert listener.links == ()
+    assert listener.counters["too much processor time before the registration"] == 1
+    prove_and_come(listener, make_client, ("198.51.100.2", 5000))
+    assert listener.counters["unregistered of a network that has cost too much"] == 1
+
+
+def test_first_packets_with_a_forged_address_cost_its_owner_nothing(make_listener, make_client):
+    ticks = iter(range(1_000_000))
+    listener = make_listener(
         limits=UnregisteredLimits(max_work=0.3, share=0.1), processor_time=lambda: next(ticks) * 0.2
     )
     listener.receive([initial(make_client)], ("198.51.100.1", 5000), NOW)
-    assert listener.links == ()
     assert listener.counters["too much processor time before the registration"] == 1
-    # Now addresses have to be proved; and then that network is still refused.
-    client = make_client(NOW)
-    listener.receive([client.flush(NOW)[0][0]], ("198.51.100.2", 5000), NOW)
-    [([retry], _)] = listener.flush(NOW)
-    client.receive([retry], client.peer_address, NOW)
-    listener.receive([client.flush(NOW)[0][0]], ("198.51.100.2", 5000), NOW)
-    assert listener.counters["unregistered of a network that has cost too much"] == 1
+    prove_and_come(listener, make_client, ("198.51.100.1", 5000))
+    assert listener.counters["retry sent"] == 1
+    assert listener.counters["accepted"] == 2
+    assert listener.counters["unregistered of a network that has cost too much"] == 0
+
+
+@pytest.mark.parametrize("strays", [False, True])
+def test_a_handshake_proves_an_address_if_all_of_it_comes_from_there(make_listener, make_client, strays):
+    listener = make_listener()
+    pair = Pair(listener, make_client)
+    assert pair.run(lambda: listener.links)
+    (place,) = listener._unregistered._places.values()
+    assert not place.is_proven
+    if strays:
+        noise = b"\xc0" + bytes([0, 0, 0, 1, 8]) + listener.links[0].connection_id + bytes(60)
+        listener.receive([noise], ("198.51.100.1", 5000), pair.now)
+    assert pair.run(lambda: listener.links[0].state is LinkState.ESTABLISHED)
+    assert place.is_proven is not strays
+    assert place.stage is Stage.REGISTRATION
 
 
 def test_an_unknown_version_is_answered_with_ours(make_listener, make_client):

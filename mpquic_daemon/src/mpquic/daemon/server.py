@@ -543,6 +543,7 @@ class Server:
         now = self._loop.time()
         place = self._admission.judge(registration, connection, now)
         if place is None:
+            self._listener.identify(connection.link, identity.uri, now)
             return None
         joined = self._table.register(registration, connection, now, takeover=place.replaces)
         self._admission.entered(registration, connection, place, joined)

@@ -136,11 +136,19 @@ class QuicListener:
         else:
             with self.counting(link, now, len(datagrams)):
                 link.receive(datagrams, address, now)
+            self._prove(entry, address, now)
             if not link.has_decrypted:
                 # Not even the first packet could be decrypted, which needs no secret (RFC 9001 section 5.2).
                 self.counters["undecryptable"] += 1
                 self._abandon(link, "nothing could be decrypted")
         self._touched(link)
+
+    def _prove(self, entry: "_Entry", address: Address, now: float) -> None:
+        """Take note of the end of the handshake, which proves the address if no other has sent anything."""
+        if address != entry.address:
+            entry.address = None
+        if entry.link.established_at is not None:
+            self._unregistered.established(entry.number, now, is_proven=entry.address is not None)
 
     @contextmanager
     def counting(self, link: QuicLink, now: float, datagrams: int = 0) -> Iterator[None]:
@@ -184,6 +192,12 @@ class QuicListener:
             del self._waiting[entry.number]
             self._unregistered.admitted(entry.number, now)
             link.admit()
+
+    def identify(self, link: QuicLink, identity: str, now: float) -> None:
+        """The peer of the connection proved who it is, and waits: unknown ones don't take its place."""
+        entry = self._entries.get(link)
+        if entry is not None and not entry.registered:
+            self._unregistered.identified(entry.number, identity, now)
 
     def flush(self, now: float) -> list[tuple[list[bytes], Address]]:
         """Everything that may leave now, grouped by destination."""
@@ -324,7 +338,8 @@ class QuicListener:
             self.counters["too many connections"] += 1
             return None
         number = next(self._order)
-        decision = self._unregistered.enter(number, plain_host(address), now)
+        is_proven = retry_source is not None
+        decision = self._unregistered.enter(number, plain_host(address), address[1], now, is_proven=is_proven)
         if decision.refusal is not None:
             self.counters[decision.refusal] += 1
             return None
@@ -342,7 +357,7 @@ class QuicListener:
             now=now,
             server_certificate=self._configuration.certificate,
         )
-        entry = _Entry(number, link, [header.destination_cid, link.connection_id])
+        entry = _Entry(number, link, [header.destination_cid, link.connection_id], address)
         self._entries[link] = self._waiting[number] = self._numbered[number] = entry
         for connection_id in entry.connection_ids:
             self._links[connection_id] = entry
@@ -421,13 +436,15 @@ class QuicListener:
 class _Entry:
     """A connection with what the listener keeps of it."""
 
-    __slots__ = ("connection_ids", "due", "link", "number", "registered")
+    __slots__ = ("address", "connection_ids", "due", "link", "number", "registered")
 
-    def __init__(self, number: int, link: QuicLink, connection_ids: list[bytes]) -> None:
+    def __init__(self, number: int, link: QuicLink, connection_ids: list[bytes], address: Address) -> None:
         self.number = number
         self.link = link
         self.connection_ids = connection_ids
         self.registered = False
+        self.address: Address | None = address
+        """Where all its packets have come from until the handshake was complete; None when there are several."""
         self.due: float | None = None
 
 
