@@ -22,7 +22,11 @@ PATIENCE = 3.0
 MAX_PROVEN = 3
 """Proven addresses that are kept beside the one in use; with unproven ones there are MAX_NETWORK_PATHS at most."""
 STILL_REACHED = 1.0
-"""Seconds after an address has proven itself in which it takes what may not be sent to a newer, unproven one."""
+"""Seconds after an address has proven itself, though another one was in use by then, in which it takes what may not be
+sent to a newer, unproven one."""
+MAX_CHALLENGES = 2
+"""Addresses that are asked for a proof at a time while there is one that takes what is sent. A challenge is a packet of
+full size if three times what has come allows it (RFC 9000 section 8.2.1), and counts for congestion control."""
 CHALLENGE_INTERVAL = 0.5
 """Least seconds between two challenges to one address, but for those that were lost."""
 
@@ -34,7 +38,9 @@ class PeerAddress(QuicNetworkPath):
         super().__init__(address)
         self.used_at = now
         """When it was found, proven, or left."""
-        self.proven_at: float | None = None
+        self.is_proven = False
+        self.reached_at = float("-inf")
+        """When it was proven although another one was in use by then."""
         self.challenged_at = float("-inf")
 
 
@@ -57,8 +63,10 @@ class RoamingConnection(QuicConnection):
         super().receive_datagram(data, addr, now)
         paths = self._peer_addresses
         for path in paths:
-            if path.is_validated and path.proven_at is None:
-                path.proven_at = path.used_at = now
+            if path.is_validated and not path.is_proven:
+                path.is_proven, path.used_at = True, now
+                if before and before[0] is not path:
+                    path.reached_at = now
         if not before or before[0] is paths[0]:
             return
         if before[0].is_validated:
@@ -72,7 +80,8 @@ class RoamingConnection(QuicConnection):
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """Return what is to be sent, with its destinations."""
         self._now = now
-        if not self._is_client:
+        if not self._is_client and not self._network_paths[0].is_validated:
+            self._hold_challenge(now)
             self._use_proven_address(now)
         return super().datagrams_to_send(now)
 
@@ -115,17 +124,27 @@ class RoamingConnection(QuicConnection):
         """Send to an address that was proven a moment ago, once the newest one may get no full packet any more.
 
         Where a NAT gives each packet another port, or one of many, no address is the newest for a whole round trip.
-        After a single rebinding it is, and what is sent to the old address would be lost: hence `STILL_REACHED`.
+        After a single rebinding it is, and what is sent to the old address would be lost.
         """
         active = self._network_paths[0]
-        if active.is_validated or not active.local_challenge_sent or active.can_send(self._max_datagram_size):
-            return
-        recent = [path for path in self._peer_addresses[1:] if path.proven_at is not None]
-        recent = [path for path in recent if now - _proven_at(path) < STILL_REACHED]
-        if recent:
-            newest = max(recent, key=_proven_at)
-            self._network_paths.remove(newest)
-            self._network_paths.insert(0, newest)
+        if active.local_challenge_sent and not active.can_send(self._max_datagram_size):
+            reached = self._still_reached(now)
+            if reached is not None:
+                self._network_paths.remove(reached)
+                self._network_paths.insert(0, reached)
+
+    def _hold_challenge(self, now: float) -> None:
+        """Send no challenge to the newest address while others are under way and one that is proven is in reach."""
+        active = self._peer_addresses[0]
+        if active.challenged_at == float("-inf"):
+            recent = [path for path in self._peer_addresses if now - path.challenged_at < CHALLENGE_INTERVAL]
+            under_way = sum(not path.is_validated for path in recent)
+            active.local_challenge_sent = under_way >= MAX_CHALLENGES and self._still_reached(now) is not None
+
+    def _still_reached(self, now: float) -> PeerAddress | None:
+        """Return the address beside the one in use that has proven itself last, if that was a moment ago."""
+        newest = max(self._peer_addresses[1:], key=_reached_at, default=None)
+        return newest if newest is not None and now - newest.reached_at < STILL_REACHED else None
 
 
 def is_idle(connection: QuicConnection, path: QuicNetworkPath) -> bool:
@@ -142,5 +161,5 @@ def _used_at(path: PeerAddress) -> float:
     return path.used_at
 
 
-def _proven_at(path: PeerAddress) -> float:
-    return path.proven_at if path.proven_at is not None else float("-inf")
+def _reached_at(path: PeerAddress) -> float:
+    return path.reached_at

@@ -14,7 +14,14 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from mpquic.proto.liveness import RttEstimator
-from mpquic.proto.stripe.return_path import TOKEN_SIZE, UnprovenAddress
+from mpquic.proto.stripe.return_path import (
+    MAX_UNPROVEN,
+    STILL_REACHED,
+    TOKEN_SIZE,
+    Obstruction,
+    ProvenAddresses,
+    UnprovenAddress,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +42,8 @@ RETRY_INTERVAL = 0.5
 outage, and an outage is still noticed in time."""
 MAX_REST = 20.0
 """Seconds after an answer for which a pipe that rests isn't registered anew."""
+MOVING_TIME = 2.0
+"""Seconds after a pipe's peer has moved in which overdue reports are put down to that."""
 SHARDS_ROOM = 1 << 16
 """Bytes that an unproven address must have room for before shards go there: a run of full datagrams."""
 _BODY = Struct("!BBQ")
@@ -72,6 +81,7 @@ class Pipe:
         "highest_control",
         "next_ask",
         "number",
+        "reached_at",
         "registering",
         "rtt",
         "sent_bytes",
@@ -82,6 +92,8 @@ class Pipe:
         self.number = number
         self.address: Address | None = None
         """Where the peer is known to receive; None at a client, whose sockets are connected."""
+        self.reached_at = float("-inf")
+        """When a token returned that had been sent there, although packets came from yet another address by then."""
         self.unproven: UnprovenAddress | None = None
         """Where the newest packet came from, if that is another address."""
         self.highest = -1
@@ -117,7 +129,14 @@ class Pipes:
         self._client = client
         self._entropy = entropy
         self.unproven: dict[Address, UnprovenAddress] = {}
-        """What pipes have in `unproven`; empty at a client, and mostly at a server."""
+        """What pipes have in `unproven`, and what they had while a token is under way; mostly empty."""
+        self._proven = ProvenAddresses()
+        self.now = now
+        """When the packets that are being taken have arrived."""
+        self._obstruction = Obstruction(now)
+        self.overdue = False
+        """Whether reports are overdue, so that what was sent may have been lost altogether."""
+        self._moved_at = float("-inf")
         self.given_up = 0
         """Addresses that did not prove themselves."""
         self.all = [Pipe(number, now) for number in range(count)]
@@ -149,7 +168,17 @@ class Pipes:
         alive = self.alive(now)
         if not self.unproven:
             return alive
-        return [pipe for pipe in alive if pipe.unproven is None or pipe.unproven.room >= SHARDS_ROOM]
+        return [pipe for pipe in alive if pipe.unproven is None or _takes_shards(pipe, pipe.unproven, now)]
+
+    def obstructed(self, now: float) -> bool:
+        """Whether too little can be sent, since no pipe takes shards much of the time, so that QUIC is wanted."""
+        self._judge(now)
+        return self._obstruction.lasts
+
+    def _judge(self, now: float) -> None:
+        # A pipe that has said nothing since its NAT forgot it counts as one that carries.
+        lost = self.overdue and now - self._moved_at < MOVING_TIME
+        self._obstruction.update(now, blocked=lost or (bool(self.unproven) and not self.carrying(now)))
 
     def on_packet(self, number: int, packet: int, address: Address | None) -> None:
         """An authenticated shard arrived on pipe `number`; its number `packet` orders those of the pipe."""
@@ -178,50 +207,75 @@ class Pipes:
         if address is None or (pipe.unproven is not None and pipe.unproven.address == address):
             return
         pipe.unproven = None
-        if address != pipe.address:
-            if any(other.address == address for other in self.all):
-                self._move(pipe, address)
-            else:
-                pipe.unproven = self.unproven.get(address) or UnprovenAddress(address, self._entropy(TOKEN_SIZE))
-                self.unproven[address] = pipe.unproven
-        self._tidy()
-
-    def _tidy(self) -> None:
-        """Forget the unproven addresses that no pipe has any more."""
-        wanted = {pipe.unproven.address for pipe in self.all if pipe.unproven is not None}
-        for address in [address for address in self.unproven if address not in wanted]:
-            del self.unproven[address]
+        if address == pipe.address:
+            return
+        if any(other.address == address for other in self.all) or self._proven.has(address, self.now):
+            self._move(pipe, address)
+            return
+        pipe.unproven = self.unproven.get(address) or UnprovenAddress(address, self._entropy(TOKEN_SIZE))
+        pipe.unproven.pipes.add(pipe.number)
+        if len(self.unproven) < MAX_UNPROVEN:
+            self.unproven[address] = pipe.unproven
 
     def _move(self, pipe: Pipe, address: Address) -> None:
-        self.moved += pipe.address is not None
-        pipe.address = address
+        self._leave(pipe, address)
         pipe.unproven = None
+
+    def _leave(self, pipe: Pipe, address: Address) -> None:
+        if pipe.address is not None:
+            self.moved += 1
+            self._moved_at = self.now
+            self._proven.add(pipe.address, self.now)
+        pipe.address = address
         self._alive_until = float("-inf")
 
     def challenges(self, now: float, rtt: float) -> list[tuple[Pipe, UnprovenAddress]]:
         """Return the addresses to which their token is sent now, each with a pipe; give up those that don't reply."""
         found: list[tuple[Pipe, UnprovenAddress]] = []
-        for unproven in list(self.unproven.values()):
-            pipes = [pipe for pipe in self.all if pipe.unproven is unproven]
-            if unproven.try_again(now, rtt):
-                found.append((pipes[0], unproven))
+        wanted = self._wanted()
+        for address, unproven in list(self.unproven.items()):
+            if address not in wanted:
+                if now >= unproven.keep_until:
+                    del self.unproven[address]
+            elif unproven.try_again(now, rtt):
+                found.append((wanted[address], unproven))
             elif unproven.exhausted and now >= unproven.next_try:
                 self.given_up += 1
-                for pipe in pipes:
-                    pipe.unproven = None
-        self._tidy()
+                del self.unproven[address]
+                for pipe in self.all:
+                    if pipe.unproven is unproven:
+                        pipe.unproven = None
+        for pipe in self.all:
+            if pipe.unproven is not None and (
+                pipe.unproven.address in self.unproven or len(self.unproven) < MAX_UNPROVEN
+            ):
+                pipe.unproven = self.unproven.setdefault(pipe.unproven.address, pipe.unproven)
+        self._judge(now)
         return found
 
-    def on_response(self, address: Address | None, token: bytes) -> bool:
-        """A token has returned from `address`; tell whether that proves it."""
-        unproven = self.unproven.get(address) if address is not None else None
-        if unproven is None or unproven.token != token:
+    def on_response(self, token: bytes, now: float) -> bool:
+        """A token has returned, from wherever: that proves the address to which it was sent (RFC 9000 section 8.2.3).
+
+        Return whether there is one. Pipes whose packets come from there move; those whose packets come from yet another
+        unproven address go on with this one.
+        """
+        unproven = next((each for each in self.unproven.values() if each.tries and each.token == token), None)
+        if unproven is None:
             return False
+        del self.unproven[unproven.address]
+        self._proven.add(unproven.address, now)
         for pipe in self.all:
             if pipe.unproven is unproven:
                 self._move(pipe, unproven.address)
-        self._tidy()
+            elif pipe.unproven is not None and pipe.number in unproven.pipes:
+                self._leave(pipe, unproven.address)
+                pipe.reached_at = now
+        self._judge(now)
         return True
+
+    def _wanted(self) -> dict[Address, Pipe]:
+        """Return the addresses from which the newest packet of a pipe came, without a proof, each with a pipe."""
+        return {pipe.unproven.address: pipe for pipe in self.all if pipe.unproven is not None}
 
     @staticmethod
     def route(pipe: Pipe, size: int) -> Address | None:
@@ -293,7 +347,11 @@ class Pipes:
         """When `due` has something, on a client; when the next pipe counts as dead unless it is heard, on a server."""
         if self._client:
             return self._next_ask
-        times = [unproven.next_try for unproven in self.unproven.values()]
+        wanted = self._wanted() if self.unproven else ()
+        times = [each.next_try if each.address in wanted else each.keep_until for each in self.unproven.values()]
+        changes_at = self._obstruction.changes_at
+        if changes_at is not None:
+            times.append(changes_at)
         if self.alive(now):
             times.append(self._alive_until)
         return min(times, default=None)
@@ -305,3 +363,8 @@ def _asked_at(pipe: Pipe) -> float:
 
 def _sent_bytes(pipe: Pipe) -> int:
     return pipe.sent_bytes
+
+
+def _takes_shards(pipe: Pipe, unproven: UnprovenAddress, now: float) -> bool:
+    """Whether a pipe takes shards although its peer seems to have moved."""
+    return unproven.room >= SHARDS_ROOM or now - pipe.reached_at < STILL_REACHED

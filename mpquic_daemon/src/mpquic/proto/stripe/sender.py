@@ -174,6 +174,7 @@ class StripeSender:
             self._mark_app_limited()
         self.recovery.arq.insure = self.overhead.credit >= INSURANCE_RESERVE
         self.recovery.on_report(report, now)
+        self._pipes.overdue = self.recovery.timeouts > 0
         self.pacer.set_rate(self.controller.pacing_rate, now)
         self._send_repairs(now)
         return True
@@ -190,6 +191,7 @@ class StripeSender:
             probe = recovery.on_timeout(now)
             # It may be the pipe: a probe on the same one, and what follows it there, would be lost like the tail.
             self._pipes.pass_over(self._run_pipe)
+            self._pipes.overdue = True
             self._run_left = 0
             if probe is not None and self._pipes.carrying(now):
                 self._close_group(now, tail=True)

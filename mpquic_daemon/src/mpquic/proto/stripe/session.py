@@ -187,8 +187,8 @@ class StripeSession:
         self.pmtu.on_hint(size)
 
     def ready(self, now: float) -> bool:
-        """True when at least one pipe carries."""
-        return bool(self.pipes.alive(now)) and not self.exhausted
+        """True when at least one pipe carries, or is about to."""
+        return bool(self.pipes.alive(now)) and not self.exhausted and not self.pipes.obstructed(now)
 
     def idle(self, now: float) -> bool:
         """True when nothing authentic has come for the idle timeout."""
@@ -218,6 +218,7 @@ class StripeSession:
 
         Frames have the low 32 bits of their sequence number, and may repeat: the tunnel's window tells.
         """
+        self.pipes.now = now
         frames, control = self.receiver.receive(batch, now)
         if frames or control:
             self.heard_at = now
@@ -322,7 +323,7 @@ class StripeSession:
                 self._send_control(PacketType.PATH_RESPONSE, packet.pipe, body)
             except KeyLimitError:
                 self.exhausted = True
-        elif self.pipes.on_response(packet.address, body):
+        elif self.pipes.on_response(body, now):
             self.round_trip_at = now
 
     def _on_control(self, packet: ControlPacket, now: float) -> None:
