@@ -5,11 +5,15 @@ Virtual time; `Process.run` fails on anything that reaches the loop's exception 
 
 from __future__ import annotations
 
+import gc
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from mpquic.daemon.processor_share import PIECE
 from mpquic.proto.handshake import ServerRegistration
+from mpquic.proto.stripe.keys import SECRET_SIZE
+from mpquic.proto.stripe.table import SessionTable
 
 from .conftest import IDENTITY, SERVER_NAME, Site
 from .test_outages import ends
@@ -132,6 +136,70 @@ def test_the_budget_of_a_client_is_one_for_all_its_sessions_and_goes_with_them(e
     both.network.cut()
     both.wait(lambda: both.server._stripe._memory == {}, 60.0, "forgotten")
     both.network.heal()
+
+
+def test_all_tunnels_of_an_identity_have_one_budget(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.ca.client("other", "urn:mpquic:site:other")
+    addresses = {"mpq9": "10.200.9.1/32", "mpq8": "10.200.9.3/32"}
+    peers: list[dict[str, object]] = [
+        {"identity": IDENTITY, "tunnel": tunnel, "allowed": [address]} for tunnel, address in addresses.items()
+    ]
+    peers.append({"identity": "urn:mpquic:site:other", "tunnel": "mpq7", "allowed": ["10.200.9.4/32"]})
+    both = Ends(site, inner_addresses=[addresses["mpq9"]], server={"peers": peers})
+    try:
+        second = {"bind_ip": "10.77.1.3", "tunnel": "mpq8", "inner_addresses": [addresses["mpq8"]]}
+        both.start_other("second", "10.77.1.3", site.client_config("second", transport="stripe", **second))
+        tls = {"ca_file": str(site.ca.file), "cert_file": str(tmp_path / "other.crt")}
+        tls |= {"key_file": str(tmp_path / "other.key"), "server_name": SERVER_NAME}
+        other = {"bind_ip": "10.77.1.4", "tunnel": "mpq7", "inner_addresses": ["10.200.9.4/32"], "tls": tls}
+        both.start_other("other", "10.77.1.4", site.client_config("other", transport="stripe", **other))
+        listener: Any = both.server._stripe
+        both.wait(lambda: len(listener.table) == 3, 5.0, "three sessions")
+        assert {identity: len(memory) for identity, memory in listener._memory.items()} == {
+            IDENTITY: 2,
+            "urn:mpquic:site:other": 1,
+        }
+        planes = [connection.plane for connection in both.server._connections.values()]
+        assert len({id(plane.session.memory) for plane in planes if plane is not None}) == 2
+    finally:
+        both.close()
+
+
+def digests_in_use() -> set[bytes]:
+    """The SHA-256 of all octet strings of the size of a secret that anything refers to."""
+    found: set[bytes] = set()
+    gc.collect()
+    for one in gc.get_objects():
+        for each in gc.get_referents(one):
+            # What refers to nothing that could be part of a cycle isn't listed by itself.
+            for part in (each, *(() if gc.is_tracked(each) else gc.get_referents(each))):
+                if type(part) is bytes and len(part) == SECRET_SIZE:
+                    found.add(sha256(part).digest())
+    return found
+
+
+def test_nothing_refers_to_the_secret_of_a_grant_once_the_keys_are_derived(
+    ends: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests: set[bytes] = set()
+    allocate = SessionTable.allocate
+
+    def recorded(table: SessionTable[Any]) -> tuple[int, bytes] | None:
+        found = allocate(table)
+        if found is not None:
+            digests.add(sha256(found[1]).digest())
+        return found
+
+    monkeypatch.setattr(SessionTable, "allocate", recorded)
+    both = ends()
+    before = both.session
+    both.processes["cl"].call(lambda: setattr(both.client._current.plane.session, "exhausted", True))
+    both.wait(lambda: both.session not in (None, before), 10.0, "striped anew")
+    both.run(2.0)
+    # One in the welcome, and one in the renewal.
+    assert len(digests) == 2
+    assert not digests & digests_in_use()
 
 
 def test_a_fault_while_datagrams_of_a_connection_are_taken_ends_that_connection(ends: Make) -> None:

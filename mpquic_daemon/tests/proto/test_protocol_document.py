@@ -82,3 +82,10 @@ def test_the_transcript_is_the_one_described() -> None:
     )
     assert CONTEXT == b"mpquic registration proof v1\0"
     assert hashlib.sha256(transcript.encode()).hexdigest() in DOCUMENT
+
+
+def test_the_tests_of_the_bounds_are_there() -> None:
+    tests = Path(__file__).parents[1]
+    named = set(re.findall(r"`((?:daemon|net|proto)/[\w/]+\.py)`", DOCUMENT))
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (tests / name).is_file()] == []

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpquic.proto.frame import Frame
 from mpquic.proto.stripe.adaptive import FecMode
+from mpquic.proto.stripe.bbr import Bbr
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.fec import GroupDecoder, parity
 from mpquic.proto.stripe.hold import MAX_HOLDING, FlowHold
@@ -168,6 +169,32 @@ def test_a_peer_that_reports_late_does_not_make_us_keep_more_than_a_bound() -> N
         assert len(flight) <= 70_000
         arq = session.sender.recovery.arq
         assert len(arq._waiting) + len(arq._ready) <= 4 * (len(arq) + 4 * KIB)
+
+
+class Greedy(Bbr):
+    """A controller that a peer has made believe in a path without an end."""
+
+    pacing_rate = 1e12
+    congestion_window = 1 << 40
+
+
+@pytest.mark.parametrize("size", [1300, 30], ids=["large", "small"])
+def test_of_what_is_on_its_way_a_bounded_part_is_kept_whatever_the_controller_says(size: int) -> None:
+    session = StripeSession(StripeConfig(), SESSION, SECRET, NOW, client=False, controller=Greedy)
+    peer = HostilePeer(session, NOW)
+    peer.come_up(NOW)
+    # Shards of a datagram are bundled when they are small: one at a time stays one.
+    count = 200 if size > 1000 else 1
+    now, sequence = NOW, 0
+    for _ in range(400 if size > 1000 else 90_000):
+        now += 1e-5
+        sequence += session.send([Frame(bytes(size), 1, sequence + place) for place in range(count)], now)
+        session.take_outgoing()
+    recovery = session.sender.recovery
+    assert sequence > 20_000
+    assert recovery.inflight.bytes <= 32 * MIB + 300 * KIB
+    assert session._sealer.next_shard - recovery.inflight._firsts[0] <= 70_000
+    assert footprint(recovery.inflight._batches) < 50 * MIB
 
 
 def jumps(peer: HostilePeer, sequence: int, count: int = 155, jump: int = 4000) -> tuple[bytes, int]:
