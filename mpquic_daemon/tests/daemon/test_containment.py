@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from mpquic.daemon.processor_share import PIECE
+from mpquic.proto.control import RenewStripe
 from mpquic.proto.handshake import ServerRegistration
 from mpquic.proto.stripe.keys import SECRET_SIZE
 from mpquic.proto.stripe.table import SessionTable
@@ -164,6 +165,29 @@ def test_all_tunnels_of_an_identity_have_one_budget(tmp_path: Path) -> None:
         assert len({id(plane.session.memory) for plane in planes if plane is not None}) == 2
     finally:
         both.close()
+
+
+def test_a_client_that_asks_for_sessions_all_the_time_gets_one_a_second(
+    ends: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = ends(probes=False)
+    granted: list[float] = []
+    allocate = SessionTable.allocate
+    monkeypatch.setattr(SessionTable, "allocate", lambda table: (granted.append(both.now), allocate(table))[1])
+
+    def ask() -> None:
+        current: Any = both.client._current
+        for _ in range(20):
+            current.session.send(RenewStripe(stripe=current._request.stripe))
+        both.client._turn()
+
+    began = both.now
+    while both.now < began + 5.0:
+        both.processes["cl"].call(ask)
+        both.run(0.1)
+    assert 3 <= len(granted) <= 6
+    assert len(both.server._stripe.table) == 1
+    assert both.state == "up"
 
 
 def digests_in_use() -> set[bytes]:

@@ -136,6 +136,13 @@ def test_a_peer_opens_few_streams(unregistered, direction):
     assert error_code(unregistered) == QuicErrorCode.STREAM_LIMIT_ERROR
 
 
+def test_datagrams_for_a_peer_that_takes_none_wait_in_a_bounded_number(make_pair):
+    pair = make_pair()
+    size = pair.peer.datagram_capacity
+    taken = sum(pair.peer.send_datagrams([bytes(size)] * 100) for _ in range(10))
+    assert taken * size <= (256 << 10) + size
+
+
 def test_a_client_is_bounded_as_well(make_pair):
     pair = make_pair()
     assert isinstance(pair.link._connection, BoundedConnection)

@@ -10,6 +10,7 @@ from aioquic.buffer import Buffer
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mpquic.net import quic_listener
 from mpquic.net.quic import LinkOptions, LinkState, QuicLink
 from mpquic.proto.unregistered import Stage, UnregisteredLimits
 
@@ -303,6 +304,25 @@ def test_garbage_is_counted_by_reason(make_listener, datagram, reason):
     listener.receive([datagram], CLIENT_ADDRESS, NOW)
     assert listener.counters == {reason: 1}
     assert listener.flush(NOW) == []
+
+
+def test_replies_to_garbage_wait_in_a_bounded_number(make_listener):
+    listener = make_listener()
+    unknown = bytes([0xC0]) + b"\x1a\x2a\x3a\x4a" + b"\x08" + bytes(8) + b"\x08" + bytes(8)
+    for port in range(1000):
+        listener.receive([unknown.ljust(1200, b"\0")], ("192.0.2.9", 1024 + port), NOW)
+    assert listener.counters["unsupported version"] == 1000
+    assert len(listener.flush(NOW)) == 256
+    assert listener.flush(NOW) == []
+
+
+def test_there_are_never_more_connections_than_a_server_may_have(make_listener, make_client, monkeypatch):
+    monkeypatch.setattr(quic_listener, "MAX_CONNECTIONS", 3)
+    listener = make_listener()
+    for number in range(5):
+        listener.receive([initial(make_client)], (f"192.0.2.{number}", 5000), NOW)
+    assert len(listener.links) == 3
+    assert listener.counters["too many connections"] == 2
 
 
 def test_a_short_initial_gets_nothing(make_listener, make_client):

@@ -173,6 +173,20 @@ def test_a_flood_of_empty_datagrams_holds_nobody_up():
     receiver.close()
 
 
+def test_of_what_waits_for_a_full_socket_a_bounded_number_is_kept(monkeypatch):
+    receiver = UdpSocket(("127.0.0.1", 0))
+    sender = UdpSocket(("127.0.0.1", 0), peer=receiver.local_address, gso="off")
+    with monkeypatch.context() as patch:
+        patch.setattr(sender, "_call", lambda *_: errno.EAGAIN)
+        for _ in range(30):
+            assert sender.send_batch([b"waits"] * 100) is SendStatus.BLOCKED
+    assert sender.counters.tx_dropped == 3000 - 1024
+    assert sender.resume() is SendStatus.OK
+    assert sender.counters.tx_datagrams == 1024
+    receiver.close()
+    sender.close()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_what_icmp_says_costs_no_datagram(host):
     taken = UdpSocket((host, 0))

@@ -181,6 +181,19 @@ def test_queues_keep_order_and_bound_and_take_from_the_longest(steps: list[tuple
     assert (queues.bytes, len(queues)) == (0, 0)
 
 
+def test_who_fills_the_queues_loses_his_own_oldest_and_nobody_else_anything() -> None:
+    queues: BoundedQueues[str, int] = BoundedQueues(LIMIT)
+    for number in range(1000):
+        if number % 300 == 0:
+            queues.put("modest", number, 10)
+        queues.put("loud", number, 10)
+        assert queues.bytes <= LIMIT
+    assert queues.take("modest") == [0, 300, 600, 900]
+    kept = queues.take("loud")
+    assert kept == list(range(1000 - len(kept), 1000))
+    assert queues.dropped == 1000 - len(kept) > 980
+
+
 def test_a_piece_is_at_least_one_item_and_no_more_than_one_too_many() -> None:
     queues: BoundedQueues[str, int] = BoundedQueues(1 << 20)
     for number in range(6):

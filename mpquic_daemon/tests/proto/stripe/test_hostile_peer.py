@@ -139,6 +139,29 @@ def test_ranges_below_what_any_receiver_remembers_are_not_looked_at(recovered: l
     assert len(recovered) <= ReportAllowance.MOST
 
 
+def test_what_a_report_calls_repaired_is_remembered_in_a_bounded_number() -> None:
+    duplex = busy()
+    server = duplex.server.session
+    server._sealer.next_shard = 100_000
+    peer = HostilePeer(server)
+    peer.sealer.next_control = 10_000
+    body = encode_report(Report(99_999, 0.0, 9, [(99_999, 99_999)], [(40_000, 99_998)]))
+    before = server.reports_received
+    peer.give([peer.control(PacketType.REPORT, body)], duplex.now + 1.0)
+    assert server.reports_received == before + 1
+    assert 1000 < len(server.sender.recovery._recovered) <= 8192
+
+
+def test_probes_are_answered_64_times_a_second() -> None:
+    session, peer = made()
+    for second in range(3):
+        now = NOW + second
+        probes = [peer.control(PacketType.PROBE, bytes(7), place % 4) for place in range(500)]
+        peer.give(probes, now)
+        assert sum(len(datagrams) for _, _, datagrams in session.take_outgoing()) == 64
+    assert session.receiver.refused["probe"] == 3 * (500 - 64)
+
+
 def test_honest_reports_are_never_too_many() -> None:
     duplex = Duplex(up=None)
     duplex.run_until_ready()
