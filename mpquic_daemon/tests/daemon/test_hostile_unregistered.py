@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,44 @@ def attacked(running: Site) -> Iterator[Site]:
     finally:
         running.ip("client", "route", "del", "local", ATTACKERS, "dev", "lo")
         running.ip("middle", "route", "del", ATTACKERS)
+
+
+@contextmanager
+def crowd(site: Site, clients: int, *attacks: str) -> Iterator[None]:
+    """Clients with an address each that attack until the end."""
+    command = ["ip", "netns", "exec", site.namespace("client"), sys.executable]
+    command += [str(TESTS / "hostile" / "unregistered.py"), "10.77.2.2:45009", "--addresses", ATTACKERS]
+    command += ["--clients", str(clients), "--cores", "0.6", "--seconds", "60", "--attack", *attacks]
+    environment = {**site.environment, "PYTHONPATH": str(TESTS)}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
+        try:
+            yield
+            assert process.poll() is None
+        finally:
+            process.kill()
+
+
+def is_full(site: Site) -> bool:
+    """Whether somebody was refused or evicted for want of a place."""
+    counters = site.ask("sv", "counters")["listener"]
+    return any(reason in counters for reason in ("too many unregistered", "evicted before the registration"))
+
+
+@pytest.mark.parametrize("address", ["10.77.1.2", "10.77.1.3"], ids=["a known address", "an unknown address"])
+def test_a_client_registers_while_a_crowd_takes_what_places_it_gets(attacked: Site, address: str) -> None:
+    attacked.kill("cl")
+    if address != "10.77.1.2":
+        attacked.ip("client", "addr", "add", f"{address}/24", "dev", "wan0")
+    try:
+        with crowd(attacked, 300, "idle"):
+            wait_for(lambda: is_full(attacked), 30, "all places taken")
+            attacked.start("client", attacked.client_config(bind_ip=address))
+            wait_for(lambda: attacked.state() is not None, 20, "the client's process")
+            attacked.wait_state("up", 5.0)
+            assert attacked.ping()
+    finally:
+        if address != "10.77.1.2":
+            attacked.ip("client", "addr", "del", f"{address}/24", "dev", "wan0")
 
 
 def resident(site: Site) -> int:
