@@ -204,6 +204,23 @@ def test_all_tunnels_of_a_client_come_back_at_once(start: Start, site: Site) -> 
     assert state(both.client) == "up"
 
 
+def test_of_many_tunnels_behind_one_address_none_is_refused_when_the_server_comes_back(
+    start: Start, site: Site
+) -> None:
+    inner = {f"mpq{number}": f"10.201.{number}.1/32" for number in range(10, 90)}
+    peers = [{"identity": IDENTITY, "tunnel": name, "allowed": [address]} for name, address in inner.items()]
+    peers.append({"identity": IDENTITY, "tunnel": "mpq9", "allowed": ["10.200.9.0/24", "fd09::/64"]})
+    both = start(transport="quic", server={"peers": peers})
+    for name, address in inner.items():
+        second(both, site, name, CLIENT, tunnel=name, inner_addresses=[address])
+    both.wait(lambda: all(state(client) == "up" for client in both.others.values()), 1.0, "up")
+    counters = [both.server._listener.counters]
+    both.restart_server()
+    both.wait(lambda: both.server.counters()["registrations"] == 81, 5.0, "back")
+    counters.append(both.server._listener.counters)
+    assert [name for each in counters for name in each if name.startswith(("too many", "unregistered of"))] == []
+
+
 def test_a_copy_of_which_another_tunnel_is_configured_is_in_nobodys_way(start: Start, site: Site) -> None:
     peers = [
         {"identity": IDENTITY, "tunnel": "mpq9", "allowed": ["10.200.9.1/32", "fd09::1/128"]},
