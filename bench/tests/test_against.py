@@ -110,8 +110,10 @@ class Bench:
 @pytest.mark.parametrize(("first", "later", "believed"), [(90, 90, {GOODPUT}), (90, 100, set()), (99, 0, set())])
 def test_what_looks_worse_is_repeated_before_it_is_believed(first: float, later: float, believed: set[Key]) -> None:
     bench = Bench(first, later)
-    (comparison,), worse = judge(bench.measure, [("stripe", "tcp1")], 3, lambda _: None)
+    told: list[str] = []
+    (comparison,), worse = judge(bench.measure, [("stripe", "tcp1")], 3, told.append)
     assert worse == believed
+    assert ("WORSE" in told[-1]) == bool(believed)  # at once, not after all other benches
     repeated = first < 97
     assert len(comparison.ratios) == (REPEATED if repeated else 3)
     assert bench.sides[:6] == ["present", "other", "other", "present", "present", "other"]

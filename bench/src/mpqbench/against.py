@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from mpqbench.errors import BenchError
-from mpqbench.pairing import Comparison, Key, Side, Values, compare, order
+from mpqbench.pairing import Comparison, Key, Side, Values, compare, order, rows
 from mpqbench.processes import run
 
 if TYPE_CHECKING:
@@ -159,7 +159,11 @@ def judge(
             again = {each.key: each for each in compare(_pairs(measure, system, bench, REPEATED, report))}
             believed |= {key for key in suspect if key not in again or again[key].worse}
             found = [again.get(each.key, each) for each in found]
-        comparisons += found or [_nothing(system, bench)]
+        found = found or [_nothing(system, bench)]
+        comparisons += found
+        # A run of all benches takes hours: what it has found so far isn't lost when it is ended.
+        for row in rows(found, frozenset(believed), "other")[1:]:
+            report("; ".join(row))
     return comparisons, frozenset(believed)
 
 
