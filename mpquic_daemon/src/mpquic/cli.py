@@ -81,6 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         return check(options.check)
     # Only the daemon pays for loading QUIC and the kernel interfaces; --check runs wherever the schema does.
     from mpquic.daemon.service import run
+    from mpquic.net.event_loop import EventLoop
 
     try:
         config = load(options.config)
@@ -91,7 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
     # What is loaded now stays: the collector need not look at it again. Its thresholds remain Python's own, since a
     # closed connection is a cycle, and with rarer collections their memory adds up.
     gc.freeze()
-    return asyncio.run(run(options.config, config))
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
+        return runner.run(run(options.config, config))
 
 
 if __name__ == "__main__":

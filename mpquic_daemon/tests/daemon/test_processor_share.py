@@ -10,6 +10,7 @@ import pytest
 from mpquic.daemon.arrivals import MAX_READS, Arrivals
 from mpquic.daemon.processor_share import PASS_TIME, PIECE, ProcessorShare
 from mpquic.net.udp import MAX_EMPTY, UdpSocket
+from mpquic.proto.share_limit import MAX_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,6 +115,71 @@ def test_a_fault_is_told_and_stops_nobody_else(machine: Machine) -> None:
     machine.occupy("a", 0.0001)
     machine.share.start()
     assert machine.done == ["b", "a"]
+
+
+class ShortMachine(Machine):
+    """One whose clocks are all the processor's: there is never time without work."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        loop.time = lambda: self.time  # type: ignore[method-assign]
+        self.share = ProcessorShare(loop, lambda: self.time, self._after, idle=lambda: 0.0)
+
+    def press(self, seconds: float = 1.0) -> None:
+        """Have `greedy` take three times what `modest` takes, by little pieces that never wait for each other."""
+        until = self.time + seconds
+        while self.time < until:
+            for client, cost in (("greedy", 0.0003), ("modest", 0.0001)):
+                self.occupy(client, cost)
+                self.share.start()
+                self.iterate()
+            self.time += 0.0001
+
+
+@pytest.fixture
+def short() -> Iterator[ShortMachine]:
+    loop = asyncio.new_event_loop()
+    yield ShortMachine(loop)
+    loop.close()
+
+
+def test_while_time_is_short_the_work_of_the_greedy_is_put_off_and_goes_on_by_itself(short: ShortMachine) -> None:
+    short.press()
+    while short.done[-1] == "greedy":
+        short.occupy("greedy", 0.0003)
+        short.share.start()
+    short.done.clear()
+    short.occupy("modest", 0.0001)
+    short.share.start()
+    assert short.done == ["modest"]
+    short.time += MAX_DELAY
+    short.iterate()
+    short.iterate()
+    assert "greedy" in short.done
+
+
+def test_work_that_is_put_off_ends_with_its_client(short: ShortMachine) -> None:
+    short.press()
+    while not short.share.put_off("greedy", lambda _now: short.done.append("late")):
+        short.occupy("greedy", 0.0003)
+        short.share.start()
+    short.share.forget("greedy")
+    short.time += MAX_DELAY
+    short.iterate()
+    short.iterate()
+    assert "late" not in short.done
+    assert not short.share.put_off("greedy", lambda _now: None), "who comes anew has taken nothing"
+
+
+def test_pieces_are_cut_while_somebody_waits_for_his_share(short: ShortMachine) -> None:
+    short.press()
+    while not short.share.put_off("greedy", lambda _now: None):
+        short.occupy("greedy", 0.0003)
+        short.share.start()
+    pieces: list[int | None] = []
+    short.share.add("modest", lambda _now: pieces.append(short.share.piece))
+    short.share.start()
+    assert pieces == [PIECE]
 
 
 def test_who_has_gone_is_not_served(machine: Machine) -> None:

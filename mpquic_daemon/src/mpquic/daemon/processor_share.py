@@ -2,7 +2,8 @@
 
 What arrives is read first, so that everybody's work is seen, and is done then in passes of bounded length. In a pass
 the client that has had least is served next, a bounded piece of its work at a time, and is charged for the time that
-this took. The work of a client that is alone isn't cut into pieces.
+this took. The work of a client that is alone isn't cut into pieces. While there is too little time, the work of a
+client that takes more than its share is put off.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpquic.proto.fair_queue import ServiceOrder
+from mpquic.proto.share_limit import ShareLimit
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,15 +27,24 @@ PIECE = 64 << 10
 
 
 class ProcessorShare:
-    """`clock` gives processor time in seconds; `after` is called after each pass."""
+    """`clock` gives processor time in seconds, `idle` that without work; `after` is called after each pass."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], after: Callable[[], object]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        after: Callable[[], object],
+        idle: Callable[[], float] | None = None,
     ) -> None:
         self._loop = loop
         self._clock = clock
         self._after = after
+        self._idle = loop.time if idle is None else idle
+        self._idle_at = self._idle()
         self._order: ServiceOrder[Hashable] = ServiceOrder()
+        self._limit: ShareLimit[Hashable] = ShareLimit(loop.time())
+        self._held: dict[Hashable, asyncio.TimerHandle] = {}
+        """Clients whose work is put off, and when it goes on."""
         self._work: dict[Hashable, dict[Work, None]] = {}
         self._current: Hashable | None = None
         self._measured_at = clock()
@@ -48,12 +59,13 @@ class ProcessorShare:
     @property
     def piece(self) -> int | None:
         """Bytes that the client in service may have handled now; None without bound, as nobody else waits."""
-        return PIECE if len(self._order) > (self._current in self._order) else None
+        return PIECE if self._held or len(self._order) > (self._current in self._order) else None
 
     def add(self, client: Hashable, work: Work) -> None:
         """Have `work` done for a client, once."""
         self._work.setdefault(client, {})[work] = None
-        self._order.wait(client)
+        if client not in self._held:
+            self._order.wait(client)
 
     def start(self) -> None:
         """Begin a pass, unless one is under way or to come."""
@@ -64,8 +76,14 @@ class ProcessorShare:
         """Charge a client for the time since the last call; None: it was nobody's."""
         now = self._clock()
         if client is not None:
-            self._order.charge(client, now - self._measured_at)
+            cost = now - self._measured_at
+            self._order.charge(client, cost)
+            self._limit.charge(client, cost, 0, self._loop.time())
         self._measured_at = now
+
+    def carry(self, client: Hashable, octets: int) -> None:
+        """Note bytes that are carried for a client."""
+        self._limit.charge(client, 0.0, octets, self._loop.time())
 
     def charged(self, client: Hashable) -> float:
         """Return what a client has been charged, comparable with that of others."""
@@ -75,9 +93,21 @@ class ProcessorShare:
         """Drop what is to be done for a client that has gone, and what it was charged."""
         self._work.pop(client, None)
         self._order.forget(client)
+        self._limit.forget(client)
+        if client in self._held:
+            self._held.pop(client).cancel()
+
+    def put_off(self, client: Hashable, work: Work) -> bool:
+        """Put work off if the client has taken more than its share; false when it may be done now."""
+        if client not in self._held and not self._hold(client):
+            return False
+        self._work.setdefault(client, {})[work] = None
+        return True
 
     def close(self) -> None:
         """Do nothing any more."""
+        for handle in self._held.values():
+            handle.cancel()
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -88,8 +118,11 @@ class ProcessorShare:
         self._passing = True
         self.charge(None)
         began = self._measured_at
+        self._find_limit()
         try:
             while (client := self._order.take()) is not None:
+                if self._hold(client):
+                    continue
                 self._serve(client)
                 if self._measured_at - began >= PASS_TIME:
                     break
@@ -99,6 +132,27 @@ class ProcessorShare:
             if self._order:
                 self._next = self._loop.call_soon(self._pass)
             self._after()
+
+    def _find_limit(self) -> None:
+        now = self._loop.time()
+        if self._limit.is_due(now):
+            since, idle = self._limit.began, self._idle()
+            self._limit.close_interval(now, 1 - (idle - self._idle_at) / (now - since))
+            self._idle_at = idle
+
+    def _hold(self, client: Hashable) -> bool:
+        """Have a client wait for its share; false when it needn't."""
+        delay = self._limit.delay(client, self._loop.time())
+        if delay <= 0:
+            return False
+        self._held[client] = self._loop.call_later(delay, self._resume, client)
+        return True
+
+    def _resume(self, client: Hashable) -> None:
+        del self._held[client]
+        if client in self._work:
+            self._order.wait(client)
+            self.start()
 
     def _serve(self, client: Hashable) -> None:
         works = self._work[client]

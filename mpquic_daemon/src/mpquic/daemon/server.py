@@ -89,7 +89,7 @@ class Server:
         self._on_change = on_change
         self._on_useless = on_useless
         self._loop = asyncio.get_running_loop()
-        self._share = ProcessorShare(self._loop, kernel.processor_time, self._after_pass)
+        self._share = ProcessorShare(self._loop, kernel.processor_time, self._after_pass, kernel.idle_time)
         self._period = Period(self._loop, kernel)
         self._table: GroupTable[ServerConnection] = GroupTable(os.urandom)
         self._tunnels: dict[Group[ServerConnection], ServerTunnel] = {}
@@ -242,6 +242,7 @@ class Server:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is of this tunnel
                 self._fault_of_tunnel(tunnel, error, now)
                 continue
+            self._share.carry(tunnel, sum([len(packet.payload) for packet in packets]))
             self._share.add(tunnel, tunnel.work)
         self._share.start()
 
@@ -270,11 +271,14 @@ class Server:
     def _receive(self, client: Hashable, now: float) -> None:
         # A first packet costs much more than a client's data: sockets are read between two pieces in any case.
         limit = PIECE if client == UNREGISTERED else self._share.piece
+        octets = 0
         for data, segment, address in self._arrivals.take(client, limit):
+            octets += len(data)
             try:
                 self._listener.receive(split_segments(data, segment), address, now)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is of this sender
                 self._fault_of_sender(data, error, now)
+        self._share.carry(client, octets)
         if client in self._arrivals:
             self._on_arrival(client)
         self._has_received = True
@@ -477,6 +481,8 @@ class Server:
             limit = PIECE
         moved = 0
         for tunnel in waiting:
+            if self._share.put_off(tunnel, tunnel.work):
+                continue
             try:
                 moved += tunnel.sender.flush(now, limit)
                 tunnel.push(now)

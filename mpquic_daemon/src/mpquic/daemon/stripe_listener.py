@@ -67,6 +67,7 @@ class ServerStripe(StripePlane):
             return
         if self in self._arrivals:
             self.on_arrival()
+        self._share.carry(self._client, sum([len(read[0]) for read in batch]))
         self.contain(self._receive_sorted, batch, now)
 
     def _receive_sorted(self, batch: list[Datagrams], now: float) -> None:

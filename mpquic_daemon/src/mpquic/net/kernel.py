@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mpquic.net.event_loop import idle_time
 from mpquic.net.netlink import LinkMonitor
 from mpquic.net.tun import TunDevice
 from mpquic.net.udp import UdpSocket
@@ -33,6 +34,8 @@ class Kernel:
     """Seconds for which the machine was suspended, in all."""
     processor_time: Callable[[], float] = time.thread_time
     """Seconds of processor time that the thread has taken."""
+    idle_time: Callable[[], float] = idle_time
+    """Seconds for which the running event loop had nothing to do, in all."""
 
 
 KERNEL = Kernel()
