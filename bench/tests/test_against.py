@@ -1,6 +1,7 @@
 """Pairs of two commits: order, ratios, spread, verdicts, and what can't be measured."""
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mpqbench import against
-from mpqbench.against import REPEATED, judge, place, status, values
+from mpqbench.against import REPEATED, Checkout, judge, place, status, values
 from mpqbench.errors import BenchError
 from mpqbench.pairing import (
     HIGHER,
@@ -159,3 +160,28 @@ def test_files_of_a_commit_are_unpacked_once_without_touching_the_repository(tmp
     assert git("status", "--short") == "M scripts/bootstrap"
     with pytest.raises(BenchError, match="no-such: no such commit"):
         against.commit(repository, "no-such")
+
+
+def test_a_bench_that_is_interrupted_ends_what_it_has_started(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    # In place of a bench: says that it runs, and that it was told to end.
+    python.write_text(
+        f"#!/bin/sh\ntrap 'touch {tmp_path}/told; exit 1' TERM\ntouch {tmp_path}/runs\nwhile :; do sleep 0.05; done\n"
+    )
+    python.chmod(0o755)
+    sides = against.Sides({"other": Checkout(tmp_path, python)}, 1.0, lambda _: None)
+
+    def interrupt(_number: int, _frame: object) -> None:
+        if (tmp_path / "runs").exists():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            sides.measure("other", "stripe", "tcp1")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert (tmp_path / "told").exists()

@@ -23,6 +23,8 @@ REPEATED = 15
 """Pairs of what looks worse, before it is believed."""
 BUILD_SECONDS = 1800
 RUN_SECONDS = 3600.0
+END_SECONDS = 30.0
+"""For a bench that was told to end, before it is killed."""
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "bench": str,
     "case": str,
@@ -125,14 +127,11 @@ class Sides:
         environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
         with tempfile.TemporaryDirectory(prefix="mpqbench-against-") as directory:
             folder = Path(directory)
-            done = subprocess.run(
-                checkout.command(system, bench, self._seconds, folder), cwd=checkout.folder, env=environment,
-                check=False, capture_output=True, text=True, timeout=RUN_SECONDS,
-            )  # fmt: skip
-            if done.returncode:
-                reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-                self._report(f"{side}, {system}, {bench}: status {done.returncode}: {reason}")
-            if done.returncode == 2:  # argparse: this bench or system isn't known there
+            status, errors = _run(checkout.command(system, bench, self._seconds, folder), checkout.folder, environment)
+            if status:
+                reason = (errors.strip().splitlines() or ["no reason given"])[-1]
+                self._report(f"{side}, {system}, {bench}: status {status}: {reason}")
+            if status == 2:  # argparse: this bench or system isn't known there
                 self._unknown.add((side, system, bench))
             file = folder / "results.json"
             try:
@@ -140,6 +139,27 @@ class Sides:
             except BenchError as error:
                 self._report(f"{side}, {system}, {bench}: {error}")
                 return {}
+
+
+def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
+    """Run a bench to its end; return its status and what it wrote to stderr.
+
+    When this process is to end first, the bench is told so and ends what it has started: daemons of a bench that is
+    killed would stay.
+    """
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as bench:
+        try:
+            _, errors = bench.communicate(timeout=RUN_SECONDS)
+        except BaseException:
+            bench.terminate()
+            try:
+                bench.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                bench.kill()
+            raise
+        return bench.returncode, errors
 
 
 def judge(
