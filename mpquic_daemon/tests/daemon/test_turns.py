@@ -294,6 +294,26 @@ def test_a_second_connection_that_ends_is_no_outage(play):
     play(scenario)
 
 
+def test_a_fault_in_sending_for_a_candidate_leaves_the_current_connection(play, monkeypatch, caplog):
+    async def scenario(ends: Ends, _wire: Wire) -> None:
+        client = ends.client
+        current = client._current
+        client.reconnect(silent=False)
+        candidate = client._candidate
+
+        def broken(_now: float) -> None:
+            raise IndexError("a defect")
+
+        monkeypatch.setattr(candidate, "flush", broken)
+        client._turn()
+        assert "connection.fault" in caplog.text
+        assert client._candidate is not candidate
+        assert (client._current, current.phase, current.ending) == (current, Phase.REGISTERED, None)
+        assert ends.client_state == "up"
+
+    play(scenario)
+
+
 def test_a_server_whose_device_refuses_large_packets_sends_smaller_ones(play):
     async def scenario(ends: Ends, wire: Wire) -> None:
         (connection,) = ends.server._connections.values()

@@ -341,8 +341,11 @@ class Client:
     def _flush(self, now: float) -> None:
         for connection in (self._current, self._candidate):
             if connection is not None:
-                connection.flush(now)
-                self._watch_writable(connection)
+                self._contain(connection, now, self._flush_one, connection, now)
+
+    def _flush_one(self, connection: ClientConnection, now: float) -> None:
+        connection.flush(now)
+        self._watch_writable(connection)
 
     def _watch_writable(self, connection: ClientConnection) -> None:
         fd = connection.socket.fileno()
