@@ -215,7 +215,7 @@ def arrivals() -> Any:
     socket, firsts = Socket(), []
     found: Arrivals[int] = Arrivals(
         socket,  # type: ignore[arg-type]
-        lambda data: data[0] or None,
+        lambda read: read[0][0] or None,
         firsts.append,
     )
     return SimpleNamespace(arrivals=found, socket=socket, firsts=firsts)
@@ -270,7 +270,7 @@ def test_what_is_nobodys_is_dropped(arrivals: Any) -> None:
 def test_what_comes_between_empty_datagrams_is_not_delayed_and_a_flood_of_them_ends_a_read() -> None:
     receiver = UdpSocket(("127.0.0.1", 0))
     sender = UdpSocket(("127.0.0.1", 0), peer=receiver.local_address, gso="off")
-    found: Arrivals[bytes] = Arrivals(receiver, bytes, lambda _key: None)
+    found: Arrivals[bytes] = Arrivals(receiver, lambda read: bytes(read[0]), lambda _key: None)
     real = [bytes([number]) for number in range(40)]
     for datagram in real:
         sender.send_batch([b"", b"", datagram])

@@ -25,14 +25,14 @@ class Arrivals(Generic[Key]):
     """What has been read of a socket and waits to be worked on, by sender.
 
     While several send, all of it is read, so that nobody waits unseen behind the many packets of another one. `claim`
-    tells whose a read is by its first datagram, None when it's nobody's and is dropped. `on_first` is called for the
-    first read that waits of a sender: it has to have `take` called until nothing waits.
+    tells whose a read is by its first datagram and its address, None when it's nobody's and is dropped. `on_first` is
+    called for the first read that waits of a sender: it has to have `take` called until nothing waits.
     """
 
     def __init__(
         self,
         socket: UdpSocket,
-        claim: Callable[[memoryview], Key | None],
+        claim: Callable[[Received], Key | None],
         on_first: Callable[[Key], object],
         *,
         singles: int = 0,
@@ -68,7 +68,7 @@ class Arrivals(Generic[Key]):
             batch = self._socket.recv_batch(singles=self._singles) if self._singles else self._socket.recv_batch()
             reads += len(batch)
             for read in batch:
-                key = self._claim(read[0])
+                key = self._claim(read)
                 if key is None:
                     continue
                 if key is not self._latest:

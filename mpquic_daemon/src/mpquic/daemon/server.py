@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mpquic.daemon import credentials, expiry, faults, server_report, turn
 from mpquic.daemon.admission import Admission
 from mpquic.daemon.arrivals import Arrivals
+from mpquic.daemon.claims import UNPROVEN, UNREGISTERED, Unproven
 from mpquic.daemon.clients import Clients
 from mpquic.daemon.farewell import Farewell
 from mpquic.daemon.incarnation import CONFLICTS
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from mpquic.daemon.session import Inbox, Session
     from mpquic.hold import Hold
     from mpquic.net.kernel import Kernel
-    from mpquic.net.udp import Address
+    from mpquic.net.udp import Address, Received
     from mpquic.proto.handshake import Rejected
     from mpquic.proto.identity import Identity
 
@@ -61,8 +62,6 @@ STALE_TIME = 1.0
 """Seconds after sleep in which a server that is too busy to empty its socket takes handshakes for old ones, at most."""
 TUN_BATCH = 16
 """Packets that are read from the TUN at a time; four times as many while they are for several clients."""
-UNREGISTERED = "unregistered"
-"""The connections that aren't registered yet: together they have the share of a client."""
 CHANGE_INTERVAL = 1.0
 """Least seconds between two announcements of a change: clients may come and go by the hundred."""
 SECOND_MACHINE_INTERVAL = 600.0
@@ -254,9 +253,12 @@ class Server:
         if (is_empty and not self._arrivals) or now >= self._accept_at:
             self._listener.accepting = True
 
-    def _claim(self, datagram: memoryview) -> Hashable:
-        link = self._listener.claimant(datagram)
-        return self._client_of(link)
+    def _claim(self, read: Received) -> Hashable:
+        link = self._listener.claimant(read[0])
+        connection = self._connections.get(link) if link is not None else None
+        if connection is None or connection.tunnel is None:
+            return UNREGISTERED
+        return connection.tunnel if connection.link.peer_address == read[2] else connection.unproven
 
     def _client_of(self, link: QuicLink | None) -> Hashable:
         """Return who is charged for what a connection asks for."""
@@ -264,13 +266,13 @@ class Server:
         return UNREGISTERED if connection is None else connection.tunnel or UNREGISTERED
 
     def _on_arrival(self, client: Hashable) -> None:
-        self._share.add(client, partial(self._receive, client))
+        self._share.add(_payer(client), partial(self._receive, client))
 
     # What clients have done in their turn
 
     def _receive(self, client: Hashable, now: float) -> None:
         # A first packet costs much more than a client's data: sockets are read between two pieces in any case.
-        limit = PIECE if client == UNREGISTERED else self._share.piece
+        limit = self._share.piece if isinstance(client, ServerTunnel) else PIECE
         octets = 0
         for data, segment, address in self._arrivals.take(client, limit):
             octets += len(data)
@@ -278,7 +280,7 @@ class Server:
                 self._listener.receive(split_segments(data, segment), address, now)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is of this sender
                 self._fault_of_sender(data, error, now)
-        self._share.carry(client, octets)
+        self._share.carry(_payer(client), octets)
         if client in self._arrivals:
             self._on_arrival(client)
         self._has_received = True
@@ -625,6 +627,7 @@ class Server:
         if group is not None:
             self._admission.gone(group, connection, now)
         self._admission.abandon(connection)
+        self._arrivals.forget(connection.unproven)
         self._planes.drop(connection)
         if connection.tunnel is not None:
             connection.tunnel.remove(connection.session)
@@ -750,3 +753,8 @@ def _peer_table(config: ServerConfig) -> PeerTable:
         )
         for peer in config.peers
     )
+
+
+def _payer(claim: Hashable) -> Hashable:
+    """Return who is charged for what waits under a key of `Server._arrivals`."""
+    return UNPROVEN if isinstance(claim, Unproven) else claim

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import mpquic
+from mpquic.daemon.claims import Unproven
 from mpquic.daemon.path_mtu import BASE_FAILS
 from mpquic.daemon.session import PRESENCE, CloseCode, Inbox, Session, SessionError
 from mpquic.net.quic import Established, Terminated
@@ -45,6 +46,7 @@ class ServerConnection:
         down_after: float,
     ) -> None:
         self.link = link
+        self.unproven = Unproven(self)
         self.session = Session(BudgetMember("", ""), link, now, probe_interval=probe_interval, down_after=down_after)
         self.admitted: Admitted | None = None
         self.tunnel: ServerTunnel | None = None

@@ -7,6 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 from mpquic.daemon.arrivals import Arrivals
+from mpquic.daemon.claims import UNPROVEN, Unproven
+from mpquic.daemon.processor_share import PIECE
 from mpquic.daemon.stripe_plane import StripePlane, stripe_config
 from mpquic.daemon.telemetry import snapshot
 from mpquic.net.aead import preferred_suites
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from mpquic.daemon.processor_share import ProcessorShare
     from mpquic.daemon.stripe_plane import Deliver
     from mpquic.net.kernel import Kernel
-    from mpquic.net.udp import Address
+    from mpquic.net.udp import Address, Received
     from mpquic.proto.control import StripeRequest
     from mpquic.proto.stripe.receiver import Datagrams
     from mpquic.proto.stripe.session import Outgoing
@@ -47,7 +49,7 @@ class ServerStripe(StripePlane):
         sender: TunnelSender,
         deliver: Deliver,
         send: Callable[[list[bytes], Address], SendStatus],
-        arrivals: Arrivals[ServerStripe],
+        arrivals: Arrivals[Claim],
         share: ProcessorShare,
         client: Hashable,
     ) -> None:
@@ -55,19 +57,31 @@ class ServerStripe(StripePlane):
         self._arrivals = arrivals
         self._share = share
         self._client = client
+        self.unproven = Unproven(self)
         super().__init__(name, session, sender, deliver)
 
     def on_arrival(self) -> None:
-        """Something waits in the queue."""
+        """Something waits in the queue of what has come from addresses of the client."""
         self._share.add(self._client, self._take_arrivals)
 
+    def on_unproven(self) -> None:
+        """Something waits in the queue of what has come from elsewhere."""
+        self._share.add(UNPROVEN, self._take_unproven)
+
     def _take_arrivals(self, now: float) -> None:
-        batch: list[Datagrams] = [*self._arrivals.take(self, self._share.piece)]
+        self._take(self, self._share.piece, self.on_arrival, now)
+
+    def _take_unproven(self, now: float) -> None:
+        self._take(self.unproven, PIECE, self.on_unproven, now)
+
+    def _take(self, claim: Claim, limit: int | None, again: Callable[[], None], now: float) -> None:
+        batch: list[Datagrams] = [*self._arrivals.take(claim, limit)]
         if not batch or self.closed:
             return
-        if self in self._arrivals:
-            self.on_arrival()
-        self._share.carry(self._client, sum([len(read[0]) for read in batch]))
+        if claim in self._arrivals:
+            again()
+        payer = UNPROVEN if isinstance(claim, Unproven) else self._client
+        self._share.carry(payer, sum([len(read[0]) for read in batch]))
         self.contain(self._receive_sorted, batch, now)
 
     def _receive_sorted(self, batch: list[Datagrams], now: float) -> None:
@@ -103,6 +117,10 @@ class ServerStripe(StripePlane):
                 self.session.on_too_large(max(map(len, datagrams)), self._loop.time())
 
 
+Claim = ServerStripe | Unproven[ServerStripe]
+"""The session that a datagram names, when it comes from an address of its client, or its `unproven`."""
+
+
 class StripeListener:
     """One UDP port for all sessions of a server. Raises OSError."""
 
@@ -116,7 +134,7 @@ class StripeListener:
             gso=config.udp_gso,
             reads=8,
         )
-        self._arrivals = Arrivals(self.socket, self._claim, lambda plane: plane.on_arrival(), singles=SINGLES)
+        self._arrivals: Arrivals[Claim] = Arrivals(self.socket, self._claim, _on_first, singles=SINGLES)
         self._largest = config.max_datagram_size
         self.table: SessionTable[ServerStripe] = SessionTable(os.urandom)
         self._memory: dict[str, MemoryBudget] = {}
@@ -163,6 +181,7 @@ class StripeListener:
 
     def _close(self, plane: ServerStripe) -> None:
         self._arrivals.forget(plane)
+        self._arrivals.forget(plane.unproven)
         plane.close()
         plane.session.memory.leave(plane.session)
         self._memory = {identity: memory for identity, memory in self._memory.items() if len(memory)}
@@ -185,9 +204,12 @@ class StripeListener:
         self._arrivals.read(self._loop.time())
         self._share.start()
 
-    def _claim(self, data: memoryview) -> ServerStripe | None:
-        found = self.table.find(data)
-        return found[1] if found is not None else None
+    def _claim(self, read: Received) -> Claim | None:
+        found = self.table.find(read[0])
+        if found is None:
+            return None
+        session, plane = found
+        return plane if read[2] in session.pipes.sources else plane.unproven
 
     def _transmit(self, datagrams: list[bytes], address: Address) -> SendStatus:
         status = self.socket.send_batch(datagrams, address)
@@ -200,6 +222,13 @@ class StripeListener:
         if self.socket.resume() is not SendStatus.BLOCKED:
             self._writing = False
             self._loop.remove_writer(self.socket.fileno())
+
+
+def _on_first(claim: Claim) -> None:
+    if isinstance(claim, Unproven):
+        claim.owner.on_unproven()
+    else:
+        claim.on_arrival()
 
 
 def _common_suite(offered: list[int]) -> Suite | None:

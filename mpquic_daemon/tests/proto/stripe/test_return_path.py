@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from itertools import count
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpquic.proto.frame import Frame
 from mpquic.proto.stripe.config import StripeConfig
+from mpquic.proto.stripe.pipes import Pipes
 from mpquic.proto.stripe.return_path import (
     MAX_TRIES,
     RECENT,
@@ -252,6 +254,31 @@ def test_no_address_gets_more_than_three_times_what_came_from_it_before_it_prove
                 went[address] += octets
         assert all(went[each] <= 3 * came[each] for each in victims)
     assert len(session.pipes.unproven) <= 64
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(("shard", "control", "reply", "time")), st.integers(0, 3), st.integers(1, 5)))
+)
+def test_a_source_is_an_address_that_a_pipe_has_or_was_heard_from_last(steps: list[tuple[str, int, int]]) -> None:
+    fresh = count(1)
+    pipes = Pipes(4, NOW, client=False, entropy=lambda size: next(fresh).to_bytes(size, "big"))
+    now, heard = NOW, set()
+    for number, (kind, pipe, value) in enumerate(steps):
+        address = ("192.0.2.1", value)
+        if kind == "shard":
+            pipes.on_packet(pipe, number, address)
+            heard.add(address)
+        elif kind == "control":
+            pipes.on_control(pipe, number, address)
+            heard.add(address)
+        elif kind == "reply":
+            pipes.on_response(value.to_bytes(8, "big"), now)
+        else:
+            now += value
+            pipes.challenges(now, 0.0)
+        last = {each.unproven.address for each in pipes.all if each.unproven is not None}
+        assert pipes.sources == last | {each.address for each in pipes.all if each.address is not None}
+        assert pipes.sources <= heard
 
 
 def test_a_client_sends_back_no_more_tokens_than_a_server_has_reason_to_send() -> None:

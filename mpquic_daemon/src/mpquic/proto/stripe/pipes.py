@@ -130,6 +130,8 @@ class Pipes:
         self._entropy = entropy
         self.unproven: dict[Address, UnprovenAddress] = {}
         """What pipes have in `unproven`, and what they had while a token is under way; mostly empty."""
+        self.sources: set[Address] = set()
+        """Where authentic packets have come from: the addresses of pipes, proven or not. Empty at a client."""
         self._proven = ProvenAddresses()
         self.now = now
         """When the packets that are being taken have arrived."""
@@ -207,15 +209,19 @@ class Pipes:
         if address is None or (pipe.unproven is not None and pipe.unproven.address == address):
             return
         pipe.unproven = None
-        if address == pipe.address:
-            return
-        if any(other.address == address for other in self.all) or self._proven.has(address, self.now):
-            self._move(pipe, address)
-            return
-        pipe.unproven = self.unproven.get(address) or UnprovenAddress(address, self._entropy(TOKEN_SIZE))
-        pipe.unproven.pipes.add(pipe.number)
-        if len(self.unproven) < MAX_UNPROVEN:
-            self.unproven[address] = pipe.unproven
+        if address != pipe.address:
+            if any(other.address == address for other in self.all) or self._proven.has(address, self.now):
+                self._move(pipe, address)
+            else:
+                pipe.unproven = self.unproven.get(address) or UnprovenAddress(address, self._entropy(TOKEN_SIZE))
+                pipe.unproven.pipes.add(pipe.number)
+                if len(self.unproven) < MAX_UNPROVEN:
+                    self.unproven[address] = pipe.unproven
+        self._note_sources()
+
+    def _note_sources(self) -> None:
+        self.sources = {pipe.address for pipe in self.all if pipe.address is not None}
+        self.sources.update(pipe.unproven.address for pipe in self.all if pipe.unproven is not None)
 
     def _move(self, pipe: Pipe, address: Address) -> None:
         self._leave(pipe, address)
@@ -245,6 +251,7 @@ class Pipes:
                 for pipe in self.all:
                     if pipe.unproven is unproven:
                         pipe.unproven = None
+                self._note_sources()
         for pipe in self.all:
             if pipe.unproven is not None and (
                 pipe.unproven.address in self.unproven or len(self.unproven) < MAX_UNPROVEN
@@ -270,6 +277,7 @@ class Pipes:
             elif pipe.unproven is not None and pipe.number in unproven.pipes:
                 self._leave(pipe, unproven.address)
                 pipe.reached_at = now
+        self._note_sources()
         self._judge(now)
         return True
 
