@@ -68,7 +68,7 @@ def test_unknown_configuration_fields_are_errors():
 def test_only_the_cipher_without_a_packet_limit_is_used(make_pair):
     pair = make_pair()
     for link in (pair.link, pair.peer):
-        assert internals.negotiated_cipher(link._connection) == CipherSuite.CHACHA20_POLY1305_SHA256
+        assert link._connection.tls.key_schedule.cipher_suite == CipherSuite.CHACHA20_POLY1305_SHA256
 
 
 def test_the_replaced_pacer_is_the_one_that_paces(make_pair):

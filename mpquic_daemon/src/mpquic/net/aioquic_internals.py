@@ -13,7 +13,7 @@ from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.recovery import QuicPacketPacer
 from aioquic.quic.stream import QuicStreamSender
-from aioquic.tls import CipherSuite, Epoch
+from aioquic.tls import Epoch
 from cryptography import x509
 
 _DATAGRAM_FRAME_OVERHEAD = 3  # type, length of two bytes
@@ -172,12 +172,6 @@ def peer_certificate(connection: QuicConnection) -> x509.Certificate | None:
     """Leaf certificate that the peer proved to own; None before. aioquic checks chain, name and dates, not the use."""
     tls = getattr(connection, "tls", None)
     return None if tls is None else tls._peer_certificate
-
-
-def negotiated_cipher(connection: QuicConnection) -> CipherSuite | None:
-    """Cipher suite of the connection; None before the handshake chose one."""
-    schedule = getattr(getattr(connection, "tls", None), "key_schedule", None)
-    return None if schedule is None else schedule.cipher_suite
 
 
 def restrict(configuration: QuicConfiguration, **fields: Any) -> QuicConfiguration:
