@@ -314,6 +314,27 @@ def test_a_fault_in_sending_for_a_candidate_leaves_the_current_connection(play, 
     play(scenario)
 
 
+def test_a_fault_in_a_handover_between_connections_leaves_no_old_one_behind(play, monkeypatch, caplog):
+    async def scenario(ends: Ends, _wire: Wire) -> None:
+        client = ends.client
+        old = client._current
+        released: list[bool] = []
+
+        def broken(*_: object) -> None:
+            released.append(old.socket.fileno() == -1)
+            raise IndexError("a defect")
+
+        with monkeypatch.context() as patches:
+            patches.setattr(client, "_open_plane", broken)
+            client.reconnect(silent=False)
+            await ends.run(lambda: "connection.fault" in caplog.text)
+        assert released == [True]
+        await ends.run(lambda: ends.client_state == "up")
+        assert [member.path for member in client._scheduler] == [client._current.session.path]
+
+    play(scenario)
+
+
 def test_a_server_whose_device_refuses_large_packets_sends_smaller_ones(play):
     async def scenario(ends: Ends, wire: Wire) -> None:
         (connection,) = ends.server._connections.values()

@@ -425,10 +425,11 @@ class Client:
             self._sender.restart()
             self._receiver.restart()
         self._scheduler.add(connection.session.path, priority=self._path.priority, weight=self._path.weight)
+        if old is not None:
+            # Before anything that may fail: nobody knows the old one any more.
+            self._release(old, "replaced by a newer connection")
         self._renewal.changed()
         self._open_plane(connection, welcome.stripe, now)
-        if old is not None:
-            self._release(old, "replaced by a newer connection")
         if connection.server_certificate is not None:
             expiry.warn_of_peer(connection.server_certificate, self._journal, self._peer(), _today(), now)
         self._registrations += 1
