@@ -318,19 +318,24 @@ def test_a_fault_in_a_handover_between_connections_leaves_no_old_one_behind(play
     async def scenario(ends: Ends, _wire: Wire) -> None:
         client = ends.client
         old = client._current
-        released: list[bool] = []
+        released: list[object] = []
+        release = client._release
 
         def broken(*_: object) -> None:
-            released.append(old.session.path not in [member.path for member in client._scheduler])
             raise IndexError("a defect")
+
+        def note(connection: object, farewell: str | None) -> None:
+            released.append(connection)
+            release(connection, farewell)
 
         with monkeypatch.context() as patches:
             patches.setattr(client, "_open_plane", broken)
+            patches.setattr(client, "_release", note)
             # The server closes the old connection as it registers the new one: here WELCOME is the first to arrive.
             patches.setattr(old.socket, "recv_batch", list)
             client.reconnect(silent=False)
             await ends.run(lambda: "connection.fault" in caplog.text)
-        assert released == [True]
+        assert released[0] is old
         await ends.run(lambda: ends.client_state == "up")
         assert [member.path for member in client._scheduler] == [client._current.session.path]
 
