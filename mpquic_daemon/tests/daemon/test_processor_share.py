@@ -171,6 +171,24 @@ def test_work_that_is_put_off_ends_with_its_client(short: ShortMachine) -> None:
     assert not short.share.put_off("greedy", lambda _now: None), "who comes anew has taken nothing"
 
 
+def test_work_that_waits_and_is_put_off_besides_goes_on_once(short: ShortMachine, monkeypatch: Any) -> None:
+    faults: list[object] = []
+    short.loop.set_exception_handler(lambda _loop, context: faults.append(context))
+    # Its datagrams wait for this pass; what the server has for it is put off before that.
+    short.occupy("greedy", 0.0001)
+    with monkeypatch.context() as patches:
+        patches.setattr(short.share._limit, "delay", lambda *_: 0.01)
+        assert short.share.put_off("greedy", lambda _now: short.done.append("put off"))
+        short.share.start()
+        assert not short.done
+    while short.share._work and not faults:
+        short.time += 0.01
+        short.iterate()
+    short.time += 0.01
+    short.iterate()
+    assert (sorted(short.done), faults) == (["greedy", "put off"], [])
+
+
 def test_pieces_are_cut_while_somebody_waits_for_his_share(short: ShortMachine) -> None:
     short.press()
     while not short.share.put_off("greedy", lambda _now: None):

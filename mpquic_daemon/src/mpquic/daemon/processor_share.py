@@ -99,7 +99,7 @@ class ProcessorShare:
 
     def put_off(self, client: Hashable, work: Work) -> bool:
         """Put work off if the client has taken more than its share; false when it may be done now."""
-        if client not in self._held and not self._hold(client):
+        if not self._hold(client):
             return False
         self._work.setdefault(client, {})[work] = None
         return True
@@ -142,6 +142,8 @@ class ProcessorShare:
 
     def _hold(self, client: Hashable) -> bool:
         """Have a client wait for its share; false when it needn't."""
+        if client in self._held:
+            return True
         delay = self._limit.delay(client, self._loop.time())
         if delay <= 0:
             return False
