@@ -78,12 +78,12 @@ class ProcessorShare:
         if client is not None:
             cost = now - self._measured_at
             self._order.charge(client, cost)
-            self._limit.charge(client, cost, 0, self._loop.time())
+            self._limit.charge(client, cost, 0, self._limit_time())
         self._measured_at = now
 
     def carry(self, client: Hashable, octets: int) -> None:
         """Note bytes that are carried for a client."""
-        self._limit.charge(client, 0.0, octets, self._loop.time())
+        self._limit.charge(client, 0.0, octets, self._limit_time())
 
     def charged(self, client: Hashable) -> float:
         """Return what a client has been charged, comparable with that of others."""
@@ -140,10 +140,16 @@ class ProcessorShare:
             self._limit.close_interval(now, 1 - (idle - self._idle_at) / (now - since))
             self._idle_at = idle
 
+    def _limit_time(self) -> float:
+        """Return the time where it is needed: reading it for each piece of work would cost as much as the rest."""
+        return self._loop.time() if self._limit.is_set else 0.0
+
     def _hold(self, client: Hashable) -> bool:
         """Have a client wait for its share; false when it needn't."""
         if client in self._held:
             return True
+        if not self._limit.is_set:
+            return False
         delay = self._limit.delay(client, self._loop.time())
         if delay <= 0:
             return False

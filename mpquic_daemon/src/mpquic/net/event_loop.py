@@ -13,6 +13,8 @@ class _IdleSelector(selectors.EpollSelector):
     idle = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is not None and timeout <= 0:
+            return super().select(timeout)  # There is work.
         began = time.monotonic()
         events = super().select(timeout)
         self.idle += time.monotonic() - began

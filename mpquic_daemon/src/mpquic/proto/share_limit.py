@@ -60,8 +60,13 @@ class ShareLimit(Generic[Key]):
         self._price = 0.0
         """What a byte cost in the last interval, on average."""
 
+    @property
+    def is_set(self) -> bool:
+        """Whether there is a limit at present."""
+        return self.limit != _ENOUGH
+
     def charge(self, key: Key, time: float, octets: int, now: float) -> None:
-        """Note the processor time that a client has taken, or bytes that were carried for it."""
+        """Note the processor time that a client has taken, or bytes carried for it; `now` counts if a limit is set."""
         account = self._accounts.get(key)
         if account is None:
             account = self._accounts[key] = _Account(now)
