@@ -190,6 +190,24 @@ def test_work_that_waits_and_is_put_off_besides_goes_on_once(short: ShortMachine
     assert (sorted(short.done), faults) == (["greedy", "put off"], [])
 
 
+@pytest.mark.parametrize("is_short", [False, True])
+def test_while_time_is_short_reading_is_charged_to_the_senders(short: ShortMachine, is_short: bool) -> None:
+    class Socket:
+        def read(self, _now: float, counts: dict[str, int] | None = None) -> bool:
+            assert (counts is not None) == is_short
+            if counts is not None:
+                counts |= {"small": 9, "large": 1}
+            short.time += 0.01
+            return True
+
+    if is_short:
+        short.press()
+    before = short.share.charged("anybody")
+    assert short.share.read(Socket(), str.upper, short.time)  # type: ignore[arg-type]
+    took = [short.share.charged(client) - before for client in ("SMALL", "LARGE")]
+    assert took == pytest.approx([0.009, 0.001] if is_short else [0, 0])
+
+
 def test_pieces_are_cut_while_somebody_waits_for_his_share(short: ShortMachine) -> None:
     short.press()
     while not short.share.put_off("greedy", lambda _now: None):

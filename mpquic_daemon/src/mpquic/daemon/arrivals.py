@@ -58,8 +58,8 @@ class Arrivals(Generic[Key]):
         """Reads that were dropped because too much waited."""
         return self._queues.dropped
 
-    def read(self, now: float) -> bool:
-        """Read what has come; false when more may wait in the socket."""
+    def read(self, now: float, counts: dict[Key, int] | None = None) -> bool:
+        """Read what has come; false when more may wait in the socket. `counts` gets the number of reads by sender."""
         reads = 0
         while reads < MAX_READS:
             if self._borrowed:
@@ -71,6 +71,8 @@ class Arrivals(Generic[Key]):
                 key = self._claim(read)
                 if key is None:
                     continue
+                if counts is not None:
+                    counts[key] = counts.get(key, 0) + 1
                 if key is not self._latest:
                     self._latest, self._mixed_at = key, now
                 if key not in self._queues:

@@ -8,7 +8,7 @@ client that takes more than its share is put off.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mpquic.proto.fair_queue import ServiceOrder
 from mpquic.proto.share_limit import ShareLimit
@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Hashable
 
+    from mpquic.daemon.arrivals import Arrivals
+
     Work = Callable[[float], object]
     """A piece of work; takes the time of the event loop. What remains is added again by itself."""
+
+Key = TypeVar("Key")
 
 PASS_TIME = 0.002
 """Seconds of processor time after which sockets are read again."""
@@ -80,6 +84,25 @@ class ProcessorShare:
             self._order.charge(client, cost)
             self._limit.charge(client, cost, 0, self._limit_time())
         self._measured_at = now
+
+    def read(self, arrivals: Arrivals[Key], payer: Callable[[Key], Hashable], now: float) -> bool:
+        """Read a socket, and charge the senders for it while time is short; false when more may wait in the socket.
+
+        `payer` tells whom a sender belongs to. Small datagrams cost as much to be read as large ones.
+        """
+        if not self._limit.is_set:
+            return arrivals.read(now)
+        self.charge(None)
+        counts: dict[Key, int] = {}
+        drained = arrivals.read(now, counts)
+        read_at = self._clock()
+        cost = (read_at - self._measured_at) / max(1, sum(counts.values()))
+        self._measured_at = read_at
+        for key, count in counts.items():
+            client = payer(key)
+            self._order.charge(client, cost * count)
+            self._limit.charge(client, cost * count, 0, now)
+        return drained
 
     def carry(self, client: Hashable, octets: int) -> None:
         """Note bytes that are carried for a client."""

@@ -248,7 +248,7 @@ class Server:
     def _on_socket(self) -> None:
         now = self._loop.time()
         self._notice_sleep(now)
-        is_empty = self._arrivals.read(now)
+        is_empty = self._share.read(self._arrivals, _payer, now)
         self._share.start()
         if (is_empty and not self._arrivals) or now >= self._accept_at:
             self._listener.accepting = True

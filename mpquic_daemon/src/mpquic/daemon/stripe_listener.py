@@ -56,13 +56,13 @@ class ServerStripe(StripePlane):
         self._send = send
         self._arrivals = arrivals
         self._share = share
-        self._client = client
+        self.client = client
         self.unproven = Unproven(self)
         super().__init__(name, session, sender, deliver)
 
     def on_arrival(self) -> None:
         """Something waits in the queue of what has come from addresses of the client."""
-        self._share.add(self._client, self._take_arrivals)
+        self._share.add(self.client, self._take_arrivals)
 
     def on_unproven(self) -> None:
         """Something waits in the queue of what has come from elsewhere."""
@@ -80,7 +80,7 @@ class ServerStripe(StripePlane):
             return
         if claim in self._arrivals:
             again()
-        payer = UNPROVEN if isinstance(claim, Unproven) else self._client
+        payer = _payer(claim)
         self._share.carry(payer, sum([len(read[0]) for read in batch]))
         self.contain(self._receive_sorted, batch, now)
 
@@ -93,7 +93,7 @@ class ServerStripe(StripePlane):
     def _fill(self, now: float) -> None:
         limit = self._share.piece
         if self._sender.flush(now, limit) >= (limit or float("inf")):
-            self._share.add(self._client, self._push_more)
+            self._share.add(self.client, self._push_more)
 
     def _push_more(self, now: float) -> None:
         if not self.closed:
@@ -101,7 +101,7 @@ class ServerStripe(StripePlane):
 
     def _on_timer(self) -> None:
         # `_due` stays in the past until then, so that no other timer is set meanwhile.
-        self._share.add(self._client, self._run_due)
+        self._share.add(self.client, self._run_due)
         self._share.start()
 
     def _run_due(self, now: float) -> None:
@@ -201,7 +201,7 @@ class StripeListener:
         self.socket.close()
 
     def _on_readable(self) -> None:
-        self._arrivals.read(self._loop.time())
+        self._share.read(self._arrivals, _payer, self._loop.time())
         self._share.start()
 
     def _claim(self, read: Received) -> Claim | None:
@@ -229,6 +229,11 @@ def _on_first(claim: Claim) -> None:
         claim.owner.on_unproven()
     else:
         claim.on_arrival()
+
+
+def _payer(claim: Claim) -> Hashable:
+    """Return who is charged for what waits under a claim."""
+    return UNPROVEN if isinstance(claim, Unproven) else claim.client
 
 
 def _common_suite(offered: list[int]) -> Suite | None:
