@@ -83,6 +83,8 @@ def test_a_second_machine_is_refused_and_the_first_one_notices_nothing(
     with caplog.at_level(logging.INFO, "mpquic"):
         copy = both.start_other("c2", SECOND, site.client_config("c2", bind_ip=SECOND, transport=transport))
         both.run(60.0)
+        # An attempt may be under way.
+        both.wait(lambda: peer_row(both)["second_machine"]["attempts"] == copy.counters()["attempts"], 2.0, "refused")
     assert state(copy) == "down"
     (first,) = [str(row["peer"]) for row in both.server.paths()]
     error = str(copy.status()["error"])
