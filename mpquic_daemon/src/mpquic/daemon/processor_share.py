@@ -80,9 +80,7 @@ class ProcessorShare:
         """Charge a client for the time since the last call; None: it was nobody's."""
         now = self._clock()
         if client is not None:
-            cost = now - self._measured_at
-            self._order.charge(client, cost)
-            self._limit.charge(client, cost, 0, self._limit_time())
+            self._charge(client, now - self._measured_at)
         self._measured_at = now
 
     def read(self, arrivals: Arrivals[Key], payer: Callable[[Key], Hashable], now: float) -> bool:
@@ -99,9 +97,7 @@ class ProcessorShare:
         cost = (read_at - self._measured_at) / max(1, sum(counts.values()))
         self._measured_at = read_at
         for key, count in counts.items():
-            client = payer(key)
-            self._order.charge(client, cost * count)
-            self._limit.charge(client, cost * count, 0, now)
+            self._charge(payer(key), cost * count)
         return drained
 
     def carry(self, client: Hashable, octets: int) -> None:
@@ -162,6 +158,10 @@ class ProcessorShare:
             since, idle = self._limit.began, self._idle()
             self._limit.close_interval(now, 1 - (idle - self._idle_at) / (now - since))
             self._idle_at = idle
+
+    def _charge(self, client: Hashable, cost: float) -> None:
+        self._order.charge(client, cost)
+        self._limit.charge(client, cost, 0, self._limit_time())
 
     def _limit_time(self) -> float:
         """Return the time where it is needed: reading it for each piece of work would cost as much as the rest."""

@@ -72,7 +72,7 @@ class ShareLimit(Generic[Key]):
             account = self._accounts[key] = _Account(now)
         account.time += time
         account.bytes += octets
-        if self.limit != _ENOUGH:
+        if self.is_set:
             self._settle(account, now)
             account.time_debt += time
             account.octets_debt += octets * self._price
@@ -80,7 +80,7 @@ class ShareLimit(Generic[Key]):
     def delay(self, key: Key, now: float) -> float:
         """Return for how long the work of a client is put off; 0 when it may be done now."""
         account = self._accounts.get(key)
-        if self.limit == _ENOUGH or account is None:
+        if not self.is_set or account is None:
             return 0.0
         self._settle(account, now)
         return min(max(0.0, account.time_debt, account.octets_debt) / self.limit, MAX_DELAY)
@@ -112,7 +112,7 @@ class ShareLimit(Generic[Key]):
             self.limit = _ENOUGH
         for account in accounts:
             account.time, account.bytes = 0.0, 0
-            if self.limit == _ENOUGH:
+            if not self.is_set:
                 account.time_debt = account.octets_debt = -_ENOUGH
 
     def forget(self, key: Key) -> None:
