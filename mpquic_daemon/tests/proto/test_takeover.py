@@ -32,9 +32,9 @@ DOWN_AFTER = 3.0
 class Machine:
     """The client that is connected. While it lives it replies after `rtt` seconds, on each path that isn't cut."""
 
-    def __init__(self, rtt: float = 0.034, paths: int = 1) -> None:
+    def __init__(self, rtt: float = 0.034, paths: int = 1, *, alive: bool = True) -> None:
         self.rtt = rtt
-        self.alive = True
+        self.alive = alive
         self.cut: set[int] = set()
         self.heard_at = 0.0
         self._counts = dict.fromkeys(range(paths), 0.0)
@@ -138,8 +138,7 @@ def test_a_machine_that_replies_keeps_its_place(rtt: float) -> None:
 
 
 def test_what_was_on_its_way_is_no_reply() -> None:
-    machine = Machine(0.6)
-    machine.alive = False
+    machine = Machine(0.6, alive=False)
     server = Server(machine)
     server.claim("c2", b"new")
     server.run(0.01)
@@ -149,8 +148,7 @@ def test_what_was_on_its_way_is_no_reply() -> None:
 
 
 def test_anything_that_arrives_later_is_a_reply() -> None:
-    machine = Machine(0.034)
-    machine.alive = False
+    machine = Machine(0.034, alive=False)
     server = Server(machine)
     server.claim("c2", b"copy")
     server.run(0.2)
@@ -168,8 +166,7 @@ def test_a_machine_is_there_as_long_as_one_of_its_paths_is() -> None:
 
 
 def test_a_probe_that_is_lost_is_no_silence() -> None:
-    machine = Machine()
-    machine.alive = False
+    machine = Machine(alive=False)
     server = Server(machine)
     server.claim("c2", b"copy")
     server.run(0.16)
@@ -218,8 +215,7 @@ def test_a_restarted_client_does_not_wait_because_of_a_second_machine() -> None:
 
 def test_a_client_that_is_killed_while_it_waits_has_its_place_after_another_silence() -> None:
     """A third boot id comes while the second one waits for the first; that one never replies to its own probes."""
-    machine = Machine()
-    machine.alive = False
+    machine = Machine(alive=False)
     server = Server(machine)
     server.successor = lambda _boot_id: machine
     began = server.now
@@ -232,8 +228,7 @@ def test_a_client_that_is_killed_while_it_waits_has_its_place_after_another_sile
 
 
 def test_whoever_waits_behind_a_client_that_replies_once_it_has_the_place_is_refused() -> None:
-    machine = Machine()
-    machine.alive = False
+    machine = Machine(alive=False)
     server = Server(machine)
     server.claim("c2", b"restarted")
     server.run(0.1)
@@ -252,8 +247,7 @@ def test_whoever_waits_behind_another_is_refused_with_it() -> None:
 
 
 def test_whoever_waits_behind_another_goes_on_when_that_one_gives_up() -> None:
-    machine = Machine()
-    machine.alive = False
+    machine = Machine(alive=False)
     server = Server(machine)
     began = server.now
     server.claim("c2", b"killed")
@@ -274,8 +268,7 @@ def test_those_that_wait_behind_another_are_bounded() -> None:
 
 def test_when_the_place_changes_hands_meanwhile_those_who_wait_claim_anew() -> None:
     """Another connection of the same boot has the place, for instance by a handover: that is nobody's reply."""
-    machine = Machine()
-    machine.alive = False
+    machine = Machine(alive=False)
     server = Server(machine)
     server.claim("c2", b"new")
     server.run(0.1)
@@ -308,8 +301,7 @@ def test_whoever_registers_as_often_as_he_likes_has_one_series_of_probes_sent_fo
 
 
 def test_attempts_of_one_boot_share_the_probes_and_the_outcome() -> None:
-    machine = Machine()
-    machine.alive = False
+    machine = Machine(alive=False)
     server = Server(machine)
     assert server.claim("c2", b"new") is Outcome.WAIT
     server.run(0.1)
