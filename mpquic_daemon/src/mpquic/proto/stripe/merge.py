@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from mpquic.proto.stripe.receiver import Datagrams
 
+_SHARDS = bytes(octet for octet in range(256) if not octet & CONTROL_BIT)
+"""Octets of the header that tell of a shard, whatever the epoch."""
 _LOW32 = 0xFFFFFFFF
 _FIRST = -1 << 31
 
@@ -81,10 +83,10 @@ def pieces(data: bytes | memoryview, segment: int) -> list[Piece]:
     return found
 
 
-@lru_cache(maxsize=64)
-def _columns(segment: int) -> Struct:
-    """Return what unpacks the type and the number of a datagram of so many bytes and skips the rest."""
-    return Struct(f"!3xB4xI{segment - 12}x")
+@lru_cache(maxsize=256)
+def _numbers(segment: int, count: int) -> Struct:
+    """Return what unpacks the numbers of so many datagrams of so many bytes and skips the rest."""
+    return Struct("!" + f"8xI{segment - 12}x" * count)
 
 
 def _consecutive(data: bytes | memoryview, segment: int, count: int, first: int) -> bool:
@@ -92,12 +94,14 @@ def _consecutive(data: bytes | memoryview, segment: int, count: int, first: int)
     whole = len(data) // segment
     if segment < OVERHEAD or (whole < count and shard_number(data[whole * segment :]) != first + whole & _LOW32):
         return False
-    kinds, numbers = zip(*_columns(segment).iter_unpack(memoryview(data)[: whole * segment]), strict=True)
     if first + whole <= _LOW32:
         expected = tuple(range(first, first + whole))
     else:
         expected = tuple([number & _LOW32 for number in range(first, first + whole)])
-    return numbers == expected and not any(kind & CONTROL_BIT for kind in kinds)
+    if _numbers(segment, whole).unpack_from(data) != expected:
+        return False
+    kinds = bytes(data[3 : whole * segment : segment])
+    return not kinds.translate(None, _SHARDS)
 
 
 class PipeMerge:
