@@ -177,7 +177,7 @@ def test_work_that_waits_and_is_put_off_besides_goes_on_once(short: ShortMachine
     # Its datagrams wait for this pass; what the server has for it is put off before that.
     short.occupy("greedy", 0.0001)
     with monkeypatch.context() as patches:
-        patches.setattr(short.share._limit, "limit", 0.1)
+        patches.setattr(short.share._limit, "is_set", True)
         patches.setattr(short.share._limit, "delay", lambda *_: 0.01)
         assert short.share.put_off("greedy", lambda _now: short.done.append("put off"))
         short.share.start()

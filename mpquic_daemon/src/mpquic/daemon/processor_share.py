@@ -135,12 +135,13 @@ class ProcessorShare:
     def _pass(self) -> None:
         self._next = None
         self._passing = True
-        self.charge(None)
-        began = self._measured_at
-        self._find_limit()
+        now = self._loop.time()
+        if self._limit.is_due(now):
+            self._find_limit(now)
+        began = self._measured_at = self._clock()
         try:
             while (client := self._order.take()) is not None:
-                if self._hold(client):
+                if (self._held or self._limit.is_set) and self._hold(client):
                     continue
                 self._serve(client)
                 if self._measured_at - began >= PASS_TIME:
@@ -152,12 +153,10 @@ class ProcessorShare:
                 self._next = self._loop.call_soon(self._pass)
             self._after()
 
-    def _find_limit(self) -> None:
-        now = self._loop.time()
-        if self._limit.is_due(now):
-            since, idle = self._limit.began, self._idle()
-            self._limit.close_interval(now, 1 - (idle - self._idle_at) / (now - since))
-            self._idle_at = idle
+    def _find_limit(self, now: float) -> None:
+        since, idle = self._limit.began, self._idle()
+        self._limit.close_interval(now, 1 - (idle - self._idle_at) / (now - since))
+        self._idle_at = idle
 
     def _charge(self, client: Hashable, cost: float) -> None:
         self._order.charge(client, cost)

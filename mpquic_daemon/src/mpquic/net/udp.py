@@ -304,7 +304,7 @@ class UdpSocket:
         worst = SendStatus.OK
         start, end = 0, len(datagrams)
         while start < end:
-            single = not self._gso or (self._unsegmented and _host(address) in self._unsegmented)
+            single = not self._gso or (self._unsegmented.hosts and _host(address) in self._unsegmented)
             stop = start + 1 if single else self._group_end(datagrams, start)
             status = self._send_group(datagrams[start:stop], address)
             if status is SendStatus.BLOCKED:

@@ -12,21 +12,19 @@ class Unsegmented:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._until: dict[str | None, float] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._until)
+        self.hosts: dict[str | None, float] = {}
+        """Until when each is remembered, at least; mostly empty."""
 
     def __contains__(self, host: str | None) -> bool:
-        until = self._until.get(host)
+        until = self.hosts.get(host)
         if until is not None and self._clock() >= until:
-            del self._until[host]
+            del self.hosts[host]
             return False
         return until is not None
 
     def add(self, host: str | None) -> None:
         """Segmentation was refused on the way to a host, and single datagrams weren't."""
-        self._until.pop(host, None)
-        if len(self._until) >= MAX_HOSTS:
-            del self._until[next(iter(self._until))]
-        self._until[host] = self._clock() + RETRY
+        self.hosts.pop(host, None)
+        if len(self.hosts) >= MAX_HOSTS:
+            del self.hosts[next(iter(self.hosts))]
+        self.hosts[host] = self._clock() + RETRY

@@ -54,16 +54,13 @@ class ShareLimit(Generic[Key]):
     def __init__(self, now: float) -> None:
         self.limit = _ENOUGH
         """Processor time that a client may take per second; infinite while there is enough."""
+        self.is_set = False
+        """Whether there is a limit at present."""
         self.began = now
         """When the present interval began."""
         self._accounts: dict[Key, _Account] = {}
         self._price = 0.0
         """What a byte cost in the last interval, on average."""
-
-    @property
-    def is_set(self) -> bool:
-        """Whether there is a limit at present."""
-        return self.limit != _ENOUGH
 
     def charge(self, key: Key, time: float, octets: int, now: float) -> None:
         """Note the processor time that a client has taken, or bytes carried for it; `now` counts if a limit is set."""
@@ -110,6 +107,7 @@ class ShareLimit(Generic[Key]):
             self.limit = max(equal, FALL * min(self.limit, greediest / elapsed))
         else:
             self.limit = _ENOUGH
+        self.is_set = self.limit != _ENOUGH
         for account in accounts:
             account.time, account.bytes = 0.0, 0
             if not self.is_set:

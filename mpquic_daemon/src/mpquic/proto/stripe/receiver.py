@@ -54,10 +54,10 @@ Datagrams = tuple["bytes | bytearray | memoryview", int, "Address | None"]
 from; None where there is no choice."""
 
 
-@lru_cache(maxsize=64)
-def _columns(segment: int) -> Struct:
-    """Return what unpacks the header of a datagram of so many bytes and skips the rest."""
-    return Struct(f"{QUICK_HEADER.format}{segment - HEADER_SIZE}x")
+@lru_cache(maxsize=256)
+def _headers(segment: int, count: int) -> Struct:
+    """Return what unpacks the headers of so many datagrams of so many bytes and skips the rest."""
+    return Struct("!" + f"{QUICK_HEADER.format[1:]}{segment - HEADER_SIZE}x" * count)
 
 
 class ControlPacket(NamedTuple):
@@ -232,7 +232,8 @@ class StripeReceiver:
         headers are compared in a few steps, column by column.
         """
         count = len(view) // segment
-        heads, lows, places = zip(*_columns(segment).iter_unpack(view[: count * segment]), strict=True)
+        fields = _headers(segment, count).unpack_from(view)
+        heads, lows, places = fields[::3], fields[1::3], fields[2::3]
         head, low = heads[0], lows[0]
         first = self.window.expand(low)
         kind, pipe, key = self._known.get(head, _UNKNOWN)
