@@ -96,7 +96,7 @@ def test_the_first_probe_is_the_ceiling_and_its_answer_ends_the_search() -> None
     assert (wire.path.size, wire.path.state) == (MIN_DATAGRAM, PathMtuState.BASE)
     wire.run(RTT + 0.001)
     assert (wire.path.size, wire.path.state) == (CEILING, PathMtuState.SEARCH_COMPLETE)
-    assert wire.sent == [MIN_DATAGRAM, CEILING]
+    assert wire.sent == [CEILING, MIN_DATAGRAM]
     assert wire.path.due_at is None
 
 
@@ -112,22 +112,22 @@ def test_a_common_size_is_found_exactly_and_soon(mtu: int) -> None:
 def test_a_size_fails_after_three_probes_and_not_before() -> None:
     wire = Wire(1300)
     wire.run(VERDICT - 0.01)
-    assert wire.sent == [MIN_DATAGRAM, CEILING] * MAX_PROBES
+    assert wire.sent == [CEILING, MIN_DATAGRAM] * MAX_PROBES
     wire.run(0.02)
-    assert wire.sent[-1] not in (CEILING, MIN_DATAGRAM)
+    assert wire.sent[-2] not in (CEILING, MIN_DATAGRAM)
 
 
 def test_over_a_long_round_trip_probes_overlap_and_each_has_its_time() -> None:
     wire = Wire(CEILING, rtt=0.6)
     wire.run(0.59)
-    assert wire.sent == [MIN_DATAGRAM, CEILING] * MAX_PROBES
+    assert wire.sent == [CEILING, MIN_DATAGRAM] * MAX_PROBES
     wire.run(0.02)
     assert wire.path.size == CEILING
     wire = Wire(1252, rtt=0.6)
     wire.run(2 * PROBE_INTERVAL + 0.6 * 1.25 - 0.01)
     assert set(wire.sent) == {MIN_DATAGRAM, CEILING}
     wire.run(0.02)
-    assert wire.sent[-1] not in (CEILING, MIN_DATAGRAM)
+    assert wire.sent[-2] not in (CEILING, MIN_DATAGRAM)
 
 
 def test_nothing_is_concluded_while_not_even_the_base_size_is_answered() -> None:
@@ -159,7 +159,7 @@ def test_what_the_kernel_refuses_is_not_waited_for() -> None:
     wire.path.poll(0.0, RTT)
     wire.path.on_too_large(CEILING, 0.0)
     assert wire.path.due_at == 0.0
-    assert wire.path.poll(0.0, RTT)[1].size < CEILING
+    assert wire.path.poll(0.0, RTT)[0].size < CEILING
 
 
 def test_a_refusal_of_the_size_in_use_takes_it_back_at_once() -> None:
@@ -194,13 +194,13 @@ def test_a_doubted_size_that_passes_is_kept_and_trusted_for_a_second() -> None:
     size, due = wire.path.size, wire.path.due_at
     wire.path.on_stall(size)
     wire.run(RTT)
-    assert wire.sent == [MIN_DATAGRAM, size]
+    assert wire.sent == [size, MIN_DATAGRAM]
     assert (wire.path.size, wire.path.due_at, wire.path.black_holes) == (size, due, 0)
     wire.path.on_stall(size)
     wire.run(TRUST_TIME - 0.01)
     assert len(wire.sent) == 2
     wire.run(0.02)
-    assert wire.sent == [MIN_DATAGRAM, size] * 2
+    assert wire.sent == [size, MIN_DATAGRAM] * 2
 
 
 def test_doubt_during_a_search_is_settled_first_and_the_search_goes_on() -> None:
@@ -212,7 +212,7 @@ def test_doubt_during_a_search_is_settled_first_and_the_search_goes_on() -> None
     wire.sent.clear()
     wire.path.on_stall(size)
     wire.run(5.0)
-    assert wire.sent[:2] == [MIN_DATAGRAM, size]
+    assert wire.sent[:2] == [size, MIN_DATAGRAM]
     assert 1400 - STEP < wire.path.size <= 1400
 
 
@@ -290,12 +290,12 @@ def test_a_path_that_grows_is_used(mtu: int) -> None:
 
 def test_an_answer_that_was_late_counts_and_one_from_before_a_black_hole_does_not() -> None:
     path = PathMtu(MIN_DATAGRAM, CEILING, 0.0)
-    witness, probe = path.poll(0.0, RTT)
+    probe, witness = path.poll(0.0, RTT)
     for attempt in range(1, MAX_PROBES):
         path.on_acknowledged(witness, attempt * PROBE_INTERVAL - 0.1)
-        witness, _ = path.poll(attempt * PROBE_INTERVAL, RTT)
+        _, witness = path.poll(attempt * PROBE_INTERVAL, RTT)
     path.on_acknowledged(witness, 0.6)
-    [_, following] = path.poll(0.7, RTT)
+    [following, _] = path.poll(0.7, RTT)
     assert following.size < CEILING
     assert path.on_acknowledged(probe, 1.0)
     assert path.size == CEILING
@@ -304,9 +304,20 @@ def test_an_answer_that_was_late_counts_and_one_from_before_a_black_hole_does_no
     assert path.size == MIN_DATAGRAM
 
 
+def test_a_policer_that_has_room_for_one_probe_of_two_is_no_small_mtu() -> None:
+    path, room = PathMtu(MIN_DATAGRAM, CEILING, 0.0), CEILING
+    for attempt in range(MAX_PROBES):
+        for probe in path.poll(attempt * PROBE_INTERVAL, RTT):
+            if probe.size <= room:
+                room -= probe.size
+                path.on_acknowledged(probe, attempt * PROBE_INTERVAL + RTT)
+        room = CEILING
+    assert path.size == CEILING
+
+
 def test_answers_that_nobody_asked_for_are_not_believed() -> None:
     path = PathMtu(MIN_DATAGRAM, CEILING, 0.0)
-    _, probe = path.poll(0.0, RTT)
+    probe, _ = path.poll(0.0, RTT)
     assert not path.on_acknowledged(Probe(probe.number + 1, CEILING), 0.1)
     assert not path.on_acknowledged(Probe(probe.number, CEILING - 1), 0.1)
     assert path.on_acknowledged(probe, 0.1)
@@ -425,8 +436,8 @@ def test_an_honest_hint_is_followed_to_the_byte_before_any_other_size_is_tried()
     wire.path.on_hint(1333)
     wire.run((MAX_PROBES - 1) * DOUBT_INTERVAL + RTT + MIN_OVERDUE + RTT + 0.01)
     assert wire.path.size == 1333
-    assert wire.sent[: 2 * MAX_PROBES] == [MIN_DATAGRAM, CEILING] * MAX_PROBES
-    assert wire.sent[2 * MAX_PROBES : 2 * MAX_PROBES + 2] == [MIN_DATAGRAM, 1333]
+    assert wire.sent[: 2 * MAX_PROBES] == [CEILING, MIN_DATAGRAM] * MAX_PROBES
+    assert wire.sent[2 * MAX_PROBES : 2 * MAX_PROBES + 2] == [1333, MIN_DATAGRAM]
 
 
 def test_a_hint_below_the_base_has_the_base_looked_at_and_nothing_else() -> None:

@@ -238,7 +238,8 @@ class PathMtu:
             return []
         witness, probe = self._probe(self.base), self._probe(trial.size)
         trial.on_sent(witness.number, now, rtt)
-        return [witness, probe]
+        # Where a policer has room for one of them, that mustn't be the witness alone.
+        return [probe, witness]
 
     def on_acknowledged(self, probe: Probe, now: float) -> bool:
         """A probe arrived at the peer; False when it is none of ours, or was answered before."""
