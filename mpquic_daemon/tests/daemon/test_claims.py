@@ -46,15 +46,19 @@ def own_address(both: Ends, transport: str) -> Endpoint:
 
 
 def work_of(both: Ends) -> list[object]:
-    """For whom work is added from now on, in a list that grows."""
+    """For whom work is done or added from now on, in a list that grows."""
     share, found = both.server._share, []
-    add = share.add
+    add, do = share.add, share.do
 
     def added(client: Any, work: Any) -> None:
         found.append(client)
         add(client, work)
 
-    share.add = added  # type: ignore[method-assign]
+    def done(client: Any, work: Any, octets: int, now: float) -> None:
+        found.append(client)
+        do(client, work, octets, now)
+
+    share.add, share.do = added, done  # type: ignore[method-assign]
     return found
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from mpquic.daemon.arrivals import MAX_READS, Arrivals
+from mpquic.daemon.arrivals import MAX_READS, MIXED_TIME, Arrivals
 from mpquic.daemon.processor_share import PASS_TIME, PIECE, ProcessorShare
 from mpquic.net.udp import MAX_EMPTY, UdpSocket
 from mpquic.proto.share_limit import MAX_DELAY
@@ -57,6 +57,36 @@ def test_work_is_done_at_once_when_there_is_time(machine: Machine) -> None:
     machine.occupy("a", PASS_TIME / 10, pieces=3)
     machine.share.start()
     assert (machine.done, machine.passes, machine.share.overdue) == (["a"] * 3, 1, False)
+
+
+def test_what_comes_while_nothing_waits_is_done_at_once_and_charged(machine: Machine) -> None:
+    def work(_now: float) -> None:
+        machine.time += 0.001
+        machine.done.append("a")
+        machine.occupy("b", 0.001)
+        machine.share.do("a", lambda _now: machine.done.append("later"), 0, 0.0)
+
+    assert machine.share.is_idle
+    machine.share.do("a", work, 1000, 0.0)
+    assert (machine.done, machine.passes, machine.share.overdue) == (["a"], 1, True)
+    assert not machine.share.is_idle
+    assert machine.share.charged("a") == 0.001
+    machine.iterate()
+    machine.iterate()
+    assert machine.done == ["a", "b", "later"], "who had less comes first"
+    assert machine.share.is_idle
+
+
+def test_a_fault_in_what_is_done_at_once_leaves_nobody_waiting(machine: Machine) -> None:
+    def work(_now: float) -> None:
+        machine.occupy("b", 0.001)
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        machine.share.do("a", work, 0, 0.0)
+    machine.iterate()
+    machine.iterate()
+    assert (machine.done, machine.share.is_idle) == (["b"], True)
 
 
 def test_a_pass_ends_in_time_and_the_next_one_comes_by_itself(machine: Machine) -> None:
@@ -289,6 +319,36 @@ def test_the_packets_of_one_alone_are_taken_where_they_were_read_batch_by_batch(
     taken = arrivals.arrivals.take(1, None)
     assert len(taken) == Socket.reads
     assert not any(data.readonly for data, _, _ in taken)
+
+
+def test_what_is_all_of_one_alone_has_no_queue(arrivals: Any) -> None:
+    packets = [bytes([1, number]) for number in range(3)]
+    arrivals.socket.waiting = packets[:1]
+    assert arrivals.arrivals.read_alone(int, 0.0) is None
+    arrivals.arrivals.read(0.0)
+    arrivals.socket.waiting = packets[1:]
+    assert arrivals.arrivals.read_alone(int, 5.0) is None, "something of it waits"
+    arrivals.arrivals.take(1, None)
+    assert arrivals.arrivals.read_alone(int, MIXED_TIME / 2) is None, "it hasn't been alone for long"
+    assert arrivals.arrivals.read_alone(str, 5.0) is None, "it is of another kind"
+    assert len(arrivals.socket.waiting) == 2, "nothing was read"
+    key, found = arrivals.arrivals.read_alone(int, 5.0)
+    assert (key, contents(found), len(arrivals.arrivals)) == (1, packets[1:], 0)
+    assert arrivals.firsts == [1]
+
+
+def test_what_is_of_several_waits_for_each_and_survives_later_reads(arrivals: Any) -> None:
+    arrivals.socket.waiting = [b"\x01a"]
+    arrivals.arrivals.read(0.0)
+    arrivals.arrivals.take(1, None)
+    arrivals.socket.waiting = [b"\x01b", b"\x02c", b"\0", b"\x01d"]
+    assert arrivals.arrivals.read_alone(int, 5.0) is None
+    assert arrivals.firsts == [1, 1, 2]
+    arrivals.socket.waiting = [b"\x01e", b"\x02f"]
+    arrivals.arrivals.read(5.0)
+    assert contents(arrivals.arrivals.take(1, None)) == [b"\x01b", b"\x01d", b"\x01e"]
+    assert contents(arrivals.arrivals.take(2, None)) == [b"\x02c", b"\x02f"]
+    assert arrivals.arrivals.read_alone(int, 5.0 + MIXED_TIME / 2) is None
 
 
 def test_reading_ends_though_more_comes_all_the_time(arrivals: Any) -> None:

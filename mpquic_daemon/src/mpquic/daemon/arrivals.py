@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mpquic.net.udp import Received, UdpSocket
 
 Key = TypeVar("Key")
+Kind = TypeVar("Kind")
 
 MAX_READS = 128
 """Reads before what they gave is worked on, about, while several send."""
@@ -65,7 +66,7 @@ class Arrivals(Generic[Key]):
             if self._borrowed:
                 self._queues.replace(_copied)
             in_place = self._borrowed = not self._queues
-            batch = self._socket.recv_batch(singles=self._singles) if self._singles else self._socket.recv_batch()
+            batch = self._receive()
             reads += len(batch)
             for read in batch:
                 key = self._claim(read)
@@ -73,20 +74,48 @@ class Arrivals(Generic[Key]):
                     continue
                 if counts is not None:
                     counts[key] = counts.get(key, 0) + 1
-                if key is not self._latest:
-                    self._latest, self._mixed_at = key, now
-                if key not in self._queues:
-                    self._on_first(key)
-                self._queues.put(key, read if in_place else _copied(read), len(read[0]))
+                self._keep(key, read if in_place else _copied(read), now)
             if self._socket.drained:
                 return True
             if not batch or now - self._mixed_at > MIXED_TIME:
                 break
         return False
 
+    def read_alone(self, kind: type[Kind], now: float) -> tuple[Kind, list[Received]] | None:
+        """Read once, and return what has come, if it is all of a sender that has been alone of late, and of this kind.
+
+        It is in the socket's own buffers, until the next read. Otherwise None: what was read waits, if anything was.
+        """
+        latest = self._latest
+        if self._queues or not isinstance(latest, kind) or now - self._mixed_at <= MIXED_TIME:
+            return None
+        alone: Kind = latest
+        batch = self._receive()
+        for read in batch:
+            if self._claim(read) is not latest:
+                break
+        else:
+            return (alone, batch) if batch else None
+        for read in batch:
+            key = self._claim(read)
+            if key is not None:
+                self._keep(key, read, now)
+        self._borrowed = True
+        return None
+
     def take(self, key: Key, max_bytes: int | None) -> list[Received]:
         """Return the oldest reads of a sender: all, or those before `max_bytes` are reached, at least one."""
         return self._queues.take(key, max_bytes)
+
+    def _receive(self) -> list[Received]:
+        return self._socket.recv_batch(singles=self._singles) if self._singles else self._socket.recv_batch()
+
+    def _keep(self, key: Key, read: Received, now: float) -> None:
+        if key is not self._latest:
+            self._latest, self._mixed_at = key, now
+        if key not in self._queues:
+            self._on_first(key)
+        self._queues.put(key, read, len(read[0]))
 
     def forget(self, key: Key) -> None:
         """Drop what waits of a sender that has gone."""

@@ -65,6 +65,31 @@ class ProcessorShare:
         """Bytes that the client in service may have handled now; None without bound, as nobody else waits."""
         return PIECE if self._held or len(self._order) > (self._current in self._order) else None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing is done, and there is time enough: what comes now needs no turn."""
+        return not (self._work or self._passing or self._limit.is_set)
+
+    def do(self, client: Hashable, work: Work, octets: int, now: float) -> None:
+        """Have work done for a client that carries so many bytes: at once when nothing waits, else in its turn."""
+        if not self.is_idle:
+            self.carry(client, octets)
+            self.add(client, work)
+            self.start()
+            return
+        if self._limit.is_due(now):
+            self._find_limit(now)
+        self._passing = True
+        self._current = client
+        began = self._measured_at = self._clock()
+        try:
+            work(now)
+        finally:
+            self._current = None
+            self._measured_at = self._clock()
+            self._charge(client, self._measured_at - began, octets)
+            self._end_pass()
+
     def add(self, client: Hashable, work: Work) -> None:
         """Have `work` done for a client, once."""
         self._work.setdefault(client, {})[work] = None
@@ -147,20 +172,23 @@ class ProcessorShare:
                 if self._measured_at - began >= PASS_TIME:
                     break
         finally:
-            # After a fault too: what waits would wait for ever.
-            self._passing = False
-            if self._order:
-                self._next = self._loop.call_soon(self._pass)
-            self._after()
+            self._end_pass()
+
+    def _end_pass(self) -> None:
+        # After a fault too: what waits would wait for ever.
+        self._passing = False
+        if self._order:
+            self._next = self._loop.call_soon(self._pass)
+        self._after()
 
     def _find_limit(self, now: float) -> None:
         since, idle = self._limit.began, self._idle()
         self._limit.close_interval(now, 1 - (idle - self._idle_at) / (now - since))
         self._idle_at = idle
 
-    def _charge(self, client: Hashable, cost: float) -> None:
+    def _charge(self, client: Hashable, cost: float, octets: int = 0) -> None:
         self._order.charge(client, cost)
-        self._limit.charge(client, cost, 0, self._limit_time())
+        self._limit.charge(client, cost, octets, self._limit_time())
 
     def _limit_time(self) -> float:
         """Return the time where it is needed: reading it for each piece of work would cost as much as the rest."""

@@ -241,15 +241,25 @@ class Server:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is of this tunnel
                 self._fault_of_tunnel(tunnel, error, now)
                 continue
-            self._share.carry(tunnel, sum([len(packet.payload) for packet in packets]))
+            octets = sum([len(packet.payload) for packet in packets])
+            if len(found) == 1:
+                self._share.do(tunnel, tunnel.work, octets, now)
+                return
+            self._share.carry(tunnel, octets)
             self._share.add(tunnel, tunnel.work)
         self._share.start()
 
     def _on_socket(self) -> None:
         now = self._loop.time()
         self._notice_sleep(now)
-        is_empty = self._share.read(self._arrivals, _payer, now)
-        self._share.start()
+        alone = self._arrivals.read_alone(ServerTunnel, now) if self._share.is_idle else None
+        if alone is None:
+            is_empty = self._share.read(self._arrivals, _payer, now)
+            self._share.start()
+        else:
+            is_empty = self._socket.drained
+            tunnel, batch = alone
+            self._share.do(tunnel, partial(self._take, batch), sum([len(read[0]) for read in batch]), now)
         if (is_empty and not self._arrivals) or now >= self._accept_at:
             self._listener.accepting = True
 
@@ -273,16 +283,18 @@ class Server:
     def _receive(self, client: Hashable, now: float) -> None:
         # A first packet costs much more than a client's data: sockets are read between two pieces in any case.
         limit = self._share.piece if isinstance(client, ServerTunnel) else PIECE
-        octets = 0
-        for data, segment, address in self._arrivals.take(client, limit):
-            octets += len(data)
+        batch = self._arrivals.take(client, limit)
+        self._share.carry(_payer(client), sum([len(read[0]) for read in batch]))
+        self._take(batch, now)
+        if client in self._arrivals:
+            self._on_arrival(client)
+
+    def _take(self, batch: list[Received], now: float) -> None:
+        for data, segment, address in batch:
             try:
                 self._listener.receive(split_segments(data, segment), address, now)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is of this sender
                 self._fault_of_sender(data, error, now)
-        self._share.carry(_payer(client), octets)
-        if client in self._arrivals:
-            self._on_arrival(client)
         self._has_received = True
 
     def _push(self, tunnel: ServerTunnel, now: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mpquic.daemon.arrivals import Arrivals
@@ -60,6 +61,11 @@ class ServerStripe(StripePlane):
         self.unproven = Unproven(self)
         super().__init__(name, session, sender, deliver)
 
+    def take(self, batch: list[Received], now: float) -> None:
+        """Take what has come from addresses of the client."""
+        if not self.closed:
+            self.contain(self._receive_sorted, [*batch], now)
+
     def on_arrival(self) -> None:
         """Something waits in the queue of what has come from addresses of the client."""
         self._share.add(self.client, self._take_arrivals)
@@ -101,8 +107,7 @@ class ServerStripe(StripePlane):
 
     def _on_timer(self) -> None:
         # `_due` stays in the past until then, so that no other timer is set meanwhile.
-        self._share.add(self.client, self._run_due)
-        self._share.start()
+        self._share.do(self.client, self._run_due, 0, self._loop.time())
 
     def _run_due(self, now: float) -> None:
         if not self.closed:
@@ -201,8 +206,14 @@ class StripeListener:
         self.socket.close()
 
     def _on_readable(self) -> None:
-        self._share.read(self._arrivals, _payer, self._loop.time())
-        self._share.start()
+        now = self._loop.time()
+        alone = self._arrivals.read_alone(ServerStripe, now) if self._share.is_idle else None
+        if alone is None:
+            self._share.read(self._arrivals, _payer, now)
+            self._share.start()
+            return
+        plane, batch = alone
+        self._share.do(plane.client, partial(plane.take, batch), sum([len(read[0]) for read in batch]), now)
 
     def _claim(self, read: Received) -> Claim | None:
         found = self.table.find(read[0])

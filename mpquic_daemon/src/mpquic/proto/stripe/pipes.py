@@ -355,9 +355,11 @@ class Pipes:
         """When `due` has something, on a client; when the next pipe counts as dead unless it is heard, on a server."""
         if self._client:
             return self._next_ask
-        wanted = self._wanted() if self.unproven else ()
-        times = [each.next_try if each.address in wanted else each.keep_until for each in self.unproven.values()]
         changes_at = self._obstruction.changes_at
+        if not self.unproven and changes_at is None:
+            return self._alive_until if self.alive(now) else None
+        wanted = self._wanted()
+        times = [each.next_try if each.address in wanted else each.keep_until for each in self.unproven.values()]
         if changes_at is not None:
             times.append(changes_at)
         if self.alive(now):
