@@ -56,7 +56,7 @@ def machine() -> Iterator[Machine]:
 def test_work_is_done_at_once_when_there_is_time(machine: Machine) -> None:
     machine.occupy("a", PASS_TIME / 10, pieces=3)
     machine.share.start()
-    assert (machine.done, machine.passes, machine.share.overdue) == (["a"] * 3, 1, False)
+    assert (machine.done, machine.passes, machine.share.is_idle) == (["a"] * 3, 1, True)
 
 
 def test_what_comes_while_nothing_waits_is_done_at_once_and_charged(machine: Machine) -> None:
@@ -68,8 +68,7 @@ def test_what_comes_while_nothing_waits_is_done_at_once_and_charged(machine: Mac
 
     assert machine.share.is_idle
     machine.share.do("a", work, 1000, 0.0)
-    assert (machine.done, machine.passes, machine.share.overdue) == (["a"], 1, True)
-    assert not machine.share.is_idle
+    assert (machine.done, machine.passes, machine.share.is_idle) == (["a"], 1, False)
     assert machine.share.charged("a") == 0.001
     machine.iterate()
     machine.iterate()
@@ -92,12 +91,12 @@ def test_a_fault_in_what_is_done_at_once_leaves_nobody_waiting(machine: Machine)
 def test_a_pass_ends_in_time_and_the_next_one_comes_by_itself(machine: Machine) -> None:
     machine.occupy("a", PASS_TIME / 2, pieces=10)
     machine.share.start()
-    assert (len(machine.done), machine.share.overdue) == (2, True)
+    assert (len(machine.done), machine.share.is_idle) == (2, False)
     machine.share.start()
     assert len(machine.done) == 2, "sockets come first"
     for _ in range(10):
         machine.iterate()
-    assert (len(machine.done), machine.share.overdue) == (10, False)
+    assert (len(machine.done), machine.share.is_idle) == (10, True)
 
 
 def test_time_is_shared_equally_whatever_the_pieces_take(machine: Machine) -> None:

@@ -11,6 +11,7 @@ from mpquic import held
 from mpquic.daemon import client_report, credentials, expiry, faults, turn
 from mpquic.daemon.cause import Cause
 from mpquic.daemon.client_connection import ClientConnection, Ending, Failure, Phase
+from mpquic.daemon.due_timer import DueTimer
 from mpquic.daemon.farewell import Farewell
 from mpquic.daemon.incarnation import Incarnation
 from mpquic.daemon.json_lines import RequestError
@@ -107,7 +108,7 @@ class Client:
         self._sender = TunnelSender(self._scheduler, traffic_class=traffic_class, counters=self._counters)
         self._receiver = TunnelReceiver(counters=self._counters, window=RECEIVE_WINDOW)
         self._lease = LeaseRequest(journal)
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = DueTimer(self._loop, self._turn)
         self._due: float | None = None
         """When the next turn is due at the latest."""
         self._more: asyncio.Handle | None = None
@@ -150,9 +151,9 @@ class Client:
             await self._farewell.done()
         self._stopping = True
         self._server_hold.close()
-        for handle in (self._timer, self._more):
-            if handle is not None:
-                handle.cancel()
+        self._timer.close()
+        if self._more is not None:
+            self._more.cancel()
         self._drop("_candidate", "the client stops")
         self._drop("_current", "the client stops")
         self._loop.remove_reader(self._tun.fileno())
@@ -379,12 +380,8 @@ class Client:
                 timers.append(now + TICK)
         # What is overdue is due now: `_notice_sleep` compares with this.
         self._due = due = min((max(timer, now) for timer in timers if timer is not None), default=None)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            # Never sooner than a moment from now: a timer that stays due must not stop the loop from reading.
-            self._timer = self._loop.call_at(max(due, now + 0.0005), self._turn)
+        # Never sooner than a moment from now: a timer that stays due must not stop the loop from reading.
+        self._timer.set(None if due is None else max(due, now + 0.0005))
 
     # Connections
 

@@ -56,9 +56,9 @@ class ProcessorShare:
         self._passing = False
 
     @property
-    def overdue(self) -> bool:
-        """Whether a pass has ended before the work did, and the next one is to come."""
-        return self._next is not None
+    def is_short(self) -> bool:
+        """Whether there is too little time, so that it matters who is charged for what."""
+        return self._limit.is_set
 
     @property
     def piece(self) -> int | None:

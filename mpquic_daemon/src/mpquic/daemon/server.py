@@ -13,6 +13,7 @@ from mpquic.daemon.admission import Admission
 from mpquic.daemon.arrivals import Arrivals
 from mpquic.daemon.claims import UNPROVEN, UNREGISTERED, Unproven
 from mpquic.daemon.clients import Clients
+from mpquic.daemon.due_timer import DueTimer
 from mpquic.daemon.farewell import Farewell
 from mpquic.daemon.incarnation import CONFLICTS
 from mpquic.daemon.json_lines import RequestError
@@ -103,7 +104,7 @@ class Server:
         self._admission = Admission(self._table, self._clients)
         self._budgets = QuicBudgets()
         self._farewell: Farewell | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = DueTimer(self._loop, self._turn)
         self._due: float | None = None
         """When the next turn is due at the latest."""
         self._more: asyncio.Handle | None = None
@@ -159,7 +160,8 @@ class Server:
         self._stopping = True
         self._share.close()
         self._clients.close()
-        for handle in (self._timer, self._more, self._announcement):
+        self._timer.close()
+        for handle in (self._more, self._announcement):
             if handle is not None:
                 handle.cancel()
         now = self._loop.time()
@@ -329,7 +331,7 @@ class Server:
             if self._due is not None and self._due > now and not self._changed:
                 self._schedule(now)
                 return
-        self._turn()
+        self._run_turn()
 
     def _notice_sleep(self, now: float) -> None:
         """After sleep what was sent meanwhile waits to be read: so nobody was silent, and no handshake in it is new."""
@@ -344,8 +346,11 @@ class Server:
     # The loop: everything that happened is followed by one turn
 
     def _turn(self) -> None:
-        if self._stopping:
-            return
+        if not self._stopping:
+            self._share.charge(None)
+            self._run_turn()
+
+    def _run_turn(self) -> None:
         now = self._loop.time()
         self._notice_sleep(now)
         if self._more is not None:
@@ -353,13 +358,15 @@ class Server:
             self._more = None
         try:
             self._listener.handle_timer(now)
-            self._share.charge(None)
+            if self._share.is_short:
+                self._share.charge(None)
             self._serve_ready(now)
             if now >= self._next_tick:
                 self._tick(now)
             for connection in self._admission.poll(now):
                 connection.is_decided = True
                 self._serve_guarded(connection, now)
+                self._share.charge(connection.tunnel or UNREGISTERED)
             self._close_ended(now)
             if self._farewell is not None:
                 self._farewell.advance()
@@ -369,7 +376,10 @@ class Server:
             self._schedule(now)
 
     def _serve_ready(self, now: float) -> None:
-        for link in self._listener.pop_ready():
+        ready = self._listener.pop_ready()
+        # What is done for one alone is charged with what is sent for it then.
+        each = len(ready) > 1 or self._share.is_short
+        for link in ready:
             connection = self._connections.get(link)
             if connection is None and link.state is LinkState.CLOSED:
                 link.pop_events()  # Forgotten already, or never came as far as to be known.
@@ -385,13 +395,14 @@ class Server:
                 )
                 self._connections[link] = connection
             self._serve_guarded(connection, now)
+            if each:
+                self._share.charge(connection.tunnel or UNREGISTERED)
 
     def _serve_guarded(self, connection: ServerConnection, now: float) -> None:
         try:
             self._serve(connection, now)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection
             self._fault(connection, error, now)
-        self._share.charge(connection.tunnel or UNREGISTERED)
 
     def _serve(self, connection: ServerConnection, now: float) -> None:
         was_admitted = connection.admitted is not None
@@ -489,6 +500,8 @@ class Server:
 
     def _fill(self, now: float) -> int:
         """Give the paths what they take of what waits; return its bytes. Of several, who had least comes first."""
+        if not self._waiting:
+            return 0
         waiting, limit = list(self._waiting), self._share.piece
         if len(waiting) > 1:
             waiting.sort(key=self._share.charged)
@@ -528,16 +541,12 @@ class Server:
                 link.on_too_large(size, self._loop.time())
 
     def _schedule(self, now: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         timers = [self._listener.timer()]
         if self._connections:
             timers += [self._next_tick, self._admission.due]
         timers += [tunnel.next_allowance(now) for tunnel in self._waiting]
         self._due = due = min((max(timer, now) for timer in timers if timer is not None), default=None)
-        if due is not None:
-            self._timer = self._loop.call_at(max(due, now + 0.0005), self._turn)
+        self._timer.set(None if due is None else max(due, now + 0.0005))
 
     # Registration and its end
 

@@ -96,7 +96,7 @@ class ServerConnection:
                 if isinstance(event, Established):
                     self._expect_registration(now)
             inbox = self.session.take(events, now)
-            if not self._is_ending(events):
+            if self.admitted is None and not self._is_ending(events):
                 self._register(inbox, now)
         except (SessionError, ControlError) as error:
             self.end(CloseCode.PROTOCOL, str(error))
@@ -116,7 +116,7 @@ class ServerConnection:
 
     def _register(self, inbox: Inbox, now: float) -> None:
         """Go on with the registration, unless it is done."""
-        if self._registration is None or self.admitted is not None:
+        if self._registration is None:
             return
         for _, message in inbox.messages:
             self._apply(self._registration.receive(message, now), now)

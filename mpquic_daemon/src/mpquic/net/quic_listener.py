@@ -213,6 +213,10 @@ class QuicListener:
             yield None, [([reply], address) for reply, address in replies]
         output = self._output
         while output:
+            if len(output) == 1:
+                link, _ = output.popitem()
+                yield link, self._flush_link(link, now)
+                continue
             links = deque(output)
             output.clear()
             try:
@@ -241,7 +245,8 @@ class QuicListener:
         """When `handle_timer` wants to be called; None without connections."""
         while self._flushed:
             self._after(self._flushed.popitem()[0])
-        timers, expiry = self._timers, self._unregistered.next_expiry()
+        timers = self._timers
+        expiry = self._unregistered.next_expiry() if self._waiting else None
         while timers:
             at, _, number = timers[0]
             entry = self._numbered.get(number)
@@ -252,7 +257,7 @@ class QuicListener:
 
     def handle_timer(self, now: float) -> None:
         """Let the connections whose time has come act. Call `pop_ready` and `flush` afterwards."""
-        for number in self._unregistered.pop_expired(now):
+        for number in self._unregistered.pop_expired(now) if self._waiting else ():
             self.counters["not registered in time"] += 1
             self._waiting[number].link.close(0, "not registered in time")
         while (at := self.timer()) is not None and at <= now:
