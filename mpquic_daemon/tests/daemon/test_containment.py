@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from mpquic.daemon.processor_share import PIECE
 from mpquic.proto.control import RenewStripe
+from mpquic.proto.frame import Frame
 from mpquic.proto.handshake import ServerRegistration
 from mpquic.proto.stripe.keys import SECRET_SIZE
 from mpquic.proto.stripe.table import SessionTable
 
+from ..proto.stripe.hostile import tcp_packet
 from .conftest import IDENTITY, SERVER_NAME, Site
 from .test_outages import ends
 from .virtual import Ends
@@ -139,6 +141,21 @@ def test_the_budget_of_a_client_is_one_for_all_its_sessions_and_goes_with_them(e
     both.network.cut()
     both.wait(lambda: both.server._stripe._memory == {}, 60.0, "forgotten")
     both.network.heal()
+
+
+@pytest.mark.parametrize("end", [server_session, client_session])
+def test_what_room_is_made_of_for_another_session_goes_on_at_once(ends: Make, end: Callable[[Ends], Any]) -> None:
+    both = ends(probes=False)
+    both.run(5.0)
+    session = end(both)
+    first = session.hold._highest + 2
+    frames = [Frame(tcp_packet(1, 10_000 * each), 1, first + 2 * each) for each in range(20)]
+    name = "sv" if end is server_session else "cl"
+    both.processes[name].call(lambda: session.hold.add(frames, both.now, 60.0))
+    assert session.hold.bytes
+    both.processes[name].call(session.hold.shed)
+    both.run(0.002)
+    assert not session.hold._shed_frames
 
 
 def test_all_tunnels_of_an_identity_have_one_budget(tmp_path: Path) -> None:

@@ -419,7 +419,7 @@ def test_attempts_of_one_process_that_wait_together_leave_nothing(start: Start, 
     both.wait(lambda: state(copy) == "up", 2.0, "up")
     both.run(0.2)
     assert both.server._admission.due == float("inf")
-    assert both.server._admission._takeovers.sizes["outcomes"] == 0
+    assert both.server._admission._takeovers._outcomes == {}
 
 
 def test_copies_of_a_running_machine_do_not_take_turns(start: Start, site: Site) -> None:
@@ -498,7 +498,7 @@ def test_a_handover_to_a_machine_that_waits_refuses_none_of_its_connections(
     assert not any(
         fields(record)["reason"].startswith("in_use") for record in caplog.records if "refused" in record.msg
     )
-    assert both.server._admission._takeovers.sizes["refused"] == 0
+    assert both.server._admission._takeovers._refused == {}
 
 
 def test_what_was_handed_over_stays_so_after_a_restart_of_the_server(start: Start, site: Site) -> None:

@@ -86,6 +86,14 @@ class StripePlane:
         """Called soon after a fault has ended this session."""
         self.failed = False
         """Whether a fault has ended this session."""
+        if session.hold is not None:
+            session.hold.on_shed = self._on_shed
+
+    def _on_shed(self) -> None:
+        """Room was made for another session of the same peer: what has waited here goes on."""
+        now = self._loop.time()
+        if not self.closed and self._due > now + SOON:
+            self._schedule(now)
 
     def contain(self, act: Callable[..., object], *arguments: object) -> None:
         """Do something for this session. A fault in it ends this session, and nobody else's."""

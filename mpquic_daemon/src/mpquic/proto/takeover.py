@@ -141,17 +141,6 @@ class Takeovers(Generic[Handle]):
         return len(self._waiting)
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """Sizes of what is remembered: none of it grows beyond a bound for each client."""
-        return {
-            "pending": len(self._pending),
-            "waiting": len(self._waiting),
-            "outcomes": len(self._outcomes),
-            "refused": sum(map(len, self._refused.values())),
-            "clients": len(self._probed_at.keys() | self._refused.keys() | self._left_at.keys()),
-        }
-
-    @property
     def due(self) -> float:
         """When `poll` has something to do; infinity while nobody waits."""
         return self._due

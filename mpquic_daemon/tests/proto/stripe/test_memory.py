@@ -67,7 +67,10 @@ def test_what_is_shed_for_another_session_goes_on_and_is_not_lost() -> None:
     passed += hold_up(one, 3, 1000)
     for group in range(2000):
         fill_groups(other, group, 1)
+    told: list[None] = []
+    one.hold.on_shed = lambda: told.append(None)
     one.hold.shed()
+    assert told
     assert one.next_time(NOW) == NOW
     passed += [frame.sequence for frame in one.poll(NOW)]
     assert len(passed) > 100

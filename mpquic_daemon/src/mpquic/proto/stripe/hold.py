@@ -144,6 +144,8 @@ class FlowHold:
         self._extend = extend
         self.allowed = STEP
         """Bytes that it may hold before `extend` is called (memory.py)."""
+        self.on_shed: Callable[[], None] | None = None
+        """Called when `expire` has something to pass on at once."""
         self._shed_frames: list[Carried] = []
         """What `shed` has let go, until it can be passed on."""
         self._highest = -1
@@ -197,6 +199,8 @@ class FlowHold:
     def shed(self) -> None:
         """Give up an eighth of the gaps, the oldest; what waited for them goes on with the next `add` or `expire`."""
         self._shed(self._shed_frames)
+        if self._shed_frames and self.on_shed is not None:
+            self.on_shed()
 
     def _take_shed(self) -> list[Carried]:
         passing, self._shed_frames = self._shed_frames, []
