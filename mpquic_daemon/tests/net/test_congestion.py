@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.tls import Epoch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpquic.net import congestion
@@ -116,6 +119,20 @@ def test_a_passing_rise_resumes_slow_start():
     slow_start = SlowStart()
     rounds(slow_start, [0.025, 0.025, 0.032, 0.026])
     assert not slow_start.conservative
+
+
+@pytest.mark.parametrize("kind", [MeasuredCubic, MeasuredReno])
+def test_little_traffic_for_long_changes_nothing_in_congestion_avoidance(kind):
+    control = kind(max_datagram_size=1200)
+    control.congestion_window = control.ssthresh = window = 1_000_000
+    for number in range(100):
+        now = 0.1 * number
+        packet = QuicSentPacket(Epoch.ONE_RTT, True, True, True, number, QuicPacketType.ONE_RTT)
+        packet.sent_bytes, packet.sent_time = 1200, now
+        control.on_packet_sent(packet=packet)
+        control.on_packet_acked(now=now + 0.05, packet=packet)
+    assert (control.congestion_window, control.ssthresh, control.bytes_in_flight) == (window, window, 0)
+    assert control.meter.bytes_acked == 120_000
 
 
 @pytest.mark.parametrize("algorithm", ["cubic", "reno"])

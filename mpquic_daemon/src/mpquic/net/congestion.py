@@ -61,6 +61,9 @@ class MeasuredControl(QuicCongestionControl):
     allows: hours of little traffic would end in a burst of megabytes (RFC 9002 section 7.8 forbids it).
     """
 
+    last_ack: float = 0.0
+    """When the packet was sent that was acknowledged last: aioquic's CUBIC begins anew after two idle seconds."""
+
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
         self.meter = PathMeter()
@@ -99,6 +102,11 @@ class MeasuredControl(QuicCongestionControl):
         window = self.congestion_window
         # In slow start the window is twice what was in flight one RTT ago, so half of it counts as filled.
         filled = self.bytes_in_flight * 2 >= window
+        if not filled and self.ssthresh is not None:
+            # Of what the controller would reckon for each packet nothing would be kept.
+            self.bytes_in_flight -= packet.sent_bytes
+            self.last_ack = packet.sent_time or 0.0
+            return
         super().on_packet_acked(now=now, packet=packet)  # type: ignore[safe-super]
         if self.ssthresh is None:
             self._slow_start.on_acked(packet.sent_time or 0.0, now)
