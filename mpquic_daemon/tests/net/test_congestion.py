@@ -136,6 +136,54 @@ def test_little_traffic_for_long_changes_nothing_in_congestion_avoidance(kind):
 
 
 @pytest.mark.parametrize("algorithm", ["cubic", "reno"])
+def test_a_ping_that_an_idle_path_lost_does_not_slow_down_the_next_transfer(make_pair, algorithm):
+    """50 Mbit/s over 100 ms: 60 % in the first 3 s, start included."""
+    from .conftest import LinkModel
+
+    pair = make_pair(
+        options=LinkOptions(algorithm), up=LinkModel(delay=0.05, rate=6_250_000), down=LinkModel(delay=0.05)
+    )
+    control = pair.link._control
+    for number in range(10):
+        packet = QuicSentPacket(Epoch.ONE_RTT, True, True, True, number, QuicPacketType.ONE_RTT)
+        packet.sent_bytes, packet.sent_time = 1200, pair.now + number
+        control.on_packet_sent(packet=packet)
+        control.on_packets_lost(now=pair.now + number, packets=[packet])
+
+    def ping():
+        if pair.now > sent[-1] + 0.1:
+            sent.append(pair.now)
+            pair.link.send_datagrams([bytes(100)])
+            pair.put_on_the_wire()
+
+    def pump():
+        while pair.link.datagram_budget() > 0:
+            pair.link.send_datagrams([bytes(pair.link.datagram_capacity)])
+            pair.put_on_the_wire()
+
+    sent, pair.pump = [pair.now], ping
+    pair.run(lambda: False, seconds=11)
+    pair.server.datagrams.clear()
+    pair.pump = pump
+    pair.run(lambda: False, seconds=3)
+    assert sum(map(len, pair.server.datagrams)) > 0.6 * 3 * 6_250_000
+
+
+@pytest.mark.parametrize("kind", [MeasuredCubic, MeasuredReno])
+def test_a_loss_in_a_window_that_is_filled_lowers_it_and_ends_slow_start(kind):
+    control = kind(max_datagram_size=1200)
+    control.congestion_window = window = 120_000
+    packets = []
+    for number in range(80):
+        packet = QuicSentPacket(Epoch.ONE_RTT, True, True, True, number, QuicPacketType.ONE_RTT)
+        packet.sent_bytes, packet.sent_time = 1200, 0.1
+        control.on_packet_sent(packet=packet)
+        packets.append(packet)
+    control.on_packets_lost(now=0.2, packets=packets[:1])
+    assert control.ssthresh == control.congestion_window < 0.72 * window
+
+
+@pytest.mark.parametrize("algorithm", ["cubic", "reno"])
 def test_a_clean_link_with_a_queue_is_filled(make_pair, algorithm):
     """20 Mbit/s, 40 ms, 100 ms of queue: at least 85 % of the rate within 6 seconds, start included."""
     from .conftest import LinkModel

@@ -67,7 +67,10 @@ class MeasuredControl(QuicCongestionControl):
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
         self.meter = PathMeter()
+        self._initial_window = self.congestion_window
         self._slow_start = SlowStart()
+        self._is_avoiding = False
+        """Whether an acknowledgement came in congestion avoidance: CUBIC's time begins with the first."""
         self.on_lost: Callable[[Sequence[QuicSentPacket]], None] = _ignore_losses
         if _capture:
             _capture[-1].append(self)
@@ -102,12 +105,13 @@ class MeasuredControl(QuicCongestionControl):
         window = self.congestion_window
         # In slow start the window is twice what was in flight one RTT ago, so half of it counts as filled.
         filled = self.bytes_in_flight * 2 >= window
-        if not filled and self.ssthresh is not None:
+        if not filled and self._is_avoiding:
             # Of what the controller would reckon for each packet nothing would be kept.
             self.bytes_in_flight -= packet.sent_bytes
             self.last_ack = packet.sent_time or 0.0
             return
         super().on_packet_acked(now=now, packet=packet)  # type: ignore[safe-super]
+        self._is_avoiding = self.ssthresh is not None and self.congestion_window >= self.ssthresh
         if self.ssthresh is None:
             self._slow_start.on_acked(packet.sent_time or 0.0, now)
             if self._slow_start.conservative:
@@ -119,12 +123,23 @@ class MeasuredControl(QuicCongestionControl):
             self.congestion_window = window
 
     def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
-        """Count, then act as the controller does."""
+        """Count, then act as the controller does.
+
+        A loss while little is sent says nothing of where the path is full: so slow start ends where it did before, and
+        the window remains as wide as that of a new connection (RFC 5681 section 4.1). aioquic would let a single lost
+        ping of an idle tunnel have each transfer begin at a crawl.
+        """
         lost = list(packets)
         self.meter.packets_lost += len(lost)
-        window = self.congestion_window
+        window, threshold = self.congestion_window, self.ssthresh
+        filled = self.bytes_in_flight * 2 >= window
         super().on_packets_lost(now=now, packets=lost)  # type: ignore[safe-super]
         self.meter.congestion_events += self.congestion_window < window
+        if not filled and self.ssthresh != threshold:
+            self.ssthresh = threshold
+            self._slow_start = SlowStart()
+            self.congestion_window = max(self.congestion_window, min(window, self._initial_window))
+        self._is_avoiding = False
         self.on_lost(lost)
 
     def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
