@@ -83,12 +83,12 @@ def test_without_an_rtt_nothing_is_paced():
     assert BurstPacer(max_datagram_size=1200).next_send_time(1.0) is None
 
 
-def rounds(slow_start: SlowStart, minima: list[float], jitter: float = 0.0) -> None:
+def rounds(slow_start: SlowStart, minima: list[float], jitter: float = 0.0, *, filled: bool = True) -> None:
     now = 1.0
     for minimum in minima:
         sent = now
         now += minimum
-        slow_start.on_acked(sent, now)
+        slow_start.on_acked(sent, now, filled=filled)
         for sample in range(10):
             slow_start.on_rtt(minimum + jitter * (sample % 4) / 3)
 
@@ -108,11 +108,19 @@ def test_a_growing_queue_ends_slow_start_after_five_careful_rounds():
     rounds_more = [0.034, 0.036, 0.038, 0.040, 0.042]
     now = 10.0
     for minimum in rounds_more:
-        slow_start.on_acked(now, now + minimum)
+        slow_start.on_acked(now, now + minimum, filled=True)
         now += 1.0
         for _ in range(8):
             slow_start.on_rtt(minimum)
     assert slow_start.over
+
+
+def test_the_queue_of_the_other_direction_does_not_end_slow_start():
+    slow_start = SlowStart()
+    rounds(slow_start, [0.11 + 0.02 * number for number in range(30)], filled=False)
+    assert not slow_start.over
+    rounds(slow_start, [0.11, 0.11, 0.11])
+    assert not slow_start.conservative
 
 
 def test_a_passing_rise_resumes_slow_start():

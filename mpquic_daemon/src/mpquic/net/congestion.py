@@ -18,6 +18,9 @@ from mpquic.net.hystart import CSS_GROWTH_DIVISOR, SlowStart
 
 _LOSS_SAMPLE_PACKETS = 64
 _LOSS_WEIGHT = 0.25
+FILLED = 0.8
+"""Share of the window in flight from which on it is the window that limits what is sent: in slow start it is twice what
+was in flight one RTT ago, so that little less than half of it is always in use."""
 
 
 @dataclass(slots=True)
@@ -104,7 +107,8 @@ class MeasuredControl(QuicCongestionControl):
         meter.bytes_acked += packet.sent_bytes
         window = self.congestion_window
         # In slow start the window is twice what was in flight one RTT ago, so half of it counts as filled.
-        filled = self.bytes_in_flight * 2 >= window
+        flight = self.bytes_in_flight
+        filled = flight * 2 >= window
         if not filled and self._is_avoiding:
             # Of what the controller would reckon for each packet nothing would be kept.
             self.bytes_in_flight -= packet.sent_bytes
@@ -113,7 +117,7 @@ class MeasuredControl(QuicCongestionControl):
         super().on_packet_acked(now=now, packet=packet)  # type: ignore[safe-super]
         self._is_avoiding = self.ssthresh is not None and self.congestion_window >= self.ssthresh
         if self.ssthresh is None:
-            self._slow_start.on_acked(packet.sent_time or 0.0, now)
+            self._slow_start.on_acked(packet.sent_time or 0.0, now, filled=flight >= FILLED * window)
             if self._slow_start.conservative:
                 self.congestion_window = window + (self.congestion_window - window) // CSS_GROWTH_DIVISOR
             if self._slow_start.over:

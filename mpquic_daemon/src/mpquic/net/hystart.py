@@ -16,7 +16,11 @@ CSS_ROUNDS = 5
 
 
 class SlowStart:
-    """Watches rounds of slow start: `conservative` while the RTT has risen, `over` after five such rounds."""
+    """Watches rounds of slow start: `conservative` while the RTT has risen, `over` after five such rounds.
+
+    Rounds in which the window wasn't filled don't count: acknowledgements of a transfer in the other direction have the
+    RTT of the queue that this one has made, and the way that they take may be empty.
+    """
 
     def __init__(self) -> None:
         self._round_began = 0.0
@@ -25,6 +29,7 @@ class SlowStart:
         self._samples = 0
         self._baseline = math.inf
         self._conservative_rounds = 0
+        self._filled = False
 
     @property
     def conservative(self) -> bool:
@@ -36,13 +41,17 @@ class SlowStart:
         """Whether slow start has ended."""
         return self.conservative and self._conservative_rounds >= CSS_ROUNDS
 
-    def on_acked(self, sent_at: float, now: float) -> None:
-        """A round ends with the acknowledgement of a packet that was sent in it."""
+    def on_acked(self, sent_at: float, now: float, *, filled: bool) -> None:
+        """A round ends with the acknowledgement of a packet that was sent in it. `filled` tells of the window."""
+        self._filled = self._filled or filled
         if sent_at >= self._round_began:
             self._round_began = now
             self._last_minimum, self._minimum, self._samples = self._minimum, math.inf, 0
-            if self.conservative:
+            if not self._filled:
+                self._baseline = math.inf
+            elif self.conservative:
                 self._conservative_rounds += 1
+            self._filled = False
 
     def on_rtt(self, rtt: float) -> None:
         """Take an RTT sample in seconds."""
