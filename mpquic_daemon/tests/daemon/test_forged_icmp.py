@@ -258,6 +258,8 @@ def test_a_port_that_was_unreachable_is_reached_as_soon_as_it_listens(tunnels: T
 
 
 def test_an_honest_too_big_is_followed(tunnels: Tunnels) -> None:
+    for role, version in itertools.product(("client", "server"), ("-4", "-6")):
+        tunnels.site.run(role, "ip", version, "route", "flush", "cache")
     since = time.time()
     before = {name: tunnels.site.ask(name)["reconnects"] for name in PATHS}
     tunnels.limit(1296, 4, 6)

@@ -56,6 +56,16 @@ def test_single_datagrams_leave_the_buffers_to_runs(gso):
     receiver.close()
 
 
+@pytest.mark.parametrize(("sizes", "calls"), [([1400, 1200], 2), ([1400, 1200, 1200, 1200], 2), ([1400, 1400, 1200], 1)])
+def test_a_probe_of_the_path_takes_no_other_datagram_along(sizes, calls):
+    """A virtual network that forwards what was sent at once as one packet would lose both."""
+    receiver = UdpSocket(("127.0.0.1", 0))
+    sender = UdpSocket(("127.0.0.1", 0), peer=receiver.local_address, gso="on")
+    sender.send_batch([bytes(size) for size in sizes])
+    assert sender.counters.tx_calls == calls
+    assert sorted(map(len, collect(receiver, len(sizes)))) == sorted(sizes)
+
+
 def test_the_self_test_tells_something_about_this_kernel():
     assert offload.segmentation_works() in (True, None)
 

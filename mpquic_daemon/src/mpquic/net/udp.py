@@ -347,7 +347,11 @@ class UdpSocket:
 
     @staticmethod
     def _group_end(datagrams: Sequence[bytes], start: int) -> int:
-        """End of the run that one segmented send can carry: equal sizes, and one shorter at the end."""
+        """End of the run that one segmented send can carry: equal sizes, and one shorter at the end.
+
+        A single datagram leaves alone: it may be a probe of the path's MTU, and a virtual network that forwards what
+        was sent at once as one packet would lose the shorter one with it.
+        """
         size = len(datagrams[start])
         if not size:
             return start + 1
@@ -358,7 +362,7 @@ class UdpSocket:
             return limit
         if equal != len(sizes) - 1 or sizes[-1] == size:
             equal = next(place for place, length in enumerate(sizes) if length != size)
-        return start + equal + (0 < sizes[equal] < size)
+        return start + equal + (equal > 1 and 0 < sizes[equal] < size)
 
     def _send_group(self, group: Sequence[bytes], address: Address | None) -> SendStatus:
         if len(group) == 1:
