@@ -56,7 +56,9 @@ def test_single_datagrams_leave_the_buffers_to_runs(gso):
     receiver.close()
 
 
-@pytest.mark.parametrize(("sizes", "calls"), [([1400, 1200], 2), ([1400, 1200, 1200, 1200], 2), ([1400, 1400, 1200], 1)])
+@pytest.mark.parametrize(
+    ("sizes", "calls"), [([1400, 1200], 2), ([1400, 1200, 1200, 1200], 2), ([1400, 1400, 1200], 1)]
+)
 def test_a_probe_of_the_path_takes_no_other_datagram_along(sizes, calls):
     """A virtual network that forwards what was sent at once as one packet would lose both."""
     receiver = UdpSocket(("127.0.0.1", 0))
