@@ -201,11 +201,8 @@ class Client:
             return
         now = self._loop.time()
         self._sender.enqueue(buffers, now)
-        try:
-            if self._push(now):
-                return
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection
-            self._fault(self._current, error, now)
+        if self._contain(self._current, now, self._push, now):
+            return
         # Packets don't wait for the rest of a turn, and don't ask for one: what a turn looks after comes by a socket or
         # a timer.
         self._contain(self._current, now, self._send, now)
@@ -275,17 +272,14 @@ class Client:
         """Do something for a connection; a fault in it ends that connection, after which the client tries again."""
         try:
             return bool(act(*arguments))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection
-            self._fault(connection, error, now)
+        except Exception as error:
+            if connection is None:
+                raise
+            faults.tell(self._journal, now, "connection.fault", error, path=self._path.name)
+            connection.ending = Ending(Failure.ENDED, "internal error")
+            self._ended(connection, connection.ending, now)
+            self._more = self._more or self._loop.call_soon(self._turn)
             return False
-
-    def _fault(self, connection: ClientConnection | None, error: Exception, now: float) -> None:
-        if connection is None:
-            raise error
-        faults.tell(self._journal, now, "connection.fault", error, path=self._path.name)
-        connection.ending = Ending(Failure.ENDED, "internal error")
-        self._ended(connection, connection.ending, now)
-        self._more = self._more or self._loop.call_soon(self._turn)
 
     def _notice_sleep(self, now: float) -> None:
         """Find out whether this process, or its machine, has slept since the last iteration."""

@@ -72,22 +72,18 @@ class ProcessorShare:
 
     def do(self, client: Hashable, work: Work, octets: int, now: float) -> None:
         """Have work done for a client that carries so many bytes: at once when nothing waits, else in its turn."""
+        self.carry(client, octets)
         if not self.is_idle:
-            self.carry(client, octets)
             self.add(client, work)
             self.start()
             return
         if self._limit.is_due(now):
             self._find_limit(now)
         self._passing = True
-        self._current = client
-        began = self._measured_at = self._clock()
+        self.charge(None)
         try:
-            work(now)
+            self._work_on(client, work, now)
         finally:
-            self._current = None
-            self._measured_at = self._clock()
-            self._charge(client, self._measured_at - began, octets)
             self._end_pass()
 
     def add(self, client: Hashable, work: Work) -> None:
@@ -186,9 +182,9 @@ class ProcessorShare:
         self._limit.close_interval(now, 1 - (idle - self._idle_at) / (now - since))
         self._idle_at = idle
 
-    def _charge(self, client: Hashable, cost: float, octets: int = 0) -> None:
+    def _charge(self, client: Hashable, cost: float) -> None:
         self._order.charge(client, cost)
-        self._limit.charge(client, cost, octets, self._limit_time())
+        self._limit.charge(client, cost, 0, self._limit_time())
 
     def _limit_time(self) -> float:
         """Return the time where it is needed: reading it for each piece of work would cost as much as the rest."""
@@ -220,9 +216,12 @@ class ProcessorShare:
             self._order.wait(client)
         else:
             del self._work[client]
+        self._work_on(client, work, self._loop.time())
+
+    def _work_on(self, client: Hashable, work: Work, now: float) -> None:
         self._current = client
         try:
-            work(self._loop.time())
+            work(now)
         finally:
             self._current = None
             self.charge(client)

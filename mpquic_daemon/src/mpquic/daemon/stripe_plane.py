@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.session import Outgoing
     from mpquic.proto.tunnel import TunnelSender
 
-SOON = 0.001
+TIMER_SLACK = 0.001
 """Seconds: a timer that fires so soon isn't set anew for something that is due earlier. The event loop's own clock has
 no finer steps."""
 
@@ -91,9 +91,8 @@ class StripePlane:
 
     def _on_shed(self) -> None:
         """Room was made for another session of the same peer: what has waited here goes on."""
-        now = self._loop.time()
-        if not self.closed and self._due > now + SOON:
-            self._schedule(now)
+        if not self.closed:
+            self._schedule(self._loop.time())
 
     def contain(self, act: Callable[..., object], *arguments: object) -> None:
         """Do something for this session. A fault in it ends this session, and nobody else's."""
@@ -131,8 +130,7 @@ class StripePlane:
             self.transmit(outgoing)
         if self.session.exhausted:
             self._set_state(PathState.DOWN)
-        if self._due > now + SOON:
-            self._schedule(now)
+        self._schedule(now)
         return self.path.state is PathState.UP
 
     def _fill(self, now: float) -> None:
@@ -168,6 +166,8 @@ class StripePlane:
 
     def _schedule(self, now: float) -> None:
         """Set the timer to what is due first: the session's own business, or room for what waits."""
+        if self._due <= now + TIMER_SLACK:
+            return
         due = self.session.next_time(now)
         again = self.session.send_time(now) if self._sender.waiting else None
         if due is None or (again is not None and again < due):

@@ -246,7 +246,7 @@ class QuicListener:
         while self._flushed:
             self._after(self._flushed.popitem()[0])
         timers = self._timers
-        expiry = self._unregistered.next_expiry() if self._waiting else None
+        expiry = self._unregistered.next_expiry()
         while timers:
             at, _, number = timers[0]
             entry = self._numbered.get(number)
@@ -257,7 +257,7 @@ class QuicListener:
 
     def handle_timer(self, now: float) -> None:
         """Let the connections whose time has come act. Call `pop_ready` and `flush` afterwards."""
-        for number in self._unregistered.pop_expired(now) if self._waiting else ():
+        for number in self._unregistered.pop_expired(now):
             self.counters["not registered in time"] += 1
             self._waiting[number].link.close(0, "not registered in time")
         while (at := self.timer()) is not None and at <= now:

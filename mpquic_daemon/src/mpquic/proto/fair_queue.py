@@ -48,7 +48,7 @@ class ServiceOrder(Generic[Key]):
         """Have a key wait for service, if it doesn't already."""
         if key in self._waiting:
             return
-        start = self._charged[key] = max(self._charged.get(key, 0.0), self._now)
+        start = self._charged[key] = self.charged(key)
         number = self._waiting[key] = next(self._numbers)
         heappush(self._heap, (start, number, key))
 
@@ -71,7 +71,7 @@ class ServiceOrder(Generic[Key]):
 
     def charge(self, key: Key, cost: float) -> None:
         """Charge a key for what it has been given, whether it waits or not."""
-        self._charged[key] = max(self._charged.get(key, 0.0), self._now) + cost
+        self._charged[key] = self.charged(key) + cost
         if len(self._charged) > self._room:
             self._prune()
 

@@ -241,6 +241,8 @@ class Unregistered(Generic[Key]):
 
     def next_expiry(self) -> float | None:
         """When the time of a connection is up next."""
+        if not len(self):
+            return None
         expiry: float | None = None
         for stage, since in self._since.items():
             if since:
@@ -250,6 +252,8 @@ class Unregistered(Generic[Key]):
 
     def pop_expired(self, now: float) -> list[Key]:
         """Take out the connections whose time is up."""
+        if not len(self):
+            return []
         expired: list[Key] = []
         for stage, since in self._since.items():
             while since and next(iter(since.values())) + self._timeout(stage) <= now:

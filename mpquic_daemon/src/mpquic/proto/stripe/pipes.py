@@ -167,9 +167,9 @@ class Pipes:
 
     def carrying(self, now: float) -> list[Pipe]:
         """The pipes that take shards: not those whose peer seems to have moved, until it has proven that."""
-        if not self.unproven:
-            return self._alive if now < self._alive_until else self.alive(now)
         alive = self.alive(now)
+        if not self.unproven:
+            return alive
         return [pipe for pipe in alive if pipe.unproven is None or _takes_shards(pipe, pipe.unproven, now)]
 
     def obstructed(self, now: float) -> bool:
