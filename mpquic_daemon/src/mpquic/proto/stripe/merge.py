@@ -12,12 +12,10 @@ more.
 from __future__ import annotations
 
 from collections import deque
-from functools import lru_cache
-from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpquic.proto.frame import serial_distance
-from mpquic.proto.stripe.wire import CONTROL_BIT, OVERHEAD, shard_number
+from mpquic.proto.stripe.wire import CONTROL_BIT, NUMBER, OVERHEAD, each_of, shard_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,12 +81,6 @@ def pieces(data: bytes | memoryview, segment: int) -> list[Piece]:
     return found
 
 
-@lru_cache(maxsize=256)
-def _numbers(segment: int, count: int) -> Struct:
-    """Return what unpacks the numbers of so many datagrams of so many bytes and skips the rest."""
-    return Struct("!" + f"8xI{segment - 12}x" * count)
-
-
 def _consecutive(data: bytes | memoryview, segment: int, count: int, first: int) -> bool:
     """Tell whether the numbers of all datagrams go on from `first`; looking at the ends alone would miss repeats."""
     whole = len(data) // segment
@@ -98,7 +90,7 @@ def _consecutive(data: bytes | memoryview, segment: int, count: int, first: int)
         expected = tuple(range(first, first + whole))
     else:
         expected = tuple([number & _LOW32 for number in range(first, first + whole)])
-    if _numbers(segment, whole).unpack_from(data) != expected:
+    if each_of(NUMBER, segment, whole).unpack_from(data) != expected:
         return False
     kinds = bytes(data[3 : whole * segment : segment])
     return not kinds.translate(None, _SHARDS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -28,6 +26,7 @@ from mpquic.proto.stripe.wire import (
     VERSION,
     PacketType,
     check_shape,
+    each_of,
 )
 
 if TYPE_CHECKING:
@@ -52,12 +51,6 @@ _SHORTEST = OVERHEAD + SEGMENT_HEADER.size + 1
 Datagrams = tuple["bytes | bytearray | memoryview", int, "Address | None"]
 """What one read gave: datagrams back to back, the size of each (the last may be shorter: UDP GRO), and where they came
 from; None where there is no choice."""
-
-
-@lru_cache(maxsize=256)
-def _headers(segment: int, count: int) -> Struct:
-    """Return what unpacks the headers of so many datagrams of so many bytes and skips the rest."""
-    return Struct("!" + f"{QUICK_HEADER.format[1:]}{segment - HEADER_SIZE}x" * count)
 
 
 class ControlPacket(NamedTuple):
@@ -232,7 +225,7 @@ class StripeReceiver:
         headers are compared in a few steps, column by column.
         """
         count = len(view) // segment
-        fields = _headers(segment, count).unpack_from(view)
+        fields = each_of(QUICK_HEADER, segment, count).unpack_from(view)
         heads, lows, places = fields[::3], fields[1::3], fields[2::3]
         head, low = heads[0], lows[0]
         first = self.window.expand(low)

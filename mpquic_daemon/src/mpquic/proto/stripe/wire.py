@@ -15,6 +15,7 @@ Packet numbers are 64 bits and dense, one space for shards and one for the contr
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 from struct import Struct
 
 MAGIC = 0x6D71
@@ -31,9 +32,17 @@ REPAIR_PREFIX = Struct("!I")
 QUICK_HEADER = Struct("!QII")
 """The header in three numbers: what a session's packets of one type and pipe have in common; the packet number; place
 and length."""
+NUMBER = Struct("!8xI")
+"""The packet number alone, low 32 bits."""
 HEADER = Struct("!HBBIIBBH")
 pack_header = HEADER.pack
 unpack_header = HEADER.unpack_from
+
+
+@lru_cache(maxsize=512)
+def each_of(head: Struct, segment: int, count: int) -> Struct:
+    """Return what unpacks what `head` does of each of so many datagrams of `segment` bytes, and skips the rest."""
+    return Struct("!" + f"{head.format[1:]}{segment - head.size}x" * count)
 
 
 class PacketType(IntEnum):
