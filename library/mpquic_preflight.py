@@ -13,6 +13,7 @@ options:
   slice: {description: The host's slice of the plan., type: dict, required: true}
   found: {description: The result of M(mpquic_survey)., type: dict, required: true}
   accept: {description: Codes of problems that are accepted., type: list, elements: str, default: []}
+  foreign_links: {description: VLAN devices that somebody else makes., type: list, elements: str, default: []}
 """
 
 RETURN = r"""

@@ -23,7 +23,7 @@ options:
   rules:
     description: >-
       Rules that stay, each with C(priority) and C(table), and where they have it C(from), C(to), C(iif), C(oif),
-      C(fwmark), C(family).
+      C(fwmark) with C(fwmask), C(family).
     type: list
     elements: dict
     default: []
@@ -119,8 +119,14 @@ def rule_key(rule: dict[str, Any]) -> tuple[object, ...]:
         selector(rule, "to", "dst"),
         str(rule.get("iif") or ""),
         str(rule.get("oif") or ""),
-        int(str(rule.get("fwmark") or 0), 0),
+        *mark(rule),
     )
+
+
+def mark(rule: dict[str, Any]) -> tuple[int, int]:
+    """Mark and mask of a rule; `ip -json` leaves out a mask of all bits, and the mark of a rule that has none."""
+    value = int(str(rule.get("fwmark") or 0), 0)
+    return value, int(str(rule.get("fwmask") or (0xFFFFFFFF if value else 0)), 0)
 
 
 def surplus_rules(
@@ -135,8 +141,10 @@ def surplus_rules(
         words = ["priority", str(rule["priority"])]
         for word, prefix in (("from", selector(rule, "from", "src")), ("to", selector(rule, "to", "dst"))):
             words += [word, prefix] if prefix else []
-        for name in ("iif", "oif", "fwmark"):
+        for name in ("iif", "oif"):
             words += [name, str(rule[name])] if rule.get(name) else []
+        value, mask = mark(rule)
+        words += ["fwmark", f"{value:#x}/{mask:#x}"] if mask else []
         if rule.get("table"):
             words += ["lookup", str(rule["table"])]
         result.append(words)

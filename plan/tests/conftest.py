@@ -47,8 +47,22 @@ def inventory() -> Callable[[str], Hosts]:
 
 
 @pytest.fixture
-def reference(inventory: Callable[[str], Hosts]) -> Hosts:
+def whole(inventory: Callable[[str], Hosts]) -> Hosts:
+    """The reference site with its class tunnels and VLANs."""
     return inventory("prod")
+
+
+@pytest.fixture
+def reference(whole: Hosts) -> Hosts:
+    """The reference site as far as each WAN has one tunnel for one LAN."""
+    site, vps = whole["site1-client"]["site"], whole["vps1"]["vps"]
+    for wan in site["wans"]:
+        wan.pop("classes", None)
+        wan.pop("class_number", None)
+    for lan in site["lans"]:
+        lan.pop("vlans", None)
+    vps["listeners"] = [listener for listener in vps["listeners"] if listener["name"].startswith("mpq")]
+    return whole
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Wrong variables, as the rows of bad_input.yml say, and every line that must be reported for them."""
+"""Wrong variables, as rows of bad_input.yml and bad_classes.yml say, and every line that must be reported for them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROWS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("bad_input.yml").read_text())
+CLASS_ROWS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("bad_classes.yml").read_text())
 
 
 def _changes(row: dict[str, Any]) -> list[tuple[str, str, Any]]:
@@ -32,6 +33,16 @@ def test_every_error_is_reported_with_its_path(changed: Callable[..., dict[str, 
     assert str(raised.value).splitlines() == row["expect"]
 
 
+@pytest.mark.parametrize("row", [pytest.param(row, id=row["name"]) for row in CLASS_ROWS])
+def test_every_error_of_classes_is_reported_with_its_path(
+    whole: dict[str, Any], put: Callable[..., None], row: dict[str, Any]
+) -> None:
+    put(whole, _changes(row))
+    assert [str(problem) for problem in validate(whole)] == row["expect"]
+    with pytest.raises(PlanError):
+        build(whole)
+
+
 @pytest.mark.parametrize("environment", ["prod", "lab"])
 def test_the_inventories_of_the_repository_have_no_error(
     inventory: Callable[[str], dict[str, Any]], environment: str
@@ -40,27 +51,14 @@ def test_the_inventories_of_the_repository_have_no_error(
 
 
 def test_each_row_is_a_case_of_its_own() -> None:
-    assert len({row["name"] for row in ROWS}) == len(ROWS) >= 30
-    assert len({tuple(row["expect"]) for row in ROWS}) >= len(ROWS) - 2
-
-
-def test_more_vlans_than_rule_priorities_are_refused(changed: Callable[..., dict[str, Any]]) -> None:
-    vlans = [
-        {"id": 1000 + n, "address": f"172.{18 + n // 250}.{n % 250}.1/30", "device": f"v{n}", "tunnel": "mpq1"}
-        for n in range(391)
-    ]
-    hosts = changed([("site1-client", "site.lans[0].vlans", vlans)])
-    assert [str(problem) for problem in validate(hosts)] == [
-        "site1-client: site.lans: 391 VLANs; a site has at most 390"
-    ]
-    hosts["site1-client"]["site"]["lans"][0]["vlans"].pop()
-    lans = build(hosts)["site1-client"]["lans"]
-    assert max(lan["rules"][0]["priority"] for lan in lans) < 2500
+    rows = ROWS + CLASS_ROWS
+    assert len({row["name"] for row in rows}) == len(rows) >= 30
+    assert len({tuple(row["expect"]) for row in rows}) >= len(rows) - 2
 
 
 def test_every_check_has_a_row(inventory: Callable[[str], dict[str, Any]], put: Callable[..., None]) -> None:
-    silent = {check.__name__ for check in checks.CHECKS} - {"vlans_are_few_enough"}
-    for row in ROWS:
+    silent = {check.__name__ for check in checks.CHECKS}
+    for row in ROWS + CLASS_ROWS:
         hosts = inventory("prod")
         put(hosts, _changes(row))
         fleet, _ = read_fleet(hosts)

@@ -23,6 +23,7 @@ class ActionModule(ActionBase):
                 "slice": {"type": "dict", "required": True},
                 "found": {"type": "dict", "required": True},
                 "accept": {"type": "list", "elements": "str", "default": []},
+                "foreign_links": {"type": "list", "elements": "str", "default": []},
             }
         )
         name = str((task_vars or {})["inventory_hostname"])
@@ -34,7 +35,8 @@ class ActionModule(ActionBase):
             return {**result, "failed": True, "msg": message}
         plan, found = (json.loads(json.dumps(arguments[key], default=str)) for key in ("slice", "found"))
         others = _machine_ids(task_vars or {}, name)
-        findings = judge(Host(name, plan, found["survey"], found["clock_ahead"], others), accept)
+        foreign = frozenset(map(str, arguments["foreign_links"]))
+        findings = judge(Host(name, plan, found["survey"], found["clock_ahead"], others, foreign), accept)
         problems = [finding.message for finding in findings if finding.severity is Severity.PROBLEM]
         notices = [f"{name}: {each.message}" for each in findings if each.severity is Severity.NOTICE]
         if notices:

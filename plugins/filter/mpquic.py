@@ -48,7 +48,7 @@ def virtual_links(plan: Slice) -> list[dict[str, Any]]:
     tuns = [{"name": entry["name"], "kind": "tun", "properties": tun} for entry in plan["tuns"]]
     vlans = [
         {"name": link["device"], "kind": "vlan", "properties": {"id": link["vlan_id"], "link": link["parent"]}}
-        for link in [*plan.get("management", []), *plan.get("lans", [])]
+        for link in _links(plan)
         if link["vlan_id"] is not None
     ]
     return tuns + vlans
@@ -63,9 +63,11 @@ def routing_rules(plan: Slice) -> list[dict[str, Any]]:
             "from": rule["from"],
             "iif": rule["incoming_interface"],
             "oif": rule["outgoing_interface"],
+            "fwmark": rule["mark"],
+            "fwmask": rule["mask"],
             "family": rule["family"],
         }
-        for link in _links(plan)
+        for link in [*_links(plan), *plan["tuns"]]
         for rule in link["rules"]
     ]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpqlab import topology
+from mpqlab.errors import LabError
 from mpqlab.run import ip, ip_json, nft, run, sysctl
 from mpqlab.topology import (
     ATTACHED_WANS,
@@ -25,6 +26,8 @@ from mpqlab.topology import (
     MGMT,
     NODES,
     OPENWRT,
+    RUN,
+    VLANS,
     VPS,
     Attachment,
     mac,
@@ -32,9 +35,11 @@ from mpqlab.topology import (
 )
 
 if TYPE_CHECKING:
-    from mpqlab.topology import Lan, Management, Subnet, Wan
+    from mpqlab.topology import Lan, Management, Subnet, Vlan, Wan
 
 NETNS = Path("/run/netns")
+FOREIGN_LINKS = RUN / "foreign-links.json"
+"""Names of the client's devices that stand for its VLANs where the kernel has no 802.1Q. inventories/lab reads them."""
 VPS_PEER = "vps"
 CONTROLLER_PEER = "mgmt"
 
@@ -159,7 +164,8 @@ def _connect_controller() -> None:
 
 
 def _configure_openwrt() -> None:
-    outside = "{ " + ", ".join(f'"lan{lan.number}"' for lan in LANS) + " }"
+    devices = [*(f"lan{lan.number}" for lan in LANS), *(vlan.openwrt_device for vlan in VLANS)]
+    outside = "{ " + ", ".join(f'"{device}"' for device in devices) + " }"
     nft(OPENWRT, _MASQUERADE.format(rule=f"oifname {outside} masquerade"))
     rules = []
     for lan in LANS:
@@ -191,6 +197,28 @@ def _configure_openwrt() -> None:
         ]
     for family in ("-4", "-6"):
         ip(OPENWRT, rules, family=family)
+    for vlan in VLANS:
+        _serve_vlan(vlan)
+
+
+def _serve_vlan(vlan: Vlan) -> None:
+    """Give the LAN's host an address whose traffic OpenWrt sends by a VLAN, and by nothing else."""
+    inner = f"host{vlan.lan.number}"
+    ip(OPENWRT, [f"address add {vlan.router} dev {inner}", f"address add {vlan.router6} dev {inner} nodad"])
+    ip(
+        vlan.lan.host,
+        [f"address add {vlan.host_address} dev eth0", f"address add {vlan.host_address6} dev eth0 nodad"],
+    )
+    for family, address in (("-4", vlan.host_address), ("-6", vlan.host_address6)):
+        source = f"{address.partition('/')[0]}/{32 if family == '-4' else 128}"
+        ip(
+            OPENWRT,
+            [
+                f"rule add iif {inner} from {source} table {vlan.table} priority 50",
+                f"route add unreachable default metric 4096 table {vlan.table}",
+            ],
+            family=family,
+        )
 
 
 def _create_isp(wan: Wan) -> None:
@@ -252,6 +280,10 @@ def connect_machine(machine: str, plugged: frozenset[int] | None = None) -> None
         _connect_management(management)
     for lan in LANS:
         _connect_lan(lan)
+    real = has_8021q(OPENWRT)
+    for vlan in VLANS:
+        _connect_vlan(vlan, real=real)
+    FOREIGN_LINKS.write_text(json.dumps([] if real else [vlan.device for vlan in VLANS]))
     for wan in ATTACHED_WANS:
         if plugged is None or wan.number in plugged:
             plug(wan)
@@ -265,7 +297,10 @@ def disconnect_machine(machine: str) -> None:
     if machine == VPS:
         outer = {INTERNET: [VPS_PEER]}
     else:
-        outer = {MGMT: [management.peer for management in MANAGEMENT], OPENWRT: [f"lan{lan.number}" for lan in LANS]}
+        outer = {
+            MGMT: [management.peer for management in MANAGEMENT],
+            OPENWRT: [*(vlan.openwrt_device for vlan in VLANS), *(f"lan{lan.number}" for lan in LANS)],
+        }
         outer |= {wan.isp: [ISP_PORT_DEVICE] for wan in ATTACHED_WANS}
     for node, devices in outer.items():
         ip(node, [f"link delete {device}" for device in devices if device_exists(node, device)])
@@ -310,6 +345,36 @@ def _connect_lan(lan: Lan) -> None:
             f"link set {device} up",
             f"route replace default via {lan.transit_client.partition('/')[0]} dev {device} table {lan.table}",
             f"route replace default via {lan.transit_client6.partition('/')[0]} dev {device} table {lan.table}",
+        ],
+    )
+
+
+def has_8021q(node: str) -> bool:
+    """Tell whether the kernel can make VLAN devices, by making one in a node's namespace."""
+    try:
+        ip(node, ["link add link lo name lo.1 type vlan id 1", "link delete lo.1"])
+    except LabError:
+        return False
+    return True
+
+
+def _connect_vlan(vlan: Vlan, *, real: bool) -> None:
+    """Make OpenWrt's end of a VLAN. Without 802.1Q a cable of its own stands for it, which carries no tags."""
+    device = vlan.openwrt_device
+    made = (
+        f"link add link lan{vlan.lan.number} name {device} type vlan id {vlan.id}"
+        if real
+        else _veth(device, CLIENT, vlan.device, 6, vlan.id)
+    )
+    ip(
+        OPENWRT,
+        [
+            made,
+            f"address add {vlan.transit_openwrt} dev {device}",
+            f"address add {vlan.transit_openwrt6} dev {device} nodad",
+            f"link set {device} up",
+            f"route replace default via {vlan.transit_client.partition('/')[0]} dev {device} table {vlan.table}",
+            f"route replace default via {vlan.transit_client6.partition('/')[0]} dev {device} table {vlan.table}",
         ],
     )
 

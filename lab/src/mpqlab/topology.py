@@ -139,6 +139,72 @@ class Lan:
 
 
 @dataclass(frozen=True, slots=True)
+class Vlan:
+    """A VLAN on a LAN's trunk between client VM and OpenWrt, and a network behind OpenWrt that uses it.
+
+    The host of the LAN has an address in that network: what it sends from there goes by the VLAN.
+    """
+
+    lan: Lan
+    id: int
+
+    @property
+    def device(self) -> str:
+        """The client VM's interface."""
+        return f"{self.lan.device}.{self.id}"
+
+    @property
+    def openwrt_device(self) -> str:
+        """OpenWrt's interface."""
+        return f"lan{self.lan.number}.{self.id}"
+
+    @property
+    def transit_client(self) -> str:
+        """Address of the client VM in the VLAN; the suite under test configures it."""
+        return f"172.16.{self.id}.1/30"
+
+    @property
+    def transit_openwrt(self) -> str:
+        """OpenWrt's address in the VLAN."""
+        return f"172.16.{self.id}.2/30"
+
+    @property
+    def transit_client6(self) -> str:
+        """ULA of the client VM in the VLAN."""
+        return f"fd00:16:{self.id}::1/64"
+
+    @property
+    def transit_openwrt6(self) -> str:
+        """OpenWrt's ULA in the VLAN."""
+        return f"fd00:16:{self.id}::2/64"
+
+    @property
+    def router(self) -> str:
+        """OpenWrt's address in the network that uses the VLAN."""
+        return f"192.168.{self.id}.1/24"
+
+    @property
+    def router6(self) -> str:
+        """OpenWrt's ULA in the network that uses the VLAN."""
+        return f"fd00:100:{self.id}::1/64"
+
+    @property
+    def host_address(self) -> str:
+        """The host's address in that network."""
+        return f"192.168.{self.id}.2/24"
+
+    @property
+    def host_address6(self) -> str:
+        """The host's ULA in that network."""
+        return f"fd00:100:{self.id}::2/64"
+
+    @property
+    def table(self) -> int:
+        """OpenWrt's routing table that sends that network's traffic to the VLAN."""
+        return 1000 + self.id
+
+
+@dataclass(frozen=True, slots=True)
 class Subnet:
     """What an ISP gives its customers: a gateway, a pool, and the public address behind which they appear."""
 
@@ -214,6 +280,11 @@ MANAGEMENT = (
 
 LANS = tuple(Lan(number, device) for number, device in enumerate(NICS.lans, start=1))
 
+CLASSIFIED_VLAN = Vlan(LANS[1], 24)
+"""A VLAN whose connections go by the class whose rule they match."""
+VLANS = (*(Vlan(lan, 10 * lan.number + place) for lan in LANS[:3] for place in (1, 2, 3)), CLASSIFIED_VLAN)
+"""VLANs 11 to 13 on LAN1, 21 to 23 on LAN2, 31 to 33 on LAN3, of each trunk one for each class; and one more."""
+
 WANS = (
     Wan(1, NICS.wans[0], Attachment.NO_DEVICE),
     Wan(2, NICS.wans[1], Attachment.NO_CARRIER),
@@ -282,6 +353,18 @@ def find_wan(text: str) -> Wan:
         if wanted in {wan.name, str(wan.number), wan.device}:
             return wan
     raise ValueError(f"no WAN is called {text!r}: choose one of {', '.join(wan.name for wan in WANS)}")
+
+
+def find_vlan(number: int) -> Vlan:
+    """Return the VLAN with this id.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for vlan in VLANS:
+        if vlan.id == number:
+            return vlan
+    raise ValueError(f"there is no VLAN {number}: choose one of {', '.join(str(vlan.id) for vlan in VLANS)}")
 
 
 def find_lan(number: int) -> Lan:

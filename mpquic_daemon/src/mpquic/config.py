@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-TrafficClass = Annotated[Literal["critical", "default", "bulk"], msgspec.Meta(description="critical, default or bulk")]
+TrafficClass = Annotated[int, msgspec.Meta(ge=0, le=8, description="the number of a class from 1 to 8, or 0 for none")]
+Dscp = Annotated[int, msgspec.Meta(ge=0, le=63, description="a whole number from 0 to 63")]
+LowLatency = Annotated[bool, msgspec.Meta(description="true or false")]
+MaxRate = Annotated[
+    int, msgspec.Meta(ge=100_000, le=100_000_000_000, description="bit/s, a whole number of at least 100000")
+]
 Weight = Annotated[int, msgspec.Meta(ge=1, le=1000, description="a whole number from 1 to 1000")]
 Priority = Annotated[int, msgspec.Meta(ge=0, le=1000, description="a whole number from 0 to 1000")]
 LARGEST_PORT = 65535
@@ -103,9 +108,13 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     tunnel: InstanceName
     enabled: Enabled = True
     allowed: Annotated[tuple[Prefix, ...], msgspec.Meta(min_length=1, description="a list of at least one prefix")]
-    traffic_class: TrafficClass = "default"
+    traffic_class: TrafficClass = 0
     weight: Weight = 1
     priority: Priority = 100
+    dscp: Dscp = 0
+    low_latency: LowLatency = False
+    max_rate: MaxRate | None = None
+    class_name: Text | None = None
 
 
 class _Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,9 +191,13 @@ class ClientConfig(_Instance, frozen=True, kw_only=True):
     tls: ClientTls
     tunnel: InstanceName | None = None
     wan: InstanceName | None = None
-    traffic_class: TrafficClass = "default"
+    traffic_class: TrafficClass = 0
     weight: Weight = 1
     priority: Priority = 100
+    dscp: Dscp = 0
+    low_latency: LowLatency = False
+    max_rate: MaxRate | None = None
+    class_name: Text | None = None
     reconnect_max_s: Annotated[Seconds, HOT] = 8.0
     transport: Annotated[Transport, msgspec.Meta(description="quic or stripe")] = "quic"
     pipes: Annotated[int, msgspec.Meta(ge=1, le=16, description="a whole number from 1 to 16")] = 4

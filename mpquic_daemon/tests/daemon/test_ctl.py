@@ -41,7 +41,7 @@ SERVER = {
 LACK = "mpq-absent0: no such device"
 UP = {
     "name": "mpq5", "role": "client", "state": "up", "since": "2026-06-01T12:30:00Z", "duration_s": 3700.2,
-    "peer": "203.0.113.10:45005", "wan": "wan5", "missing": None, "peers": None,
+    "peer": "203.0.113.10:45005", "wan": "wan5", "class": None, "missing": None, "peers": None,
     "rtt_ms": 13.24, "loss": 0.015, "tx_bytes": 1234567, "rx_bytes": 999, "reconnects": 2, "flaps": 1, "secret": "x",
     "hold": None, "hold_at": None,
     "certificate": {"serial": "a", "not_after": "2028-06-01T12:30:00Z", "days_left": 99},
@@ -117,13 +117,34 @@ def test_status_is_a_table_in_natural_order_for_people(host: Path, capsys: pytes
     write(host, "mpq5", CLIENT)
     with process(host, "mpq5", ok(UP)):
         lines = run(host, capsys, "status").splitlines()
-    dashes = "-       -     -         -         -           -      "
-    heading = "NAME   ROLE    STATE     FOR    PEER                WAN   RTT_MS  LOSS  TX_BYTES  RX_BYTES  RECONNECTS  "
+    dashes = "-      -       -     -         -         -           -      "
+    heading = "NAME   ROLE    STATE     FOR    PEER                WAN   CLASS  RTT_MS  LOSS  TX_BYTES  RX_BYTES  "
     numbers = "13.2    1.5%  1.2MB     999B      2           1      -"
     assert lines == [
-        f"{heading}FLAPS  ERROR",
-        f"mpq5   client  up        1h 1m  203.0.113.10:45005  wan5  {numbers}",
+        f"{heading}RECONNECTS  FLAPS  ERROR",
+        f"mpq5   client  up        1h 1m  203.0.113.10:45005  wan5  -      {numbers}",
         f"mpq10  client  inactive  -      203.0.113.10:45005  wan5  {dashes}{LACK}",
+    ]
+
+
+def test_tunnels_are_grouped_by_their_wan_and_behind_the_others_by_class(
+    host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, wan, more in (
+        ("br1", "wan4", {"class_name": "bulk", "traffic_class": 2}),
+        ("cr1", "wan4", {"class_name": "critical", "traffic_class": 1}),
+        ("cr2", "wan10", {"class_name": "critical", "traffic_class": 1}),
+        ("mpq4", "wan4", {}),
+    ):
+        write(host, name, {**CLIENT, "name": name, "wan": wan, **more})
+    write(host, "mt4", {**SERVER, "name": "mt4"})
+    rows = json.loads(run(host, capsys, "status", "--json"))
+    assert [(row["name"], row["wan"], row["class"]) for row in rows] == [
+        ("mpq4", "wan4", None),
+        ("br1", "wan4", "bulk"),
+        ("cr1", "wan4", "critical"),
+        ("cr2", "wan10", "critical"),
+        ("mt4", None, None),
     ]
 
 

@@ -88,10 +88,10 @@ def test_a_held_instance_says_for_how_long(
 
 def peer(site: str, state: str = "up", **more: object) -> dict[str, object]:
     return {
-        "identity": f"urn:mpquic:site:{site}", "tunnel": "mpq5", "state": state, "connected": state == "up",
-        "duration_s": 61.0, "since": "2026-06-01T12:30:00Z", "last_heard": None, "peer": None, "rtt_ms": None,
-        "loss": None, "flaps": 0, "error": None, "hold": None, "hold_at": None, "second_machine": None,
-        "handover_until": None, **more,
+        "identity": f"urn:mpquic:site:{site}", "tunnel": "mpq5", "class": None, "state": state,
+        "connected": state == "up", "duration_s": 61.0, "since": "2026-06-01T12:30:00Z", "last_heard": None,
+        "peer": None, "rtt_ms": None, "loss": None, "flaps": 0, "error": None, "hold": None, "hold_at": None,
+        "second_machine": None, "handover_until": None, **more,
     }  # fmt: skip
 
 

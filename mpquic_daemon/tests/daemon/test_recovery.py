@@ -167,8 +167,10 @@ def test_errors_of_the_socket_in_an_outage(
     """ics-openvpn issue 765."""
     both, send = ends(), UdpSocket.send_batch
 
-    def fails(self: UdpSocket, datagrams: Sequence[bytes], address: Endpoint | None = None) -> SendStatus:
-        return status if self.local_address[0] == CLIENT else send(self, datagrams, address)
+    def fails(
+        self: UdpSocket, datagrams: Sequence[bytes], address: Endpoint | None = None, dscp: int = 0
+    ) -> SendStatus:
+        return status if self.local_address[0] == CLIENT else send(self, datagrams, address, dscp)
 
     with monkeypatch.context() as patch:
         patch.setattr(UdpSocket, "send_batch", fails)

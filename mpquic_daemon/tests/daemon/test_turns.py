@@ -66,7 +66,7 @@ class Wire:
         self.sockets = 0
 
     def server(self, *_: object, **__: object) -> Any:
-        def send(datagrams: list[bytes], address: tuple[str, int]) -> SendStatus:
+        def send(datagrams: list[bytes], address: tuple[str, int], _dscp: int = 0) -> SendStatus:
             fitting = [datagram for datagram in datagrams if len(datagram) <= self.limit]
             self.down += [(datagram, address) for datagram in fitting]
             return SendStatus.OK if len(fitting) == len(datagrams) else SendStatus.TOO_LARGE

@@ -13,7 +13,7 @@ import itertools
 import logging
 import os
 import selectors
-from collections import deque
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -173,6 +173,8 @@ class Network:
         self.mtu: Callable[[Endpoint, Endpoint], int] = lambda _source, _destination: 1500
         self.tells = True
         self.believed: dict[str, int] = {}
+        self.dscps: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+        """DSCPs of what a host has sent to another."""
         """Path MTU that the kernel of a host believes in, for as long as it lasts."""
         self.sent = 0
         """Datagrams that were sent in all, lost ones included."""
@@ -242,6 +244,7 @@ class UdpSocket(_Readable):
         self.local_address: Endpoint = (host, port)
         self.peer_address: Endpoint | None = options.get("peer")
         self.counters = UdpCounters()
+        self.dscp: int = options.get("dscp", 0)
         self.wants_write = self.muted = False
         self.reads = options.get("reads", 4)
         self.drained = True
@@ -263,9 +266,10 @@ class UdpSocket(_Readable):
     def path_mtu(self) -> int | None:
         return None if self.peer_address is None else self._network.believed.get(self.local_address[0], 1500)
 
-    def send_batch(self, datagrams: Sequence[bytes], address: Endpoint | None = None) -> SendStatus:
+    def send_batch(self, datagrams: Sequence[bytes], address: Endpoint | None = None, dscp: int = 0) -> SendStatus:
         destination = address or self.peer_address
         assert destination is not None
+        self._network.dscps[self.local_address[0], destination[0]].add(dscp or self.dscp)
         if self.muted:
             return SendStatus.UNREACHABLE
         for datagram in datagrams:

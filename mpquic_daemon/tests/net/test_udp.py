@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 
 import pytest
 from mpquic.net import offload, unsegmented
@@ -358,3 +359,71 @@ def test_a_port_that_is_taken_is_named(host):
     with pytest.raises(OSError, match=f"UDP port {port} is taken"):
         UdpSocket((host, port))
     taken.close()
+
+
+@pytest.mark.parametrize(
+    ("bound", "host", "shown"),
+    [("127.0.0.1", "127.0.0.1", "127.0.0.1"), ("::", "127.0.0.1", "::ffff:127.0.0.1"), ("::", "::1", "::1")],
+)
+@pytest.mark.parametrize("gso", ["on", "off"])
+def test_a_shared_socket_gives_each_send_its_dscp_and_never_marks_congestion(bound, host, shown, gso):
+    server = UdpSocket((bound, 0), gso=gso)
+    v6 = ":" in host
+    with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        level, option = (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS) if v6 else (socket.IPPROTO_IP, socket.IP_RECVTOS)
+        receiver.setsockopt(level, option, 1)
+        receiver.bind((host, 0))
+        receiver.settimeout(2)
+        address = (shown, receiver.getsockname()[1])
+        for dscp in (46, 0, 10):
+            assert server.send_batch([b"a" * 1200] * 3 + [b"b" * 700], address, dscp) is SendStatus.OK
+            seen = set()
+            for _ in range(4):
+                _, control, _, _ = receiver.recvmsg(2048, 64)
+                seen |= {value[0] for _, _, value in control}
+            assert seen == {dscp << 2}
+    server.close()
+
+
+@pytest.mark.parametrize(("host", "dual_stack"), [("127.0.0.1", False), ("::1", False), ("::1", True)])
+def test_a_socket_of_one_peer_has_one_dscp(host, dual_stack):
+    v6 = ":" in host
+    with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        level, option = (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS) if v6 else (socket.IPPROTO_IP, socket.IP_RECVTOS)
+        receiver.setsockopt(level, option, 1)
+        receiver.bind((host, 0))
+        receiver.settimeout(2)
+        sender = UdpSocket((host, 0), peer=receiver.getsockname()[:2], dscp=46, dual_stack=dual_stack)
+        assert sender.send_batch([b"x" * 100] * 2) is SendStatus.OK
+        for _ in range(2):
+            _, control, _, _ = receiver.recvmsg(2048, 64)
+            assert {value[0] for _, _, value in control} == {46 << 2}
+        sender.close()
+
+
+def test_what_waits_for_the_socket_keeps_its_dscp(monkeypatch):
+    """A full buffer of the kernel holds up datagrams of two clients, which leave with the DSCP of each."""
+    sent = []
+
+    class Full:
+        family = socket.AF_INET
+        full = True
+
+        def sendmsg(self, buffers, control, _flags, address):
+            if self.full:
+                raise BlockingIOError(errno.EAGAIN, "full")
+            tos = [value[0] for level, kind, value in control if (level, kind) == (socket.IPPROTO_IP, socket.IP_TOS)]
+            sent.append((b"".join(buffers), address, tos))
+            return sum(map(len, buffers))
+
+    ours = UdpSocket(("127.0.0.1", 0))
+    ours._socket.close()
+    kernel = Full()
+    monkeypatch.setattr(ours, "_socket", kernel)
+    first, second = ("127.0.0.2", 9), ("127.0.0.3", 9)
+    assert ours.send_batch([b"one"], first, 46) is SendStatus.BLOCKED
+    assert ours.send_batch([b"two"], second, 0) is SendStatus.BLOCKED
+    assert ours.send_batch([b"three"], first, 10) is SendStatus.BLOCKED
+    kernel.full = False
+    assert ours.resume() is SendStatus.OK
+    assert sent == [(b"one", first, [46 << 2]), (b"two", second, []), (b"three", first, [10 << 2])]

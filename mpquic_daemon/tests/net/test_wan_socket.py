@@ -89,7 +89,7 @@ def test_nothing_leaves_from_an_address_that_only_another_device_has_now():
 def test_a_muted_socket_still_reads_and_drops_what_waits():
     server = UdpSocket(("127.0.0.1", 0))
     client = UdpSocket(("127.0.0.1", 0), peer=server.local_address)
-    client._keep([(b"waits", None)])
+    client._keep([b"waits"], None, 0)
     mute_foreign([client], ("127.0.0.2",))
     assert not client.wants_write
     assert client.send_batch([b"x"] * 3) is SendStatus.UNREACHABLE

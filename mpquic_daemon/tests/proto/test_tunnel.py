@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpquic.proto.dispatch import dispatch
-from mpquic.proto.frame import Frame, FrameFlag, TrafficClass, decode_frames, encode_frames
+from mpquic.proto.frame import LOW_LATENCY, Frame, FrameFlag, decode_frames, encode_frames
 from mpquic.proto.path import PathState
 from mpquic.proto.queue import ClassQueue
 from mpquic.proto.scheduler import FailoverScheduler
@@ -146,16 +146,16 @@ def test_a_suspect_path_is_used_only_while_none_is_up() -> None:
     assert len(scheduler) == 2
 
 
-def test_critical_packets_leave_before_bulk() -> None:
+def test_packets_of_low_latency_leave_first_then_those_of_lower_classes() -> None:
     path = RecordingPath(budget=1 << 20)
     scheduler = FailoverScheduler()
     scheduler.add(path)
-    queues = {int(kind): ClassQueue() for kind in (TrafficClass.BULK, TrafficClass.CRITICAL)}
+    queues = {kind: ClassQueue() for kind in (2, 1, LOW_LATENCY | 3)}
     sender = TunnelSender(scheduler, queues=queues)
     for kind, queue in queues.items():
         queue.push(parse_vnet(PLAIN + make.udp(4, bytes([kind]), partial=False)), 0.0)
     sender.flush(0.0)
-    assert [frame.traffic_class for frame in path.taken] == [TrafficClass.CRITICAL, TrafficClass.BULK]
+    assert [frame.traffic_class for frame in path.taken] == [LOW_LATENCY | 3, 1, 2]
 
 
 def test_packets_that_would_need_too_many_fragments_are_counted_and_never_stick() -> None:

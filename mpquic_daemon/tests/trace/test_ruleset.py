@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def listing(name: str) -> Ruleset:
     return Ruleset(json.loads((LISTINGS / f"{name}.json").read_text()), (LISTINGS / f"{name}.txt").read_text())
 
 
-CLIENT, MARKS = listing("nft"), listing("marks")
+CLIENT, MARKS, CLASSES = listing("nft"), listing("marks"), listing("classes")
 
 
 def packet(
@@ -182,3 +183,48 @@ def test_a_chain_behind_translation_sees_the_packet_as_it_will_leave(
 ) -> None:
     own = ipaddress.ip_address("10.200.5.1")
     assert barrier(translates).pass_hook("postrouting", packet("192.0.2.1", oif="tun0"), own).accepted is accepted
+
+
+VOICE, WEB, REST, REMOTE = 0x30000, 0x10000, 0x20000, 0x40000
+
+
+@pytest.mark.parametrize("others", [0, 0xFF00FFFF])
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (packet("192.0.2.1", UDP, 5060, iif="enp6s21"), VOICE),
+        (packet("192.0.2.1", UDP, 20000, iif="enp6s22"), VOICE),
+        (packet("2001:db8::1", UDP, 10000, iif="enp6s22", source="fd00:16:3::2"), VOICE),
+        (packet("192.0.2.1", UDP, 20001, iif="enp6s22"), REST),
+        (packet("192.0.2.1", UDP, 9, iif="enp6s22", dscp=46), VOICE),
+        (packet("2001:db8::1", UDP, 9, iif="enp6s22", source="fd00:16:3::2", dscp=40), VOICE),
+        (packet("192.0.2.1", UDP, 9, iif="enp6s21", dscp=46), REST),  # trust_dscp: false
+        (packet("192.0.2.1", UDP, 9, iif="enp6s22", dscp=18), WEB),
+        (packet("198.51.100.7", TCP, 5061, iif="enp6s22"), VOICE),
+        (packet("192.0.2.1", TCP, 5061, iif="enp6s22"), REST),
+        (packet("192.0.2.1", TCP, 443, iif="enp6s22"), WEB),
+        (packet("192.0.2.1", UDP, 443, iif="enp6s23.43"), WEB),
+        (packet("192.0.2.1", 47, iif="enp6s22", source="172.16.3.2"), REMOTE),
+        (packet("192.0.2.1", 47, iif="enp6s21", source="172.16.2.2"), REST),
+        (packet("192.0.2.1", 112, iif="enp6s21"), REMOTE),
+        (packet("192.0.2.1", iif="enp6s22"), REST),
+        (packet("192.0.2.1", UDP, 5060, iif="enp6s23.41"), 0),  # the VLAN itself says the class
+        (packet("192.0.2.1", UDP, 5060, iif="lan0"), 0),
+    ],
+)
+def test_classes_are_those_that_their_rules_give_and_other_bits_stay(sent: Packet, expected: int, others: int) -> None:
+    sent = replace(sent, mark=others, connection_mark=others)
+    CLASSES.pass_hook("prerouting", sent)
+    assert (sent.mark, sent.connection_mark) == (others | expected, others | expected)
+
+
+def test_a_connection_keeps_the_class_of_its_mark() -> None:
+    sent = packet("192.0.2.1", TCP, 443, iif="enp6s22", connection_mark=REMOTE)
+    CLASSES.pass_hook("prerouting", sent)
+    assert (sent.mark, sent.connection_mark) == (REMOTE, REMOTE)
+
+
+def test_what_comes_in_by_a_class_tunnel_gives_its_connection_the_class() -> None:
+    sent = packet("172.16.41.2", TCP, 22, iif="vo7", source="198.51.100.7")
+    CLASSES.pass_hook("prerouting", sent)
+    assert (sent.mark, sent.connection_mark) == (0, VOICE)

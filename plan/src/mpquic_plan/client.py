@@ -5,12 +5,14 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
-from mpquic_plan import addressing, dhcp, firewall, hosts, sizes, tables
+from mpquic_plan import addressing, classes, dhcp, firewall, hosts, sizes, tables
+from mpquic_plan.assignments import all_assignments, assignments
 from mpquic_plan.link_files import link_file
 from mpquic_plan.routes import DEFAULT_ROUTES, last_routes, route, rule
 from mpquic_plan.wans import wan_slice
 
 if TYPE_CHECKING:
+    from mpquic_plan.assignments import Assignment
     from mpquic_plan.model import Lan, Listener, Management, Network, Site, Tunnel, Vps, Wan
 
 
@@ -72,30 +74,38 @@ def tunnel_sizes(tunnel: Tunnel, wan: Wan) -> sizes.Sizes:
     return sizes.sizes(wan.mtu, tunnel.outer, transport, tunnel.transport_mode, tunnel.tun_mtu)
 
 
-def routed_prefixes(site: Site, tunnel: Tunnel) -> list[Network]:
-    """Return the prefixes that the VPS routes into a tunnel: those of its LANs, where the site doesn't masquerade."""
+def routed_prefixes(site: Site, tunnel: Tunnel, *, as_fallback: bool = False) -> list[Network]:
+    """Return the prefixes of LANs that a tunnel carries, those that it carries `as_fallback` only if that is asked.
+
+    There are none where the site masquerades. A LAN keeps its way back while it is out of service.
+    """
     if site.lan_mode != "routed":
         return []
-    prefixes = {prefix for lan in site.lans if lan.tunnel == tunnel.name for prefix in (*lan.networks, *lan.behind)}
+    prefixes = {
+        prefix
+        for assigned in all_assignments(site, idle=True)
+        if tunnel is assigned.tunnel or (as_fallback and tunnel is assigned.fallback_tunnel)
+        for prefix in (*assigned.lan.networks, *assigned.lan.behind)
+    }
     return sorted(prefixes, key=lambda prefix: (prefix.version, int(prefix.network_address), prefix.prefixlen))
 
 
 def inner_prefixes(site: Site, tunnel: Tunnel, listener: Listener) -> list[str]:
     """Return every prefix that a tunnel may carry as source: its own addresses and what is routed into it."""
     own = addressing.client_address(listener, site.site_id, tunnel.slot).host_routes
-    return own + [str(prefix) for prefix in routed_prefixes(site, tunnel)]
+    return own + [str(prefix) for prefix in routed_prefixes(site, tunnel, as_fallback=True)]
 
 
 def vlans_on(site: Site, device: str) -> list[str]:
     """Return the VLAN interfaces on a device, by their ids."""
-    vlans = [(item.vlan_id, item.device) for item in site.local_links if item.parent == device]
+    vlans = [(item.vlan_id, item.device) for item in site.vlans if item.parent == device]
     return [name for _, name in sorted(vlans, key=lambda vlan: (vlan[0] or 0, vlan[1]))]
 
 
 def _trunks(site: Site) -> list[dict[str, Any]]:
-    """Devices that only carry VLANs: parents of management interfaces that are nothing else."""
-    links = {item.device for item in site.local_links}
-    parents = {item.parent for item in site.management if item.parent is not None}
+    """Devices that only carry VLANs: parents of management interfaces and WANs that are nothing else."""
+    links = {item.device for item in (*site.local_links, *site.wans)}
+    parents = {item.parent for item in site.tagged if item.parent is not None}
     return [
         {
             "name": device,
@@ -174,22 +184,56 @@ def router_of(lan: Lan, version: int) -> str | None:
     return next((str(address) for address in others6 if address != lan.address6.ip), None)
 
 
+def _lan_rules(lan: Lan, site: Site) -> list[dict[str, Any]]:
+    """The rules by which what comes from a LAN finds its tunnel, then its fallback, then the end of its own table."""
+    table = tables.lan_table(lan)
+    rules: list[dict[str, Any]] = []
+    for assigned in assignments(site, lan):
+        entry = assigned.traffic_class
+        mark = classes.mark(entry) if entry is not None and assigned.marked else None
+        if entry is None or assigned.tunnel is None:
+            rules.append(rule(tables.lan_priority(lan), table, incoming=lan.device))
+        else:
+            priority = tables.CLASS_PRIORITY if assigned.marked else tables.lan_priority(lan)
+            rules.append(rule(priority, tunnel_table(site, assigned.tunnel), incoming=lan.device, mark=mark))
+            if assigned.fallback_tunnel is not None or not assigned.marked:
+                fallback = _fallback_table(assigned)
+                rules.append(rule(tables.TUNNEL_FALLBACK_PRIORITY, fallback, incoming=lan.device, mark=mark))
+        if assigned.fallback_wan is not None:
+            # Without an end of its own the LAN's table falls through to the WAN's, which ends in a blackhole.
+            wan_table = tables.wan_table(assigned.fallback_wan)
+            rules.append(rule(tables.WAN_FALLBACK_PRIORITY, wan_table, incoming=lan.device, mark=mark))
+    if not lan.enabled:
+        rules.append(rule(tables.lan_priority(lan), table, incoming=lan.device))
+    elif lan.classified:
+        rules.append(rule(tables.FLOOR_PRIORITY, table, incoming=lan.device))
+    return rules
+
+
+def tunnel_table(site: Site, tunnel: Tunnel) -> int:
+    """Return the table of a class tunnel, which all that its class carries on its WAN is looked up in."""
+    wan = next(wan for wan in site.wans if wan.name == tunnel.wan)
+    entry = site.class_named(tunnel.traffic_class)
+    if entry is None:
+        raise ValueError(f"{tunnel.name} is no class tunnel")
+    return tables.class_table(wan, entry)
+
+
+def _modem_ends(site: Site, table: int) -> list[dict[str, Any]]:
+    """Routes by which a modem's page isn't asked for by a tunnel while no WAN leads to it."""
+    modems = sorted({prefix for wan in site.wans for prefix in wan.modem_prefixes})
+    return [route(str(prefix), kind="unreachable", table=table, metric=tables.LAST_METRIC) for prefix in modems]
+
+
 def _lan(lan: Lan, site: Site) -> dict[str, Any]:
     """A LAN. What is out of service keeps its address and the way back to who is behind it, and leads nowhere else."""
     table = tables.lan_table(lan)
-    priority = tables.lan_priority(site, lan)
-    rules = [rule(priority, table, incoming=lan.device)]
     routes = [route(str(prefix), gateway=router_of(lan, prefix.version)) for prefix in lan.behind]
-    if lan.enabled:
-        # While no WAN leads to a modem, its page isn't asked for by the tunnel.
-        modems = sorted({prefix for wan in site.wans for prefix in wan.modem_prefixes})
-        routes += [route(str(prefix), kind="unreachable", table=table, metric=tables.LAST_METRIC) for prefix in modems]
-    fallback = site.fallback_of(lan)
-    if fallback is None:
+    used = assignments(site, lan)
+    if lan.enabled and not lan.classified:
+        routes += _modem_ends(site, table)
+    if lan.classified or all(assigned.fallback_wan is None for assigned in used):
         routes += last_routes("unreachable", table)
-    else:
-        # Without an end of its own the LAN's table falls through to the WAN's, which ends in a blackhole.
-        rules.append(rule(tables.fallback_priority(site, lan), tables.wan_table(fallback), incoming=lan.device))
     return {
         "name": lan.name,
         "device": lan.device,
@@ -200,29 +244,53 @@ def _lan(lan: Lan, site: Site) -> dict[str, Any]:
         "vlan_devices": vlans_on(site, lan.device),
         "addresses": [str(address) for address in (lan.address, lan.address6) if address is not None],
         "dhcp_server": dhcp.server_slice(lan, router_of(lan, 4)),
+        "pcp": lan.pcp,
         "table": table,
-        "rules": rules,
+        "rules": _lan_rules(lan, site),
         "routes": routes,
     }
+
+
+def _fallback_table(assigned: Assignment) -> int:
+    """The table that is looked up when the tunnel of what is assigned is down: of the LAN, or of one of its classes."""
+    if assigned.marked and assigned.traffic_class is not None:
+        return tables.fallback_table(assigned.lan, assigned.traffic_class)
+    return tables.lan_table(assigned.lan)
 
 
 def _tun(tunnel: Tunnel, site: Site, wan: Wan, listener: Listener) -> dict[str, Any]:
     """A TUN: the far end is reached by the main table, so that the client answers what comes from it."""
     own = addressing.client_address(listener, site.site_id, tunnel.slot)
     far = addressing.server_address(listener)
-    routes = [route(destination) for destination in far.host_routes]
-    for lan in sorted(site.lans, key=lambda lan: (lan.number, lan.vlan_id or 0)):
-        # A tunnel that is out of service leaves its routes as one that is down does: without carrier they don't count.
-        if lan.enabled and lan.tunnel == tunnel.name:
-            routes += [
-                route(destination, table=tables.lan_table(lan), metric=tables.DEFAULT_METRIC)
-                for destination in DEFAULT_ROUTES
-            ]
+    # Class tunnels of a WAN have the same far end: each its own metric, so that each has its own route there.
+    metric = tables.DEFAULT_METRIC + tunnel.slot if tunnel.of_class else None
+    routes = [route(destination, metric=metric) for destination in far.host_routes]
+    rules: list[dict[str, Any]] = []
+    # A tunnel that is out of service leaves its routes as one that is down does: without carrier they don't count.
+    places: list[tuple[int, int]] = []
+    if tunnel.of_class:
+        table = tunnel_table(site, tunnel)
+        places.append((table, tables.DEFAULT_METRIC))
+        # What the client itself sends from the inner address goes by this tunnel: the VPS takes it from no other.
+        rules += [
+            rule(tables.INNER_PRIORITY, table, source=address, family=family)
+            for address, family in zip(own.host_routes, ("ipv4", "ipv6"), strict=True)
+        ]
+        routes += _modem_ends(site, table)
+    for assigned in all_assignments(site):
+        if assigned.traffic_class is None and assigned.tunnel is tunnel:
+            places.append((tables.lan_table(assigned.lan), tables.DEFAULT_METRIC))
+        if assigned.fallback_tunnel is tunnel:
+            places.append((_fallback_table(assigned), tables.FALLBACK_METRIC))
+    routes += [
+        route(destination, table=number, metric=metric) for number, metric in places for destination in DEFAULT_ROUTES
+    ]
     return {
         "name": tunnel.name,
         "file": link_file("tun", tunnel.name),
         "mtu": tunnel_sizes(tunnel, wan).tun_mtu,
         "addresses": own.host_routes,
+        "rules": rules,
         "routes": routes,
     }
 
@@ -243,9 +311,7 @@ def _config(tunnel: Tunnel, site: Site, vps: Vps, wan: Wan, listener: Listener) 
         "remote_addr": str(vps.address6 if tunnel.outer == "ipv6" else vps.address),
         "remote_port": listener.port,
         "wan": wan.name,
-        "traffic_class": tunnel.traffic_class,
-        "weight": tunnel.weight,
-        "priority": tunnel.priority,
+        **class_config(site, tunnel),
         "transport": tunnel.transport,
         **(_striping(tunnel, listener) if tunnel.transport == "stripe" else {}),
         "transport_mode": tunnel.transport_mode,
@@ -258,6 +324,22 @@ def _config(tunnel: Tunnel, site: Site, vps: Vps, wan: Wan, listener: Listener) 
         "reconnect_max_s": tunnel.reconnect_max_s,
         "log_level": site.log_level,
     }
+
+
+def class_config(site: Site, tunnel: Tunnel) -> dict[str, Any]:
+    """Return what both ends of a tunnel need to know of its class, by number."""
+    entry = site.class_named(tunnel.traffic_class)
+    if entry is None:
+        return {"traffic_class": 0}
+    config: dict[str, Any] = {
+        "traffic_class": entry.slot,
+        "class_name": entry.name,
+        "weight": entry.wan_weight,
+        "priority": entry.wan_priority,
+        "dscp": entry.dscp,
+        "low_latency": entry.low_latency,
+    }
+    return config if entry.max_rate is None else {**config, "max_rate": entry.max_rate}
 
 
 def _striping(tunnel: Tunnel, listener: Listener) -> dict[str, Any]:
@@ -282,6 +364,12 @@ def _table_names(site: Site) -> list[dict[str, Any]]:
         if item.address is not None and item.gateway is not None
     ]
     named += [(tables.lan_table(lan), lan.name) for lan in site.lans]
+    named += [(tunnel_table(site, tunnel), tunnel.name) for tunnel in site.tunnels if tunnel.of_class]
+    named += [
+        (tables.fallback_table(each.lan, each.traffic_class), f"{each.lan.name}-{each.traffic_class.name}")
+        for each in all_assignments(site)
+        if each.marked and each.traffic_class is not None and each.fallback_tunnel is not None
+    ]
     return [{"id": number, "name": name} for number, name in sorted(named)]
 
 

@@ -34,7 +34,8 @@ site:
     - {name: wan5}
 ```
 
-It has WAN 5 on enp7s7, LAN 5 on enp7s1 with 172.16.5.1/30, and the tunnel mpq5 to port 45005 of the VPS.
+It has WAN 5 on enp7s7, LAN 5 on enp7s1 with 172.16.5.1/30, and the tunnel mpq5 to port 45005 of the VPS. Tunnels for
+each traffic class are in [classes](classes.md).
 
 A /30 serves site 1 alone. Before a second site uses a listener, give it a larger `subnet`; the plan says which size is
 needed.
@@ -49,10 +50,17 @@ NUMBERS: Final = (
     ("inner IPv6", "`ula_prefix`, then the inner IPv4 address, then ::1"),
     (
         "routing tables",
-        "WAN N: 100 + N; management N: 150 + N; LAN N: 200 + N; VLAN v on LAN N: 100000 N + v",
+        "WAN N: 100 + N; management N: 150 + N; LAN N: 200 + N; VLAN v on LAN N: 100000 N + v; class of slot s on WAN N: "
+        + "1000 + 10 N + s; its fallback from LAN N: 2000 + 10 N + s",
     ),
-    ("rule priorities of links", "WAN N: 1000 + N; management N: 1800 + N; egress: 1900 to 1906; LAN N: 2000 + N"),
-    ("rule priorities of VLANs and fallbacks", "VLANs: from 2100; fallbacks: from 2500"),
+    (
+        "rule priorities",
+        "WAN N: 1000 + N; inner addresses of class tunnels: 1700; management N: 1800 + N; egress: 1900 to 1906; LAN N: "
+        + "2000 + N; VLANs: 2100; classes by mark: 2200; fallback tunnels: 2300; fallback WANs: 2500; ends of LANs with "
+        + "classes: 2600",
+    ),
+    ("packet and connection marks", "bits 16 to 23 (mask 0x00ff0000): the `slot` of the class; others are anybody's"),
+    ("class tunnels", "TUN and unit: `prefix` and `class_number`; listener: `mtN` of WAN N; place there: `slot`"),
     ("stripe port", "the listener's port + 1000"),
     ("TUN MTU", "what one datagram holds of the WAN's `mtu`, at most 1400, at least 1280"),
     ("identity of a client", "`urn:mpquic:site:<name>`"),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mpquic_plan import classification
+from mpquic_plan.assignments import all_assignments
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -87,8 +90,9 @@ def _devices(site: Site, zones: Iterable[str]) -> list[str]:
 def client(site: Site, sizes_of: Mapping[str, Sizes]) -> dict[str, Any]:
     """Return the client's firewall: who may forward whither, what is masqueraded, clamped, opened."""
     tuns = sorted(sizes_of)
-    carried = sorted((lan.device, lan.tunnel) for lan in site.lans if lan.tunnel is not None and lan.enabled)
-    fallbacks = sorted((lan.device, wan.device) for lan in site.lans if (wan := site.fallback_of(lan)) is not None)
+    used = list(all_assignments(site))
+    carried = sorted({(each.lan.device, tunnel.name) for each in used for tunnel in each.tunnels})
+    fallbacks = sorted({(each.lan.device, each.fallback_wan.device) for each in used if each.fallback_wan is not None})
     routed = site.lan_mode == "routed"
     served_lans = sorted(lan.device for lan in site.lans if lan.enabled)
     return {
@@ -111,6 +115,8 @@ def client(site: Site, sizes_of: Mapping[str, Sizes]) -> dict[str, Any]:
             for wan in sorted(site.wans, key=lambda wan: wan.number)
             if wan.modem_prefixes and wan.enabled
         ],
+        "classification": classification.slice_of(site),
+        "accounts": classification.accounts(site),
         "masquerade_devices": sorted({*([] if routed else tuns), *(device for _, device in fallbacks)}),
         "mss": [{"device": name, "ipv4": sizes_of[name].mss4, "ipv6": sizes_of[name].mss6} for name in tuns],
         "ssh": {

@@ -27,6 +27,7 @@ _HOSTNAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$")
 _HEX = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2})+$")
 
+LARGEST_PORT: Final = 65535
 SHORTEST_RFC4361_ID: Final = 1 + 4 + 2 + 1
 """Type, IAID, type of the DUID, and something in it (RFC 4361 section 6.1)."""
 LONGEST_RFC4361_ID: Final = 1 + 4 + 130
@@ -208,6 +209,12 @@ def _dhcp_client_id(text: str) -> None:
         raise ValueError("a DUID of no known type")
 
 
+def _port_range(text: str) -> None:
+    low, dash, high = text.partition("-")
+    if not dash or not low.isdecimal() or not high.isdecimal() or not 1 <= int(low) <= int(high) <= LARGEST_PORT:
+        raise ValueError
+
+
 _FORMATS: Final[dict[str, Callable[[str], object]]] = {
     "ipv4": _ipv4,
     "ipv6": _ipv6,
@@ -227,6 +234,7 @@ _FORMATS: Final[dict[str, Callable[[str], object]]] = {
     "ntp-server": _ntp_server,
     "mac": _mac,
     "dhcp-client-id": _dhcp_client_id,
+    "port-range": _port_range,
 }
 
 

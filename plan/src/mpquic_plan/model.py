@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpquic_plan.matching import substitute
 
@@ -78,8 +78,46 @@ class DhcpClient:
 
 
 @dataclass(frozen=True, slots=True)
+class MatchRule:
+    """A rule of a class; an empty tuple selects all. Port ranges include both ends.
+
+    `protocols` are numbers of the IP header; of a rule with ports alone, those that have ports.
+    """
+
+    path: str
+    protocols: tuple[int, ...]
+    source_ports: tuple[tuple[int, int], ...]
+    ports: tuple[tuple[int, int], ...]
+    sources: tuple[Network, ...]
+    destinations: tuple[Network, ...]
+    dscps: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficClass:
+    """A traffic class; `slot` is its number, `max_rate` in bit/s. `settings` are keys that its tunnels have from it."""
+
+    path: str
+    name: str
+    slot: int
+    prefix: str
+    catch_all: bool
+    rules: tuple[MatchRule, ...]
+    dscp: int
+    low_latency: bool
+    max_rate: int | None
+    wan_weight: int
+    wan_priority: int
+    fallback: str | None
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Wan:
-    """A WAN link; `mtu` in bytes of an IP packet. Not `enabled`: out of service on purpose."""
+    """A WAN link, or a VLAN (`parent` and `vlan_id` are set); `mtu` in bytes of an IP packet.
+
+    Not `enabled`: out of service on purpose. `classes` are the names of those that have tunnels on it, None for all.
+    """
 
     path: str
     name: str
@@ -94,6 +132,10 @@ class Wan:
     modem_prefixes: tuple[IPv4Network, ...]
     modem_by_gateway: bool
     udp_gso: str
+    classes: tuple[str, ...] | None
+    class_number: int | None
+    parent: str | None = None
+    vlan_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +150,11 @@ class DhcpServer:
 
 @dataclass(frozen=True, slots=True)
 class Lan:
-    """A LAN interface, or a VLAN on one (`parent` and `vlan_id` are set). `tunnel`, `fallback`: None says none.
+    """A LAN interface, or a VLAN on one (`parent` and `vlan_id` are set).
 
-    Not `enabled`: out of service on purpose, itself or with the LAN that carries the VLAN.
+    Not `enabled`: out of service on purpose, itself or with the LAN that carries the VLAN. Its traffic goes by
+    `tunnel`; or by the tunnel of `traffic_class` on `wan`; or, with a `wan` alone, by that of each connection's class.
+    `fallback`: None where it isn't stated. `states_way`: not a VLAN without any of the three.
     """
 
     path: str
@@ -121,6 +165,10 @@ class Lan:
     address: IPv4Interface
     address6: IPv6Interface | None
     tunnel: str | None
+    wan: str | None
+    traffic_class: str | None
+    states_way: bool
+    trust_dscp: bool
     router: IPv4Address | None
     router6: IPv6Address | None
     behind: tuple[Network, ...]
@@ -128,6 +176,12 @@ class Lan:
     dhcp_server: DhcpServer | None
     parent: str | None = None
     vlan_id: int | None = None
+    pcp: int | None = None
+
+    @property
+    def classified(self) -> bool:
+        """Whether the rules of the classes decide by which tunnel a connection goes."""
+        return self.wan is not None and self.traffic_class is None
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -149,7 +203,11 @@ class Striping:
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """A tunnel of a site; times as their names say. Whether it is in service its WAN says, too (`Site.serves`)."""
+    """A tunnel of a site; times as their names say. Whether it is in service its WAN says, too (`Site.serves`).
+
+    `of_class`: it is there because its WAN carries `traffic_class`. `places` are the paths of keys that its entry, if
+    it has one, doesn't state.
+    """
 
     path: str
     name: str
@@ -162,13 +220,17 @@ class Tunnel:
     striping: Striping
     transport_mode: str
     congestion_algorithm: str
-    traffic_class: str
-    weight: int
-    priority: int
+    traffic_class: str | None
+    of_class: bool
+    places: Mapping[str, str]
     tun_mtu: int | None
     probe_interval_ms: int
     down_after_ms: int
     reconnect_max_s: int
+
+    def place(self, key: str) -> str:
+        """Return the path in the variables where a key of this tunnel is stated, or may be."""
+        return self.places.get(key, f"{self.path}.{key}")
 
     @property
     def striped(self) -> bool:
@@ -211,6 +273,7 @@ class Site:
     egress: str | None
     log_level: str
     ntp: tuple[str, ...]
+    classes: tuple[TrafficClass, ...]
     management: tuple[Management, ...]
     wans: tuple[Wan, ...]
     lans: tuple[Lan, ...]
@@ -238,16 +301,42 @@ class Site:
         """Whether a tunnel is in service: neither it nor its WAN is out of service on purpose."""
         return tunnel.enabled and all(wan.enabled for wan in self.wans if wan.name == tunnel.wan)
 
-    def fallback_of(self, lan: Lan) -> Wan | None:
-        """Return the WAN that carries a LAN while its tunnel is down; None while either is out of service."""
-        if not lan.enabled:
-            return None
-        return next((wan for wan in self.wans if wan.name == lan.fallback and wan.enabled), None)
+    def class_named(self, name: str | None) -> TrafficClass | None:
+        """Return a class by its name; None without a name, or where there is no such class."""
+        return next((entry for entry in self.classes if entry.name == name), None)
+
+    @property
+    def catch_all(self) -> TrafficClass | None:
+        """The class of what no rule matches."""
+        return next((entry for entry in self.classes if entry.catch_all), None)
+
+    def class_tunnel(self, wan: str | None, traffic_class: str | None) -> Tunnel | None:
+        """Return the tunnel of a class on a WAN, if that carries it."""
+        return next(
+            (
+                tunnel
+                for tunnel in self.tunnels
+                if tunnel.of_class and tunnel.wan == wan and tunnel.traffic_class == traffic_class
+            ),
+            None,
+        )
 
     @property
     def local_links(self) -> tuple[Management | Lan, ...]:
-        """All links but WANs and tunnels: those that may be, or carry, VLANs."""
+        """All links but WANs and tunnels: those that may carry VLANs."""
         return (*self.management, *self.lans)
+
+    @property
+    def tagged(self) -> tuple[Management | Wan, ...]:
+        """Management interfaces and WANs that are VLANs."""
+        links: tuple[Management | Wan, ...] = (*self.management, *self.wans)
+        return tuple(item for item in links if item.parent is not None)
+
+    @property
+    def vlans(self) -> list[Management | Lan | Wan]:
+        """All links that are VLANs on another one."""
+        links: tuple[Management | Lan | Wan, ...] = (*self.management, *self.lans, *self.wans)
+        return [item for item in links if item.vlan_id is not None]
 
 
 @dataclass(frozen=True, slots=True)

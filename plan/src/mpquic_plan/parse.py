@@ -11,9 +11,9 @@ from ipaddress import (
     IPv6Network,
     ip_network,
 )
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from mpquic_plan import addressing, reference
+from mpquic_plan import addressing, classes, reference
 from mpquic_plan.matching import token
 from mpquic_plan.model import (
     DhcpClient,
@@ -24,19 +24,21 @@ from mpquic_plan.model import (
     Listener,
     Management,
     Match,
+    MatchRule,
     Opening,
     Site,
     StaticAddress,
     Striping,
+    TrafficClass,
     Tunnel,
     Vps,
     Wan,
 )
 from mpquic_plan.problem import Problem
-from mpquic_plan.schema import ROOTS, Checked, check
+from mpquic_plan.schema import ROOTS, Checked, check, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -88,12 +90,82 @@ def _name_or_none(text: str) -> str | None:
     return None if text == "none" else text
 
 
+def _fallback(item: Mapping[str, Any]) -> str | None:
+    """Return what an item states as fallback; `none` is another word for `block`."""
+    stated = item.get("fallback")
+    return reference.BLOCK if stated == "none" else stated
+
+
 def _sound(items: list[T | None]) -> tuple[T, ...]:
     return tuple(item for item in items if item is not None)
 
 
 def _ports(value: str | list[int | None]) -> tuple[int, ...] | None:
     return None if isinstance(value, str) else _sound(value)
+
+
+def _rule(path: str, item: Mapping[str, Any]) -> MatchRule:
+    ports = tuple(classes.port_range(value) for value in _sound(item.get("ports", [])))
+    source_ports = tuple(classes.port_range(value) for value in _sound(item.get("source_ports", [])))
+    protocols: tuple[int, ...] = ()
+    if "protocol" in item:
+        protocols = (classes.protocol_number(item["protocol"]),)
+    elif ports or source_ports:
+        protocols = (classes.PROTOCOLS["tcp"], classes.PROTOCOLS["udp"])
+    return MatchRule(
+        path=path,
+        protocols=protocols,
+        source_ports=source_ports,
+        ports=ports,
+        sources=tuple(ip_network(text) for text in _sound(item.get("sources", []))),
+        destinations=tuple(ip_network(text) for text in _sound(item.get("destinations", []))),
+        dscps=tuple(classes.dscp_number(value) for value in _sound(item.get("dscp", []))),
+    )
+
+
+def _class_tunnels(
+    traffic_classes: Sequence[TrafficClass], wans: Sequence[Wan]
+) -> Iterator[tuple[str, Wan, TrafficClass]]:
+    """Give name, WAN and class of each class tunnel; a WAN without a number has none."""
+    for wan in wans:
+        for entry in traffic_classes:
+            if wan.class_number is not None and (wan.classes is None or entry.name in wan.classes):
+                yield f"{entry.prefix}{wan.class_number}", wan, entry
+
+
+def _of_class(wan: Wan, entry: TrafficClass) -> dict[str, Any]:
+    """What a class tunnel has because of its WAN and its class."""
+    return {
+        "wan": wan.name,
+        "class": entry.name,
+        "listener": reference.class_listener(wan.number),
+        "slot": entry.slot,
+    }
+
+
+def _places(wan: Wan, entry: TrafficClass) -> dict[str, str]:
+    """Where it is stated what a class tunnel is."""
+    return {
+        "name": f"{entry.path}.prefix",
+        "wan": f"{wan.path}.classes",
+        "listener": f"{wan.path}.classes",
+        "slot": f"{entry.path}.slot",
+        "transport": f"{entry.path}.transport",
+        "transport_mode": f"{entry.path}.transport_mode",
+    }
+
+
+TUNNEL_SETTINGS: Final = (
+    "transport",
+    "transport_mode",
+    "stripe_enabled",
+    "pipes",
+    "stripe_data_shards",
+    "stripe_parity_shards",
+    "stripe_fec",
+    "stripe_fec_max_overhead",
+)
+"""Keys of a class that its tunnels have where they don't state them."""
 
 
 class _Reader:
@@ -137,9 +209,10 @@ class _Reader:
         value = self.value
         firewall = value["firewall"]
         management = tuple(self._management())
-        wans = tuple(self._wan(path, item) for path, item in self._items(value, "wans", "site"))
+        traffic_classes = tuple(self._class(path, item) for path, item in self._items(value, "classes", "site"))
+        wans = _sound([self._wan(path, item) for path, item in self._items(value, "wans", "site")])
         lans = tuple(self._lans())
-        tunnels = tuple(self._tunnels())
+        tunnels = tuple(self._tunnels(traffic_classes, wans))
         return Site(
             host=self.host,
             name=value["name"],
@@ -149,6 +222,7 @@ class _Reader:
             egress=value.get("egress"),
             log_level=value["log_level"],
             ntp=_sound(value["ntp"]),
+            classes=traffic_classes,
             management=management,
             wans=wans,
             lans=lans,
@@ -207,15 +281,46 @@ class _Reader:
                 vlan_id=vlan["id"] if vlan else None,
             )
 
-    def _wan(self, path: str, item: Mapping[str, Any]) -> Wan:
-        static, dhcp = item.get("static"), item.get("dhcp")
-        return Wan(
+    @staticmethod
+    def _class(path: str, item: Mapping[str, Any]) -> TrafficClass:
+        rate = item.get("max_rate")
+        return TrafficClass(
             path=path,
             name=item["name"],
+            slot=item["slot"],
+            prefix=item["prefix"],
+            catch_all=item["catch_all"],
+            rules=tuple(
+                _rule(f"{path}.match[{index}]", rule) for index, rule in enumerate(item["match"]) if rule is not None
+            ),
+            dscp=classes.dscp_number(item["dscp"]),
+            low_latency=item["low_latency"],
+            max_rate=None if rate is None else round(rate * 1_000_000),
+            wan_weight=item["wan_weight"],
+            wan_priority=item["wan_priority"],
+            fallback=_fallback(item),
+            settings={key: item[key] for key in TUNNEL_SETTINGS if key in item},
+        )
+
+    def _wan(self, path: str, item: Mapping[str, Any]) -> Wan | None:
+        static, dhcp, vlan, name = item.get("static"), item.get("dhcp"), item.get("vlan"), item["name"]
+        parent = None
+        if vlan:
+            card = self._matched("wan", path, item, vlan.get("parent"))
+            why = "state it, or which card it is by match"
+            parent = card or self._default(vlan, "parent", None, (f"{path}.vlan", "wans", name), why)
+            if parent is None:
+                return None
+            device = item.get("device", f"{parent}.{vlan['id']}")
+        else:
+            card = self._matched("wan", path, item, item.get("device"))
+            device = card or item.get("device", reference.WAN_DEVICES[name])
+        return Wan(
+            path=path,
+            name=name,
             enabled=item["enabled"],
-            number=int(item["name"].removeprefix("wan")),
-            device=self._matched("wan", path, item, item.get("device"))
-            or item.get("device", reference.WAN_DEVICES[item["name"]]),
+            number=int(name.removeprefix("wan")),
+            device=device,
             mtu=item["mtu"],
             ipv6=item["ipv6"],
             static=static
@@ -231,6 +336,10 @@ class _Reader:
             modem_prefixes=tuple(sorted({IPv4Network(text) for text in _sound(item["modem_prefixes"])})),
             modem_by_gateway=item["modem_route"] == "gateway",
             udp_gso=item["udp_gso"],
+            classes=None if item["classes"] == "all" else _sound(item["classes"]),
+            class_number=item.get("class_number"),
+            parent=parent,
+            vlan_id=vlan["id"] if vlan else None,
         )
 
     @staticmethod
@@ -242,7 +351,7 @@ class _Reader:
             name = item["name"]
             card = self._matched("lan", path, item, item.get("device"))
             device = card or item.get("device", reference.LAN_DEVICES[name])
-            tunnel = item.get("tunnel", reference.LAN_TUNNELS[name])
+            tunnel = item.get("tunnel", "none" if "wan" in item else reference.LAN_TUNNELS[name])
             lan = self._lan(path, item, name, device, item.get("address", reference.LAN_ADDRESSES[name]), tunnel)
             yield lan
             for vlan_path, vlan in self._items(item, "vlans", path):
@@ -256,7 +365,9 @@ class _Reader:
                 )
                 if address is not None:
                     vlan_device = vlan.get("device", f"{device}.{vlan['id']}")
-                    yield self._lan(vlan_path, vlan, vlan_name, vlan_device, address, vlan["tunnel"], parent=lan)
+                    yield self._lan(
+                        vlan_path, vlan, vlan_name, vlan_device, address, vlan.get("tunnel", "none"), parent=lan
+                    )
 
     def _lan(
         self,
@@ -277,13 +388,18 @@ class _Reader:
             address=IPv4Interface(address),
             address6=_interface6(item.get("address6")),
             tunnel=_name_or_none(tunnel),
+            wan=item.get("wan"),
+            traffic_class=item.get("class"),
+            states_way=parent is None or not {"tunnel", "class", "wan"}.isdisjoint(item),
+            trust_dscp=item["trust_dscp"],
             router=_address(item.get("router")),
             router6=_address6(item.get("router6")),
             behind=tuple(ip_network(text) for text in _sound(item["behind"])),
-            fallback=_name_or_none(item["fallback"]),
+            fallback=_fallback(item),
             dhcp_server=self._dhcp_server(item.get("dhcp_server")),
             parent=parent.device if parent else None,
             vlan_id=item.get("id"),
+            pcp=item.get("pcp"),
         )
 
     @staticmethod
@@ -292,49 +408,82 @@ class _Reader:
             return None
         return DhcpServer(_sound(item["dns"]), _address(item.get("first")), _address(item.get("last")), item["lease_s"])
 
-    def _tunnels(self) -> Iterator[Tunnel]:
+    def _tunnels(self, traffic_classes: Sequence[TrafficClass], wans: Sequence[Wan]) -> Iterator[Tunnel]:
+        of_classes = {name: (wan, entry) for name, wan, entry in _class_tunnels(traffic_classes, wans)}
+        by_name = {entry.name: entry for entry in traffic_classes}
+        stated: set[str] = set()
         for path, item in self._items(self.value, "tunnels", "site"):
             name = item["name"]
-            wan = self._default(
+            stated.add(name)
+            if name in of_classes:
+                wan, entry = of_classes[name]
+                places = {key: place for key, place in _places(wan, entry).items() if key not in item}
+                yield self._tunnel(path, {**_of_class(wan, entry), **item}, entry, places)
+                continue
+            wan_name = self._default(
                 item,
                 "wan",
                 reference.TUNNEL_WANS.get(name),
                 (path, "tunnels", name),
-                f"only mpq1 to mpq6 have a default WAN, and this is '{name}'",
+                f"only mpq1 to mpq6 and class tunnels have a default WAN, and this is '{name}'",
             )
-            if wan is None:
-                continue
-            yield Tunnel(
-                path=path,
-                name=name,
-                enabled=item["enabled"],
-                wan=wan,
-                listener=item.get("listener", name),
-                slot=item["slot"],
-                outer=item["outer"],
-                transport=item["transport"],
-                striping=self._striping(item),
-                transport_mode=item["transport_mode"],
-                congestion_algorithm=item["congestion_algorithm"],
-                traffic_class=item["traffic_class"],
-                weight=item["weight"],
-                priority=item["priority"],
-                tun_mtu=item.get("tun_mtu"),
-                probe_interval_ms=item["probe_interval_ms"],
-                down_after_ms=item["down_after_ms"],
-                reconnect_max_s=item["reconnect_max_s"],
-            )
+            if wan_name is not None:
+                yield self._tunnel(path, {**item, "wan": wan_name}, by_name.get(item.get("class", "")))
+        # What errors have taken out may be an entry of one of these; so nothing is said of those then.
+        if "*" in self.broken.get("tunnels", ()):
+            return
+        for name, (wan, entry) in of_classes.items():
+            if name not in stated | self.broken.get("tunnels", set()):
+                item = {"name": name, **self._tunnel_defaults(), **_of_class(wan, entry)}
+                yield self._tunnel(f"{wan.path}.classes", item, entry, _places(wan, entry))
 
-    def _striping(self, item: Mapping[str, Any]) -> Striping:
-        """What a tunnel doesn't state is the site's."""
-        stated = {**self.value, **item}
-        return Striping(
-            enabled=stated["stripe_enabled"],
-            pipes=stated["pipes"],
-            data_shards=stated["stripe_data_shards"],
-            parity_shards=stated["stripe_parity_shards"],
-            fec=stated["stripe_fec"],
-            fec_max_overhead=stated["stripe_fec_max_overhead"],
+    @staticmethod
+    def _tunnel_defaults() -> dict[str, Any]:
+        properties = load("site")["$defs"]["tunnel"]["properties"]
+        return {key: schema["default"] for key, schema in properties.items() if "default" in schema}
+
+    def _tunnel(
+        self,
+        path: str,
+        item: Mapping[str, Any],
+        traffic_class: TrafficClass | None,
+        places: Mapping[str, str] | None = None,
+    ) -> Tunnel:
+        """What a tunnel doesn't state is its class's, then the site's; `places` are those of a class tunnel's keys."""
+        settings = traffic_class.settings if traffic_class else {}
+        stated: dict[str, Any] = {
+            "transport": reference.TRANSPORT,
+            "transport_mode": reference.TRANSPORT_MODE,
+            **self.value,
+            **settings,
+            **item,
+        }
+        return Tunnel(
+            path=path,
+            name=item["name"],
+            enabled=item["enabled"],
+            wan=item["wan"],
+            listener=item.get("listener", item["name"]),
+            slot=item.get("slot", 1),
+            outer=item["outer"],
+            transport=stated["transport"],
+            striping=Striping(
+                enabled=stated["stripe_enabled"],
+                pipes=stated["pipes"],
+                data_shards=stated["stripe_data_shards"],
+                parity_shards=stated["stripe_parity_shards"],
+                fec=stated["stripe_fec"],
+                fec_max_overhead=stated["stripe_fec_max_overhead"],
+            ),
+            transport_mode=stated["transport_mode"],
+            congestion_algorithm=item["congestion_algorithm"],
+            traffic_class=item.get("class"),
+            of_class=places is not None,
+            places=places or {},
+            tun_mtu=item.get("tun_mtu"),
+            probe_interval_ms=item["probe_interval_ms"],
+            down_after_ms=item["down_after_ms"],
+            reconnect_max_s=item["reconnect_max_s"],
         )
 
     def vps(self) -> Vps:
@@ -369,7 +518,7 @@ class _Reader:
         for path, item in self._items(self.value, "listeners", "vps"):
             name = item["name"]
             place = (path, "listeners", name)
-            why = f"only mpq1 to mpq6 have a default, and this is '{name}'"
+            why = f"only mpq1 to mpq6 and mt4 to mt6 have a default, and this is '{name}'"
             port = self._default(item, "port", reference.LISTENER_PORTS.get(name), place, why)
             subnet_text = self._default(item, "subnet", reference.LISTENER_SUBNETS.get(name), place, why)
             if port is None or subnet_text is None:
@@ -384,6 +533,6 @@ class _Reader:
                 tun=item.get("tun", name),
                 subnet=subnet,
                 subnet6=IPv6Network(subnet6) if subnet6 else addressing.embedded(ula, subnet),
-                tunnels_per_site=item["tunnels_per_site"],
+                tunnels_per_site=item.get("tunnels_per_site", reference.TUNNELS_PER_SITE.get(name, 1)),
                 tun_mtu=item["tun_mtu"],
             )

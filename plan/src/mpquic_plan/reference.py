@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Final
 
 SITE_LINKS: Final = range(1, 7)
@@ -18,9 +19,48 @@ LAN_ADDRESSES: Final = {f"lan{n}": f"172.16.{n}.1/30" for n in SITE_LINKS}
 MANAGEMENT_DEVICES: Final = {"mgmt1": "enp6s18", "mgmt2": "enp6s19"}
 TUNNEL_WANS: Final = {f"mpq{n}": f"wan{n}" for n in SITE_LINKS}
 LAN_TUNNELS: Final = {f"lan{n}": f"mpq{n}" for n in SITE_LINKS}
-LISTENER_PORTS: Final = {f"mpq{n}": 45000 + n for n in SITE_LINKS}
-LISTENER_SUBNETS: Final = {f"mpq{n}": f"10.200.{n}.0/30" for n in SITE_LINKS}
+CLASS_LISTENERS: Final = {"mt4": 1, "mt5": 2, "mt6": 3}
+"""Class number of each listener of class tunnels."""
+LISTENER_PORTS: Final = {
+    **{f"mpq{n}": 45000 + n for n in SITE_LINKS},
+    **{name: 45009 + n for name, n in CLASS_LISTENERS.items()},
+}
+LISTENER_SUBNETS: Final = {
+    **{f"mpq{n}": f"10.200.{n}.0/30" for n in SITE_LINKS},
+    **{name: f"10.200.{9 + n}.0/24" for name, n in CLASS_LISTENERS.items()},
+}
+TUNNELS_PER_SITE: Final = dict.fromkeys(CLASS_LISTENERS, 3)
+CLASSES: Final[tuple[dict[str, Any], ...]] = (
+    {
+        "name": "critical",
+        "slot": 1,
+        "prefix": "cr",
+        "dscp": "EF",
+        "low_latency": True,
+        "transport": "stripe",
+        "match": [{"protocol": "udp", "ports": [5060, "10000-20000"]}, {"dscp": ["EF"]}],
+    },
+    {
+        "name": "bulk",
+        "slot": 2,
+        "prefix": "br",
+        "catch_all": True,
+        "transport": "stripe",
+        "match": [{"protocol": "tcp", "ports": ["5001-6000"]}],
+    },
+    {
+        "name": "default",
+        "slot": 3,
+        "prefix": "df",
+        "transport": "stripe",
+        "match": [{"protocol": "tcp", "ports": [80, 443, 8443]}],
+    },
+)
 STRIPE_PORT_OFFSET: Final = 1000
+BLOCK: Final = "block"
+"""The fallback that lets nothing leak."""
+TRANSPORT: Final = "quic"
+TRANSPORT_MODE: Final = "datagram"
 LARGEST_VLAN_WITH_ADDRESS: Final = 255
 """172.16.<id>.1/30 exists only for ids that fit into an octet."""
 
@@ -28,6 +68,11 @@ LARGEST_VLAN_WITH_ADDRESS: Final = 255
 def stripe_port(port: int) -> int:
     """Return the default stripe port of a listener; beyond 65535 where the listener must state one."""
     return port + STRIPE_PORT_OFFSET
+
+
+def class_listener(wan_number: int) -> str:
+    """Return the name of the listener of a WAN's class tunnels."""
+    return f"mt{wan_number}"
 
 
 def vlan_address(vlan_id: int) -> str | None:
@@ -40,11 +85,12 @@ def complete(root: str, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if root == "vps":
-        return {"listeners": [{"name": name} for name in LISTENER_PORTS], **value}
+        return {"listeners": [{"name": f"mpq{n}"} for n in SITE_LINKS], **value}
     wans = value.get("wans", [{"name": name} for name in WAN_DEVICES])
     names = [item.get("name") for item in wans if isinstance(item, dict)] if isinstance(wans, list) else []
     numbers = [n for n in SITE_LINKS if f"wan{n}" in names]
     return {
+        "classes": copy.deepcopy(list(CLASSES)),
         "wans": wans,
         "lans": [{"name": f"lan{n}"} for n in numbers],
         "tunnels": [{"name": f"mpq{n}"} for n in numbers],

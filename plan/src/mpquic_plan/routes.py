@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from mpquic_plan import tables
+from mpquic_plan import classes, tables
 
 DEFAULT_ROUTES: Final = ("0.0.0.0/0", "::/0")
 
@@ -41,16 +41,19 @@ def rule(
     source: str | None = None,
     incoming: str | None = None,
     outgoing: str | None = None,
+    mark: int | None = None,
     suppress_prefix_length: int | None = None,
     family: str = "both",
 ) -> dict[str, Any]:
-    """Return a routing rule."""
+    """Return a routing rule; of a packet's mark it looks at our bits alone."""
     return {
         "priority": priority,
         "table": table,
         "from": source,
         "incoming_interface": incoming,
         "outgoing_interface": outgoing,
+        "mark": mark,
+        "mask": None if mark is None else classes.MARK_MASK,
         "suppress_prefix_length": suppress_prefix_length,
         "family": family,
     }

@@ -193,6 +193,8 @@ def _hint(error: ValidationError) -> str:
         word = "on" if error.instance else "off"
         taken = f"; YAML takes {word} without quotes for {_shown(error.instance)}, write '{word}'"
         return taken if word in choices else ""
+    if error.validator == "type" and schema.get("type") == "array" and isinstance(error.instance, str | int):
+        return f"; write [{error.instance}]"
     close = nearest(error.instance, choices) if isinstance(error.instance, str) else None
     return f"; did you mean '{close}'?" if close else ""
 
@@ -217,7 +219,11 @@ def _prune(
             broken.setdefault(str(path[last_index - 1]), set()).add(name if isinstance(name, str) else "*")
             items[int(index)] = None
         return True
-    if len(path) < 2 or path[1] in required or path[1] in ("wans", "lans", "tunnels", "listeners", "management"):
+    if (
+        len(path) < 2
+        or path[1] in required
+        or path[1] in ("classes", "wans", "lans", "tunnels", "listeners", "management")
+    ):
         return False
     document[str(path[0])].pop(path[1], None)
     return True

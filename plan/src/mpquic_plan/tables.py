@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from mpquic_plan.model import Lan, Management, Site, Wan
+    from mpquic_plan.model import Lan, Management, TrafficClass, Wan
 
 MAIN_TABLE: Final = 254
 _DEFAULT_TABLE: Final = 253
@@ -19,22 +19,32 @@ _LAN_TABLE: Final = 200
 _VLAN_TABLE: Final = 100_000
 """VLAN v of LAN n: 100000 n + v, which reads as both."""
 
+_CLASS_TABLE: Final = 1000
+_FALLBACK_TABLE: Final = 2000
+"""The class of slot s: 1000 + 10 n + s on WAN n, and 2000 + 10 n + s for its fallback from LAN n."""
+
 _WAN_PRIORITY: Final = 1000
+INNER_PRIORITY: Final = 1700
 _MANAGEMENT_PRIORITY: Final = 1800
 EGRESS_MAIN_PRIORITY: Final = 1900
 _EGRESS_PRIORITY: Final = 1900
 _LAN_PRIORITY: Final = 2000
-_VLAN_PRIORITY: Final = 2100
-_FALLBACK_PRIORITY: Final = 2500
-MOST_VLANS: Final = 390
-"""VLAN rules, and again their fallbacks, fit between their neighbours' priorities."""
+VLAN_PRIORITY: Final = 2100
+CLASS_PRIORITY: Final = 2200
+TUNNEL_FALLBACK_PRIORITY: Final = 2300
+WAN_FALLBACK_PRIORITY: Final = 2500
+FLOOR_PRIORITY: Final = 2600
+"""Rules of all VLANs have one priority, and those of all classes, fallbacks, floors: they select different incoming
+interfaces or marks, so none comes before another, and none moves when one is added."""
 
-TABLE_RANGES: Final = ((101, 199), (201, 252), (100_001, 604_094))
+TABLE_RANGES: Final = ((101, 199), (201, 252), (1011, 1068), (2011, 2068), (100_001, 604_094))
 """Tables of the suite; 253 to 255 are the kernel's."""
 PRIORITY_RANGES: Final = ((1001, 2999),)
 """Rule priorities of the suite; 1000 is the kernel's rule for VRFs."""
 
 DEFAULT_METRIC: Final = 100
+FALLBACK_METRIC: Final = 200
+"""Metric of the route by the tunnel that carries while the tunnel of its table is down."""
 _MODEM_METRIC: Final = 200
 LAST_METRIC: Final = 1_000_000
 """Metric of the route that ends a table, behind everything that DHCP or a tunnel puts there."""
@@ -75,17 +85,16 @@ def lan_table(lan: Lan) -> int:
     return _LAN_TABLE + lan.number if lan.vlan_id is None else _VLAN_TABLE * lan.number + lan.vlan_id
 
 
-def _rank(site: Site, lan: Lan) -> int:
-    """Return the place of a VLAN among the site's VLANs by LAN and id; ids are too many for a priority each."""
-    vlans = sorted((other.number, other.vlan_id) for other in site.lans if other.vlan_id is not None)
-    return vlans.index((lan.number, lan.vlan_id or 0))
+def lan_priority(lan: Lan) -> int:
+    """Return the priority of the rule from a LAN's or VLAN's interface to the table that carries it."""
+    return _LAN_PRIORITY + lan.number if lan.vlan_id is None else VLAN_PRIORITY
 
 
-def lan_priority(site: Site, lan: Lan) -> int:
-    """Return the priority of the rule from a LAN's or VLAN's interface to its table."""
-    return _LAN_PRIORITY + lan.number if lan.vlan_id is None else _VLAN_PRIORITY + _rank(site, lan)
+def class_table(wan: Wan, traffic_class: TrafficClass) -> int:
+    """Return the table of a class on a WAN: 1000 + 10 N + slot."""
+    return _CLASS_TABLE + 10 * wan.number + traffic_class.slot
 
 
-def fallback_priority(site: Site, lan: Lan) -> int:
-    """Return the priority of the rule from a LAN's interface to the table of its fallback WAN, after all LAN rules."""
-    return _FALLBACK_PRIORITY + lan.number if lan.vlan_id is None else _FALLBACK_PRIORITY + 10 + _rank(site, lan)
+def fallback_table(lan: Lan, traffic_class: TrafficClass) -> int:
+    """Return the table of what carries a class of a LAN while its tunnel is down: 2000 + 10 N + slot."""
+    return _FALLBACK_TABLE + 10 * lan.number + traffic_class.slot

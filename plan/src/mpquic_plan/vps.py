@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mpquic_plan import addressing, firewall, hosts, sizes
-from mpquic_plan.client import inner_prefixes, is_private, routed_prefixes, tunnel_sizes
+from mpquic_plan.client import class_config, inner_prefixes, is_private, routed_prefixes, tunnel_sizes
 from mpquic_plan.link_files import link_file
 from mpquic_plan.routes import route
 
@@ -77,6 +77,7 @@ def _tun(listener: Listener, pairs: Sequence[Pair]) -> dict[str, Any]:
         "file": link_file("tun", listener.tun),
         "mtu": listener.tun_mtu,
         "addresses": own.host_routes,
+        "rules": [],
         "routes": [route(destination) for destination in destinations],
     }
 
@@ -100,7 +101,6 @@ def _config(listener: Listener, vps: Vps, pairs: Sequence[Pair]) -> dict[str, An
         "stripe_port": listener.stripe_port,
         "tun_name": listener.tun,
         "tun_mtu": listener.tun_mtu,
-        "transport_mode": first.transport_mode if first else "datagram",
         "congestion_algorithm": first.congestion_algorithm if first else "cubic",
         "max_datagram_size": largest,
         "udp_gso": "auto",
@@ -111,9 +111,7 @@ def _config(listener: Listener, vps: Vps, pairs: Sequence[Pair]) -> dict[str, An
                 "tunnel": tunnel.name,
                 **({} if site.serves(tunnel) else {"enabled": False}),
                 "allowed": inner_prefixes(site, tunnel, listener),
-                "traffic_class": tunnel.traffic_class,
-                "weight": tunnel.weight,
-                "priority": tunnel.priority,
+                **class_config(site, tunnel),
             }
             for site, tunnel in pairs
         ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from mpquic_plan import tables
+from mpquic_plan.assignments import assignments
 from mpquic_plan.formats import DUID_TYPES
 from mpquic_plan.link_files import link_file
 from mpquic_plan.routes import DEFAULT_ROUTES, last_routes, route, rule
@@ -36,6 +37,8 @@ def wan_slice(wan: Wan, site: Site, egress: str | None) -> dict[str, Any]:
         "device": wan.device,
         "enabled": wan.enabled,
         "file": link_file("wan", wan.device),
+        "parent": wan.parent,
+        "vlan_id": wan.vlan_id,
         "table": table,
         "ipv6": wan.ipv6 and wan.enabled,
         "dhcp": wan.static is None and wan.enabled,
@@ -74,12 +77,19 @@ def _modem_routes(wan: Wan, site: Site) -> list[dict[str, Any]]:
     if wan.modem_by_gateway:
         gateway = DHCP_GATEWAY if wan.static is None else str(wan.static.gateway)
         on_link = wan.static is not None and wan.static.gateway_is_on_link
-    own_tunnels = {tunnel.name for tunnel in site.tunnels if tunnel.wan == wan.name}
     # The main table is named, since a route by the gateway of DHCP would stand in the table of DHCP otherwise.
     places = [(tables.MAIN_TABLE, tables.modem_metric(wan)), (tables.wan_table(wan), tables.DEFAULT_METRIC)]
-    for lan in sorted((lan for lan in site.lans if lan.enabled), key=tables.lan_table):
-        metric = tables.DEFAULT_METRIC if lan.tunnel in own_tunnels else tables.modem_metric(wan)
+    for lan in sorted((lan for lan in site.lans if lan.enabled and not lan.classified), key=tables.lan_table):
+        preferred = {assigned.tunnel.wan for assigned in assignments(site, lan) if assigned.tunnel is not None}
+        metric = tables.DEFAULT_METRIC if wan.name in preferred else tables.modem_metric(wan)
         places.append((tables.lan_table(lan), metric))
+    for carrier in site.wans:
+        metric = tables.DEFAULT_METRIC if carrier is wan else tables.modem_metric(wan)
+        places += [
+            (tables.class_table(carrier, entry), metric)
+            for entry in site.classes
+            if site.class_tunnel(carrier.name, entry.name) is not None
+        ]
     return [
         route(str(prefix), gateway=gateway, on_link=on_link, table=table, metric=metric)
         for prefix in wan.modem_prefixes

@@ -34,7 +34,7 @@ def add_directory(command: argparse.ArgumentParser) -> None:
 
 def instance_files(directory: Path) -> list[Path]:
     """Return the instance files of `directory` in a natural order (mpq2 before mpq10); OSError as it comes."""
-    return sorted((path for path in directory.iterdir() if path.suffix == ".yml"), key=lambda path: _natural(path.stem))
+    return sorted((path for path in directory.iterdir() if path.suffix == ".yml"), key=lambda path: natural(path.stem))
 
 
 def ask_each(files: Sequence[Path], request: dict[str, object]) -> list[Any]:
@@ -64,7 +64,7 @@ def row_of_file(path: Path) -> Row:
 def _row_of_config(config: InstanceConfig) -> Row:
     if isinstance(config, ClientConfig):
         peer = endpoint(config.remote_addr, config.remote_port)
-        return {"role": "client", "peer": peer, "wan": config.paths[0].name}
+        return {"role": "client", "peer": peer, "wan": config.paths[0].name, "class": config.class_name}
     return {"role": "server", "peer": "-"}
 
 
@@ -113,7 +113,8 @@ def reason(error: Exception) -> str:
     return str(error)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts numbers in names by their value."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 

@@ -15,6 +15,7 @@ from mpquic.ctl.instances import (
     add_directory,
     ask_each,
     instance_files,
+    natural,
     reason,
     row_of_file,
     row_of_stopped,
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from mpquic.ctl.command import Commands
 
 FIELDS = (
-    "name", "role", "state", "duration_s", "peer", "wan", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects",
-    "flaps", "error",
+    "name", "role", "state", "duration_s", "peer", "wan", "class", "rtt_ms", "loss", "tx_bytes", "rx_bytes",
+    "reconnects", "flaps", "error",
 )  # fmt: skip
 JSON_FIELDS = (*FIELDS, "since", "missing", "hold", "hold_at", "peers", "certificate")
 PATH_FIELDS = (
@@ -112,6 +113,8 @@ def _run(options: argparse.Namespace) -> int:
         "version": (versions, JSON_VERSION_FIELDS),
     }[options.command]
     rows = question(files)
+    if options.command == "status":
+        rows.sort(key=_group)
     if options.json:
         print(json.dumps(rows, indent=2))
     else:
@@ -125,6 +128,11 @@ def _run(options: argparse.Namespace) -> int:
 def _with_peers(rows: Sequence[Row], *, complete: bool) -> list[Row]:
     """Return `rows` with those of its peers below each server."""
     return [each for row in rows for each in (row, *peers.rows(row["name"], row["peers"], complete=complete))]
+
+
+def _group(row: Row) -> tuple[bool, list[tuple[int, str]], bool, str]:
+    """Order of rows: tunnels by WAN, those of a class behind the others of their WAN; what has no WAN comes last."""
+    return row["wan"] is None, natural(row["wan"] or ""), row["class"] is not None, row["class"] or ""
 
 
 def _heading(key: str) -> str:

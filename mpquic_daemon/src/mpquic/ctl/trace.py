@@ -16,6 +16,7 @@ from mpquic.ctl.instances import add_directory
 from mpquic.ctl.tun_owner import describe
 from mpquic.table import printable
 from mpquic.trace import host, links, text
+from mpquic.trace.expression import dscp_number
 from mpquic.trace.way import NOT_UNICAST, Question, Way, agree, evaluate, mark_of, report
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def add(commands: Commands) -> None:
     command.add_argument("port", nargs="?", type=_port, metavar="PORT")
     command.add_argument("--source", metavar="ADDRESS", help="of the host behind the LAN; default: the router's")
     command.add_argument(
+        "--dscp", type=_dscp, default=0, metavar="DSCP", help="of the packet: a number or a name such as EF; default: 0"
+    )
+    command.add_argument(
         "--send",
         action="store_true",
         help="send one packet from this host's own address on the LAN, and prove the way out and back by counters",
@@ -67,6 +71,15 @@ def _port(word: str) -> int:
     if not word.isdecimal() or not 1 <= int(word) <= 65535:
         raise argparse.ArgumentTypeError(f"{word}: expected a port from 1 to 65535")
     return int(word)
+
+
+def _dscp(word: str) -> int:
+    try:
+        return dscp_number(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{word}: expected a DSCP from 0 to 63, or its name: EF, CS0 to CS7, AF11 to AF43"
+        ) from None
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -123,7 +136,7 @@ def ask(options: argparse.Namespace, lan: links.Link) -> Question:
         raise Refusal(f"{lan.name} has no IPv{destination.version} address; give the host's by --source")
     if source.version != destination.version:
         raise Refusal(f"--source {source} and {destination} aren't of the same IP version")
-    return Question(lan, source, source_from, destination, protocol, options.port)
+    return Question(lan, source, source_from, destination, protocol, options.port, options.dscp)
 
 
 def _address(word: str, what: str) -> Address:

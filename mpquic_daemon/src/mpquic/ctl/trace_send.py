@@ -96,6 +96,7 @@ def order_of(found: dict[str, Any], way: Way, routing: Routing) -> tuple[send.Or
             destination=question.destination,
             protocol=question.protocol,
             port=question.port,
+            dscp=question.dscp,
             mark=way.mark,
             table=route.table if route is not None else None,
         ),

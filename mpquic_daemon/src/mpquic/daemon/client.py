@@ -24,7 +24,7 @@ from mpquic.daemon.telemetry import snapshot
 from mpquic.net.kernel import KERNEL
 from mpquic.net.udp import endpoint, plain_host
 from mpquic.proto.control import Held
-from mpquic.proto.frame import FrameError, TrafficClass
+from mpquic.proto.frame import FrameError, class_octet
 from mpquic.proto.liveness import QUIET_LIMIT
 from mpquic.proto.path import PathState
 from mpquic.proto.scheduler import FailoverScheduler
@@ -104,7 +104,7 @@ class Client:
         """When anything came from the server last, or the WAN changed."""
         self._counters = Counters()
         self._scheduler = FailoverScheduler()
-        traffic_class = TrafficClass[config.traffic_class.upper()]
+        traffic_class = class_octet(config.traffic_class, low_latency=config.low_latency)
         self._sender = TunnelSender(self._scheduler, traffic_class=traffic_class, counters=self._counters)
         self._receiver = TunnelReceiver(counters=self._counters, window=RECEIVE_WINDOW)
         self._lease = LeaseRequest(journal)
@@ -719,6 +719,7 @@ class Client:
             **self._period.status(),
             "peer": self._peer(),
             "wan": self._path.name,
+            "class": self._config.class_name,
             "rtt_ms": client_report.rtt_ms(current) if current is not None else None,
             "loss": round(current.session.path.loss, 4) if current is not None else None,
             "tx_bytes": self._counters.tx_bytes,

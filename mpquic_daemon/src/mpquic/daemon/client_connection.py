@@ -167,7 +167,7 @@ class ClientConnection:
             transport_mode=config.transport_mode,
             stripe=stripe_request(config, path),
         )
-        self.socket = open_socket(kernel, path, path.remote_port, own, gso=config.udp_gso)
+        self.socket = open_socket(kernel, path, path.remote_port, own, gso=config.udp_gso, dscp=config.dscp)
         try:
             options = LinkOptions(config.congestion_algorithm, config.max_datagram_size, IDLE_TIMEOUT, DEADLINE)
             self.link = quic.connect(
@@ -184,7 +184,12 @@ class ClientConnection:
         self._reported = ReportedErrors(self.socket, self._on_path_mtu)
         member = BudgetMember(config.name, path.name, config.traffic_class, float(path.weight), path.priority)
         self.session = Session(
-            member, self.link, now, probe_interval=config.probe_interval, down_after=config.down_after
+            member,
+            self.link,
+            now,
+            probe_interval=config.probe_interval,
+            down_after=config.down_after,
+            max_rate=config.max_rate,
         )
 
     @property
@@ -335,6 +340,7 @@ class ClientConnection:
             self._config, self._path, request, grant, sender, deliver, self._own, self._kernel
         )
         plane.on_path_mtu = self._on_path_mtu
+        plane.path.limit_by(self.session.budget)
         self.session.plane = plane
         return plane
 

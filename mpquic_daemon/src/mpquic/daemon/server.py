@@ -32,7 +32,7 @@ from mpquic.net.quic_memory import QuicBudgets
 from mpquic.net.udp import SendStatus, split_segments
 from mpquic.proto.control import Held, RefuseCode, Register, Welcome
 from mpquic.proto.dispatch import dispatch
-from mpquic.proto.frame import FrameError
+from mpquic.proto.frame import FrameError, class_octet
 from mpquic.proto.groups import Group, GroupTable, Registration, RegistrationRefusedError
 from mpquic.proto.path import PathState
 from mpquic.proto.peers import PeerRule, PeerTable
@@ -495,7 +495,7 @@ class Server:
     def _flush(self, now: float) -> None:
         """Send what QUIC holds."""
         for link, groups in self._listener.flush_each(now):
-            self._transmit(groups)
+            self._transmit(groups, 0 if link is None else link.dscp)
             self._share.charge(self._client_of(link))
 
     def _fill(self, now: float) -> int:
@@ -523,9 +523,9 @@ class Server:
                 break
         return moved
 
-    def _transmit(self, groups: list[tuple[list[bytes], Address]]) -> None:
+    def _transmit(self, groups: list[tuple[list[bytes], Address]], dscp: int = 0) -> None:
         for datagrams, address in groups:
-            if self._socket.send_batch(datagrams, address) is SendStatus.TOO_LARGE:
+            if self._socket.send_batch(datagrams, address, dscp) is SendStatus.TOO_LARGE:
                 self._on_too_large(address, max(map(len, datagrams)))
         if self._socket.wants_write != self._writing:
             self._writing = self._socket.wants_write
@@ -583,11 +583,14 @@ class Server:
         self._forget_empty_groups()
         tunnel = self._tunnels.get(group)
         if tunnel is None:
-            tunnel = ServerTunnel(rule.traffic_class, lambda source: self._table.owner_of(source) is group)
+            octet = class_octet(rule.traffic_class, low_latency=rule.low_latency)
+            tunnel = ServerTunnel(octet, lambda source: self._table.owner_of(source) is group)
             tunnel.work = partial(self._push, tunnel)
             tunnel.receiver.coalescer.uso = self._tun.uso
             self._tunnels[group] = tunnel
         connection.tunnel = tunnel
+        connection.link.dscp = rule.dscp
+        connection.session.budget.limit(rule.max_rate)
         inner = [str(prefix) for prefix in prefixes]
         grant = self._planes.grant(connection, tunnel, register.stripe, registration)
         return Welcome(session=group.session, inner=inner, tun_mtu=self._config.tun_mtu, stripe=grant)
@@ -712,6 +715,7 @@ class Server:
             "peer": server_report.peer_summary(peers),
             "peers": peers,
             "wan": None,
+            "class": None,
             "rtt_ms": None,
             "loss": None,
             "tx_bytes": totals.get("tx_bytes", 0),
@@ -771,6 +775,9 @@ def _peer_table(config: ServerConfig) -> PeerTable:
             traffic_class=peer.traffic_class,
             weight=float(peer.weight),
             priority=peer.priority,
+            dscp=peer.dscp,
+            low_latency=peer.low_latency,
+            max_rate=peer.max_rate,
         )
         for peer in config.peers
     )

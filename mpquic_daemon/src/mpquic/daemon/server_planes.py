@@ -70,6 +70,8 @@ class ServerPlanes:
         grant, plane = granted
         plane.on_fault = lambda error: self._on_fault(connection, error)
         plane.on_change = lambda: self._changed(plane, tunnel)
+        plane.dscp = connection.link.dscp
+        plane.path.limit_by(connection.session.budget)
         connection.plane = connection.session.plane = plane
         connection.stripe_granted_at = self._loop.time()
         tunnel.add_plane(plane, registration.priority, registration.weight)

@@ -80,6 +80,7 @@ def peer(rule: Rule, known: Peer, group: Group[ServerConnection] | None, now: fl
     return {
         "identity": rule.identity,
         "tunnel": rule.tunnel,
+        "class": rule.class_name,
         "connected": state == "up",
         "state": state,
         **lasting(now - known.since),

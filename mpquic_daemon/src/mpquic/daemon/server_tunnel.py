@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpquic.proto.frame import TrafficClass
 from mpquic.proto.path import PathState
 from mpquic.proto.scheduler import FailoverScheduler
 from mpquic.proto.tunnel import RECEIVE_WINDOW, Counters, TunnelReceiver, TunnelSender
@@ -20,12 +19,11 @@ if TYPE_CHECKING:
 class ServerTunnel:
     """The way between the server's TUN and the paths of one tunnel. Lives as long as its group's session."""
 
-    def __init__(self, traffic_class: str, permits: Callable[[bytes], bool]) -> None:
+    def __init__(self, traffic_class: int, permits: Callable[[bytes], bool]) -> None:
         self.counters = Counters()
         self._sessions: list[Session] = []
         self.scheduler = FailoverScheduler()
-        name = TrafficClass[traffic_class.upper()]
-        self.sender = TunnelSender(self.scheduler, traffic_class=name, counters=self.counters)
+        self.sender = TunnelSender(self.scheduler, traffic_class=traffic_class, counters=self.counters)
         self.receiver = TunnelReceiver(permits=permits, counters=self.counters, window=RECEIVE_WINDOW)
         self.work: Work = self.push
         """What is done when packets have come from the TUN."""

@@ -69,12 +69,22 @@ class Session:
     """Streams, liveness and frames of one path. `probe_interval` and `down_after` are seconds."""
 
     def __init__(
-        self, member: BudgetMember, link: QuicLink, now: float, *, probe_interval: float, down_after: float
+        self,
+        member: BudgetMember,
+        link: QuicLink,
+        now: float,
+        *,
+        probe_interval: float,
+        down_after: float,
+        max_rate: int | None = None,
     ) -> None:
         self.link = link
         self.member = member
         """What this end says about itself on the WAN; a server learns it with the registration."""
-        self.path = QuicPath(member.wan, link, budget=PathBudget(member))
+        self.budget = PathBudget(member)
+        """What may be sent in all, by the connection and by the striped data plane."""
+        self.budget.limit(max_rate)
+        self.path = QuicPath(member.wan, link, budget=self.budget)
         self.liveness = Liveness(now, probe_interval=probe_interval, down_after=down_after)
         self.plane: StripePlane | None = None
         """The striped data plane beside the connection, if there is one: what it hears counts as evidence."""

@@ -49,7 +49,7 @@ class ServerStripe(StripePlane):
         session: StripeSession,
         sender: TunnelSender,
         deliver: Deliver,
-        send: Callable[[list[bytes], Address], SendStatus],
+        send: Callable[[list[bytes], Address, int], SendStatus],
         arrivals: Arrivals[Claim],
         share: ProcessorShare,
         client: Hashable,
@@ -58,6 +58,8 @@ class ServerStripe(StripePlane):
         self._arrivals = arrivals
         self._share = share
         self.client = client
+        self.dscp = 0
+        """DSCP of what is sent to the client."""
         self.unproven = Unproven(self)
         super().__init__(name, session, sender, deliver)
 
@@ -118,7 +120,7 @@ class ServerStripe(StripePlane):
     def transmit(self, outgoing: list[Outgoing]) -> None:
         """Send each run to where its pipe was heard from."""
         for _, address, datagrams in outgoing:
-            if address is not None and self._send(datagrams, address) is SendStatus.TOO_LARGE:
+            if address is not None and self._send(datagrams, address, self.dscp) is SendStatus.TOO_LARGE:
                 self.session.on_too_large(max(map(len, datagrams)), self._loop.time())
 
 
@@ -222,8 +224,8 @@ class StripeListener:
         session, plane = found
         return plane if read[2] in session.pipes.sources else plane.unproven
 
-    def _transmit(self, datagrams: list[bytes], address: Address) -> SendStatus:
-        status = self.socket.send_batch(datagrams, address)
+    def _transmit(self, datagrams: list[bytes], address: Address, dscp: int) -> SendStatus:
+        status = self.socket.send_batch(datagrams, address, dscp)
         if status is SendStatus.BLOCKED and not self._writing:
             self._writing = True
             self._loop.add_writer(self.socket.fileno(), self._on_writable)

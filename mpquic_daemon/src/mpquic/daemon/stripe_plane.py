@@ -169,7 +169,7 @@ class StripePlane:
         if self._due <= now + TIMER_SLACK:
             return
         due = self.session.next_time(now)
-        again = self.session.send_time(now) if self._sender.waiting else None
+        again = self._send_time(now) if self._sender.waiting else None
         if due is None or (again is not None and again < due):
             due = again
         if due is None or self._due <= due < self._due + NO_MORE:
@@ -178,6 +178,11 @@ class StripePlane:
             self._timer.cancel()
         self._due = due
         self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _send_time(self, now: float) -> float | None:
+        """When what waits may be sent: by the session, and by the path's share of its WAN."""
+        again, allowed = self.session.send_time(now), self.path.next_allowance(now)
+        return again if allowed is None or (again is not None and again > allowed) else allowed
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -211,7 +216,7 @@ class ClientStripe(StripePlane):
         self._ready = select.epoll()
         try:
             for _ in range(path.pipes):
-                pipe = open_socket(kernel, path, grant.port, own, gso=config.udp_gso)
+                pipe = open_socket(kernel, path, grant.port, own, gso=config.udp_gso, dscp=config.dscp)
                 self.sockets.append(pipe)
                 self._ready.register(pipe.fileno(), select.EPOLLIN)
         except BaseException:

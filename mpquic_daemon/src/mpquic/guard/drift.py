@@ -56,6 +56,8 @@ def rule_key(rule: Rule) -> tuple[object, ...]:
         rule.source,
         rule.incoming,
         rule.outgoing,
+        rule.mark,
+        rule.mask,
         rule.suppress_prefix_length,
     )
 

@@ -64,12 +64,12 @@ _IFA_F_NODAD, _IFA_F_PERMANENT, _IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 6, 9, 15
 _RTNH_F_ONLINK, _RTM_F_CLONED, _RT_TABLE_COMPAT = 0x4, 0x200, 252
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
-_FRA_SRC, _FRA_IIFNAME, _FRA_PRIORITY, _FRA_SUPPRESS_PREFIXLEN = 2, 3, 6, 14
-_FRA_TABLE, _FRA_OIFNAME, _FRA_PROTOCOL = 15, 17, 21
+_FRA_SRC, _FRA_IIFNAME, _FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIXLEN = 2, 3, 6, 10, 14
+_FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME, _FRA_PROTOCOL = 15, 16, 17, 21
 _FR_ACT_TO_TBL = 1
 _NOT_SUPPRESSED = 0xFFFFFFFF
-_RULE_ATTRIBUTES = frozenset({_FRA_SRC, _FRA_IIFNAME, _FRA_PRIORITY, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_OIFNAME,
-                              _FRA_PROTOCOL})  # fmt: skip
+_RULE_ATTRIBUTES = frozenset({_FRA_SRC, _FRA_IIFNAME, _FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE,
+                              _FRA_FWMASK, _FRA_OIFNAME, _FRA_PROTOCOL})  # fmt: skip
 _BUFFER_BYTES = 1 << 20
 
 
@@ -97,6 +97,8 @@ def encode_rule(rule: Rule) -> bytes:
     body += attribute(_FRA_PROTOCOL, bytes([RTPROT_STATIC]))
     body += attribute(_FRA_SRC, source.network_address.packed) if source else b""
     body += _name(_FRA_IIFNAME, rule.incoming) + _name(_FRA_OIFNAME, rule.outgoing)
+    if rule.mask:
+        body += _number(_FRA_FWMARK, rule.mark) + _number(_FRA_FWMASK, rule.mask)
     if rule.suppress_prefix_length is not None:
         body += _number(_FRA_SUPPRESS_PREFIXLEN, rule.suppress_prefix_length)
     return body
@@ -120,6 +122,8 @@ def parse_rule(body: memoryview) -> Rule | None:
         source=source,
         incoming=_text(found, _FRA_IIFNAME),
         outgoing=_text(found, _FRA_OIFNAME),
+        mark=_u32(found, _FRA_FWMARK, 0),
+        mask=_u32(found, _FRA_FWMASK, 0),
         suppress_prefix_length=None if suppress == _NOT_SUPPRESSED else suppress,
     )
 

@@ -25,6 +25,9 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     source: str = ""
     incoming: str = ""
     outgoing: str = ""
+    mark: Number = 0
+    mask: Number = 0
+    """Bits of the packet mark that it looks at, and their value; without any, 0."""
     suppress_prefix_length: Number | None = None
     device: str = ""
     carrier: bool = False
@@ -35,6 +38,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         parts = [f"rule ipv{self.family} {self.priority}:"]
         for name, value in (("from", self.source), ("iif", self.incoming), ("oif", self.outgoing)):
             parts += [name, value] if value else []
+        parts += ["fwmark", f"{self.mark:#x}/{self.mask:#x}"] if self.mask else []
         return " ".join([*parts, "lookup", str(self.table)])
 
 

@@ -175,6 +175,8 @@ class QuicLink:
         self._server_certificate = server_certificate
         self.state = LinkState.HANDSHAKE
         self.created_at = now
+        self.dscp = 0
+        """DSCP of its packets, for whoever owns the socket."""
         self.established_at: float | None = None
         self._deadline: float | None = now + options.handshake_timeout
         self._events: list[LinkEvent] = []

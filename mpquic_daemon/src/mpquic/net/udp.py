@@ -38,7 +38,11 @@ MAX_REPORTS = 3
 MAX_EMPTY = 16
 """Empty datagrams that one call passes over."""
 _MAX_BACKLOG = 1024
+_ECN_BITS = 2
+_IPV4_TOS = (socket.IPPROTO_IP, socket.IP_TOS)
+_IPV6_TOS = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
 _pack_size = struct.Struct("H").pack
+_pack_int = struct.Struct("i").pack
 _unpack_int = struct.Struct("i").unpack_from
 
 
@@ -139,8 +143,9 @@ class UdpSocket:
     fixes route and source address then, so that a change of either asks for a new socket. A socket that is bound to no
     address gives each sender as a `PeerAddress`, and what is sent to that leaves from the address to which it has sent:
     the kernel would take one by the route, and a NAT or a connected socket on the other side would refuse it. What the
-    path carries is found out by who sends (RFC 8899). `clock` gives seconds. Raises OSError when the socket can't be
-    made now (no such device, address or route).
+    path carries is found out by who sends (RFC 8899). `dscp` is that of all packets. ECN is always Not-ECT, the
+    compatibility mode of RFC 6040 section 4.3, as no mark of the network is carried inwards. `clock` gives seconds.
+    Raises OSError when the socket can't be made now (no such device, address or route).
     """
 
     def __init__(
@@ -150,6 +155,7 @@ class UdpSocket:
         device: str | None = None,
         peer: Address | None = None,
         gso: OffloadMode = "auto",
+        dscp: int = 0,
         dual_stack: bool = True,
         reads: int = 4,
         clock: Callable[[], float] = time.monotonic,
@@ -164,11 +170,14 @@ class UdpSocket:
         self.drained = True
         """Whether the last `recv_batch` has left nothing to read."""
         self._unsegmented = Unsegmented(clock)
-        self._backlog: list[tuple[bytes, Address | None]] = []
+        self._backlog: list[tuple[bytes, Address | None, int]] = []
         self._gso = gso == "on" or (gso == "auto" and offload.segmentation_works() is not False)
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             self._configure(family, device, dual_stack=dual_stack, gro=gso != "off")
+            if dscp:
+                for level, kind in _tos_options(family, dual_stack=dual_stack):
+                    self._socket.setsockopt(level, kind, dscp << _ECN_BITS)
             self._bind(local)
             if peer is not None:
                 self._socket.connect(peer)
@@ -296,22 +305,25 @@ class UdpSocket:
             buffer = next(free, None)
         return batch
 
-    def send_batch(self, datagrams: Sequence[bytes], address: Address | None = None) -> SendStatus:
-        """Send in order; neighbours of equal size leave in one call. `address` is None on a connected socket."""
+    def send_batch(self, datagrams: Sequence[bytes], address: Address | None = None, dscp: int = 0) -> SendStatus:
+        """Send in order; neighbours of equal size leave in one call. `address` is None on a connected socket.
+
+        `dscp`, if it isn't 0, is that of these packets, instead of the socket's.
+        """
         if self._backlog:
-            self._keep((datagram, address) for datagram in datagrams)
+            self._keep(datagrams, address, dscp)
             return SendStatus.BLOCKED
         worst = SendStatus.OK
         start, end = 0, len(datagrams)
         while start < end:
             single = not self._gso or (self._unsegmented.hosts and _host(address) in self._unsegmented)
             stop = start + 1 if single else self._group_end(datagrams, start)
-            status = self._send_group(datagrams[start:stop], address)
+            status = self._send_group(datagrams[start:stop], address, dscp)
             if status is SendStatus.BLOCKED:
-                self._keep((datagram, address) for datagram in datagrams[start:])
+                self._keep(datagrams[start:], address, dscp)
                 return status
             if self._backlog:  # the run of single datagrams after a refused segmentation has filled the buffer
-                self._keep((datagram, address) for datagram in datagrams[stop:])
+                self._keep(datagrams[stop:], address, dscp)
                 return SendStatus.BLOCKED
             if status is not SendStatus.OK and _SEVERITY[status] > _SEVERITY[worst]:
                 worst = status
@@ -324,12 +336,12 @@ class UdpSocket:
         worst = SendStatus.OK
         start = 0
         while start < len(waiting):
-            address = waiting[start][1]
+            _, address, dscp = waiting[start]
             stop = start + 1
             # The same one, not an equal one: that may have another source.
-            while stop < len(waiting) and waiting[stop][1] is address:
+            while stop < len(waiting) and waiting[stop][1] is address and waiting[stop][2] == dscp:
                 stop += 1
-            status = self.send_batch([datagram for datagram, _ in waiting[start:stop]], address)
+            status = self.send_batch([each[0] for each in waiting[start:stop]], address, dscp)
             if _SEVERITY[status] > _SEVERITY[worst]:
                 worst = status
             start = stop
@@ -364,19 +376,20 @@ class UdpSocket:
             equal = next(place for place, length in enumerate(sizes) if length != size)
         return start + equal + (equal > 1 and 0 < sizes[equal] < size)
 
-    def _send_group(self, group: Sequence[bytes], address: Address | None) -> SendStatus:
+    def _send_group(self, group: Sequence[bytes], address: Address | None, dscp: int) -> SendStatus:
+        control = [self._tos_message(address, dscp)] if dscp else []
         if len(group) == 1:
-            return self._status(self._call(group, [], address), 1, address)
-        error = self._call(group, [(SOL_UDP, UDP_SEGMENT, _pack_size(len(group[0])))], address)
+            return self._status(self._call(group, control, address), 1, address)
+        error = self._call(group, [(SOL_UDP, UDP_SEGMENT, _pack_size(len(group[0]))), *control], address)
         if error not in (errno.EIO, errno.EINVAL):
             return self._status(error, len(group), address)
         # This egress can't segment (no checksum offload), or the segment exceeds the MTU on kernels that answer so.
         # Only when the single datagrams pass was it segmentation.
         worst = SendStatus.OK
         for index, datagram in enumerate(group):
-            status = self._status(self._call([datagram], [], address), 1, address)
+            status = self._status(self._call([datagram], control, address), 1, address)
             if status is SendStatus.BLOCKED:
-                self._keep((rest, address) for rest in group[index:])
+                self._keep(group[index:], address, dscp)
                 return SendStatus.OK
             if _SEVERITY[status] > _SEVERITY[worst]:
                 worst = status
@@ -406,6 +419,12 @@ class UdpSocket:
         counters.tx_bytes += size
         return 0
 
+    def _tos_message(self, address: Address | None, dscp: int) -> tuple[int, int, bytes]:
+        """Return the control message for a DSCP. A dual-stack socket sends to an IPv4-mapped address by IPv4."""
+        v6 = self._socket.family == socket.AF_INET6 and not (address is not None and address[0].startswith("::ffff:"))
+        level, kind = _IPV6_TOS if v6 else _IPV4_TOS
+        return level, kind, _pack_int(dscp << _ECN_BITS)
+
     def _status(self, error: int, datagrams: int, address: Address | None) -> SendStatus:
         if not error:
             return SendStatus.OK
@@ -422,12 +441,19 @@ class UdpSocket:
             self.counters.tx_dropped += datagrams
         return status
 
-    def _keep(self, datagrams: Iterable[tuple[bytes, Address | None]]) -> None:
-        for item in datagrams:
+    def _keep(self, datagrams: Iterable[bytes], address: Address | None, dscp: int) -> None:
+        for datagram in datagrams:
             if len(self._backlog) < _MAX_BACKLOG:
-                self._backlog.append(item)
+                self._backlog.append((datagram, address, dscp))
             else:
                 self.counters.tx_dropped += 1
+
+
+def _tos_options(family: socket.AddressFamily, *, dual_stack: bool) -> list[tuple[int, int]]:
+    """Socket options that set the DSCP: of IPv6 packets, of IPv4 ones, or of both."""
+    if family == socket.AF_INET:
+        return [_IPV4_TOS]
+    return [_IPV6_TOS, _IPV4_TOS] if dual_stack else [_IPV6_TOS]
 
 
 def _host(address: Address | None) -> str | None:

@@ -15,7 +15,7 @@ class BudgetMember:
 
     name: str
     wan: str
-    traffic_class: str = "default"
+    traffic_class: int = 0
     weight: float = 1.0
     priority: int = 100
     demand: float = 0.0
@@ -40,6 +40,10 @@ class PathBudget:
         self._burst = burst
         self._tokens = 0.0
         self._filled_at: float | None = None
+
+    def limit(self, bits: int | None) -> None:
+        """Allow so many bits per second from now on; None is no limit."""
+        self._rate_limit = None if bits is None else bits / 8
 
     @property
     def share(self) -> float | None:

@@ -142,7 +142,7 @@ class Register(Message, frozen=True, kw_only=True):
     signature: Annotated[bytes, msgspec.Meta(max_length=512)]
     site: Word = ""
     wan: Word = ""
-    traffic_class: Word = "default"
+    traffic_class: Annotated[int, msgspec.Meta(ge=0, le=127)] = 0
     weight: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
     priority: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 100
     transport_mode: Word = "datagram"

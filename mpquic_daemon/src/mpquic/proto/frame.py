@@ -15,7 +15,7 @@ the headers of a superframe and one slice of its payload (`mpquic.proto.segment`
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -46,12 +46,16 @@ _unpack_base = _BASE.unpack_from
 _VERSION_BITS = FRAME_VERSION << 4
 
 
-class TrafficClass(IntEnum):
-    """The class octet. A lower number is served first."""
+LOW_LATENCY = 0x80
+"""Bit of the class octet: a packet of this class that comes late is as good as lost."""
+MAX_CLASS = 0x7F
 
-    CRITICAL = 0
-    DEFAULT = 1
-    BULK = 2
+
+def class_octet(number: int, *, low_latency: bool = False) -> int:
+    """Return the class octet of frames of a class; 0 is the number of what belongs to none."""
+    if not 0 <= number <= MAX_CLASS:
+        raise ValueError(f"a class has a number from 0 to {MAX_CLASS}")
+    return number | LOW_LATENCY if low_latency else number
 
 
 class FrameFlag(IntFlag):

@@ -46,7 +46,7 @@ class Registration:
     epoch: int
     prefixes: tuple[Network, ...]
     wan: str = ""
-    traffic_class: str = "default"
+    traffic_class: int = 0
     weight: float = 1.0
     priority: int = 100
 

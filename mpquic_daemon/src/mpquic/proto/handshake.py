@@ -135,7 +135,7 @@ class RegistrationRequest:
     inner: tuple[str, ...]
     site: str = ""
     wan: str = ""
-    traffic_class: str = "default"
+    traffic_class: int = 0
     weight: float = 1.0
     priority: int = 100
     transport_mode: str = "datagram"

@@ -20,9 +20,13 @@ class PeerRule:
     identity: str
     tunnel: str
     allowed: tuple[Network, ...]
-    traffic_class: str = "default"
+    traffic_class: int = 0
     weight: float = 1.0
     priority: int = 100
+    dscp: int = 0
+    low_latency: bool = False
+    max_rate: int | None = None
+    """Most that goes to the client, in bit/s."""
 
     def permits(self, prefix: Network) -> bool:
         """True when `prefix` lies in one of the allowed ones."""

@@ -14,12 +14,13 @@ from mpquic.proto.coalescer import Coalescer, Write
 from mpquic.proto.control import Report
 from mpquic.proto.dedup import Arrival, SequenceWindow
 from mpquic.proto.frame import (
+    LOW_LATENCY,
+    MAX_CLASS,
     Frame,
     FrameError,
     FrameFlag,
     Reassembler,
     SequenceCounter,
-    TrafficClass,
     decode_frames,
     split,
 )
@@ -143,11 +144,11 @@ class TunnelSender:
         self,
         scheduler: PathChooser,
         *,
-        traffic_class: int = TrafficClass.DEFAULT,
+        traffic_class: int = 0,
         queues: Mapping[int, ClassQueue] | None = None,
         counters: Counters | None = None,
     ) -> None:
-        self.queues = dict(sorted((queues or {traffic_class: ClassQueue()}).items()))
+        self.queues = dict(sorted((queues or {traffic_class: ClassQueue()}).items(), key=_served_first))
         self.counters = counters if counters is not None else Counters()
         self._scheduler = scheduler
         self._traffic_class = traffic_class
@@ -447,6 +448,11 @@ class TunnelReceiver:
             duplicates=counters.rx_duplicates,
             received_bytes=counters.rx_bytes,
         )
+
+
+def _served_first(entry: tuple[int, ClassQueue]) -> tuple[bool, int]:
+    """Order of classes: those of low latency first, then by number."""
+    return not entry[0] & LOW_LATENCY, entry[0] & MAX_CLASS
 
 
 def _tune(queue: ClassQueue, path: Path) -> None:

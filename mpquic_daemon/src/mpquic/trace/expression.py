@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from mpquic.trace.fib import Address
 
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+LARGEST_DSCP = 63
+DSCP_NAMES = {
+    "ef": 46,
+    "va": 44,
+    "le": 1,
+    **{f"cs{n}": 8 * n for n in range(8)},
+    **{f"af{n}{k}": 8 * n + 2 * k for n in range(1, 5) for k in range(1, 4)},
+}
 Elements: TypeAlias = Callable[[str], Any]
 """Gives the elements of a named set or map of the rule's table."""
 
@@ -34,6 +42,7 @@ class Packet:
     protocol: int = ICMP
     source_port: int | None = None
     port: int | None = None
+    dscp: int = 0
     mark: int | None = 0
     """None when a rule sets one that can't be told."""
     connection_mark: int | None = 0
@@ -165,6 +174,8 @@ class Values:
                 "daddr": packet.destination,
                 "protocol": _Protocol(packet.protocol),
                 "nexthdr": _Protocol(packet.protocol),
+                "dscp": _Dscp(packet.dscp),
+                "ecn": "not-ect",
             }
             if name in found:
                 return found[name]
@@ -188,6 +199,25 @@ class _Protocol:
     """A protocol's number, which nft prints by its name."""
 
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Dscp:
+    """A DSCP, which nft prints by its name where it has one."""
+
+    number: int
+
+
+def dscp_number(value: int | str) -> int:
+    """Return a DSCP by its name or number (RFC 2474, RFC 2597, RFC 3246, RFC 8622); ValueError."""
+    if isinstance(value, int):
+        return value
+    number = DSCP_NAMES.get(value.lower())
+    if number is None:
+        number = int(value, 0)
+    if not 0 <= number <= LARGEST_DSCP:
+        raise ValueError(f"a DSCP is from 0 to {LARGEST_DSCP}")
+    return number
 
 
 def _known(value: int | None) -> int:
@@ -229,6 +259,8 @@ def _like(value: Any, wanted: Any) -> Any:
     try:
         if isinstance(value, _Protocol):
             return _Protocol(protocol_number(wanted))
+        if isinstance(value, _Dscp):
+            return _Dscp(dscp_number(wanted))
         if isinstance(value, ipaddress.IPv4Address | ipaddress.IPv6Address):
             return ipaddress.ip_address(wanted)
     except ValueError:

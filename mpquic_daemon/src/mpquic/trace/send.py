@@ -47,6 +47,7 @@ class Order:
     destination: Address
     protocol: str
     port: int | None = None
+    dscp: int = 0
     mark: int = 0
     table: str | None = None
 
@@ -99,6 +100,10 @@ def _socket(order: Order) -> socket.socket:
     try:
         # Before anything else: no packet of this socket ever takes another device.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, order.device.encode() + b"\0")
+        if order.dscp:
+            v6 = family == socket.AF_INET6
+            level, option = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS) if v6 else (socket.IPPROTO_IP, socket.IP_TOS)
+            opened.setsockopt(level, option, order.dscp << 2)
         if order.mark:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, order.mark)
         opened.bind((str(order.source), 0))

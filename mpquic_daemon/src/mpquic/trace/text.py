@@ -23,6 +23,7 @@ def render(found: Mapping[str, Any], *, every_rule: bool = False) -> str:
 def _lines(found: Mapping[str, Any], *, every_rule: bool) -> Iterator[tuple[str, str]]:
     lan, packet, route, kernel = found["lan"], found["packet"], found["route"], found["kernel"]
     port = f" port {packet['port']}" if packet["port"] is not None else ""
+    port += f", DSCP {packet['dscp']}" if packet["dscp"] else ""
     yield (
         "packet",
         f"{packet['source']} ({packet['source_from']}) to {packet['destination']}, {packet['protocol']}{port}",

@@ -39,6 +39,7 @@ class Question:
     destination: Address
     protocol: str = "icmp"
     port: int | None = None
+    dscp: int = 0
 
     @property
     def number(self) -> int:
@@ -55,6 +56,7 @@ class Question:
             iif=self.lan.device,
             protocol=self.number if protocol is None else protocol,
             port=self.port,
+            dscp=self.dscp,
         )
 
     def flow(self, mark: int) -> Flow:
@@ -66,6 +68,7 @@ class Question:
             mark=mark,
             protocol=self.number,
             port=self.port,
+            tos=self.dscp << 2,
         )
 
 
@@ -174,6 +177,7 @@ def report(way: Way, routing: Routing) -> dict[str, Any]:
             "destination": str(question.destination),
             "protocol": question.protocol,
             "port": question.port,
+            "dscp": question.dscp,
             "mark": way.mark,
             "mark_rules": [str(place) for place in way.prerouting.marks],
         },

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from mpquic.proto.frame import TrafficClass
 from mpquic.proto.path import PathState
 from mpquic.proto.scheduler import FailoverScheduler
 from mpquic.proto.stripe.path import StripePath
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from .duplex import Duplex
 
 _STAMP = Struct("!d")
-_CLASS = int(TrafficClass.DEFAULT)
+_CLASS = 0
 MSS = 1348
 HEADERS = 52
 INITIAL_WINDOW = 10

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.frame import TrafficClass
+from mpquic.proto.frame import class_octet
 from mpquic.proto.stripe.adaptive import FecMode, LossMeter, OverheadBudget, ParityPolicy, copies_for
 
-DEFAULT, CRITICAL = int(TrafficClass.DEFAULT), int(TrafficClass.CRITICAL)
+DEFAULT, CRITICAL = class_octet(3), class_octet(1, low_latency=True)
 
 
 def test_the_meter_follows_the_loss_and_forgets_it() -> None:

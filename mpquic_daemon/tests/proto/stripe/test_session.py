@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpquic.proto.frame import TrafficClass
+from mpquic.proto.frame import LOW_LATENCY
 from mpquic.proto.stripe import keys, pipes
 from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.bbr import BbrState
@@ -180,7 +180,7 @@ def test_redundancy_stays_within_its_share() -> None:
 
 def test_a_critical_packet_on_a_lossy_link_comes_soon_or_not_at_all() -> None:
     duplex = Duplex(seed=3, up=Weather(loss=0.05), down=Weather(loss=0.05))
-    duplex.client.traffic_class = int(TrafficClass.CRITICAL)
+    duplex.client.traffic_class = LOW_LATENCY
     duplex.client.frame_size = 200
     duplex.run_until_ready()
     for _ in range(1000):

@@ -17,7 +17,7 @@ FAMILIES: Final = ("ipv4", "ipv6")
 MAIN: Final = 254
 _TYPES: Final = {"1": "unicast", "6": "blackhole", "7": "unreachable", "8": "prohibit"}
 """Types of routes by their numbers (include/uapi/linux/rtnetlink.h), which `ip -N` shows."""
-Rule = tuple[int, str, str, str, str]
+Rule = tuple[int, str, str, str, str, str]
 Route = tuple[str, str, str, str]
 
 
@@ -71,7 +71,7 @@ def _is_ours(host: Host, priority: int) -> bool:
 
 
 def _links(host: Host) -> list[Mapping[str, Any]]:
-    return [link for kind in ("management", "wans", "lans") for link in host.plan.get(kind, [])]
+    return [link for kind in ("management", "wans", "lans", "tuns") for link in host.plan.get(kind, [])]
 
 
 def _configured(host: Host, carriers: Mapping[str, bool]) -> list[Mapping[str, Any]]:
@@ -95,6 +95,7 @@ def _rules(family: str, links: list[Mapping[str, Any]]) -> list[Rule]:
             _prefix(rule["from"]),
             rule["incoming_interface"] or "",
             rule["outgoing_interface"] or "",
+            "" if rule["mark"] is None else f"{rule['mark']:#x}/{rule['mask']:#x}",
         )
         for link in links
         for rule in link.get("rules", [])
@@ -113,13 +114,22 @@ def _rule(rule: Mapping[str, Any]) -> Rule:
         "" if source == "all" else _prefix(source),
         rule.get("iif", ""),
         rule.get("oif", ""),
+        _mark(rule),
     )
 
 
+def _mark(rule: Mapping[str, Any]) -> str:
+    """Mark and mask of a rule as `ip -json` has them, which leaves out a mask of all bits; '' without."""
+    if "fwmark" not in rule:
+        return ""
+    return f"{int(str(rule['fwmark']), 0):#x}/{int(str(rule.get('fwmask', 0xFFFFFFFF)), 0):#x}"
+
+
 def _say(rule: Rule) -> str:
-    priority, table, source, incoming, outgoing = rule
+    priority, table, source, incoming, outgoing, mark = rule
     words = [str(priority) + ":", *(["from", source] if source else []), *(["iif", incoming] if incoming else [])]
-    return " ".join([*words, *(["oif", outgoing] if outgoing else []), "lookup", table])
+    words += [*(["oif", outgoing] if outgoing else []), *(["fwmark", mark] if mark else [])]
+    return " ".join([*words, "lookup", table])
 
 
 def _routes(family: str, links: list[Mapping[str, Any]]) -> set[Route]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mpquic_plan.checks import addresses, fleet, inner, interfaces, references, striping
+from mpquic_plan.checks import addresses, classes, fleet, inner, interfaces, references, striping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,6 +25,15 @@ CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     references.outer_ipv6_exists,
     references.lans_use_known_tunnels,
     references.fallbacks_are_known,
+    classes.classes_are_distinct,
+    classes.one_class_catches_all,
+    classes.rules_can_match,
+    classes.wans_carry_known_classes,
+    classes.class_numbers_are_unique,
+    classes.lans_state_one_way,
+    classes.lans_use_carried_classes,
+    classes.class_tunnels_keep_their_place,
+    classes.routed_prefixes_have_one_tunnel_of_a_listener,
     references.egress_leads_out,
     references.management_by_dhcp_is_the_egress,
     references.zones_are_known,
@@ -50,7 +59,6 @@ CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     fleet.udp_ports_are_unique,
     fleet.routed_prefixes_are_disjoint,
     fleet.tunnels_of_a_listener_agree,
-    fleet.vlans_are_few_enough,
 )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from mpquic_plan import reference, tables
+from mpquic_plan import reference
+from mpquic_plan.assignments import assignments
 from mpquic_plan.checks.addresses import overlap
 from mpquic_plan.problem import Problem
 from mpquic_plan.vps import tunnels_on
@@ -85,7 +86,7 @@ def routed_prefixes_are_disjoint(fleet: Fleet) -> Iterator[Problem]:
             for site in fleet.sites_of(vps)
             if site.lan_mode == "routed"
             for lan in site.lans
-            if lan.tunnel is not None
+            if any(assigned.tunnels for assigned in assignments(site, lan, idle=True))
             for prefix in (*lan.networks, *lan.behind)
         ]
         # By address, larger ones first: what overlaps a prefix lies between it and its end. A fleet has thousands.
@@ -118,19 +119,10 @@ def tunnels_of_a_listener_agree(fleet: Fleet) -> Iterator[Problem]:
             pairs = tunnels_on(listener, sites)
             for site, tunnel in pairs[1:]:
                 first_site, first = pairs[0]
-                for key in ("transport_mode", "congestion_algorithm"):
-                    if getattr(tunnel, key) != getattr(first, key):
-                        yield Problem(
-                            site.host,
-                            f"{tunnel.path}.{key}",
-                            f"{getattr(tunnel, key)} differs from {getattr(first, key)} of {first.name} of "
-                            f"{first_site.host}; tunnels of listener {listener.name} must agree",
-                        )
-
-
-def vlans_are_few_enough(fleet: Fleet) -> Iterator[Problem]:
-    """Each VLAN finds a priority for its rules."""
-    for site in fleet.sites.values():
-        count = sum(lan.vlan_id is not None for lan in site.lans)
-        if count > tables.MOST_VLANS:
-            yield Problem(site.host, "site.lans", f"{count} VLANs; a site has at most {tables.MOST_VLANS}")
+                if tunnel.congestion_algorithm != first.congestion_algorithm:
+                    yield Problem(
+                        site.host,
+                        tunnel.place("congestion_algorithm"),
+                        f"{tunnel.congestion_algorithm} differs from {first.congestion_algorithm} of {first.name} of "
+                        f"{first_site.host}; tunnels of listener {listener.name} must agree",
+                    )

@@ -78,22 +78,24 @@ def slots_exist(fleet: Fleet) -> Iterator[Problem]:
         vps = fleet.vps_of(site)
         listeners = {listener.name: listener for listener in vps.listeners} if vps else {}
         taken: dict[tuple[str, int], str] = {}
+        # Of two classes with one slot `classes_are_distinct` tells.
+        of_classes = {tunnel.name for tunnel in site.tunnels if tunnel.of_class}
         for tunnel in site.tunnels:
             listener = listeners.get(tunnel.listener)
             if listener is not None and vps is not None and tunnel.slot > listener.tunnels_per_site:
                 yield Problem(
                     site.host,
-                    f"{tunnel.path}.slot",
+                    tunnel.place("slot"),
                     f"listener {listener.name} has room for {listener.tunnels_per_site} of a site; "
                     f"raise tunnels_per_site in {listener.path} of {vps.host}",
                 )
             place = (tunnel.listener, tunnel.slot)
             if place not in taken:
                 taken[place] = tunnel.name
-            elif taken[place] != tunnel.name:
+            elif taken[place] != tunnel.name and tunnel.name not in of_classes:
                 yield Problem(
                     site.host,
-                    f"{tunnel.path}.listener",
+                    tunnel.place("listener"),
                     f"slot {tunnel.slot} of listener {tunnel.listener} is already used by {taken[place]}; "
                     "state another listener or slot",
                 )

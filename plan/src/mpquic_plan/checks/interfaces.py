@@ -38,7 +38,9 @@ def names_are_unique(fleet: Fleet) -> Iterator[Problem]:
         yield from _repeated(site.host, "the name", [(f"{lan.path}.name", lan.name) for lan in lans])
         vlans = [lan for lan in site.lans if lan.vlan_id is not None]
         yield from _repeated(site.host, "the VLAN", [(f"{lan.path}.id", lan.name) for lan in vlans])
-        yield from _repeated(site.host, "the name", [(f"{tunnel.path}.name", tunnel.name) for tunnel in site.tunnels])
+        # Of two class tunnels with one name either their prefixes or their numbers are the same, which is told of.
+        tunnels = [(tunnel.place("name"), tunnel.name) for tunnel in site.tunnels if not tunnel.of_class]
+        yield from _repeated(site.host, "the name", tunnels)
     for vps in fleet.vpses.values():
         yield from _repeated(vps.host, "the name", [(f"{item.path}.name", item.name) for item in vps.listeners])
 
@@ -48,7 +50,7 @@ def _site_devices(site: Site) -> list[Item]:
         *((f"{item.path}.device", item.name, site.named(item.device)) for item in site.management),
         *((f"{wan.path}.device", wan.name, site.named(wan.device)) for wan in site.wans),
         *((f"{lan.path}.device", lan.name, site.named(lan.device)) for lan in site.lans),
-        *((f"{tunnel.path}.name", f"tunnel {tunnel.name}", tunnel.name) for tunnel in site.tunnels),
+        *((tunnel.place("name"), f"tunnel {tunnel.name}", tunnel.name) for tunnel in site.tunnels),
     ]
 
 
@@ -60,15 +62,13 @@ def _vps_devices(vps: Vps) -> list[Item]:
 def trunks_carry_vlans(fleet: Fleet) -> Iterator[Problem]:
     """The parent of a VLAN is a card that may have VLANs, and carries each id once."""
     for site in fleet.sites.values():
-        others = {wan.device: f"the device of {wan.name}, and a WAN has no VLANs" for wan in site.wans}
+        others = {wan.device: f"the device of {wan.name}, and carries no VLANs" for wan in site.wans}
         others |= {tunnel.name: "a tunnel" for tunnel in site.tunnels}
-        others |= {vlan.device: "a VLAN itself" for vlan in site.local_links if vlan.vlan_id is not None}
+        others |= {vlan.device: "a VLAN itself" for vlan in site.vlans}
         taken: dict[tuple[str | None, int | None], str] = {
             (lan.parent, lan.vlan_id): lan.path for lan in site.lans if lan.vlan_id is not None
         }
-        for item in site.management:
-            if item.parent is None:
-                continue
+        for item in site.tagged:
             if item.parent in others:
                 message = f"'{item.parent}' is {others[item.parent]}; name another card"
                 yield Problem(site.host, f"{item.path}.vlan.parent", message)
@@ -101,12 +101,11 @@ _VIRTUAL: Final = re.compile(
 """Interfaces that another program makes and takes away, by the names that it gives them."""
 _TAGGED: Final = {
     "management": "state vlan: {{id: {vlan}, parent: {parent}}} instead of device",
-    "wan": (
-        "a WAN with a VLAN tag is not supported: have the switch or modem hand it over untagged (an access port), and "
-        "name the card that leads there"
-    ),
+    "wan": "state vlan: {{id: {vlan}, parent: {parent}}} instead of device",
     "trunk": "a VLAN inside of a VLAN is not supported; name the card",
-    "lan": "state device: {parent} and in it vlans: [{{id: {vlan}, tunnel: ...}}]",
+    "lan": (
+        "state device: {parent} and in it vlans: [{{id: {vlan}, tunnel: ...}}], or class and wan instead of tunnel"
+    ),
 }
 
 
@@ -128,24 +127,24 @@ def devices_are_cards(fleet: Fleet) -> Iterator[Problem]:
     """A link is a network card: what other programs make, tag or dial isn't there at boot, or needs more than we do."""
     for site in fleet.sites.values():
         links = [("management", f"{item.path}.device", item.device) for item in site.management if item.parent is None]
-        links += [("trunk", f"{item.path}.vlan.parent", item.parent) for item in site.management if item.parent]
-        links += [("wan", f"{wan.path}.device", wan.device) for wan in site.wans]
+        links += [("trunk", f"{item.path}.vlan.parent", item.parent) for item in site.tagged if item.parent]
+        links += [("wan", f"{wan.path}.device", wan.device) for wan in site.wans if wan.parent is None]
         links += [("lan", f"{lan.path}.device", lan.device) for lan in site.lans if lan.vlan_id is None]
         for kind, path, device in links:
             message = device_problem(kind, site.named(device))
             if message is not None:
                 yield Problem(site.host, path, message)
-        for vlan in site.local_links:
-            if vlan.vlan_id is not None and vlan.device in _RESERVED:
+        for vlan in site.vlans:
+            if vlan.device in _RESERVED:
                 message = f"'{vlan.device}' {_RESERVED[vlan.device]}; name another"
                 yield Problem(site.host, f"{vlan.path}.device", message)
         for tunnel in site.tunnels:
             if tunnel.name in _RESERVED:
                 yield Problem(
-                    site.host, f"{tunnel.path}.name", f"'{tunnel.name}' {_RESERVED[tunnel.name]}; name another"
+                    site.host, tunnel.place("name"), f"'{tunnel.name}' {_RESERVED[tunnel.name]}; name another"
                 )
             elif tunnel.name in _WORDS:
-                yield Problem(site.host, f"{tunnel.path}.name", f"'{tunnel.name}' {_WORDS[tunnel.name]}; name another")
+                yield Problem(site.host, tunnel.place("name"), f"'{tunnel.name}' {_WORDS[tunnel.name]}; name another")
     for vps in fleet.vpses.values():
         if vps.device in _RESERVED:
             message = f"'{vps.device}' {_RESERVED[vps.device]}; {_NO_CARD}, or auto"

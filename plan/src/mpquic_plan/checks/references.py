@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpquic_plan.assignments import assignments, fallback_name
 from mpquic_plan.client import egress_name
 from mpquic_plan.firewall import ZONES, families, zone_devices
 from mpquic_plan.problem import Problem, unknown
+from mpquic_plan.reference import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +44,7 @@ def tunnels_use_known_wans(fleet: Fleet) -> Iterator[Problem]:
     for site in fleet.sites.values():
         for tunnel in site.tunnels:
             if not _resolves(site, "wans", tunnel.wan):
-                yield Problem(site.host, f"{tunnel.path}.wan", unknown("WAN", tunnel.wan, _names(site, "wans")))
+                yield Problem(site.host, tunnel.place("wan"), unknown("WAN", tunnel.wan, _names(site, "wans")))
 
 
 def tunnels_use_known_listeners(fleet: Fleet) -> Iterator[Problem]:
@@ -52,7 +54,12 @@ def tunnels_use_known_listeners(fleet: Fleet) -> Iterator[Problem]:
         for tunnel in site.tunnels if vps else ():
             if vps and not _resolves(vps, "listeners", tunnel.listener):
                 message = unknown(f"listener of {vps.host}", tunnel.listener, _names(vps, "listeners"))
-                yield Problem(site.host, f"{tunnel.path}.listener", message)
+                if tunnel.of_class and "listener" in tunnel.places:
+                    message = (
+                        f"its class tunnels need the listener {tunnel.listener}, which {vps.host} doesn't have; add "
+                        f"{{name: {tunnel.listener}}} to its vps.listeners"
+                    )
+                yield Problem(site.host, tunnel.place("listener"), message)
 
 
 def outer_ipv6_exists(fleet: Fleet) -> Iterator[Problem]:
@@ -67,13 +74,13 @@ def outer_ipv6_exists(fleet: Fleet) -> Iterator[Problem]:
             if wan is not None and not (wan.ipv6 or (wan.static and wan.static.address6)):
                 yield Problem(
                     site.host,
-                    f"{tunnel.path}.outer",
+                    tunnel.place("outer"),
                     f"{wan.name} has no IPv6; set ipv6: true in {wan.path}, or outer: ipv4",
                 )
             if vps is not None and vps.address6 is None:
                 yield Problem(
                     site.host,
-                    f"{tunnel.path}.outer",
+                    tunnel.place("outer"),
                     f"{vps.host} has no address6; state one in its vps, or outer: ipv4",
                 )
 
@@ -88,12 +95,21 @@ def lans_use_known_tunnels(fleet: Fleet) -> Iterator[Problem]:
 
 
 def fallbacks_are_known(fleet: Fleet) -> Iterator[Problem]:
-    """Each fallback is a WAN of the site, or none."""
+    """Each fallback is another tunnel or a WAN of the site, or lets nothing out."""
     for site in fleet.sites.values():
+        valid = {*_names(site, "tunnels"), *_names(site, "wans"), BLOCK}
+        stated = [(lan.path, lan.fallback) for lan in site.lans] + [(each.path, each.fallback) for each in site.classes]
+        for path, name in stated:
+            if name is None or name == BLOCK or _resolves(site, "wans", name) or _resolves(site, "tunnels", name):
+                continue
+            yield Problem(site.host, f"{path}.fallback", unknown("tunnel or WAN", name, valid))
         for lan in site.lans:
-            if lan.fallback is not None and not _resolves(site, "wans", lan.fallback):
-                message = unknown("WAN", lan.fallback, {*_names(site, "wans"), "none"})
-                yield Problem(site.host, f"{lan.path}.fallback", message)
+            for assigned in assignments(site, lan):
+                name = fallback_name(lan, assigned.traffic_class)
+                if assigned.tunnel is not None and assigned.tunnel.name == name:
+                    path = lan.path if lan.fallback or assigned.traffic_class is None else assigned.traffic_class.path
+                    message = f"{name} carries {lan.name} itself; name another tunnel, a WAN, or block"
+                    yield Problem(site.host, f"{path}.fallback", message)
 
 
 def egress_leads_out(fleet: Fleet) -> Iterator[Problem]:
@@ -209,6 +225,6 @@ def liveness_has_room(fleet: Fleet) -> Iterator[Problem]:
             if tunnel.down_after_ms < 2 * tunnel.probe_interval_ms:
                 yield Problem(
                     site.host,
-                    f"{tunnel.path}.down_after_ms",
+                    tunnel.place("down_after_ms"),
                     f"{tunnel.down_after_ms} is less than two probe intervals of {tunnel.probe_interval_ms} ms",
                 )

@@ -38,7 +38,7 @@ def striped_tunnels_are_served(fleet: Fleet) -> Iterator[Problem]:
             if vps is not None and listener is not None and tunnel.striped and listener.stripe_port is None:
                 yield Problem(
                     site.host,
-                    f"{tunnel.path}.transport",
+                    tunnel.place("transport"),
                     f"listener {listener.name} of {vps.host} serves no striped tunnels; "
                     f"take stripe_enabled: false away from {listener.path}, or set transport: quic",
                 )
@@ -51,7 +51,7 @@ def striped_tunnels_send_datagrams(fleet: Fleet) -> Iterator[Problem]:
             if tunnel.striped and tunnel.transport_mode != "datagram":
                 yield Problem(
                     site.host,
-                    f"{tunnel.path}.transport_mode",
+                    tunnel.place("transport_mode"),
                     f"{tunnel.transport_mode} doesn't go with transport: stripe, which sends again by itself; "
                     "set transport_mode: datagram, or transport: quic",
                 )

@@ -42,7 +42,8 @@ class Finding:
 class Host:
     """A host: its inventory name, its slice of the plan, its survey, and how far its clock is ahead in seconds.
 
-    `machine_ids` are those of the other hosts of the run, by inventory name.
+    `machine_ids` are those of the other hosts of the run, by inventory name. `foreign_links` are VLAN devices that
+    somebody else makes.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Host:
     survey: Mapping[str, Any]
     clock_ahead: float = 0.0
     machine_ids: Mapping[str, str] = field(default_factory=dict)
+    foreign_links: frozenset[str] = frozenset()
 
     @property
     def is_client(self) -> bool:

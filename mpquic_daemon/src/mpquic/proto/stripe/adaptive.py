@@ -9,9 +9,8 @@ from __future__ import annotations
 from enum import Enum
 from functools import lru_cache
 
-from mpquic.proto.frame import TrafficClass
+from mpquic.proto.frame import LOW_LATENCY
 
-_CRITICAL = int(TrafficClass.CRITICAL)
 IN_VAIN = 0.1
 """Probability that the copies of a group don't suffice and another round trip passes."""
 _STEP = 8
@@ -112,7 +111,7 @@ class OverheadBudget:
 class ParityPolicy:
     """Chooses M for a group.
 
-    Adaptive, critical class: the smallest M that leaves a group broken at most once in a thousand. Other classes:
+    Adaptive, low latency: the smallest M that leaves a group broken at most once in a thousand. Other classes:
     as much parity as costs at most the share `WASTE` of goodput against retransmission alone, which sends no more than
     was lost but takes a round trip; it does the rest. So M is 0 at no loss, and at rare loss where time is no matter.
     """
@@ -138,7 +137,7 @@ class ParityPolicy:
         classes grows to `most` shards, which is what the path sends in a time that a repair may take.
         """
         shards = self._data_shards
-        if self.mode is FecMode.ADAPTIVE and traffic_class != _CRITICAL:
+        if self.mode is FecMode.ADAPTIVE and not traffic_class & LOW_LATENCY:
             shards = max(shards, min(most, MAX_DATA) & -_STEP)
         return shards, self.parity(shards, loss, traffic_class)
 
@@ -152,7 +151,7 @@ class ParityPolicy:
         permille = min(500, round(loss * 1000))
         if permille == 0:
             return 0
-        if traffic_class == _CRITICAL:
+        if traffic_class & LOW_LATENCY:
             return self._until(data_shards, permille, self.RESIDUAL)
         known = self._usual.get((data_shards, permille))
         if known is not None:

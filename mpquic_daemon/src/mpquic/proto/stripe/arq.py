@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections import deque
 from heapq import heapify, heappop, heappush
 
-from mpquic.proto.frame import TrafficClass
+from mpquic.proto.frame import LOW_LATENCY
 from mpquic.proto.stripe.adaptive import copies_for
 from mpquic.proto.stripe.memory import MAX_LOST
 
-_CRITICAL = int(TrafficClass.CRITICAL)
-CRITICAL_ROUND_TRIPS = 3
+LOW_LATENCY_ROUND_TRIPS = 3
 MAX_COPIES = 4
 """Of one shard at a time."""
 TOLD = 1.25
@@ -126,7 +125,7 @@ class Retransmitter:
     @staticmethod
     def lifetime(traffic_class: int, rtt: float) -> float:
         """Seconds for which a shard of a class is worth repeating after it was first sent."""
-        return CRITICAL_ROUND_TRIPS * rtt if traffic_class == _CRITICAL else LIFETIME
+        return LOW_LATENCY_ROUND_TRIPS * rtt if traffic_class & LOW_LATENCY else LIFETIME
 
     def on_lost(self, repair: Repair, now: float, rtt: float) -> None:
         """A DATA shard was lost."""

@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpquic.proto import ip
-from mpquic.proto.frame import FrameFlag, TrafficClass, expand_sequence, serial_distance
+from mpquic.proto.frame import LOW_LATENCY, FrameFlag, expand_sequence, serial_distance
 from mpquic.proto.run import SegmentRun, joined
 from mpquic.proto.stripe.gaps import Gaps
 from mpquic.proto.stripe.memory import STEP
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mpquic.proto.path import Carried
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
-_CRITICAL = int(TrafficClass.CRITICAL)
 _FIN = 0x01
 _SYN = 0x02
 _SYN_FIN = 0x03
@@ -44,7 +43,7 @@ _MAX_JUMP = 4096
 
 def hold_time(traffic_class: int, rtt: float) -> float:
     """Seconds to wait for a missing shard: as long as the peer is likely to repeat it."""
-    return 3 * rtt + 0.01 if traffic_class == _CRITICAL else min(1.0, 8 * rtt + 0.05)
+    return 3 * rtt + 0.01 if traffic_class & LOW_LATENCY else min(1.0, 8 * rtt + 0.05)
 
 
 class TcpSpan(NamedTuple):

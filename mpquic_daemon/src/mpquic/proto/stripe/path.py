@@ -50,6 +50,14 @@ class StripePath:
         """Bytes per second that the path delivers, 0.0 while unknown."""
         return self.session.sender.controller.bandwidth
 
+    def limit_by(self, budget: PathBudget) -> None:
+        """Send no more than the path's share of its WAN allows; without a limit nothing is asked on the way."""
+        self._budget = budget if budget.share is not None else None
+
+    def next_allowance(self, now: float) -> float | None:
+        """When the share of the WAN allows sending again; None when it isn't what packets wait for."""
+        return None if self._budget is None else self._budget.next_allowance(now)
+
     def budget(self, now: float) -> int:
         """Bytes of encoded frames that may be handed over now."""
         room = self.session.budget(now)

@@ -1,0 +1,94 @@
+"""Sends back what comes by UDP and TCP, and sends something there: traffic of any port, protocol and DSCP.
+
+python -m mpqlab.echo serve PORT...
+python -m mpqlab.echo send {udp,tcp} SOURCE ADDRESS PORT [COUNT [DSCP]]
+
+`send` asks COUNT times (1000 octets each) and prints how many replies came.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import sys
+import threading
+from itertools import product
+
+from mpqlab.topology import INTERNET_ADDRESS, INTERNET_ADDRESS6
+
+SIZE = 1000
+REPLY_SECONDS = 2.0
+
+
+def serve(ports: list[int]) -> None:
+    """Send back what comes to these ports of the Internet's addresses, until the process is ended."""
+    selector = selectors.DefaultSelector()
+    # Of addresses of its own: a reply must come from the one that was asked.
+    for address, port in product((INTERNET_ADDRESS, INTERNET_ADDRESS6), ports):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        datagrams = socket.socket(family, socket.SOCK_DGRAM)
+        datagrams.bind((address, port))
+        selector.register(datagrams, selectors.EVENT_READ)
+        selector.register(socket.create_server((address, port), family=family), selectors.EVENT_READ)
+    print("ready", flush=True)
+    while True:
+        for key, _ in selector.select():
+            ready = key.fileobj
+            assert isinstance(ready, socket.socket)
+            if ready.type == socket.SOCK_DGRAM:
+                data, sender = ready.recvfrom(65536)
+                ready.sendto(data, sender)
+            else:
+                threading.Thread(target=_repeat, args=(ready.accept()[0],), daemon=True).start()
+
+
+def _repeat(connection: socket.socket) -> None:
+    with connection:
+        while data := connection.recv(65536):
+            connection.sendall(data)
+
+
+def send(protocol: str, source: str, address: str, port: int, count: int = 1, dscp: int = 0) -> int:
+    """Ask `count` times, one after the other; return how many replies came within `REPLY_SECONDS` each.
+
+    OSError when a TCP connection can't be made.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    replies = 0
+    with socket.socket(family, kind) as asking:
+        asking.settimeout(REPLY_SECONDS)
+        level, option = (
+            (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
+            if family == socket.AF_INET6
+            else (socket.IPPROTO_IP, socket.IP_TOS)
+        )
+        asking.setsockopt(level, option, dscp << 2)
+        asking.bind((source, 0))
+        asking.connect((address, port))
+        for _ in range(count):
+            try:
+                asking.sendall(bytes(SIZE))
+                wanted = SIZE
+                while wanted > 0 and (data := asking.recv(65536)):
+                    wanted -= len(data)
+            except TimeoutError:
+                continue
+            replies += wanted <= 0
+    return replies
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command; return the exit status."""
+    match arguments:
+        case ["serve", *ports] if ports:
+            serve([int(port) for port in ports])
+        case ["send", "udp" | "tcp" as protocol, source, address, port, *more] if len(more) <= 2:
+            print(send(protocol, source, address, int(port), *(int(value) for value in more)))
+            return 0
+    sys.stderr.write(__doc__ or "")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
