@@ -50,14 +50,18 @@ NUMBERS: Final = (
     ("inner IPv6", "`ula_prefix`, then the inner IPv4 address, then ::1"),
     (
         "routing tables",
-        "WAN N: 100 + N; management N: 150 + N; LAN N: 200 + N; VLAN v on LAN N: 100000 N + v; class of slot s on WAN N: "
-        + "1000 + 10 N + s; its fallback from LAN N: 2000 + 10 N + s",
+        (
+            "WAN N: 100 + N; management N: 150 + N; LAN N: 200 + N; VLAN v on LAN N: 100000 N + v; class of slot s on "
+            "WAN N: 1000 + 10 N + s; its fallback from LAN N: 2000 + 10 N + s"
+        ),
     ),
     (
         "rule priorities",
-        "WAN N: 1000 + N; inner addresses of class tunnels: 1700; management N: 1800 + N; egress: 1900 to 1906; LAN N: "
-        + "2000 + N; VLANs: 2100; classes by mark: 2200; fallback tunnels: 2300; fallback WANs: 2500; ends of LANs with "
-        + "classes: 2600",
+        (
+            "WAN N: 1000 + N; inner addresses of class tunnels: 1700; management N: 1800 + N; egress: 1900 to 1906; "
+            "LAN N: 2000 + N; VLANs: 2100; classes by mark: 2200; fallback tunnels: 2300; fallback WANs: 2500; ends of "
+            "LANs with classes: 2600"
+        ),
     ),
     ("packet and connection marks", "bits 16 to 23 (mask 0x00ff0000): the `slot` of the class; others are anybody's"),
     ("class tunnels", "TUN and unit: `prefix` and `class_number`; listener: `mtN` of WAN N; place there: `slot`"),
