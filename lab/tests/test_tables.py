@@ -70,10 +70,10 @@ def test_a_tunnel_shows_what_is_known_and_a_dash_for_the_rest() -> None:
     }
     idle = {"name": "mpq1", "state": "inactive", "wan": "wan1", "rtt_ms": None, "loss": None, "reconnects": None}
     text = tunnels.render({"wans": [], "tunnels": [tunnel, idle | UNMEASURED]})
-    rows = [line.split() for line in text.splitlines() if line.startswith("  mpq")]
+    rows = [line.split() for line in text.splitlines() if " mpq" in line]
     assert rows == [
-        ["mpq5", "up", "wan5", "13.6", "1.5", "181.3", "45.5", "190", "2"],
-        ["mpq1", "inactive", "wan1", "-", "-", "-", "-", "-", "-"],
+        ["WAN5", "-", "mpq5", "up", "13.6", "1.5", "181.3", "45.5", "190", "2"],
+        ["WAN1", "-", "mpq1", "inactive", "-", "-", "-", "-", "-", "-"],
     ]
 
 
@@ -198,3 +198,20 @@ def test_a_lab_that_is_down_says_how_to_start_it() -> None:
 def test_a_process_that_ended_is_named() -> None:
     facts = {"up": True, "suite": "bookworm", "nodes": [], "links": [], "stopped": ["isp5.dhcp"]}
     assert "broken: isp5.dhcp; `mpqlab up` starts processes again" in status.render(facts)
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "lan", "source"),
+    [("mpq5", 5, None), ("cr1", 1, "192.168.11.2"), ("df3", 3, "192.168.33.2")],
+)
+def test_a_class_tunnel_is_measured_from_the_network_of_its_vlan(tunnel: str, lan: int, source: str | None) -> None:
+    found = tunnels._sender(tunnel)
+    assert found is not None
+    assert (found[0].number, found[1]) == (lan, source)
+    assert tunnels._sender("voice") is None
+
+
+def test_tunnels_are_shown_with_their_wan_and_class() -> None:
+    row = {"name": "cr1", "state": "up", "wan": "wan4", "class": "critical", "rtt_ms": 110, "loss": 0}
+    text = tunnels.render({"wans": [], "tunnels": [row | UNMEASURED | {"reconnects": 0}]})
+    assert text.splitlines()[-1].split()[:5] == ["WAN4", "critical", "cr1", "up", "110"]

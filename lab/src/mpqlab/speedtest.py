@@ -32,6 +32,8 @@ class Speedtest:
     rate: float = 10.0
     streams: int = 1
     ipv6: bool = False
+    source: str | None = None
+    """The host's address to send from; None for that of the LAN itself."""
 
     @property
     def target(self) -> str:
@@ -42,6 +44,7 @@ class Speedtest:
         """Return the iperf3 command. CUBIC is pinned: a controller's default may be another one."""
         argv = ["iperf3", "--json", "-c", self.target, "-p", str(port)]
         argv += ["--connect-timeout", str(_CONNECT_MS), "-P", str(self.streams)]
+        argv += ["-B", self.source] if self.source is not None else []
         argv += ["-n", str(self.bytes)] if self.bytes is not None else ["-t", f"{self.seconds:g}"]
         argv += ["-u", "-b", f"{self.rate:g}M", "-l", str(_UDP_PAYLOAD)] if self.udp else ["-C", "cubic"]
         return [*argv, "-R"] if self.reverse else argv

@@ -280,10 +280,15 @@ MANAGEMENT = (
 
 LANS = tuple(Lan(number, device) for number, device in enumerate(NICS.lans, start=1))
 
+CLASS_VLANS = {
+    f"{prefix}{lan.number}": Vlan(lan, 10 * lan.number + place)
+    for lan in LANS[:3]
+    for place, prefix in enumerate(("cr", "br", "df"), start=1)
+}
+"""VLANs 11 to 13 on LAN1, 21 to 23 on LAN2, 31 to 33 on LAN3, by the class tunnel that carries each."""
 CLASSIFIED_VLAN = Vlan(LANS[1], 24)
 """A VLAN whose connections go by the class whose rule they match."""
-VLANS = (*(Vlan(lan, 10 * lan.number + place) for lan in LANS[:3] for place in (1, 2, 3)), CLASSIFIED_VLAN)
-"""VLANs 11 to 13 on LAN1, 21 to 23 on LAN2, 31 to 33 on LAN3, of each trunk one for each class; and one more."""
+VLANS = (*CLASS_VLANS.values(), CLASSIFIED_VLAN)
 
 WANS = (
     Wan(1, NICS.wans[0], Attachment.NO_DEVICE),

@@ -14,17 +14,28 @@ from mpqlab.errors import LabError
 from mpqlab.run import ip_json, run
 from mpqlab.speedtest import Speedtest
 from mpqlab.table import columns, number
-from mpqlab.topology import CLIENT, EMULATED_WANS, LANS, WANS
+from mpqlab.topology import CLASS_VLANS, CLIENT, EMULATED_WANS, LANS, WANS
 
 if TYPE_CHECKING:
     from mpqlab.lab import Lab
-    from mpqlab.topology import Wan
+    from mpqlab.topology import Lan, Wan
 
 PROBE_SECONDS = 2.0
 PING_SECONDS = 1.0
 SETTLE_SECONDS = 15.0
 WAN_HEAD = ("WAN", "device", "state", "address", "RTT ms", "link Mbit/s down/up")
-TUNNEL_HEAD = ("tunnel", "state", "WAN", "RTT ms", "loss %", "down Mbit/s", "up Mbit/s", "WAN Mbit/s", "reconnects")
+TUNNEL_HEAD = (
+    "WAN",
+    "class",
+    "tunnel",
+    "state",
+    "RTT ms",
+    "loss %",
+    "down Mbit/s",
+    "up Mbit/s",
+    "WAN Mbit/s",
+    "reconnects",
+)
 WAN_STATES = (
     "up",
     "no answer",
@@ -153,25 +164,25 @@ def _ping(lab: Lab, device: str) -> float | None:
 
 
 def _tunnel(status: dict[str, Any]) -> dict[str, Any]:
-    keys = ("name", "state", "wan", "since", "peer", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects")
+    keys = ("name", "state", "wan", "class", "since", "peer", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects")
     return {key: status.get(key) for key in keys} | {"down_mbit": None, "up_mbit": None, "wan_mbit": None}
 
 
 def _measure(lab: Lab, tunnel: dict[str, Any]) -> dict[str, Any]:
     """Download, then upload through a tunnel for `PROBE_SECONDS` each.
 
-    Only a tunnel with a LAN of its own has a host to do it from.
+    Only a tunnel with a LAN or a VLAN of its own has a host to do it from.
     """
-    one_to_one = _ONE_TO_ONE.fullmatch(str(tunnel["name"]))
-    lan = next((lan for lan in LANS if one_to_one and lan.number == int(one_to_one[1])), None)
-    if lan is None:
+    found = _sender(str(tunnel["name"]))
+    if found is None:
         return {}
+    lan, source = found
     wan = next((wan for wan in EMULATED_WANS if tunnel["wan"] in {wan.name, wan.device}), None)
     before, started = _carried(lab, wan), time.monotonic()
     try:
-        down = Speedtest(lan, seconds=PROBE_SECONDS, reverse=True).run()
+        down = Speedtest(lan, seconds=PROBE_SECONDS, reverse=True, source=source).run()
         carried, seconds = _carried(lab, wan) - before, time.monotonic() - started
-        up = Speedtest(lan, seconds=PROBE_SECONDS).run()
+        up = Speedtest(lan, seconds=PROBE_SECONDS, source=source).run()
     except LabError as error:
         return {"error": str(error)}
     return {
@@ -179,6 +190,16 @@ def _measure(lab: Lab, tunnel: dict[str, Any]) -> dict[str, Any]:
         "up_mbit": up["mbit"],
         "wan_mbit": round(carried * 8 / seconds / 1e6, 1) if wan else None,
     }
+
+
+def _sender(tunnel: str) -> tuple[Lan, str | None] | None:
+    """Return the LAN whose host sends by a tunnel, and from which address if not from that of the LAN itself."""
+    vlan = CLASS_VLANS.get(tunnel)
+    if vlan is not None:
+        return vlan.lan, vlan.host_address.partition("/")[0]
+    one_to_one = _ONE_TO_ONE.fullmatch(tunnel)
+    lan = next((lan for lan in LANS if one_to_one and lan.number == int(one_to_one[1])), None)
+    return None if lan is None else (lan, None)
 
 
 def _carried(lab: Lab, wan: Wan | None) -> int:
@@ -212,9 +233,10 @@ def _wan_row(wan: dict[str, Any]) -> list[str]:
 def _tunnel_row(tunnel: dict[str, Any]) -> list[str]:
     loss = tunnel["loss"]
     return [
+        str(tunnel["wan"] or "-").upper(),
+        str(tunnel.get("class") or "-"),
         str(tunnel["name"]),
         str(tunnel["state"]),
-        str(tunnel["wan"] or "-"),
         number(tunnel["rtt_ms"]),
         number(None if loss is None else 100.0 * loss),
         number(tunnel["down_mbit"]),
