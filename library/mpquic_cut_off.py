@@ -12,5 +12,10 @@ description:
 options:
   plan: {description: The plan of all hosts., type: dict, required: true}
   hosts: {description: Hosts that are still in the run., type: list, elements: str, required: true}
+  renumber:
+    description: Listeners on which inner addresses of several sites may move; C(all) stands for every one.
+    type: list
+    elements: str
+    default: []
   accept: {description: Hosts that may be cut off; C(all) stands for every one., type: list, elements: str, default: []}
 """

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from ansible.plugins.action import ActionBase
 from cryptography import x509
-from mpquic_plan.preflight.cut_off import cut_off, served
+from mpquic_plan.preflight.cut_off import cut_off, moves, served
 
 
 class ActionModule(ActionBase):
@@ -26,12 +26,14 @@ class ActionModule(ActionBase):
                 "plan": {"type": "dict", "required": True},
                 "hosts": {"type": "list", "elements": "str", "required": True},
                 "accept": {"type": "list", "elements": "str", "default": []},
+                "renumber": {"type": "list", "elements": "str", "default": []},
             }
         )
         plan = json.loads(json.dumps(arguments["plan"], default=str))
         hostvars = (task_vars or {})["hostvars"]
         present, accepted = set(arguments["hosts"]), {host.strip() for host in arguments["accept"]}
-        lines = []
+        renumber = {listener.strip() for listener in arguments["renumber"]}
+        lines, moved = [], []
         for name in sorted(present):
             if plan[name]["role"] != "vps":
                 continue
@@ -41,9 +43,12 @@ class ActionModule(ActionBase):
                 if slice_["role"] == "client" and slice_["vps"] == name and host not in present
             }
             survey = json.loads(json.dumps(hostvars[name]["mpquic_survey"]["survey"], default=str))
+            now = served([config for text in survey["instances"].values() if isinstance(config := _load(text), dict)])
+            planned = served([instance["config"] for instance in plan[name]["instances"]])
+            moved += [str(each) for each in moves(now, planned) if not {each.listener, "all"} & renumber]
             found = cut_off(
-                served([config for text in survey["instances"].values() if isinstance(config := _load(text), dict)]),
-                served([instance["config"] for instance in plan[name]["instances"]]),
+                now,
+                planned,
                 _names(survey["pki"]["certificate"]),
                 [entry.removeprefix("DNS:") for entry in plan[name]["pki"]["subject_alt_names"]],
                 absent,
@@ -57,6 +62,17 @@ class ActionModule(ActionBase):
                 "bring them into the run, or take the change back; mpquic_cut_off=HOST,... (or all) cuts them off",
             ]
             # The part of a result that Ansible hands to the table, and shows itself with -vvv alone.
+            result["invocation"] = {"problems": problems}
+        elif moved:
+            result["failed"] = True
+            result["msg"] = "inner addresses of several sites would move; nothing was changed"
+            problems = [
+                *(f"would move: {line}" for line in moved),
+                (
+                    "their tunnels are down until the sites' part of the run is through; take the change of the listener "
+                    "back (tunnels_per_site, subnet), or set mpquic_renumber=LISTENER,... (or all)"
+                ),
+            ]
             result["invocation"] = {"problems": problems}
         return {**result, "changed": False}
 

@@ -154,3 +154,29 @@ def test_a_first_name_that_goes_away_is_named(cut_off: CutOff) -> None:
 @pytest.mark.parametrize("pem", ["", "-----BEGIN CERTIFICATE-----\n", "\u00e9"])
 def test_a_certificate_that_can_not_be_read_stops_nobody(cut_off: CutOff, pem: str) -> None:
     assert cut_off([yaml.safe_dump(instance(45001))], pem=pem) == []
+
+
+@pytest.mark.parametrize(
+    ("renumber", "stopped"), [((), True), (("mpq2",), True), (("mpq1",), False), (("all",), False)]
+)
+def test_moved_addresses_of_a_shared_listener_stop_the_run_unless_it_is_named(
+    act: Callable[..., dict[str, Any]], renumber: tuple[str, ...], stopped: bool
+) -> None:
+    def serving(*addresses: str) -> dict[str, Any]:
+        peers = [
+            {"identity": f"urn:mpquic:site:site{number}", "tunnel": "mpq1", "allowed": [address]}
+            for number, address in enumerate(addresses, 1)
+        ]
+        return {**instance(45001), "peers": peers}
+
+    planned = serving("10.200.1.1/32", "10.200.1.9/32")
+    plan = {**PLAN, "vps1": {**PLAN["vps1"], "instances": [{"name": "mpq1", "config": planned}]}}
+    now = [yaml.safe_dump(serving("10.200.1.1/32", "10.200.1.5/32"))]
+    hosts = {"vps1": {"mpquic_survey": {"survey": survey(now)}}}
+    arguments = {"plan": plan, "hosts": ["vps1", "site1", "site2"], "renumber": list(renumber)}
+    result = act("mpquic_cut_off", arguments, {"hostvars": hosts})
+    assert bool(result.get("failed")) is stopped
+    if stopped:
+        line, remedy = result["invocation"]["problems"]
+        assert line == "would move: mpq1: mpq1 of urn:mpquic:site:site2 from 10.200.1.5 to 10.200.1.9"
+        assert "mpquic_renumber=LISTENER" in remedy

@@ -9,7 +9,7 @@ import mpquic_plan
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mpquic_plan.preflight.cut_off import cut_off, served
+from mpquic_plan.preflight.cut_off import cut_off, moves, served
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,3 +198,37 @@ DATA = st.recursive(
 @example({"role": "server", "bind_port": 45001, "peers": [{"identity": "a", "allowed": 5}]})
 def test_whatever_is_in_a_file_on_the_host_can_be_read(config: dict[str, Any]) -> None:
     assert all(entry.port == config["bind_port"] for entry in served([config]))
+
+
+SECOND = {
+    "name": "site2",
+    "site_id": 2,
+    "vps": "vps1",
+    "management": [{"name": "mgmt1", "address": "dhcp"}],
+    "wans": [{"name": "wan4", "classes": "all", "class_number": 1}],
+    "tunnels": [],
+    "lans": [],
+}
+
+
+def moved(hosts: Hosts, put: Put, changes: list[tuple[str, str, Any]]) -> list[str]:
+    before = served(configurations(plain(hosts)["vps1"]))
+    put(hosts, changes)
+    return [str(each) for each in moves(before, served(configurations(plain(hosts)["vps1"])))]
+
+
+def test_more_tunnels_of_each_site_move_those_of_the_other_sites_and_each_is_named(whole: Hosts, put: Put) -> None:
+    put(whole, [("site2-client", "site", SECOND)])
+    assert moved(whole, put, [("vps1", "vps.listeners[6].tunnels_per_site", 4)]) == [
+        "mt4: cr1 of urn:mpquic:site:site2 from 10.200.10.13 to 10.200.10.17",
+        "mt4: br1 of urn:mpquic:site:site2 from 10.200.10.17 to 10.200.10.21",
+        "mt4: df1 of urn:mpquic:site:site2 from 10.200.10.21 to 10.200.10.25",
+    ]
+
+
+def test_a_listener_of_one_site_may_be_renumbered(whole: Hosts, put: Put) -> None:
+    assert moved(whole, put, [("vps1", "vps.listeners[6].subnet", "10.200.20.0/24")]) == []
+
+
+def test_another_site_moves_nobody(whole: Hosts, put: Put) -> None:
+    assert moved(whole, put, [("site2-client", "site", SECOND)]) == []

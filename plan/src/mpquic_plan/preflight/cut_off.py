@@ -22,6 +22,21 @@ class Served:
     stripe_port: int | None
     identity: str
     address: str
+    tunnel: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A tunnel of a listener whose inner address would change."""
+
+    listener: str
+    identity: str
+    tunnel: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.listener}: {self.tunnel} of {self.identity} from {self.before} to {self.after}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +60,27 @@ def served(instances: Sequence[Mapping[str, Any]]) -> list[Served]:
             config.get("stripe_port") if config.get("stripe_enabled", True) else None,
             str(peer["identity"]),
             _own_address(_listed(peer.get("allowed"))),
+            str(peer.get("tunnel", "")),
         )
         for config in instances
         if config.get("role") == "server" and isinstance(config.get("bind_port"), int)
         for peer in _listed(config.get("peers"))
         if isinstance(peer, dict) and "identity" in peer
     ]
+
+
+def moves(now: Sequence[Served], planned: Sequence[Served]) -> Iterator[Move]:
+    """Yield the tunnels whose inner addresses would change on listeners that several sites share.
+
+    Such a change is asked for by nobody who raises `tunnels_per_site` for a site of his own.
+    """
+    before = {(entry.listener, entry.identity, entry.tunnel): entry.address for entry in now}
+    sites = {(entry.listener, entry.identity) for entry in (*now, *planned)}
+    shared = {listener for listener, _ in sites if sum(other == listener for other, _ in sites) > 1}
+    for entry in planned:
+        address = before.get((entry.listener, entry.identity, entry.tunnel), "")
+        if entry.listener in shared and address and entry.address and address != entry.address:
+            yield Move(entry.listener, entry.identity, entry.tunnel, address, entry.address)
 
 
 def _listed(value: Any) -> list[Any]:
