@@ -68,10 +68,7 @@ class ActionModule(ActionBase):
             result["msg"] = "inner addresses of several sites would move; nothing was changed"
             problems = [
                 *(f"would move: {line}" for line in moved),
-                (
-                    "their tunnels are down until the sites' part of the run is through; take the change of the listener "
-                    "back (tunnels_per_site, subnet), or set mpquic_renumber=LISTENER,... (or all)"
-                ),
+                "their tunnels would be down until the sites' part is through; mpquic_renumber=LISTENER,... moves them",
             ]
             result["invocation"] = {"problems": problems}
         return {**result, "changed": False}

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from ipaddress import IPv4Network, IPv6Network
 
-    from mpquic_plan.model import MatchRule, Network, TrafficClass
+    from mpquic_plan.model import Listener, MatchRule, Network, TrafficClass
 
 PROTOCOLS: Final = {
     "icmp": 1,
@@ -30,6 +30,9 @@ MARK_SHIFT: Final = 16
 MARK_MASK: Final = 0xFF << MARK_SHIFT
 """Bits of the packet mark and of the connection mark that are ours; all others are anybody's."""
 
+LISTENER_MASK: Final = 0xFFFF << MARK_SHIFT
+"""Bits of the marks that are ours on a VPS: they hold the port of a listener."""
+
 _AF: Final = 8
 _LARGEST_PORT: Final = 65535
 _LARGEST_DSCP: Final = 63
@@ -42,6 +45,11 @@ Box = tuple[tuple[int, int], ...]
 def mark(traffic_class: TrafficClass) -> int:
     """Return the mark of a class's packets and connections."""
     return traffic_class.slot << MARK_SHIFT
+
+
+def listener_mark(listener: Listener) -> int:
+    """Return the mark of connections that come by a listener of a VPS."""
+    return listener.port << MARK_SHIFT
 
 
 def protocol_number(value: int | str) -> int:

@@ -63,7 +63,13 @@ NUMBERS: Final = (
             "LANs with classes: 2600"
         ),
     ),
-    ("packet and connection marks", "bits 16 to 23 (mask 0x00ff0000): the `slot` of the class; others are anybody's"),
+    (
+        "packet and connection marks",
+        (
+            "client: bits 16 to 23 (mask 0x00ff0000) hold the `slot` of the class; VPS: bits 16 to 31 the port of a "
+            "listener, where a routed prefix may come by several; all other bits are anybody's"
+        ),
+    ),
     ("class tunnels", "TUN and unit: `prefix` and `class_number`; listener: `mtN` of WAN N; place there: `slot`"),
     ("stripe port", "the listener's port + 1000"),
     ("TUN MTU", "what one datagram holds of the WAN's `mtu`, at most 1400, at least 1280"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mpquic_plan import classification
+from mpquic_plan import classes, classification
 from mpquic_plan.assignments import all_assignments
 
 if TYPE_CHECKING:
@@ -132,18 +132,25 @@ def client(site: Site, sizes_of: Mapping[str, Sizes]) -> dict[str, Any]:
 
 
 def server(
-    vps: Vps, mss: list[dict[str, Any]], masquerade4: list[str], masquerade6: list[str], routed: list[str]
+    vps: Vps,
+    mss: list[dict[str, Any]],
+    masquerade4: list[str],
+    masquerade6: list[str],
+    routed: list[str],
+    ways_back: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the firewall of a VPS.
 
     `masquerade4` and `masquerade6` are the inner prefixes that need its address, `routed` those that the Internet
-    routes to it, of either family.
+    routes to it, of either family. `ways_back` are listeners whose connections are marked, so that replies go back by
+    the one by which they came.
     """
     return {
         "udp_ports": sorted(
             port for listener in vps.listeners for port in (listener.port, listener.stripe_port) if port is not None
         ),
         "tun_devices": sorted(listener.tun for listener in vps.listeners),
+        "ways_back": {"mask": classes.LISTENER_MASK, "listeners": ways_back} if ways_back else None,
         "masquerade4": masquerade4,
         "masquerade6": masquerade6,
         "routed": routed,

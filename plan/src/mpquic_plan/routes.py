@@ -42,10 +42,11 @@ def rule(
     incoming: str | None = None,
     outgoing: str | None = None,
     mark: int | None = None,
+    mask: int = classes.MARK_MASK,
     suppress_prefix_length: int | None = None,
     family: str = "both",
 ) -> dict[str, Any]:
-    """Return a routing rule; of a packet's mark it looks at our bits alone."""
+    """Return a routing rule; of a packet's mark it looks at the bits of `mask` alone, which are ours."""
     return {
         "priority": priority,
         "table": table,
@@ -53,7 +54,7 @@ def rule(
         "incoming_interface": incoming,
         "outgoing_interface": outgoing,
         "mark": mark,
-        "mask": None if mark is None else classes.MARK_MASK,
+        "mask": None if mark is None else mask,
         "suppress_prefix_length": suppress_prefix_length,
         "family": family,
     }

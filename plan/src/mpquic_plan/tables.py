@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from mpquic_plan.model import Lan, Management, TrafficClass, Wan
+    from mpquic_plan.model import Lan, Listener, Management, TrafficClass, Wan
 
 MAIN_TABLE: Final = 254
 _DEFAULT_TABLE: Final = 253
@@ -23,6 +23,8 @@ _CLASS_TABLE: Final = 1000
 _FALLBACK_TABLE: Final = 2000
 """The class of slot s: 1000 + 10 n + s on WAN n, and 2000 + 10 n + s for its fallback from LAN n."""
 
+_WAY_BACK_TABLE: Final = 1_000_000
+
 _WAN_PRIORITY: Final = 1000
 INNER_PRIORITY: Final = 1700
 _MANAGEMENT_PRIORITY: Final = 1800
@@ -37,7 +39,7 @@ FLOOR_PRIORITY: Final = 2600
 """Rules of all VLANs have one priority, and those of all classes, fallbacks, floors: they select different incoming
 interfaces or marks, so none comes before another, and none moves when one is added."""
 
-TABLE_RANGES: Final = ((101, 199), (201, 252), (1011, 1068), (2011, 2068), (100_001, 604_094))
+TABLE_RANGES: Final = ((101, 199), (201, 252), (1011, 1068), (2011, 2068), (100_001, 604_094), (1_000_001, 1_065_535))
 """Tables of the suite; 253 to 255 are the kernel's."""
 PRIORITY_RANGES: Final = ((1001, 2999),)
 """Rule priorities of the suite; 1000 is the kernel's rule for VRFs."""
@@ -78,6 +80,11 @@ def management_priority(management: Management) -> int:
 def egress_priority(wan: Wan) -> int:
     """Return the priority of the rule that sends the client's own traffic to a WAN."""
     return _EGRESS_PRIORITY + wan.number
+
+
+def way_back_table(listener: Listener) -> int:
+    """Return the table of a VPS for what goes back by the listener by which its connection came: 1000000 + port."""
+    return _WAY_BACK_TABLE + listener.port
 
 
 def lan_table(lan: Lan) -> int:

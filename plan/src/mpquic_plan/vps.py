@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mpquic_plan import addressing, firewall, hosts, sizes
+from mpquic_plan import addressing, classes, firewall, hosts, sizes, tables
 from mpquic_plan.client import class_config, inner_prefixes, is_private, routed_prefixes, tunnel_sizes
 from mpquic_plan.link_files import link_file
-from mpquic_plan.routes import route
+from mpquic_plan.routes import route, rule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mpquic_plan.model import Listener, Network, Site, Tunnel, Vps
 
@@ -23,6 +23,7 @@ def vps_slice(vps: Vps, sites: Sequence[Site]) -> dict[str, Any]:
     """Return everything that the roles render on a VPS; `sites` are all that use it."""
     listeners = sorted(vps.listeners, key=lambda listener: listener.name)
     pairs = {listener.name: tunnels_on(listener, sites) for listener in listeners}
+    back = _ways_back(pairs)
     prefixes: list[Network] = []
     for listener in listeners:
         prefixes += [listener.subnet, listener.subnet6, *_routed(pairs[listener.name])]
@@ -30,7 +31,7 @@ def vps_slice(vps: Vps, sites: Sequence[Site]) -> dict[str, Any]:
     return {
         "role": "vps",
         "public": {"device": vps.device or "auto"},
-        "tuns": [_tun(listener, pairs[listener.name]) for listener in listeners],
+        "tuns": [_tun(listener, pairs[listener.name], back.get(listener.name, [])) for listener in listeners],
         "instances": [
             {"name": listener.name, "enabled": True, "config": _config(listener, vps, pairs[listener.name])}
             for listener in listeners
@@ -48,6 +49,11 @@ def vps_slice(vps: Vps, sites: Sequence[Site]) -> dict[str, Any]:
             [str(prefix) for prefix in masquerade if prefix.version == 4],
             [str(prefix) for prefix in masquerade if prefix.version == 6],
             [str(prefix) for prefix in prefixes if not is_private(prefix)],
+            [
+                {"device": listener.tun, "port": listener.port, "mark": classes.listener_mark(listener)}
+                for listener in listeners
+                if listener.name in back
+            ],
         ),
         "matches": [],
         "ntp": list(vps.ntp),
@@ -69,16 +75,39 @@ def _routed(pairs: Sequence[Pair]) -> list[Network]:
     return [prefix for site, tunnel in pairs for prefix in routed_prefixes(site, tunnel)]
 
 
-def _tun(listener: Listener, pairs: Sequence[Pair]) -> dict[str, Any]:
-    own = addressing.server_address(listener)
+def _ways_back(pairs: Mapping[str, Sequence[Pair]]) -> dict[str, list[Network]]:
+    """Return, by listener, the prefixes that may come by several: tunnels of a fallback are on another one.
+
+    By the prefix alone the preferred tunnel would be found, whether it is up or not.
+    """
+    listeners: dict[Network, list[str]] = {}
+    for name, tunnels in pairs.items():
+        for prefix in dict.fromkeys(
+            prefix for site, tunnel in tunnels for prefix in routed_prefixes(site, tunnel, as_fallback=True)
+        ):
+            listeners.setdefault(prefix, []).append(name)
+    found: dict[str, list[Network]] = {}
+    for prefix, names in listeners.items():
+        for name in names if len(names) > 1 else ():
+            found.setdefault(name, []).append(prefix)
+    return found
+
+
+def _tun(listener: Listener, pairs: Sequence[Pair], back: Sequence[Network]) -> dict[str, Any]:
+    own, table = addressing.server_address(listener), tables.way_back_table(listener)
     destinations = [str(listener.subnet), str(listener.subnet6), *(str(prefix) for prefix in _routed(pairs))]
     return {
         "name": listener.tun,
         "file": link_file("tun", listener.tun),
         "mtu": listener.tun_mtu,
         "addresses": own.host_routes,
-        "rules": [],
-        "routes": [route(destination) for destination in destinations],
+        "rules": [rule(tables.CLASS_PRIORITY, table, mark=classes.listener_mark(listener), mask=classes.LISTENER_MASK)]
+        if back
+        else [],
+        "routes": [
+            *(route(destination) for destination in destinations),
+            *(route(str(prefix), table=table) for prefix in back),
+        ],
     }
 
 
