@@ -51,7 +51,8 @@ def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         raise HostError(f"{' '.join(command)} doesn't end in {TIMEOUT_S:g} s") from None
 
 
-def _listing(command: Sequence[str]) -> Any:
+def listing_of(command: Sequence[str]) -> Any:
+    """Return what a tool prints as JSON; HostError."""
     done = run(command)
     if done.returncode != 0:
         raise HostError(f"{' '.join(command)}: {done.stderr.strip() or f'exit status {done.returncode}'}")
@@ -63,22 +64,22 @@ def _listing(command: Sequence[str]) -> Any:
 
 def devices() -> dict[str, Device]:
     """Return the devices with their addresses and counters; HostError."""
-    return listing.devices(_listing(["ip", "-json", "-details", "-stats", "address"]))
+    return listing.devices(listing_of(["ip", "-json", "-details", "-stats", "address"]))
 
 
 def routing(version: int) -> Routing:
     """Return rules, routes and devices; HostError."""
     family = f"-{version}"
     return Routing(
-        listing.rules(_listing(["ip", "-json", family, "rule"]), version),
-        listing.routes(_listing(["ip", "-json", "-details", family, "route", "show", "table", "all"]), version),
+        listing.rules(listing_of(["ip", "-json", family, "rule"]), version),
+        listing.routes(listing_of(["ip", "-json", "-details", family, "route", "show", "table", "all"]), version),
         devices(),
     )
 
 
 def ruleset() -> Ruleset:
     """Return all tables of nftables; HostError."""
-    return Ruleset(_listing(["nft", "--json", "list", "ruleset"]), run(["nft", "--handle", "list", "ruleset"]).stdout)
+    return Ruleset(listing_of(["nft", "--json", "list", "ruleset"]), run(["nft", "--handle", "list", "ruleset"]).stdout)
 
 
 def legacy_tables(version: int) -> list[str]:
