@@ -42,6 +42,10 @@ fuzz: bootstrap ## a million inputs for what reads the network
 hostile: bootstrap ## honest clients of a server that is attacked for a minute; SECONDS=N: for as long
 	MPQUIC_HOSTILE_SECONDS=$(or $(SECONDS),60) pytest -q -s mpquic_daemon/tests/daemon/test_hostile.py
 
+.PHONY: soak
+soak: bootstrap ## what takes too long for every test run, before a release: about 15 minutes; SEED=N: the same choices again
+	MPQUIC_SOAK_SEED=$(SEED) molecule test --scenario-name soak
+
 .PHONY: scenarios
 scenarios: bootstrap ## molecule, all scenarios
 	@scripts/run-tests scenarios

@@ -44,7 +44,7 @@ def run_scenarios(arguments: Sequence[str] | None = None) -> int:
         print(f"scripts/scenarios: {error}", file=sys.stderr)
         return 2
     if options.only is None:
-        return _run([steps.scenario(scenario) for scenario in known])
+        return _run([steps.scenario(scenario) for scenario in known if not scenario.is_soak])
     scenario = next(scenario for scenario in known if scenario.name == options.only)
     if not scenario.has_tests:
         return _run([steps.scenario(scenario, "--destroy=never")])

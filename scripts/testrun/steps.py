@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / ".cache/test"
 # The daemon's unit tests run on these too, but for long simulations; it is deployed on Debian 12 and 13.
 PYTHONS = ("3.12", "3.13")
+SOAK = "soak"
 # How many tests that mostly wait run at a time.
 WAITING = 4
 
@@ -29,6 +30,11 @@ class Scenario:
 
     name: str
     folder: Path
+
+    @property
+    def is_soak(self) -> bool:
+        """Whether it takes too long for every test run, and has to be asked for."""
+        return self.name == SOAK
 
     @property
     def has_tests(self) -> bool:
@@ -49,7 +55,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 def all_steps() -> list[Step]:
     """Return every step of `make test`."""
-    return [*lint(), *unit(), *(scenario(each) for each in scenarios())]
+    return [*lint(), *unit(), *(scenario(each) for each in scenarios() if not each.is_soak)]
 
 
 def lint() -> list[Step]:

@@ -2,21 +2,34 @@
 
 python -m mpqlab.echo serve PORT...
 python -m mpqlab.echo send {udp,tcp} SOURCE ADDRESS PORT [COUNT [DSCP]]
+python -m mpqlab.echo call SOURCE ADDRESS PORT
 
-`send` asks COUNT times (1000 octets each) and prints how many replies came.
+`send` asks COUNT times (1000 octets each) and prints how many replies came. `call` sends 50 datagrams of 172 octets a
+second, as a call with G.711 does, until a line comes on its standard input, and prints `sent`, `lost` and
+`longest_gap_s` as JSON.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
+import select
 import selectors
 import socket
 import sys
 import threading
-from itertools import product
+import time
+from typing import TYPE_CHECKING
 
 from mpqlab.topology import INTERNET_ADDRESS, INTERNET_ADDRESS6
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 SIZE = 1000
+CALL_INTERVAL = 0.02
+CALL_SIZE = 172
 REPLY_SECONDS = 2.0
 
 
@@ -24,7 +37,7 @@ def serve(ports: list[int]) -> None:
     """Send back what comes to these ports of the Internet's addresses, until the process is ended."""
     selector = selectors.DefaultSelector()
     # Of addresses of its own: a reply must come from the one that was asked.
-    for address, port in product((INTERNET_ADDRESS, INTERNET_ADDRESS6), ports):
+    for address, port in itertools.product((INTERNET_ADDRESS, INTERNET_ADDRESS6), ports):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         datagrams = socket.socket(family, socket.SOCK_DGRAM)
         datagrams.bind((address, port))
@@ -78,6 +91,48 @@ def send(protocol: str, source: str, address: str, port: int, count: int = 1, ds
     return replies
 
 
+def call(source: str, address: str, port: int, is_over: Callable[[], bool]) -> dict[str, float]:
+    """Send numbered datagrams, one in `CALL_INTERVAL`, until `is_over`, and count those that don't come back.
+
+    Returns how many were `sent` and `lost`, and `longest_gap_s` between two replies. What is on its way at the end has
+    `REPLY_SECONDS` to come.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    arrivals: dict[int, float] = {}
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        asking.bind((source, 0))
+        asking.connect((address, port))
+        asking.setblocking(False)
+        began = time.monotonic()
+        sent = 0
+        end: float | None = None
+        while end is None or (time.monotonic() < end and len(arrivals) < sent):
+            now = time.monotonic()
+            if end is None and is_over():
+                end = now + REPLY_SECONDS
+            while end is None and began + sent * CALL_INTERVAL <= now:
+                with contextlib.suppress(OSError):  # an error of ICMP: the packet counts as lost
+                    asking.send(sent.to_bytes(4, "big").ljust(CALL_SIZE, b"\0"))
+                sent += 1
+            ready, _, _ = select.select([asking], [], [], CALL_INTERVAL / 4)
+            while ready:
+                try:
+                    number = int.from_bytes(asking.recv(2048)[:4], "big")
+                except BlockingIOError:
+                    break
+                except OSError:
+                    continue
+                arrivals.setdefault(number, time.monotonic())
+    times = sorted(arrivals.values())
+    gap = max((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0)
+    return {"sent": sent, "lost": sent - len(arrivals), "longest_gap_s": round(gap, 3)}
+
+
+def _input_has_ended() -> bool:
+    ready, _, _ = select.select([sys.stdin], [], [], 0)
+    return bool(ready)
+
+
 def main(arguments: list[str]) -> int:
     """Run a command; return the exit status."""
     match arguments:
@@ -85,6 +140,9 @@ def main(arguments: list[str]) -> int:
             serve([int(port) for port in ports])
         case ["send", "udp" | "tcp" as protocol, source, address, port, *more] if len(more) <= 2:
             print(send(protocol, source, address, int(port), *(int(value) for value in more)))
+            return 0
+        case ["call", source, address, port]:
+            print(json.dumps(call(source, address, int(port), _input_has_ended)), flush=True)
             return 0
     sys.stderr.write(__doc__ or "")
     return 2

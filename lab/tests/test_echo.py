@@ -1,0 +1,73 @@
+"""What sends back, and what counts what has come back."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from mpqlab import echo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture
+def replying() -> Iterator[Callable[[Callable[[bytes], bytes | None]], int]]:
+    """Make a UDP port of the loopback that replies as a test says."""
+    opened: list[socket.socket] = []
+
+    def make(answer: Callable[[bytes], bytes | None]) -> int:
+        ours = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        ours.bind(("127.0.0.1", 0))
+        opened.append(ours)
+
+        def reply() -> None:
+            while True:
+                try:
+                    data, sender = ours.recvfrom(2048)
+                except OSError:
+                    return
+                if not data:
+                    return
+                back = answer(data)
+                if back is not None:
+                    ours.sendto(back, sender)
+
+        threading.Thread(target=reply, daemon=True).start()
+        return int(ours.getsockname()[1])
+
+    yield make
+    for ours in opened:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", ours.getsockname())
+        ours.close()
+
+
+def until(count: int) -> Callable[[], bool]:
+    """Be over after so many questions."""
+    asked = iter(range(count))
+    return lambda: next(asked, None) is None
+
+
+def test_a_call_counts_each_packet_that_comes_back_once(replying) -> None:
+    port = replying(lambda data: data)
+    found = echo.call("127.0.0.1", "127.0.0.1", port, until(40))
+    assert found["sent"] > 3
+    assert found["lost"] == 0
+
+
+def test_a_call_counts_what_does_not_come_back(replying) -> None:
+    port = replying(lambda data: None if int.from_bytes(data[:4], "big") % 2 else data)
+    found = echo.call("127.0.0.1", "127.0.0.1", port, until(40))
+    assert found["lost"] == found["sent"] // 2
+
+
+def test_requests_are_counted_that_are_replied_to(replying) -> None:
+    assert echo.send("udp", "127.0.0.1", "127.0.0.1", replying(lambda data: data), 5) == 5
+
+
+def test_an_unknown_command_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert echo.main(["listen"]) == 2
+    assert "mpqlab.echo serve PORT..." in capsys.readouterr().err

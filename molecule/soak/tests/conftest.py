@@ -1,0 +1,77 @@
+"""The lab, calls in all class tunnels, and choices that can be made again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from mpqlab import topology
+from mpqlab.fixtures import lab
+from mpqlab.testing import INTERNET
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mpqlab.testing import Lab
+
+__all__ = ["lab"]
+
+PORT = 5060
+
+
+@pytest.fixture(scope="session")
+def choices() -> random.Random:
+    """Random choices; the seed is printed, and MPQUIC_SOAK_SEED gives it again."""
+    seed = int(os.environ.get("MPQUIC_SOAK_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"\nMPQUIC_SOAK_SEED={seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def echo(lab: Lab) -> Iterator[None]:
+    """What the Internet sends back."""
+    process = lab.start("internet", sys.executable, "-m", "mpqlab.echo", "serve", str(PORT))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    yield
+    process.terminate()
+    process.wait(timeout=10)
+
+
+class Call:
+    """50 packets a second from the network that uses the VLAN of a class tunnel, to the Internet and back."""
+
+    def __init__(self, tunnel: str) -> None:
+        vlan = topology.CLASS_VLANS[tunnel]
+        source = vlan.host_address.partition("/")[0]
+        words = [sys.executable, "-m", "mpqlab.echo", "call", source, INTERNET, str(PORT)]
+        self._process = subprocess.Popen(
+            ["mpqlab", "exec", vlan.lan.host, "--", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def end(self) -> dict[str, float]:
+        """Hang up; return what was sent and lost."""
+        out, _ = self._process.communicate("\n", timeout=30)
+        found: dict[str, float] = json.loads(out)
+        return found
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.wait(timeout=10)
+
+
+@pytest.fixture
+def calls(lab: Lab) -> Iterator[dict[str, Call]]:
+    """A call in each class tunnel, by the tunnel's name."""
+    for tunnel in topology.CLASS_VLANS:
+        lab.wait_state(tunnel, "up", within=30)
+    running = {tunnel: Call(tunnel) for tunnel in topology.CLASS_VLANS}
+    yield running
+    for each in running.values():
+        each.close()
