@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import yaml
-from mpqlab import testing
+from mpqlab.edited_site import EditedSite
 from mpqlab.fixtures import healed, lab
-from mpqlab.testing import PROJECT, Probe
+from mpqlab.testing import Probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from mpqlab.testing import Lab, SiteRun
+    from mpqlab.testing import Lab
 
 __all__ = ["healed", "lab"]
 
-INVENTORY = PROJECT / "inventories/lab"
 CARRYING = (4, 5, 6)
 """Numbers of the WANs, tunnels and LANs that carry."""
 
@@ -57,24 +54,6 @@ class Journal:
 def journals(lab: Lab) -> dict[str, Journal]:
     """The journals of both machines, from here on."""
     return {node: Journal(lab, node) for node in ("client", "vps")}
-
-
-class EditedSite:
-    """Runs site.yml with edited variables of the lab's site."""
-
-    def __init__(self, folder: Path) -> None:
-        self.inventory = folder / "lab"
-        self.differs = False
-
-    def __call__(self, change: Callable[[dict[str, Any]], None], *arguments: str) -> SiteRun:
-        """Run it with the site's variables after `change`."""
-        shutil.copytree(INVENTORY, self.inventory, dirs_exist_ok=True)
-        path = self.inventory / "group_vars/site1/site.yml"
-        document = yaml.safe_load(path.read_text())
-        change(document["site"])
-        path.write_text(yaml.safe_dump(document, sort_keys=False))
-        self.differs = True
-        return testing.run_site(*arguments, inventories=[self.inventory])
 
 
 def put_into_service(lab: Lab) -> None:

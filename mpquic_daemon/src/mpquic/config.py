@@ -114,7 +114,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     dscp: Dscp = 0
     low_latency: LowLatency = False
     max_rate: MaxRate | None = None
-    class_name: Text | None = None
+    class_name: Annotated[Text | None, HOT] = None
 
 
 class _Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,7 +197,7 @@ class ClientConfig(_Instance, frozen=True, kw_only=True):
     dscp: Dscp = 0
     low_latency: LowLatency = False
     max_rate: MaxRate | None = None
-    class_name: Text | None = None
+    class_name: Annotated[Text | None, HOT] = None
     reconnect_max_s: Annotated[Seconds, HOT] = 8.0
     transport: Annotated[Transport, msgspec.Meta(description="quic or stripe")] = "quic"
     pipes: Annotated[int, msgspec.Meta(ge=1, le=16, description="a whole number from 1 to 16")] = 4
