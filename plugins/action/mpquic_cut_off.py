@@ -55,23 +55,25 @@ class ActionModule(ActionBase):
             )
             lines += [str(each) for each in found if not {each.host, "all"} & accepted]
         if lines:
-            result["failed"] = True
-            result["msg"] = "sites that aren't in this run or weren't reached would be cut off; nothing was changed"
-            problems = [
+            return _stopped(
+                result,
+                "sites that aren't in this run or weren't reached would be cut off; nothing was changed",
                 *(f"would be cut off: {line}" for line in lines),
                 "bring them into the run, or take the change back; mpquic_cut_off=HOST,... (or all) cuts them off",
-            ]
-            # The part of a result that Ansible hands to the table, and shows itself with -vvv alone.
-            result["invocation"] = {"problems": problems}
-        elif moved:
-            result["failed"] = True
-            result["msg"] = "inner addresses of several sites would move; nothing was changed"
-            problems = [
+            )
+        if moved:
+            return _stopped(
+                result,
+                "inner addresses of several sites would move; nothing was changed",
                 *(f"would move: {line}" for line in moved),
                 "their tunnels would be down until the sites' part is through; mpquic_renumber=LISTENER,... moves them",
-            ]
-            result["invocation"] = {"problems": problems}
+            )
         return {**result, "changed": False}
+
+
+def _stopped(result: dict[str, Any], why: str, *problems: str) -> dict[str, Any]:
+    # `invocation` is the part of a result that Ansible hands to the table, and shows itself with -vvv alone.
+    return {**result, "failed": True, "changed": False, "msg": why, "invocation": {"problems": list(problems)}}
 
 
 def _load(text: str) -> Any:

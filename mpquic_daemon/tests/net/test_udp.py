@@ -361,6 +361,17 @@ def test_a_port_that_is_taken_is_named(host):
     taken.close()
 
 
+def told_of_tos(host):
+    """A UDP socket to which the kernel tells the TOS octet or traffic class of what arrives."""
+    v6 = ":" in host
+    receiver = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
+    level, option = (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS) if v6 else (socket.IPPROTO_IP, socket.IP_RECVTOS)
+    receiver.setsockopt(level, option, 1)
+    receiver.bind((host, 0))
+    receiver.settimeout(2)
+    return receiver
+
+
 @pytest.mark.parametrize(
     ("bound", "host", "shown"),
     [("127.0.0.1", "127.0.0.1", "127.0.0.1"), ("::", "127.0.0.1", "::ffff:127.0.0.1"), ("::", "::1", "::1")],
@@ -368,12 +379,7 @@ def test_a_port_that_is_taken_is_named(host):
 @pytest.mark.parametrize("gso", ["on", "off"])
 def test_a_shared_socket_gives_each_send_its_dscp_and_never_marks_congestion(bound, host, shown, gso):
     server = UdpSocket((bound, 0), gso=gso)
-    v6 = ":" in host
-    with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as receiver:
-        level, option = (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS) if v6 else (socket.IPPROTO_IP, socket.IP_RECVTOS)
-        receiver.setsockopt(level, option, 1)
-        receiver.bind((host, 0))
-        receiver.settimeout(2)
+    with told_of_tos(host) as receiver:
         address = (shown, receiver.getsockname()[1])
         for dscp in (46, 0, 10):
             assert server.send_batch([b"a" * 1200] * 3 + [b"b" * 700], address, dscp) is SendStatus.OK
@@ -387,12 +393,7 @@ def test_a_shared_socket_gives_each_send_its_dscp_and_never_marks_congestion(bou
 
 @pytest.mark.parametrize(("host", "dual_stack"), [("127.0.0.1", False), ("::1", False), ("::1", True)])
 def test_a_socket_of_one_peer_has_one_dscp(host, dual_stack):
-    v6 = ":" in host
-    with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as receiver:
-        level, option = (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS) if v6 else (socket.IPPROTO_IP, socket.IP_RECVTOS)
-        receiver.setsockopt(level, option, 1)
-        receiver.bind((host, 0))
-        receiver.settimeout(2)
+    with told_of_tos(host) as receiver:
         sender = UdpSocket((host, 0), peer=receiver.getsockname()[:2], dscp=46, dual_stack=dual_stack)
         assert sender.send_batch([b"x" * 100] * 2) is SendStatus.OK
         for _ in range(2):

@@ -23,10 +23,14 @@ class Assignment:
 
     lan: Lan
     traffic_class: TrafficClass | None
-    marked: bool
     tunnel: Tunnel | None
     fallback_tunnel: Tunnel | None
     fallback_wan: Wan | None
+
+    @property
+    def marked(self) -> bool:
+        """Whether the packet filter marks it with its class."""
+        return self.lan.classified
 
     @property
     def tunnels(self) -> list[Tunnel]:
@@ -42,12 +46,12 @@ def assignments(site: Site, lan: Lan, *, idle: bool = False) -> tuple[Assignment
     if not lan.enabled and not idle:
         return ()
     if lan.classified:
-        return tuple(_of_class(site, lan, entry, marked=True) for entry in site.classes)
+        return tuple(_of_class(site, lan, entry) for entry in site.classes)
     if lan.traffic_class is not None:
         entry = site.class_named(lan.traffic_class)
-        return () if entry is None else (_of_class(site, lan, entry, marked=False),)
+        return () if entry is None else (_of_class(site, lan, entry),)
     tunnel = next((tunnel for tunnel in site.tunnels if tunnel.name == lan.tunnel), None)
-    return (_with_fallback(site, lan, None, tunnel, marked=False),)
+    return (_with_fallback(site, lan, None, tunnel),)
 
 
 def all_assignments(site: Site, *, idle: bool = False) -> Iterator[Assignment]:
@@ -56,21 +60,19 @@ def all_assignments(site: Site, *, idle: bool = False) -> Iterator[Assignment]:
         yield from assignments(site, lan, idle=idle)
 
 
-def _of_class(site: Site, lan: Lan, entry: TrafficClass, *, marked: bool) -> Assignment:
+def _of_class(site: Site, lan: Lan, entry: TrafficClass) -> Assignment:
     """The tunnel of a class on the LAN's WAN; of a class that the WAN doesn't carry, that of the catch-all."""
     tunnel = site.class_tunnel(lan.wan, entry.name)
     if tunnel is None and site.catch_all is not None:
         tunnel = site.class_tunnel(lan.wan, site.catch_all.name)
-    return _with_fallback(site, lan, entry, tunnel, marked=marked)
+    return _with_fallback(site, lan, entry, tunnel)
 
 
-def _with_fallback(
-    site: Site, lan: Lan, entry: TrafficClass | None, tunnel: Tunnel | None, *, marked: bool
-) -> Assignment:
+def _with_fallback(site: Site, lan: Lan, entry: TrafficClass | None, tunnel: Tunnel | None) -> Assignment:
     name = fallback_name(lan, entry)
     other = next((other for other in site.tunnels if other.name == name and other is not tunnel), None)
     wan = next((wan for wan in site.wans if wan.name == name and wan.enabled), None)
-    return Assignment(lan, entry, marked, tunnel, other, None if other is not None else wan)
+    return Assignment(lan, entry, tunnel, other, None if other is not None else wan)
 
 
 def fallback_name(lan: Lan, entry: TrafficClass | None) -> str:

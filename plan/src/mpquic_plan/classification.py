@@ -44,14 +44,12 @@ def accounts(site: Site) -> list[dict[str, str]]:
     """Return the pairs of a LAN and what carries it, each with the name under which their packets are counted."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for each in all_assignments(site):
-        for carrier in [*(tunnel.name for tunnel in each.tunnels), *_wan_device(each.fallback_wan)]:
+        carriers = [tunnel.name for tunnel in each.tunnels]
+        carriers += [each.fallback_wan.device] if each.fallback_wan is not None else []
+        for carrier in carriers:
             name = f"{each.lan.name}/{carrier}"
             found.setdefault((each.lan.device, carrier), {"name": name, "lan": each.lan.device, "carrier": carrier})
     return [found[key] for key in sorted(found)]
-
-
-def _wan_device(wan: Any) -> list[str]:
-    return [] if wan is None else [wan.device]
 
 
 def _rules(site: Site) -> Iterator[dict[str, Any]]:

@@ -35,7 +35,7 @@ from mpquic_plan.model import (
     Wan,
 )
 from mpquic_plan.problem import Problem
-from mpquic_plan.schema import ROOTS, Checked, check, load
+from mpquic_plan.schema import ROOTS, Checked, check, load, with_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -434,13 +434,8 @@ class _Reader:
             return
         for name, (wan, entry) in of_classes.items():
             if name not in stated | self.broken.get("tunnels", set()):
-                item = {"name": name, **self._tunnel_defaults(), **_of_class(wan, entry)}
+                item = with_defaults("site", load("site")["$defs"]["tunnel"], {"name": name, **_of_class(wan, entry)})
                 yield self._tunnel(f"{wan.path}.classes", item, entry, _places(wan, entry))
-
-    @staticmethod
-    def _tunnel_defaults() -> dict[str, Any]:
-        properties = load("site")["$defs"]["tunnel"]["properties"]
-        return {key: schema["default"] for key, schema in properties.items() if "default" in schema}
 
     def _tunnel(
         self,

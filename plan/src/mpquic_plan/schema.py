@@ -93,7 +93,7 @@ def check(host: str, root: str, value: Any) -> Checked:
             document = None
     if document is None:
         return Checked(None, broken, problems)
-    return Checked(_with_defaults(root, load(root)["$defs"][root], document[root]), broken, problems)
+    return Checked(with_defaults(root, load(root)["$defs"][root], document[root]), broken, problems)
 
 
 def path_text(parts: Iterable[str | int]) -> str:
@@ -241,7 +241,7 @@ def _at(document: Any, path: Sequence[str | int]) -> Any:
     return document
 
 
-def _with_defaults(root: str, schema: Mapping[str, Any], value: Any) -> Any:
+def with_defaults(root: str, schema: Mapping[str, Any], value: Any) -> Any:
     """Return a value with the defaults of its schema, at every depth."""
     schema = resolve(root, schema)
     if isinstance(value, dict):
@@ -251,8 +251,8 @@ def _with_defaults(root: str, schema: Mapping[str, Any], value: Any) -> Any:
             if key not in filled and "default" in resolved:
                 filled[key] = copy.deepcopy(resolved["default"])
             if key in filled:
-                filled[key] = _with_defaults(root, resolved, filled[key])
+                filled[key] = with_defaults(root, resolved, filled[key])
         return filled
     if isinstance(value, list):
-        return [_with_defaults(root, schema.get("items", {}), item) for item in value]
+        return [with_defaults(root, schema.get("items", {}), item) for item in value]
     return value

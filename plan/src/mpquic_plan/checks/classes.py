@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mpquic_plan import classes
 from mpquic_plan.assignments import all_assignments
@@ -13,24 +13,26 @@ if TYPE_CHECKING:
 
     from mpquic_plan.model import Fleet, Lan, MatchRule, Network, Site, TrafficClass, Wan
 
+Item = TypeVar("Item", "TrafficClass", "Wan")
 
-def _twice(host: str, key: str, what: str, entries: Iterable[TrafficClass]) -> Iterator[Problem]:
-    first: dict[object, TrafficClass] = {}
+
+def _repeats(entries: Iterable[Item], key: str) -> Iterator[tuple[Item, Item]]:
+    """Give each entry whose value of a key an earlier one has, with the first of these; None is no value."""
+    first: dict[object, Item] = {}
     for entry in entries:
         value = getattr(entry, key)
         other = first.setdefault(value, entry)
-        if other is not entry:
-            yield Problem(
-                host, f"{entry.path}.{key}", f"{what} '{value}' is already used by {other.name} ({other.path})"
-            )
+        if other is not entry and value is not None:
+            yield entry, other
 
 
 def classes_are_distinct(fleet: Fleet) -> Iterator[Problem]:
     """No two classes of a site have the same name, slot or prefix, and prefixes don't end in a digit."""
     for site in fleet.sites.values():
-        yield from _twice(site.host, "name", "the name", site.classes)
-        yield from _twice(site.host, "slot", "the slot", site.classes)
-        yield from _twice(site.host, "prefix", "the prefix", site.classes)
+        for key in ("name", "slot", "prefix"):
+            for entry, other in _repeats(site.classes, key):
+                message = f"the {key} '{getattr(entry, key)}' is already used by {other.name} ({other.path})"
+                yield Problem(site.host, f"{entry.path}.{key}", message)
         for entry in site.classes:
             if entry.prefix[-1].isdigit():
                 message = (
@@ -105,11 +107,7 @@ def wans_carry_known_classes(fleet: Fleet) -> Iterator[Problem]:
 def class_numbers_are_unique(fleet: Fleet) -> Iterator[Problem]:
     """No two WANs of a site have the same class number."""
     for site in fleet.sites.values():
-        first: dict[int, Wan] = {}
-        for wan in site.wans:
-            if wan.class_number is None:
-                continue
-            other = first.setdefault(wan.class_number, wan)
+        for wan, other in _repeats(site.wans, "class_number"):
             if other.name != wan.name:
                 message = f"{wan.class_number} is already the class number of {other.name} ({other.path})"
                 yield Problem(site.host, f"{wan.path}.class_number", message)
