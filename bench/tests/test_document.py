@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mpqbench import class_loss
 from mpqbench.__main__ import _keep, main
 from mpqbench.conditions import Conditions, Measurement
 from mpqbench.conditions import load as load_conditions
@@ -138,7 +139,8 @@ def test_committed_document_belongs_to_the_committed_results() -> None:
         pytest.skip("nothing measured yet")
     measured = load(kept / "latest.json")
     drawn = {name: [file.stem for file in (kept / folder_name(name)).glob("*.svg")] for name in measured}
-    expected = compose(measured, load_conditions(kept / "conditions.json"), drawn)
+    classes = class_loss.load(kept / class_loss.FILE)
+    expected = compose(measured, load_conditions(kept / "conditions.json"), drawn, classes)
     assert (root / "docs/performance.md").read_text() == expected
 
 

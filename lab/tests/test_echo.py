@@ -68,6 +68,20 @@ def test_requests_are_counted_that_are_replied_to(replying) -> None:
     assert echo.send("udp", "127.0.0.1", "127.0.0.1", replying(lambda data: data), 5) == 5
 
 
+def test_what_is_pushed_is_counted_for_as_long_as_was_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    rates = echo.count(port, 0.3, "127.0.0.1")
+    got: list[float] = []
+    counting = threading.Thread(target=lambda: got.append(next(rates)))
+    counting.start()
+    while "ready" not in capsys.readouterr().out:
+        counting.join(0.01)
+    echo.push("127.0.0.1", "127.0.0.1", port, 20.0)  # ended by the receiver
+    counting.join()
+    assert got[0] > 1
+
+
 def test_an_unknown_command_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert echo.main(["listen"]) == 2
     assert "mpqlab.echo serve PORT..." in capsys.readouterr().err

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpqbench import against, conditions, document, pairing, plots, results
+from mpqbench import against, class_loss, conditions, document, pairing, plots, results
 from mpqbench.conditions import Measurement
 from mpqbench.errors import BenchError
 from mpqbench.isolation import isolate
@@ -143,7 +143,8 @@ def _publish(file: Path, target: Path) -> None:
     drawn = {
         processor: plots.draw(rows, file.parent / plots.folder_name(processor)) for processor, rows in measured.items()
     }
-    target.write_text(document.compose(measured, conditions.load(_about(file)), drawn))
+    classes = class_loss.load(file.with_name(class_loss.FILE))
+    target.write_text(document.compose(measured, conditions.load(_about(file)), drawn, classes))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from mpqbench.table import markdown, tables
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from mpqbench.class_loss import ClassLoss
     from mpqbench.conditions import Conditions, Measurement, Pair
     from mpqbench.results import Result
 
@@ -98,10 +99,11 @@ def compose(
     results: Mapping[str, Sequence[Result]],
     measurements: Mapping[str, Sequence[Measurement]],
     drawn: Mapping[str, Collection[str]],
+    classes: ClassLoss | None = None,
 ) -> str:
     """Return the whole document; only what was measured is in it.
 
-    All three are by processor model; `drawn` are the benches that have a plot.
+    The first three are by processor model; `drawn` are the benches that have a plot. `classes` is of the lab.
     """
     systems = dict.fromkeys(result.system for rows in results.values() for result in rows)
     parts = [
@@ -130,6 +132,8 @@ def compose(
             if bench in drawn.get(processor, ()):
                 parts.append(f"![{TITLES[bench]}]({PLOTS}/{folder_name(processor)}/{bench}.svg)")
             parts.append(markdown(table))
+    if classes is not None:
+        parts.append(classes.section())
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -3,10 +3,13 @@
 python -m mpqlab.echo serve PORT...
 python -m mpqlab.echo send {udp,tcp} SOURCE ADDRESS PORT [COUNT [DSCP]]
 python -m mpqlab.echo call SOURCE ADDRESS PORT
+python -m mpqlab.echo count PORT SECONDS
+python -m mpqlab.echo push SOURCE ADDRESS PORT SECONDS
 
 `send` asks COUNT times (1000 octets each) and prints how many replies came. `call` sends 50 datagrams of 172 octets a
 second, as a call with G.711 does, until a line comes on its standard input, and prints `sent`, `lost` and
-`longest_gap_s` as JSON.
+`longest_gap_s` as JSON. `count` receives one TCP connection after the other and prints of each how many Mbit/s came;
+`push` is its sender (CUBIC). Unlike iperf3 they have no second connection, which a path with much loss holds up.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import json
 import select
 import selectors
 import socket
+import struct
 import sys
 import threading
 import time
@@ -25,7 +29,7 @@ from typing import TYPE_CHECKING
 from mpqlab.topology import INTERNET_ADDRESS, INTERNET_ADDRESS6
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SIZE = 1000
 CALL_INTERVAL = 0.02
@@ -128,6 +132,46 @@ def call(source: str, address: str, port: int, is_over: Callable[[], bool]) -> d
     return {"sent": sent, "lost": sent - len(arrivals), "longest_gap_s": round(gap, 3)}
 
 
+def count(port: int, seconds: float, address: str = INTERNET_ADDRESS) -> Iterator[float]:
+    """Receive one TCP connection after the other; Mbit/s of each over so many seconds from its first octet on."""
+    with socket.create_server((address, port)) as server:
+        print("ready", flush=True)
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                yield round(_received(connection, seconds) * 8e-6 / seconds, 2)
+
+
+def _received(connection: socket.socket, seconds: float) -> int:
+    octets = len(connection.recv(1))
+    end = time.monotonic() + seconds
+    with contextlib.suppress(TimeoutError, ConnectionResetError):
+        while (left := end - time.monotonic()) > 0:
+            connection.settimeout(left)
+            data = connection.recv(1 << 18)
+            if not data:
+                break
+            octets += len(data)
+    return octets
+
+
+def push(source: str, address: str, port: int, seconds: float) -> None:
+    """Send as much as TCP with CUBIC takes, for this long or until the receiver has closed.
+
+    OSError when no connection comes about within 30 s.
+    """
+    with socket.create_connection((address, port), 30.0, (source, 0)) as sending:
+        sending.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+        # What is on its way at the end is given up, so that the next one finds the path free.
+        sending.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end = time.monotonic() + seconds
+        block = bytes(1 << 16)
+        with contextlib.suppress(TimeoutError, ConnectionResetError, BrokenPipeError):
+            while (left := end - time.monotonic()) > 0:
+                sending.settimeout(left)
+                sending.send(block)
+
+
 def _input_has_ended() -> bool:
     ready, _, _ = select.select([sys.stdin], [], [], 0)
     return bool(ready)
@@ -140,6 +184,13 @@ def main(arguments: list[str]) -> int:
             serve([int(port) for port in ports])
         case ["send", "udp" | "tcp" as protocol, source, address, port, *more] if len(more) <= 2:
             print(send(protocol, source, address, int(port), *(int(value) for value in more)))
+            return 0
+        case ["count", port, seconds]:
+            for rate in count(int(port), float(seconds)):
+                print(rate, flush=True)
+            return 0
+        case ["push", source, address, port, seconds]:
+            push(source, address, int(port), float(seconds))
             return 0
         case ["call", source, address, port]:
             print(json.dumps(call(source, address, int(port), _input_has_ended)), flush=True)

@@ -7,9 +7,11 @@ import os
 import random
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from mpqbench import conditions
 from mpqlab import topology
 from mpqlab.fixtures import lab
 from mpqlab.testing import INTERNET
@@ -41,6 +43,33 @@ def echo(lab: Lab) -> Iterator[None]:
     yield
     process.terminate()
     process.wait(timeout=10)
+
+
+class Kept:
+    """Figures for the document of the performance, written where `MPQUIC_SOAK_RESULTS` says; nowhere without it."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep a row of a table."""
+        self._rows.append(row)
+
+    def save(self) -> None:
+        """Write the rows, with the day and the processor that they were measured on."""
+        name = os.environ.get("MPQUIC_SOAK_RESULTS")
+        if name and self._rows:
+            seen = conditions.observe(1, 0)
+            about = {"date": seen.date, "processor": seen.processor, "kernel": seen.kernel}
+            Path(name).write_text(json.dumps({**about, "rows": self._rows}, indent=1) + "\n")
+
+
+@pytest.fixture(scope="session")
+def kept() -> Iterator[Kept]:
+    """What is kept of this run."""
+    rows = Kept()
+    yield rows
+    rows.save()
 
 
 class Call:

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import statistics
 import subprocess
 import sys
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from mpqlab import topology
+from mpqlab.testing import INTERNET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mpqlab.testing import Lab
 
-    from .conftest import Call
+    from .conftest import Call, Kept
 
 ISP = "isp5"
 SECONDS = 5
 RATE = 20
 """Mbit/s of what neighbours carry, in sum far below what the WAN does."""
-TUNNELS = ("cr2", "br2", "df2")
+PORT = 5061
+ROUNDS = 3
+PINGS = 20
+PUSH_LIMIT = 30.0
+"""Seconds after which a sender gives up that its receiver hasn't stopped."""
+TUNNELS = {"cr2": "stripe", "br2": "quic, reliable", "df2": "quic, datagram"}
+"""The class tunnels of a WAN by their data plane."""
 
 
 @pytest.fixture
@@ -47,12 +58,13 @@ def lose(lab: Lab, tunnel: str, percent: int) -> None:
     lab.run(ISP, "nft -f - <<'END'\n" + "\n".join(lines) + "\nEND")
 
 
-def measure(tunnel: str, options: str) -> dict[str, Any]:
-    """A speed test between the Internet and the network of the class's VLAN, a download."""
+def measure(tunnel: str) -> dict[str, Any]:
+    """Datagrams at a steady rate from the Internet to the network of the class's VLAN."""
     program = (
         "import json; from mpqlab.speedtest import Speedtest; from mpqlab.topology import CLASS_VLANS; "
         f"vlan = CLASS_VLANS['{tunnel}']; source = vlan.host_address.partition('/')[0]; "
-        f"print(json.dumps(Speedtest(vlan.lan, seconds={SECONDS}, reverse=True, source=source, {options}).run()))"
+        f"test = Speedtest(vlan.lan, seconds={SECONDS}, reverse=True, source=source, udp=True, rate={RATE}); "
+        "print(json.dumps(test.run()))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -66,10 +78,67 @@ def measure(tunnel: str, options: str) -> dict[str, Any]:
 def test_loss_on_one_class_is_nobody_elses(lab: Lab, calls: dict[str, Call], victim: str, percent: int) -> None:
     """Nobody fills the WAN: how classes share a full one is another matter."""
     lose(lab, victim, percent)
-    neighbours = {tunnel: measure(tunnel, f"udp=True, rate={RATE}") for tunnel in TUNNELS if tunnel != victim}
-    lost = {tunnel: end["lost"] for tunnel, end in ((each, call.end()) for each, call in calls.items()) if end["lost"]}
-    own = measure(victim, "streams=1")
-    print(json.dumps({"victim": victim, "loss_percent": percent, "tcp_mbit": own["mbit"], "lost": lost}))
-    assert set(lost) <= {victim}
+    neighbours = {tunnel: measure(tunnel) for tunnel in TUNNELS if tunnel != victim}
+    ends = {tunnel: call.end() for tunnel, call in calls.items()}
+    assert {tunnel for tunnel, end in ends.items() if end["lost"]} <= {victim}
     for tunnel, found in neighbours.items():
         assert (found["loss_percent"], round(found["mbit"])) == (0.0, RATE), tunnel
+
+
+@pytest.fixture
+def push(lab: Lab) -> Iterator[Callable[[str], float]]:
+    """Mbit/s of one TCP connection from the network of a class's VLAN to the Internet."""
+    counting = lab.start("internet", sys.executable, "-m", "mpqlab.echo", "count", str(PORT), str(SECONDS))
+    assert counting.stdout is not None
+    lines = counting.stdout
+    assert lines.readline() == "ready\n"
+
+    def run(tunnel: str) -> float:
+        vlan = topology.CLASS_VLANS[tunnel]
+        source = vlan.host_address.partition("/")[0]
+        words = [sys.executable, "-m", "mpqlab.echo", "push", source, INTERNET, str(PORT), str(PUSH_LIMIT)]
+        lab.run(vlan.lan.host, shlex.join(words), timeout=PUSH_LIMIT + 40)
+        return float(lines.readline())
+
+    yield run
+    counting.terminate()
+    counting.wait(timeout=10)
+
+
+def ping(lab: Lab, tunnel: str) -> tuple[float, float]:
+    """Median round trip in ms from the network of a class's VLAN to the Internet, and how many percent were lost."""
+    vlan = topology.CLASS_VLANS[tunnel]
+    source = vlan.host_address.partition("/")[0]
+    got = lab.run(vlan.lan.host, f"ping -n -I {source} -c {PINGS} -i 0.05 -W 1 {INTERNET}")
+    times = [float(each) for each in re.findall(r"time=([0-9.]+)", got)]
+    return statistics.median(times), 100 * (1 - len(times) / PINGS)
+
+
+@pytest.mark.usefixtures("provider")
+@pytest.mark.parametrize("victim", TUNNELS)
+def test_what_tcp_makes_of_the_loss(lab: Lab, push: Callable[[str], float], kept: Kept, victim: str) -> None:
+    """The figures of docs/performance.md: rates of TCP, one class at a time, and round trips of the others."""
+    found: dict[int, dict[str, list[float]]] = {percent: defaultdict(list) for percent in (0, 10, 30)}
+    for _ in range(ROUNDS):
+        for percent, rates in found.items():
+            lab.run(ISP, "nft delete table inet loss", check=False)
+            if percent:
+                lose(lab, victim, percent)
+            for tunnel in TUNNELS:
+                if tunnel != victim:
+                    round_trip, lost = ping(lab, tunnel)
+                    rates["ping"].append(round_trip)
+                    rates["lost"].append(lost)
+            for tunnel in TUNNELS:
+                rates["own" if tunnel == victim else "neighbours"].append(push(tunnel))
+    rows = {
+        percent: {what: (max if what == "lost" else statistics.median)(values) for what, values in rates.items()}
+        for percent, rates in found.items()
+    }
+    print(json.dumps(rows))
+    for percent, row in rows.items():
+        kept.add({"data_plane": TUNNELS[victim], "loss_percent": percent, **row})
+        assert row["neighbours"] > 0.9 * rows[0]["neighbours"]
+        assert row["ping"] < rows[0]["ping"] + 2
+        assert row["lost"] == 0
+    assert rows[30]["own"] > 0
