@@ -138,6 +138,11 @@ class Lab:
         links = json.loads(self.mpqlab("status", "--json"))["links"]
         return dict(next(link for link in links if link["wan"] == wan)["counters"])
 
+    def carried(self) -> dict[str, int]:
+        """Packets of each tunnel of the client, both ways, the smaller of both counts."""
+        links = json.loads(self.run("client", "ip -s -j link show type tun"))
+        return {link["ifname"]: min(link["stats64"][way]["packets"] for way in ("rx", "tx")) for link in links}
+
     def playbook(self, *arguments: str, inventory: Path | None = None) -> str:
         """Output of `ansible-playbook site.yml`; fails when the play fails."""
         done = run_site(*arguments, inventories=[inventory or PROJECT / "inventories/lab"])

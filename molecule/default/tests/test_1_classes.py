@@ -39,20 +39,9 @@ def echo(lab: Lab) -> Iterator[None]:
     process.wait(timeout=10)
 
 
-def packets(lab: Lab) -> dict[str, int]:
-    """Packets of each tunnel of the client, both ways, the smaller of both counts."""
-    links = json.loads(lab.run("client", "ip -s -j link show"))
-    found = {}
-    for link in links:
-        if link["ifname"] in TUNNELS or link["ifname"].startswith("mpq"):
-            stats = link["stats64"]
-            found[link["ifname"]] = min(stats["rx"]["packets"], stats["tx"]["packets"])
-    return found
-
-
 def by(lab: Lab, before: dict[str, int]) -> dict[str, int]:
     """Tunnels that have carried more than a stray packet since `before`."""
-    return {name: count - before[name] for name, count in packets(lab).items() if count - before[name] > COUNT / 10}
+    return {name: count - before[name] for name, count in lab.carried().items() if count - before[name] > COUNT / 10}
 
 
 def ask(lab: Lab, protocol: str, vlan: int, port: int, *, ipv6: bool = False, dscp: int = 0) -> int:
@@ -71,7 +60,7 @@ def test_each_class_tunnel_is_up(lab: Lab, tunnel: str) -> None:
 @pytest.mark.parametrize("ipv6", [False, True])
 @pytest.mark.parametrize("vlan", VLANS)
 def test_a_vlan_goes_by_the_tunnel_of_its_class_and_by_no_other(lab: Lab, vlan: int, ipv6: bool) -> None:
-    before = packets(lab)
+    before = lab.carried()
     assert ask(lab, "udp", vlan, 9000, ipv6=ipv6) >= COUNT - 1
     assert list(by(lab, before)) == [VLANS[vlan]]
 
@@ -109,13 +98,13 @@ def test_a_vlan_goes_by_the_wan_of_its_tunnel_and_leaves_from_the_vps(lab: Lab, 
     ],
 )
 def test_rules_choose_the_class(lab: Lab, protocol: str, port: int, dscp: int, tunnel: str, ipv6: bool) -> None:
-    before = packets(lab)
+    before = lab.carried()
     assert ask(lab, protocol, CLASSIFIED, port, ipv6=ipv6, dscp=dscp) >= COUNT - 1
     assert list(by(lab, before)) == [tunnel]
 
 
 def test_web_pages_go_by_the_class_of_the_web(lab: Lab) -> None:
-    before = packets(lab)
+    before = lab.carried()
     lab.run("host2", f"curl -sS --fail --interface 192.168.{CLASSIFIED}.2 -o /dev/null http://{INTERNET}/bytes/2000000")
     assert list(by(lab, before)) == ["df2"]
 
@@ -146,10 +135,10 @@ def test_a_connection_keeps_its_class_when_rules_change(lab: Lab) -> None:
         # The catch-all is another class from now on.
         lab.run("client", f"cp {FILTER} /run/nftables.before")
         lab.run("client", f"sed -i 's/^\\t\\tgoto class_2$/\\t\\tgoto class_1/' {FILTER} && {RELOAD}")
-        before = packets(lab)
+        before = lab.carried()
         assert ask(lab, "tcp", CLASSIFIED, 9000) == COUNT
         assert list(by(lab, before)) == ["cr2"]
-        before = packets(lab)
+        before = lab.carried()
         assert connection.communicate("go\n", timeout=30)[0] == f"{COUNT}\n"
         assert list(by(lab, before)) == ["br2"]
     finally:
