@@ -12,6 +12,10 @@ help: ## this list
 bootstrap: ## system packages and the locked virtual environment
 	@scripts/bootstrap
 
+.PHONY: qemu
+qemu: ## bootstrap, and the packages for a lab whose client has a kernel of its own (about 200 MB)
+	@scripts/bootstrap --qemu
+
 .PHONY: lab
 lab: bootstrap ## start the lab, provision it, check traffic end to end, print the table; SSH=1: over ssh
 	mpqlab up $(if $(SSH),--ssh --umask 077)

@@ -116,7 +116,9 @@ def test_on_another_system_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch)
 
 def test_missing_programs_are_named_by_their_packages() -> None:
     there = {"ip", "mount", "nft", "nsenter", "unshare", "iperf3"}
-    packages = preflight.missing_programs(lambda program: f"/usr/bin/{program}" if program in there else None)
+    packages = preflight.missing_programs(
+        preflight.PROGRAMS, lambda program: f"/usr/bin/{program}" if program in there else None
+    )
     assert packages == ["debootstrap", "dnsmasq-base", "openssh-client", "systemd-container"]
 
 

@@ -16,7 +16,7 @@ from mpqlab.emulator.model import describe_keys
 from mpqlab.errors import LabError
 from mpqlab.foreign import programs
 from mpqlab.image import Image
-from mpqlab.lab import Lab
+from mpqlab.lab import CLIENTS, NSPAWN, QEMU, Lab
 from mpqlab.progress import Progress
 from mpqlab.speedtest import MAX_SECONDS, Speedtest
 from mpqlab.topology import MACHINES, NODES, SUITES, WANS, find_lan, find_wan
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mpqlab.topology import Lan, Wan
+
+
+VLAN = "vlan"
+"""As the client, whichever has 802.1Q."""
 
 
 class _Command(Protocol):
@@ -83,6 +87,12 @@ def parser() -> argparse.ArgumentParser:
         "--ssh",
         action="store_true",
         help=f"a user for sudo and ssh from the controller in mgmt; {ssh.INVENTORY} goes behind inventories/lab",
+    )
+    up.add_argument(
+        "--client",
+        choices=(*CLIENTS, VLAN),
+        help=f"what runs the client: a machine of this kernel (default: {NSPAWN}), one with a kernel of its own, "
+        f"which is slow and reached by ssh ({QEMU}), or that of both which has 802.1Q ({VLAN})",
     )
     up.add_argument("--umask", type=_umask, metavar="OCTAL", help="umask of that user and of sudo, as 077")
     _add(commands, "down", _down, "remove the lab without a trace")
@@ -216,9 +226,14 @@ def _seconds(text: str) -> float:
 def _up(lab: Lab, options: argparse.Namespace) -> int:
     wanted = ssh.Access(options.umask) if options.ssh else None
     with lab.exclusively():
+        client = options.client
+        if client == VLAN:
+            client = NSPAWN if preflight.has_8021q() else QEMU
         if not lab.complete:
             preflight.check()
-        started = lab.up(options.suite, access=wanted)
+            if client == QEMU:
+                preflight.check_qemu()
+        started = lab.up(options.suite, access=wanted, client=client)
     # On standard output, for whoever wants to know whether the command changed anything.
     print(f"{'started' if started else 'running already'} (Debian {lab.suite})")
     return 0

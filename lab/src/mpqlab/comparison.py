@@ -34,14 +34,16 @@ def compare(lab: Lab, lan: Lan, seconds: float, repetitions: int) -> dict[str, A
     """Measure the tunnel of a LAN and its bare link, one and ten connections, both directions; return plain data.
 
     Raises:
-        LabError: the LAN has no tunnel that is up.
+        LabError: the LAN has no tunnel that is up, or the client's processor is an emulated one.
     """
+    if lab.own_kernel:
+        raise LabError("under qemu the client's processor is emulated: what would be measured is that")
     name = f"mpq{lan.number}"
     status = next((row for row in tunnels.instances(lab) if row["name"] == name), None)
     if status is None or status["state"] != "up":
         raise LabError(f"the tunnel {name} of LAN{lan.number} is {status['state'] if status else 'not there'}")
     wan = find_wan(str(status["wan"]))
-    results = measure(order(repetitions), lambda: _read(name, wan), lambda run: _transfer(run, lan, wan, seconds))
+    results = measure(order(repetitions), lambda: _read(name, wan), lambda run: _transfer(lab, run, lan, wan, seconds))
     return {
         "tunnel": name,
         "lan": lan.number,
@@ -79,13 +81,13 @@ def _read(tun: str, wan: Wan) -> Reading:
     return Reading(found[tun], found[wan.device])
 
 
-def _transfer(run: Run, lan: Lan, wan: Wan, seconds: float) -> Transfer | str:
+def _transfer(lab: Lab, run: Run, lan: Lan, wan: Wan, seconds: float) -> Transfer | str:
     time.sleep(_PAUSE_SECONDS)
     with fresh_server() as port:
         if run.way == "tunnel":
             command = inside(lan.host, iperf3.command(run, topology.INTERNET_ADDRESS, port, seconds))
         else:
-            source = tunnels.address_of(wan.device)
+            source = tunnels.address_of(lab, wan.device)
             if source is None:
                 return f"{wan.name} has no lease"
             own = source.partition("/")[0]

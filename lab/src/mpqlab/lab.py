@@ -15,14 +15,20 @@ from mpqlab.image import Image
 from mpqlab.lock import locked
 from mpqlab.machine import STORAGE, Machine
 from mpqlab.mounts import remove_tree
+from mpqlab.qemu import QemuMachine
 from mpqlab.run import SERVICES, run
 from mpqlab.state import Process, State
-from mpqlab.topology import LAB_NAME, MACHINES, NAMESPACE_PREFIX, NODES, SUITES, namespace
+from mpqlab.topology import CLIENT, LAB_NAME, MACHINES, NAMESPACE_PREFIX, NODES, SUITES, namespace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mpqlab.progress import Progress
+
+NSPAWN = "nspawn"
+QEMU = "qemu"
+CLIENTS = (NSPAWN, QEMU)
+"""What runs the client: a machine of the controller's kernel, or one with a kernel of its own."""
 
 
 class Lab:
@@ -32,6 +38,8 @@ class Lab:
         self.state = state or State()
         self.progress = progress
         self.machines = {name: Machine(name, self.state) for name in MACHINES}
+        if self.own_kernel:
+            self.machines[CLIENT] = QemuMachine(CLIENT, self.state, progress)
         self.bare = BareNode()
 
     @property
@@ -39,6 +47,16 @@ class Lab:
         """The Debian suite of the running lab, None when none was started."""
         suite = self.state.read("lab").get("suite")
         return suite if isinstance(suite, str) else None
+
+    @property
+    def client(self) -> str:
+        """What runs the client of the running lab, or would run it: one of `CLIENTS`."""
+        return str(self.state.read("lab").get("client", NSPAWN))
+
+    @property
+    def own_kernel(self) -> bool:
+        """Whether the client has a kernel of its own."""
+        return self.client == QEMU
 
     @property
     def complete(self) -> bool:
@@ -73,51 +91,62 @@ class Lab:
         """Keep other commands that change this lab out until the block ends."""
         return locked(LAB_NAME, lambda: self.progress.say("waiting for another mpqlab command"))
 
-    def up(self, suite: str | None, *, access: ssh.Access | None = None) -> bool:
+    def up(self, suite: str | None, *, access: ssh.Access | None = None, client: str | None = None) -> bool:
         """Start what isn't running. What a person has changed (cut, unplugged, renumbered) stays changed.
 
-        With `access` the machines get an ssh way in, also those that run already.
+        With `access` the machines get an ssh way in, also those that run already. `client` is one of `CLIENTS`; under
+        qemu there is no way in but ssh.
 
         Returns:
             Whether there was anything to start.
 
         Raises:
-            LabError: the lab runs another suite, or a part doesn't start.
+            LabError: the lab runs another suite or client, or a part doesn't start.
         """
         if self.complete:
             self.require_names()
             if suite not in {None, self.suite}:
                 raise LabError(f"the lab runs {self.suite}: `mpqlab down` first, then `mpqlab up --suite {suite}`")
+            if client not in {None, self.client}:
+                raise LabError(
+                    f"the client runs in {self.client}: `mpqlab down` first, then `mpqlab up --client {client}`"
+                )
             for machine in self.machines.values():
                 if machine.leader is None:
                     machine.kill()
                     self._renew_network(machine.name)
         else:
-            self._build(suite or SUITES[0])
+            self._build(suite or SUITES[0], client or NSPAWN)
+        if self.own_kernel and access is None and not self.state.read("ssh"):
+            access = ssh.Access()
         opened = access is not None and ssh.set_up(self.state, self.machines, access)
-        started = services.start_all(self.state)
+        tags = network.tagging(own_kernel=self.own_kernel) is network.Tagging.PROGRAM
+        started = services.start_all(self.state, tags=tags)
         booting = [machine for machine in self.machines.values() if machine.leader is None]
         if booting:
             with self.progress.step(f"booting {', '.join(machine.name for machine in booting)}"):
                 self._boot(booting)
-        self._record(self.suite, complete=True)
+        self._record(self.suite, self.client, complete=True)
         return opened or started or bool(booting)
 
-    def _record(self, suite: str | None, *, complete: bool) -> None:
-        self.state.write("lab", {"suite": suite, "complete": complete, "nics": topology.NICS_SCHEME})
+    def _record(self, suite: str | None, client: str, *, complete: bool) -> None:
+        record = {"suite": suite, "client": client, "complete": complete, "nics": topology.NICS_SCHEME}
+        self.state.write("lab", record)
 
-    def _build(self, suite: str) -> None:
+    def _build(self, suite: str, client: str) -> None:
         """Make namespaces and root file systems, after removing what an interrupted run has left."""
         self.down()
+        kind = QemuMachine(CLIENT, self.state, self.progress) if client == QEMU else Machine(CLIENT, self.state)
+        self.machines[CLIENT] = kind
         image = Image(suite)
         image.build(self.progress)
         self.state.create()
-        self._record(suite, complete=False)
+        self._record(suite, client, complete=False)
         namespaces.note_mount()
         with self.progress.step("making namespaces and links"):
             network.create_all_namespaces()
             for machine in self.machines.values():
-                network.connect_machine(machine.name)
+                network.connect_machine(machine.name, own_kernel=isinstance(machine, QemuMachine))
         with self.progress.step("making the machines' root file systems"), ThreadPoolExecutor() as pool:
             list(pool.map(lambda machine: machine.create(image), self.machines.values()))
             self.bare.create(image)
@@ -163,9 +192,13 @@ class Lab:
             for machine in machines:
                 machine.freeze(frozen=False)
 
-    @staticmethod
-    def _renew_network(name: str) -> None:
-        """Take away what a kernel forgets, and make the devices anew; a WAN that was unplugged stays so."""
+    def _renew_network(self, name: str) -> None:
+        """Take away what a kernel forgets, and make the devices anew; a WAN that was unplugged stays so.
+
+        A kernel of its own forgets by itself.
+        """
+        if isinstance(self.machines[name], QemuMachine):
+            return
         plugged = network.plugged_wans()
         network.disconnect_machine(name)
         network.delete_namespace(name)

@@ -8,6 +8,7 @@ from mpqlab import network, services
 from mpqlab.emulator.client import EmulatorClient, EmulatorError
 from mpqlab.emulator.model import ConfigError, DirectionChoice, DirectionConfig
 from mpqlab.errors import LabError
+from mpqlab.qemu import QemuMachine
 from mpqlab.topology import CLIENT, ISP_PORT_DEVICE, Attachment
 
 if TYPE_CHECKING:
@@ -47,7 +48,11 @@ def unplug(lab: Lab, wan: Wan, *, carrier: bool) -> None:
     if not network.device_exists(wan.isp, ISP_PORT_DEVICE):
         return
     if carrier:
-        network.set_carrier(wan, on=False)
+        _set_carrier(lab, wan, on=False)
+    elif lab.own_kernel:
+        raise LabError(
+            f"under qemu a NIC can't be taken away: take its carrier, `mpqlab link unplug {wan.name} --carrier`"
+        )
     else:
         network.unplug(wan)
 
@@ -58,7 +63,7 @@ def plug(lab: Lab, wan: Wan) -> None:
     if not network.device_exists(wan.isp, ISP_PORT_DEVICE):
         network.plug(wan)
     elif wan.attachment is not Attachment.NO_CARRIER:
-        network.set_carrier(wan, on=True)
+        _set_carrier(lab, wan, on=True)
 
 
 def renumber(lab: Lab, wan: Wan, *, flap: bool, lease: IPv4Interface | None = None) -> None:
@@ -80,14 +85,14 @@ def renumber(lab: Lab, wan: Wan, *, flap: bool, lease: IPv4Interface | None = No
     if dhcp is not None:
         dhcp.end()
     if flap:
-        network.set_carrier(wan, on=False)
+        _set_carrier(lab, wan, on=False)
     lab.state.write(wan.name, now)
     subnet = services.current_subnet(lab.state, wan)
     network.set_customer_subnet(wan, subnet)
     network.set_public_address(wan, subnet)
     services.await_listening(services.start_dhcp(lab.state, wan, subnet), "udp", 67)
     if flap:
-        network.set_carrier(wan, on=True)
+        _set_carrier(lab, wan, on=True)
 
 
 def describe(lab: Lab, wan: Wan) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def describe(lab: Lab, wan: Wan) -> dict[str, Any]:
         "device": wan.device,
         "attachment": wan.attachment.value,
         "plugged": plugged,
-        "carrier": plugged and network.has_carrier(CLIENT, wan.device),
+        "carrier": plugged and _has_carrier(lab, wan),
         "cut": "",
     }
     if wan.attachment is Attachment.ISP:
@@ -140,6 +145,20 @@ def link_state(link: dict[str, Any]) -> str:
     if link["attachment"] != "isp":
         return str(link["attachment"])
     return "plugged" if link["carrier"] else "no carrier"
+
+
+def _set_carrier(lab: Lab, wan: Wan, *, on: bool) -> None:
+    network.set_carrier(wan, on=on)
+    client = lab.machines[CLIENT]
+    if isinstance(client, QemuMachine):
+        # What happens to a tap, its NIC isn't told.
+        client.set_carrier(wan.device, on=on)
+
+
+def _has_carrier(lab: Lab, wan: Wan) -> bool:
+    if lab.own_kernel:
+        return network.has_carrier(wan.isp, ISP_PORT_DEVICE)
+    return network.has_carrier(CLIENT, wan.device)
 
 
 def _cut(settings: dict[str, Any]) -> str:

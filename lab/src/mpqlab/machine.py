@@ -51,7 +51,13 @@ class Machine:
         self.hostname = HOSTNAMES[name]
         self._state = state
         self._storage = storage / name
-        self.root = self._storage / "root"
+        self._root = self._storage / "root"
+        self._supervisor = supervisor_name(name)
+
+    @property
+    def root(self) -> Path:
+        """Its root file system as a directory of the controller."""
+        return self._root
 
     @property
     def leader(self) -> Process | None:
@@ -117,9 +123,7 @@ class Machine:
         ]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
             notifications.bind(str(path))
-            supervisor = spawn(
-                self._state, supervisor_name(self.name), nspawn, group=self.name, environment=environment
-            )
+            supervisor = spawn(self._state, self._supervisor, nspawn, group=self.name, environment=environment)
             self._wait_until_booted(notifications, supervisor)
         path.unlink(missing_ok=True)
 
@@ -171,14 +175,14 @@ class Machine:
         cgroup.freeze(self.name, frozen=frozen)
 
     def _reap(self, seconds: float) -> None:
-        supervisor = self._state.process(supervisor_name(self.name))
+        supervisor = self._state.process(self._supervisor)
         if supervisor is not None and not supervisor.wait(seconds):
             leader = self.leader
             if leader is not None:
                 leader.send(signal.SIGKILL)
             supervisor.end(seconds=5.0)
         self._state.forget(leader_name(self.name))
-        self._state.forget(supervisor_name(self.name))
+        self._state.forget(self._supervisor)
         cgroup.remove(self.name)
 
     def enter(self, argv: list[str]) -> list[str]:

@@ -1,12 +1,14 @@
 """Namespaces, devices, addresses and routes of the lab.
 
 Every device is created inside a namespace of the lab with its peer in another one: the root namespace never gets a
-device, a route or a sysctl. The machines' ends of the veth pairs stay as a new NIC is: down and without address.
+device, a route or a sysctl. The machines' ends of the veth pairs stay as a new NIC is: down and without address. Of a
+client with a kernel of its own only the outer ends are made, as taps: its NICs are what qemu attaches to them.
 """
 
 from __future__ import annotations
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,15 +107,27 @@ def device_exists(node: str, device: str) -> bool:
 
 
 def has_carrier(node: str, device: str) -> bool:
-    """Tell whether a device is there and its other end is up."""
-    links = json.loads(ip_json(node, "link", "show") or "[]")
-    return any(link["ifname"] == device and "NO-CARRIER" not in link["flags"] for link in links)
+    """Tell whether a device is there and its other end is up, of a tap also that it is up itself."""
+    links = json.loads(ip_json(node, "-details", "link", "show") or "[]")
+    return any(
+        link["ifname"] == device
+        and "NO-CARRIER" not in link["flags"]
+        and ("UP" in link["flags"] or link.get("linkinfo", {}).get("info_kind") != "tun")
+        for link in links
+    )
 
 
 def _veth(outer: str, node: str, device: str, group: int, number: int) -> str:
     """Return the `ip` command for a veth pair: `outer` here, `device` in the namespace of `node`."""
     here, there = mac(group, number, 2), mac(group, number, 1)
     return f"link add {outer} address {here} type veth peer name {device} address {there} netns {namespace(node)}"
+
+
+def _to_client(outer: str, device: str, group: int, number: int, *, own_kernel: bool) -> list[str]:
+    """Return the `ip` commands for `outer` here, at whose other end is the client's NIC `device`."""
+    if own_kernel:
+        return [f"tuntap add dev {outer} mode tap", f"link set {outer} address {mac(group, number, 2)}"]
+    return [_veth(outer, CLIENT, device, group, number)]
 
 
 def create_all_namespaces() -> None:
@@ -164,7 +178,7 @@ def _connect_controller() -> None:
 
 
 def _configure_openwrt() -> None:
-    devices = [*(f"lan{lan.number}" for lan in LANS), *(vlan.openwrt_device for vlan in VLANS)]
+    devices = [*(lan.openwrt_device for lan in LANS), *(vlan.openwrt_device for vlan in VLANS)]
     outside = "{ " + ", ".join(f'"{device}"' for device in devices) + " }"
     nft(OPENWRT, _MASQUERADE.format(rule=f"oifname {outside} masquerade"))
     rules = []
@@ -268,7 +282,7 @@ def set_public_address(wan: Wan, subnet: Subnet) -> None:
         ip(INTERNET, [*stale, f"route replace {subnet.prefix6} dev {wan.name}"], family="-6")
 
 
-def connect_machine(machine: str, plugged: frozenset[int] | None = None) -> None:
+def connect_machine(machine: str, plugged: frozenset[int] | None = None, *, own_kernel: bool = False) -> None:
     """Make all devices of a machine's namespace, and configure the ends outside it.
 
     `plugged` are the numbers of the WANs that have a device; None stands for the reference site's.
@@ -277,16 +291,16 @@ def connect_machine(machine: str, plugged: frozenset[int] | None = None) -> None
         _connect_vps()
         return
     for management in MANAGEMENT:
-        _connect_management(management)
+        _connect_management(management, own_kernel=own_kernel)
     for lan in LANS:
-        _connect_lan(lan)
-    real = has_8021q(OPENWRT)
+        _connect_lan(lan, own_kernel=own_kernel)
+    tags = tagging(own_kernel=own_kernel)
     for vlan in VLANS:
-        _connect_vlan(vlan, real=real)
-    FOREIGN_LINKS.write_text(json.dumps([] if real else [vlan.device for vlan in VLANS]))
+        _connect_vlan(vlan, tags)
+    FOREIGN_LINKS.write_text(json.dumps([vlan.device for vlan in VLANS] if tags is Tagging.NONE else []))
     for wan in ATTACHED_WANS:
         if plugged is None or wan.number in plugged:
-            plug(wan)
+            plug(wan, own_kernel=own_kernel)
 
 
 def disconnect_machine(machine: str) -> None:
@@ -299,7 +313,7 @@ def disconnect_machine(machine: str) -> None:
     else:
         outer = {
             MGMT: [management.peer for management in MANAGEMENT],
-            OPENWRT: [*(vlan.openwrt_device for vlan in VLANS), *(f"lan{lan.number}" for lan in LANS)],
+            OPENWRT: [*(vlan.openwrt_device for vlan in VLANS), *(lan.openwrt_device for lan in LANS)],
         }
         outer |= {wan.isp: [ISP_PORT_DEVICE] for wan in ATTACHED_WANS}
     for node, devices in outer.items():
@@ -323,23 +337,23 @@ def _connect_vps() -> None:
     )
 
 
-def _connect_management(management: Management) -> None:
+def _connect_management(management: Management, *, own_kernel: bool) -> None:
     ip(
         MGMT,
         [
-            _veth(management.peer, CLIENT, management.device, 1, management.number),
+            *_to_client(management.peer, management.device, 1, management.number, own_kernel=own_kernel),
             f"address add {management.controller} dev {management.peer}",
             f"link set {management.peer} up",
         ],
     )
 
 
-def _connect_lan(lan: Lan) -> None:
-    device = f"lan{lan.number}"
+def _connect_lan(lan: Lan, *, own_kernel: bool) -> None:
+    device = lan.openwrt_device
     ip(
         OPENWRT,
         [
-            _veth(device, CLIENT, lan.device, 2, lan.number),
+            *_to_client(device, lan.device, 2, lan.number, own_kernel=own_kernel),
             f"address add {lan.transit_openwrt} dev {device}",
             f"address add {lan.transit_openwrt6} dev {device} nodad",
             f"link set {device} up",
@@ -358,18 +372,35 @@ def has_8021q(node: str) -> bool:
     return True
 
 
-def _connect_vlan(vlan: Vlan, *, real: bool) -> None:
-    """Make OpenWrt's end of a VLAN. Without 802.1Q a cable of its own stands for it, which carries no tags."""
-    device = vlan.openwrt_device
-    made = (
-        f"link add link lan{vlan.lan.number} name {device} type vlan id {vlan.id}"
-        if real
-        else _veth(device, CLIENT, vlan.device, 6, vlan.id)
-    )
+class Tagging(Enum):
+    """Who puts the tags of VLANs into frames on OpenWrt's side of the trunks, and takes them out."""
+
+    KERNEL = "the kernel"
+    PROGRAM = "a program"
+    NONE = "nobody: a cable of its own stands for each VLAN"
+
+
+def tagging(*, own_kernel: bool) -> Tagging:
+    """Tell who does it: the kernel if it can, else a program if the client's own kernel expects tags."""
+    if has_8021q(OPENWRT):
+        return Tagging.KERNEL
+    return Tagging.PROGRAM if own_kernel else Tagging.NONE
+
+
+def _connect_vlan(vlan: Vlan, tags: Tagging) -> None:
+    """Make OpenWrt's end of a VLAN."""
+    device, trunk = vlan.openwrt_device, vlan.lan.openwrt_device
+    if tags is Tagging.KERNEL:
+        made = [f"link add link {trunk} name {device} type vlan id {vlan.id}"]
+    elif tags is Tagging.PROGRAM:
+        # The address is the trunk's, as that of a VLAN device is.
+        made = [f"tuntap add dev {device} mode tap", f"link set {device} address {mac(2, vlan.lan.number, 2)}"]
+    else:
+        made = [_veth(device, CLIENT, vlan.device, 6, vlan.id)]
     ip(
         OPENWRT,
         [
-            made,
+            *made,
             f"address add {vlan.transit_openwrt} dev {device}",
             f"address add {vlan.transit_openwrt6} dev {device} nodad",
             f"link set {device} up",
@@ -379,10 +410,12 @@ def _connect_vlan(vlan: Vlan, *, real: bool) -> None:
     )
 
 
-def plug(wan: Wan) -> None:
+def plug(wan: Wan, *, own_kernel: bool = False) -> None:
     """Make the client's WAN device, with a modem's port at its other end."""
     lines = [
-        f"link add {ISP_PORT_DEVICE} type veth peer name {wan.device} address {wan.mac} netns {namespace(CLIENT)}",
+        f"tuntap add dev {ISP_PORT_DEVICE} mode tap"
+        if own_kernel
+        else f"link add {ISP_PORT_DEVICE} type veth peer name {wan.device} address {wan.mac} netns {namespace(CLIENT)}",
     ]
     if wan.attachment is Attachment.ISP:
         lines.append(f"link set {ISP_PORT_DEVICE} master {ISP_LAN_DEVICE}")

@@ -8,17 +8,16 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpqlab import cgroup, namespaces
+from mpqlab import cgroup, namespaces, network, qemu, topology
 from mpqlab.errors import LabError
 from mpqlab.image import CACHE
 from mpqlab.lock import locked
 from mpqlab.machine import STORAGE
 from mpqlab.mounts import overlay, remove_tree
 from mpqlab.run import run
-from mpqlab.topology import LAB_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 PROGRAMS = {
     "debootstrap": "debootstrap",
@@ -32,7 +31,15 @@ PROGRAMS = {
     "systemd-nspawn": "systemd-container",
     "unshare": "util-linux",
 }
-_PROBE = f"{LAB_NAME}-probe"
+QEMU_PROGRAMS = {
+    "apt-get": "apt",
+    "busybox": "busybox-static",
+    "mke2fs": "e2fsprogs",
+    "qemu-system-x86_64": "qemu-system-x86",
+}
+"""Besides, of a client with a kernel of its own."""
+_PROBE_NODE = "probe"
+_PROBE = topology.namespace(_PROBE_NODE)
 _IP_LINK_ADD = ["ip", "-n", _PROBE, "link", "add", "name"]
 _MASQUERADE = "table inet one { chain c { type nat hook postrouting priority srcnat; masquerade; }; }\n"
 # What the firewall of the machines is written with.
@@ -61,7 +68,7 @@ def check() -> None:
     check_system()
     if not Path("/etc/debian_version").exists():
         raise LabError("the lab needs Debian 12 or newer: this system has no /etc/debian_version")
-    missing = missing_programs(shutil.which)
+    missing = missing_programs(PROGRAMS, shutil.which)
     if missing:
         raise LabError(f"programs are missing: install them with `apt-get install {' '.join(missing)}`")
     if not Path("/dev/net/tun").exists():
@@ -76,9 +83,36 @@ def check() -> None:
             namespaces.release_mount()
 
 
-def missing_programs(which: Callable[[str], str | None]) -> list[str]:
-    """Return the Debian packages whose programs `which` doesn't find."""
-    return sorted({package for program, package in PROGRAMS.items() if which(program) is None})
+def check_qemu() -> None:
+    """Check what a client with a kernel of its own needs besides.
+
+    Raises:
+        LabError: the first thing that is missing, and what to do.
+    """
+    if platform.machine() != "x86_64":
+        raise LabError(f"the client's own kernel is one for x86_64, and this machine is {platform.machine()}")
+    qemu.check_names()
+    missing = missing_programs(QEMU_PROGRAMS, shutil.which)
+    if missing:
+        raise LabError(f"programs are missing ({', '.join(missing)}): install them with `make qemu`")
+
+
+def has_8021q() -> bool:
+    """Tell whether this kernel has VLAN devices, by making one in a namespace that is removed at once."""
+    with locked(_PROBE, lambda: None):
+        namespaces.note_mount()
+        try:
+            network.delete_namespace(_PROBE_NODE)
+            network.create_namespace(_PROBE_NODE)
+            return network.has_8021q(_PROBE_NODE)
+        finally:
+            network.delete_namespace(_PROBE_NODE)
+            namespaces.release_mount()
+
+
+def missing_programs(programs: Mapping[str, str], which: Callable[[str], str | None]) -> list[str]:
+    """Return the Debian packages of those `programs` (their packages by name) that `which` doesn't find."""
+    return sorted({package for program, package in programs.items() if which(program) is None})
 
 
 def _check_control_groups() -> None:

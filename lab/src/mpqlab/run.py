@@ -79,8 +79,12 @@ def spawn(
     *,
     group: str = SERVICES,
     environment: Mapping[str, str] | None = None,
+    descriptors: Sequence[int] = (),
 ) -> Process:
-    """Start a background process of the lab in a control group and remember it; its output goes to NAME.log."""
+    """Start a background process of the lab in a control group and remember it; its output goes to NAME.log.
+
+    It inherits the open files `descriptors` under their numbers.
+    """
     with (state.logs / f"{name}.log").open("ab") as log:
         started = subprocess.Popen(
             cgroup.joining(group, argv),
@@ -89,6 +93,7 @@ def spawn(
             stderr=log,
             start_new_session=True,
             env=environment,
+            pass_fds=descriptors,
         )
     try:
         process = Process.of(name, started.pid)

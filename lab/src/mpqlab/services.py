@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
 from mpqlab import topology
 from mpqlab.emulator.client import EmulatorClient
-from mpqlab.network import set_public_address
+from mpqlab.network import has_carrier, set_public_address
 from mpqlab.run import inside, listening, spawn, wait_for
 from mpqlab.topology import (
     EMULATED_WANS,
@@ -18,6 +19,8 @@ from mpqlab.topology import (
     LANS,
     MANAGEMENT,
     MGMT,
+    OPENWRT,
+    VLANS,
     namespace,
 )
 
@@ -71,8 +74,11 @@ def default_settings(wan: Wan) -> list[str]:
     return [f"delay_ms={wan.rtt_ms / 2:g}", f"up.rate_mbit={wan.up:g}", f"down.rate_mbit={wan.down:g}"]
 
 
-def start_all(state: State) -> bool:
-    """Start whatever isn't running, then wait until all of it answers; return whether there was anything to start."""
+def start_all(state: State, *, tags: bool = False) -> bool:
+    """Start whatever isn't running, then wait until all of it answers; return whether there was anything to start.
+
+    With `tags` programs put the tags of VLANs into frames on OpenWrt's side, since the kernel can't.
+    """
     waiting: list[tuple[Process, str, int]] = []
     links: list[Wan] = []
     for wan in EMULATED_WANS:
@@ -95,12 +101,16 @@ def start_all(state: State) -> bool:
     for node, addresses in dns.items():
         if _stopped(state, f"{node}.dns"):
             waiting.append((_start_dns(state, node, addresses), "udp", 53))
+    tagging = _start_trunks(state) if tags else []
     for wan in links:
         emulator(state, wan).wait_until_ready(READY_SECONDS)
         set_public_address(wan, current_subnet(state, wan))
     for process, protocol, port in waiting:
         await_listening(process, protocol, port)
-    return bool(links or waiting)
+    for process, device in tagging:
+        ready = functools.partial(has_carrier, OPENWRT, device)
+        wait_for(ready, READY_SECONDS, f"{process.name} carries {device}", process)
+    return bool(links or waiting or tagging)
 
 
 def current_subnet(state: State, wan: Wan) -> Subnet:
@@ -146,6 +156,19 @@ def _start_dns(state: State, node: str, addresses: Sequence[str]) -> Process:
     listen = [f"--listen-address={address}" for address in addresses]
     options = ["--bind-dynamic", "--no-resolv", "--no-hosts", "--local=/#/", *listen, *_NAMES]
     return spawn(state, f"{node}.dns", inside(node, [*_DNSMASQ, *options]))
+
+
+def _start_trunks(state: State) -> list[tuple[Process, str]]:
+    """Start the program of each trunk; return it with the last VLAN's device that it attaches to."""
+    started = []
+    for trunk in {vlan.lan.openwrt_device: None for vlan in VLANS}:
+        name = f"{OPENWRT}.{trunk}.tags"
+        if _stopped(state, name):
+            carried = [vlan for vlan in VLANS if vlan.lan.openwrt_device == trunk]
+            pairs = [f"{vlan.openwrt_device}={vlan.id}" for vlan in carried]
+            argv = inside(OPENWRT, [sys.executable, "-m", "mpqlab.trunk", trunk, *pairs])
+            started.append((spawn(state, name, argv), carried[-1].openwrt_device))
+    return started
 
 
 def _start_emulator(state: State, wan: Wan) -> Process:

@@ -39,7 +39,8 @@ _FOLDER = RUN / "ssh"
 _KEY = _FOLDER / "id_ed25519"
 _KNOWN_HOSTS = _FOLDER / "known_hosts"
 _CONFIG = _FOLDER / "config"
-_CONTROL = _FOLDER / "control"
+CONTROL = _FOLDER / "control"
+"""Folder of the sockets of connections that are kept open."""
 
 _CONFIG_TEXT = f"""\
 Host *
@@ -85,7 +86,7 @@ def set_up(state: State, machines: Mapping[str, Machine], access: Access) -> boo
     wanted = asdict(access)
     if state.read("ssh") == wanted:
         return False
-    for folder in (_FOLDER, _CONTROL):
+    for folder in (_FOLDER, CONTROL):
         folder.mkdir(mode=0o700, exist_ok=True)
     if not _KEY.exists():
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "controller of the lab", "-f", str(_KEY)])
@@ -134,7 +135,7 @@ def inventory() -> str:
     programs = {name: str(Path(sys.executable).with_name(f"mpqlab-{name}")) for name in PROGRAMS}
     lines = ["---", "# Written by `mpqlab up --ssh`.", "all:", "  vars:"]
     lines += [f"    ansible_{name}_executable: {program}" for name, program in programs.items()]
-    lines += [f"    ansible_control_path_dir: {_CONTROL}", f"    ansible_user: {USER}", "  hosts:"]
+    lines += [f"    ansible_control_path_dir: {CONTROL}", f"    ansible_user: {USER}", "  hosts:"]
     for machine in MACHINES:
         lines += [
             f"    {HOSTNAMES[machine]}:",
@@ -148,7 +149,7 @@ def close_connections(state: State) -> None:
     """End the connections that Ansible keeps open: after a reboot nobody would answer on them."""
     if not state.read("ssh"):
         return
-    for socket in _CONTROL.glob("*"):
+    for socket in CONTROL.glob("*"):
         # A socket may have outlived its process.
         with contextlib.suppress(LabError):
             run(command("ssh", ["-o", f"ControlPath={socket}", "-O", "exit", "machine"]), timeout=10.0)

@@ -79,6 +79,11 @@ class Management:
         """Name of the device in the namespace `mgmt`."""
         return f"mgmt{self.number}"
 
+    @property
+    def mac(self) -> str:
+        """MAC address of the client's device."""
+        return mac(1, self.number, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Lan:
@@ -86,6 +91,16 @@ class Lan:
 
     number: int
     device: str
+
+    @property
+    def openwrt_device(self) -> str:
+        """OpenWrt's interface."""
+        return f"lan{self.number}"
+
+    @property
+    def mac(self) -> str:
+        """MAC address of the client's device."""
+        return mac(2, self.number, 1)
 
     @property
     def transit_client(self) -> str:
@@ -156,7 +171,7 @@ class Vlan:
     @property
     def openwrt_device(self) -> str:
         """OpenWrt's interface."""
-        return f"lan{self.lan.number}.{self.id}"
+        return f"{self.lan.openwrt_device}.{self.id}"
 
     @property
     def transit_client(self) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mpqlab import links, services, topology
 from mpqlab.emulator.client import EmulatorError
 from mpqlab.errors import LabError
-from mpqlab.run import ip_json, run
+from mpqlab.run import run
 from mpqlab.speedtest import Speedtest
 from mpqlab.table import columns, number
 from mpqlab.topology import CLASS_VLANS, CLIENT, EMULATED_WANS, LANS, WANS
@@ -136,7 +136,7 @@ def _wan(lab: Lab, wan: Wan) -> dict[str, Any]:
     if "settings" in link:
         facts["mbit_limit"] = {name: link["settings"][name]["rate_mbit"] or None for name in ("up", "down")}
     if link["plugged"]:
-        facts["address"] = address_of(wan.device)
+        facts["address"] = address_of(lab, wan.device)
     if facts["address"] is not None and link["carrier"]:
         # A cut WAN is asked too: it is the absence of an answer that shows the cut.
         facts["rtt_ms"] = _ping(lab, wan.device)
@@ -147,9 +147,10 @@ def _wan(lab: Lab, wan: Wan) -> dict[str, Any]:
     return facts
 
 
-def address_of(device: str) -> str | None:
+def address_of(lab: Lab, device: str) -> str | None:
     """Return the client's IPv4 address on a device with its prefix length, None without a lease."""
-    shown = json.loads(ip_json(CLIENT, "-4", "address", "show", "scope", "global") or "[]")
+    words = ["ip", "-json", "-4", "address", "show", "scope", "global"]
+    shown = json.loads(run(lab.machines[CLIENT].enter(words)) or "[]")
     for link in shown:
         if link.get("ifname") == device:
             for address in link["addr_info"]:
