@@ -7,9 +7,9 @@ python -m mpqlab.echo count PORT SECONDS
 python -m mpqlab.echo push SOURCE ADDRESS PORT SECONDS
 
 `send` asks COUNT times (1000 octets each) and prints how many replies came. `call` sends 50 datagrams of 172 octets a
-second, as a call with G.711 does, until a line comes on its standard input, and prints `sent`, `lost` and
-`longest_gap_s` as JSON. `count` receives one TCP connection after the other and prints of each how many Mbit/s came;
-`push` is its sender (CUBIC). Unlike iperf3 they have no second connection, which a path with much loss holds up.
+second, as a call with G.711 does, until a line comes on its standard input, and prints `calling`, then `sent`, `lost`
+and `longest_gap_s` as JSON. `count` receives one TCP connection after the other and prints of each how many Mbit/s
+came; `push` is its sender (CUBIC). Unlike iperf3 they have no second connection, which a path with much loss holds up.
 """
 
 from __future__ import annotations
@@ -193,6 +193,7 @@ def main(arguments: list[str]) -> int:
             push(source, address, int(port), float(seconds))
             return 0
         case ["call", source, address, port]:
+            print("calling", flush=True)
             print(json.dumps(call(source, address, int(port), _input_has_ended)), flush=True)
             return 0
     sys.stderr.write(__doc__ or "")

@@ -83,6 +83,11 @@ class Call:
             ["mpqlab", "exec", vlan.lan.host, "--", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
+    def wait(self) -> None:
+        """Return when it has begun."""
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "calling\n"
+
     def end(self) -> dict[str, float]:
         """Hang up; return what was sent and lost."""
         out, _ = self._process.communicate("\n", timeout=30)
@@ -101,6 +106,8 @@ def calls(lab: Lab) -> Iterator[dict[str, Call]]:
     for tunnel in topology.CLASS_VLANS:
         lab.wait_state(tunnel, "up", within=30)
     running = {tunnel: Call(tunnel) for tunnel in topology.CLASS_VLANS}
+    for each in running.values():
+        each.wait()
     yield running
     for each in running.values():
         each.close()

@@ -5,9 +5,9 @@ import socket
 import time
 from collections.abc import MutableMapping
 
-PINGS_PER_INTERVAL = 6
+PINGS_PER_INTERVAL = 10
 """How often a process tells the watchdog that it lives. Time goes on while a machine is frozen, and the manager may be
-the first to look at it afterwards: a process survives a freeze of five sixths of the interval."""
+the first to look at it afterwards: a process survives a freeze of nine tenths of the interval."""
 
 
 class Notifier:
