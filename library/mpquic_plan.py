@@ -19,6 +19,10 @@ options:
     description: Group whose hosts, and no others, have C(vps).
     type: str
     default: vps
+  router_group:
+    description: Group of the OpenWrt routers that C(site.openwrt.host) names.
+    type: str
+    default: openwrt
   known_variables:
     description:
       - The suite's other variables. If the list isn't empty, a variable that begins with C(mpquic_) and isn't in it
@@ -47,6 +51,10 @@ EXAMPLES = r"""
 RETURN = r"""
 hosts:
   description: For each host that has C(site) or C(vps) its slice of the plan, plain data.
+  type: dict
+  returned: success
+routers:
+  description: For each OpenWrt router that a site names its slice, plain data.
   type: dict
   returned: success
 """

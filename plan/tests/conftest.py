@@ -61,6 +61,7 @@ def reference(whole: Hosts) -> Hosts:
         wan.pop("class_number", None)
     for lan in site["lans"]:
         lan.pop("vlans", None)
+    site.pop("openwrt", None)
     vps["listeners"] = [listener for listener in vps["listeners"] if listener["name"].startswith("mpq")]
     return whole
 

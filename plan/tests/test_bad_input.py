@@ -1,4 +1,4 @@
-"""Wrong variables, as rows of bad_input.yml and bad_classes.yml say, and every line that must be reported for them."""
+"""Wrong variables, as rows of bad_*.yml say, and every line that must be reported for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROWS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("bad_input.yml").read_text())
-CLASS_ROWS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("bad_classes.yml").read_text())
+CLASS_ROWS: list[dict[str, Any]] = [
+    row
+    for name in ("bad_classes.yml", "bad_openwrt.yml")
+    for row in yaml.safe_load(Path(__file__).with_name(name).read_text())
+]
+"""Rows of the reference site with its class tunnels, VLANs and router."""
 
 
 def _changes(row: dict[str, Any]) -> list[tuple[str, str, Any]]:
@@ -34,7 +39,7 @@ def test_every_error_is_reported_with_its_path(changed: Callable[..., dict[str, 
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row["name"]) for row in CLASS_ROWS])
-def test_every_error_of_classes_is_reported_with_its_path(
+def test_every_error_of_classes_and_routers_is_reported_with_its_path(
     whole: dict[str, Any], put: Callable[..., None], row: dict[str, Any]
 ) -> None:
     put(whole, _changes(row))

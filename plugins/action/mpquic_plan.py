@@ -10,7 +10,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 try:
-    from mpquic_plan import PlanError, Problem, build, validate
+    from mpquic_plan import PlanError, Problem, build, build_routers, validate
     from mpquic_plan.variables import misspelt_anywhere
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
@@ -37,6 +37,7 @@ class ActionModule(ActionBase):
             argument_spec={
                 "site_group": {"type": "str", "default": "sites"},
                 "vps_group": {"type": "str", "default": "vps"},
+                "router_group": {"type": "str", "default": "openwrt"},
                 "known_variables": {"type": "list", "elements": "str", "default": []},
             }
         )
@@ -61,14 +62,17 @@ class ActionModule(ActionBase):
                 for host, roots in hosts.items()
                 if root in roots and host not in members
             ]
+        problems += _routers(hosts, {str(host) for host in groups.get(arguments["router_group"], [])}, unreadable)
         names = {str(host): [str(name) for name in of_host] for host, of_host in variables["hostvars"].items()}
         problems += misspelt_anywhere(names, arguments["known_variables"])
         if not problems:
             try:
-                # The plan of a fleet is hundreds of lines: -v shows what is done, -vvv also with what.
-                return {**result, "changed": False, "hosts": build(hosts), "_ansible_verbose_override": True}
+                # The result of a fleet is hundreds of lines: -v shows what is done, -vvv also with what.
+                plan = {"hosts": build(hosts), "routers": build_routers(hosts)}
             except PlanError as error:
                 problems = list(error.problems)
+            else:
+                return {**result, "changed": False, **plan, "_ansible_verbose_override": True}
         else:
             problems = sorted({*problems, *validate(hosts, unreadable)})
         count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
@@ -95,3 +99,32 @@ class ActionModule(ActionBase):
                 else:
                     hosts.setdefault(str(host), {})[root] = plain
         return hosts, problems
+
+
+def _routers(hosts: dict[str, dict[str, Any]], members: set[str], unreadable: set[str]) -> list[Problem]:
+    """Routers that sites name and the inventory doesn't have, and those that it has for no site."""
+    named: dict[str, str] = {}
+    for host, roots in hosts.items():
+        site = roots.get("site")
+        router = site.get("openwrt") if isinstance(site, dict) else None
+        if isinstance(router, dict) and isinstance(router.get("host"), str):
+            named[router["host"]] = host
+    problems = [
+        Problem(
+            host,
+            "site.openwrt.host",
+            f"the inventory has no host {name} in the group 'openwrt'; add it there, or take site.openwrt away",
+        )
+        for name, host in named.items()
+        if name not in members
+    ]
+    # Whoever can't be read may name it.
+    return problems + [
+        Problem(
+            name,
+            "openwrt",
+            "is in the group 'openwrt', and no site names it; state it as site.openwrt.host, or take it away",
+        )
+        for name in sorted(members - named.keys())
+        if not unreadable
+    ]

@@ -8,6 +8,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from mpquic_plan import guard, matching
 from mpquic_plan.check.tunnels import inner_peer
+from mpquic_plan.openwrt import uci
 
 Slice = dict[str, Any]
 
@@ -26,6 +27,21 @@ def host_slice(plan: Any, host: str) -> Slice:
     if host not in hosts:
         raise AnsibleFilterError(f"there is no plan for {host}: it has neither 'site' nor 'vps' in its variables")
     return dict(hosts[host])
+
+
+def router_slice(plan: Any, host: str) -> Slice:
+    """Return what the plan holds for an OpenWrt router; `plan` is the result of mpquic_plan."""
+    routers = plan.get("routers")
+    if routers is None:
+        raise AnsibleFilterError("there is no plan: run playbooks/openwrt.yml without --start-at-task and --skip-tags")
+    if host not in routers:
+        raise AnsibleFilterError(f"there is no plan for {host}: no site names it as its openwrt.host")
+    return dict(routers[host])
+
+
+def uci_text(sections: list[dict[str, Any]], package: str) -> str:
+    """Return sections of the plan as the text of a package of UCI, which `uci import` reads."""
+    return uci.text(package, map(uci.section, sections))
 
 
 def instance_unit(name: str, pki_files: list[str], reload_files: list[str]) -> dict[str, Any]:
@@ -162,9 +178,11 @@ class FilterModule:
             "mpquic_optional_links": optional_links,
             "mpquic_passages": passages,
             "mpquic_resolved": resolved,
+            "mpquic_router": router_slice,
             "mpquic_routing_rules": routing_rules,
             "mpquic_server_ports": server_ports,
             "mpquic_slice": host_slice,
             "mpquic_table_devices": table_devices,
+            "mpquic_uci": uci_text,
             "mpquic_virtual_links": virtual_links,
         }

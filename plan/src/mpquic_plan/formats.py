@@ -102,6 +102,10 @@ def _resolver(text: str) -> None:
         _of_a_host(address)
 
 
+def _ip_address(text: str) -> None:
+    _of_a_host(ip_address(text))
+
+
 def _with_prefix(text: str) -> None:
     if "/" not in text:
         raise ValueError("no prefix length")
@@ -225,6 +229,7 @@ _FORMATS: Final[dict[str, Callable[[str], object]]] = {
     "ipv6-interface": _ipv6_interface,
     "ipv4-network": _ipv4_network,
     "ipv6-network": _ipv6_network,
+    "ip-address": _ip_address,
     "ip-network": _ip_network,
     "ip-network-of-hosts": _ip_network_of_hosts,
     "modem-prefix": _modem_prefix,

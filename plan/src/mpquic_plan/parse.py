@@ -9,6 +9,7 @@ from ipaddress import (
     IPv6Address,
     IPv6Interface,
     IPv6Network,
+    ip_address,
     ip_network,
 )
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -26,6 +27,9 @@ from mpquic_plan.model import (
     Match,
     MatchRule,
     Opening,
+    Router,
+    RouterPolicy,
+    RouterPort,
     Site,
     StaticAddress,
     Striping,
@@ -236,6 +240,26 @@ class _Reader:
             forward_openings=tuple(self._forward_openings(firewall, "site.firewall")),
             broken=self._broken(),
             matches=tuple(self.matches),
+            router=self._router(value["openwrt"]) if "openwrt" in value else None,
+        )
+
+    def _router(self, item: Mapping[str, Any]) -> Router:
+        path = "site.openwrt"
+        return Router(
+            path=path,
+            host=item["host"],
+            ports=tuple(
+                RouterPort(place, port["lan"], port["device"]) for place, port in self._items(item, "ports", path)
+            )
+            if "ports" in item
+            else None,
+            zones=_sound(item["zones"]),
+            policies=tuple(
+                RouterPolicy(place, policy["class"], _sound(policy["lans"]), policy["balance"])
+                for place, policy in self._items(item, "policies", path)
+            ),
+            track=tuple(ip_address(text) for text in _sound(item["track"])),
+            last_resort=item["last_resort"],
         )
 
     def _forward_openings(self, holder: Mapping[str, Any], path: str) -> Iterator[ForwardOpening]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mpquic_plan.checks import addresses, classes, fleet, inner, interfaces, references, striping
+from mpquic_plan.checks import addresses, classes, fleet, inner, interfaces, openwrt, references, striping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -59,6 +59,10 @@ CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     fleet.udp_ports_are_unique,
     fleet.routed_prefixes_are_disjoint,
     fleet.tunnels_of_a_listener_agree,
+    openwrt.routers_are_distinct,
+    openwrt.router_ports_are_of_lans,
+    openwrt.router_policies_lead_out,
+    openwrt.routers_have_room,
 )
 
 
