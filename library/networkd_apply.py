@@ -10,6 +10,7 @@ description:
   - The sum of the files that were applied last is kept in I(stamp), so a play that was interrupted between writing and
     reloading is made good by the next one.
   - systemd-networkd only logs a key that it doesn't know. The journal of the reload is read; such a line is a failure.
+  - A VLAN device that somebody has deleted isn't made again by a reload, but when the link below is configured anew.
 options:
   directory: {description: Where the files are., type: path, default: /etc/systemd/network}
   patterns: {description: Shell patterns of our files., type: list, elements: str, required: true}
@@ -17,6 +18,10 @@ options:
   stamp: {description: File that holds the sums of what was applied., type: path, required: true}
   force: {description: Reload although the sums agree., type: bool, default: false}
   links: {description: Virtual links that must exist afterwards., type: list, elements: str, default: []}
+  vlans:
+    description: VLAN devices that must exist where the link below them does; that link by their name.
+    type: dict
+    default: {}
   timeout: {description: Seconds to wait for the links., type: int, default: 20}
 """
 
@@ -57,6 +62,12 @@ def sum_of(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
+def absent(links: list[str], vlans: dict[str, str], present: Path = Path("/sys/class/net")) -> list[str]:
+    """Names of links that aren't there; of VLANs those whose link below is."""
+    made = [*links, *(name for name, below in vlans.items() if (present / below).exists())]
+    return [name for name in made if not (present / name).exists()]
+
+
 def complaints(journal: str, names: list[str]) -> list[str]:
     """Lines of the journal that say that a line of one of our files was not understood."""
     return [
@@ -75,6 +86,7 @@ def main() -> None:
             "stamp": {"type": "path", "required": True},
             "force": {"type": "bool", "default": False},
             "links": {"type": "list", "elements": "str", "default": []},
+            "vlans": {"type": "dict", "default": {}},
             "timeout": {"type": "int", "default": 20},
         },
         supports_check_mode=True,
@@ -85,7 +97,7 @@ def main() -> None:
     stamp = Path(params["stamp"])
     wanted = [sum_of(files), sum_of(extra)]
     applied = stamp.read_text().split() if stamp.is_file() else ["", ""]
-    missing = [name for name in params["links"] if not Path("/sys/class/net", name).exists()]
+    missing = absent(params["links"], params["vlans"])
     if wanted[1:] != applied[1:]:
         action = "restart"
     elif wanted != applied or params["force"] or missing:
@@ -106,8 +118,11 @@ def main() -> None:
         run("systemctl", "restart", "systemd-networkd.service")
     else:
         run("networkctl", "reload")
+        missing = absent(params["links"], params["vlans"])
+        for below in sorted({params["vlans"][name] for name in missing if name in params["vlans"]}):
+            run("networkctl", "reconfigure", below)
     deadline = time.monotonic() + params["timeout"]
-    while missing := [name for name in params["links"] if not Path("/sys/class/net", name).exists()]:
+    while missing := absent(params["links"], params["vlans"]):
         if time.monotonic() > deadline:
             module.fail_json(
                 msg=f"systemd-networkd did not make {', '.join(missing)} within {params['timeout']} s; "

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from networkd_apply import complaints, matching, sum_of
+from networkd_apply import absent, complaints, matching, sum_of
 
 NAMES = ["05-mpquic-50-mpq5.netdev"]
 
@@ -19,6 +19,13 @@ def test_complaints_about_files_of_others_and_states_of_links_are_left_out() -> 
         "enp7s7: Reconfiguring with /etc/systemd/network/05-mpquic-50-mpq5.netdev.\n"
     )
     assert complaints(journal, NAMES) == []
+
+
+def test_a_vlan_is_missed_only_where_the_link_below_it_is(tmp_path: Path) -> None:
+    for name in ("mpq4", "enp6s21", "enp6s21.21"):
+        (tmp_path / name).mkdir()
+    vlans = {"enp6s21.21": "enp6s21", "enp6s21.22": "enp6s21", "enp7s9.7": "enp7s9"}
+    assert absent(["mpq4", "mpq5"], vlans, tmp_path) == ["mpq5", "enp6s21.22"]
 
 
 def test_the_sum_follows_names_and_contents(tmp_path: Path) -> None:

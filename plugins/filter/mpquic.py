@@ -63,7 +63,16 @@ def virtual_links(plan: Slice) -> list[dict[str, Any]]:
     tun = {"vnet_hdr": True, "multi_queue": False, "user": "mpquic", "group": "mpquic"}
     tuns = [{"name": entry["name"], "kind": "tun", "properties": tun} for entry in plan["tuns"]]
     vlans = [
-        {"name": link["device"], "kind": "vlan", "properties": {"id": link["vlan_id"], "link": link["parent"]}}
+        {
+            "name": link["device"],
+            "kind": "vlan",
+            # As `ip -d -j link` shows them: a map to priority 0 isn't there.
+            "properties": {
+                "id": link["vlan_id"],
+                "link": link["parent"],
+                "egress_qos": [{"from": n, "to": link["pcp"]} for n in range(16)] if link.get("pcp") else None,
+            },
+        }
         for link in _links(plan)
         if link["vlan_id"] is not None
     ]

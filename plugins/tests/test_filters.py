@@ -35,6 +35,19 @@ def test_a_wan_and_a_lan_that_is_out_of_service_may_be_absent(filters: ModuleTyp
     assert filters.configured_links(plan) == ["enp6s18", "enp6s23", "mpq4", "mpq5"]
 
 
+def test_a_vlan_whose_priority_changes_is_another_device(filters: ModuleType) -> None:
+    vlans = [
+        {"id": 20, "tunnel": "mpq4", "pcp": 5},
+        {"id": 21, "tunnel": "mpq4", "pcp": 0},
+        {"id": 22, "tunnel": "mpq4"},
+    ]
+    plan = _plan(lans=[{"name": "lan4", "vlans": vlans}, {"name": "lan5"}])
+    shown = {link["name"]: link["properties"].get("egress_qos") for link in filters.virtual_links(plan)}
+    assert shown["enp6s23.20"] == [{"from": priority, "to": 5} for priority in range(16)]
+    # The kernel shows no map to priority 0.
+    assert shown["enp6s23.21"] is shown["enp6s23.22"] is None
+
+
 def test_no_packet_is_probed_from_a_lan_that_is_out_of_service(filters: ModuleType) -> None:
     lan5 = {"name": "lan5", "fallback": "wan4"}
     probed = filters.passages(_plan(lans=[{"name": "lan4"}, lan5]), "")
