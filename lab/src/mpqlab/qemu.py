@@ -43,7 +43,7 @@ _FIRST_SLOT = 4
 _COMMAND_LINE = "console=ttyS0 quiet mitigations=off nopti systemd.getty_auto=no"
 # A frame on a trunk may have a tag, and is then carried by a program that reads it as it comes: complete.
 _NO_OFFLOADS = ",csum=off,guest_csum=off,gso=off"
-_MULTIPLEXED = ("-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", "ConnectTimeout=5")
+_MULTIPLEXED = ("-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", "ConnectTimeout=60")
 
 
 @dataclass(frozen=True, slots=True)
