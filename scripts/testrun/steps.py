@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / ".cache/test"
 # The daemon's unit tests run on these too, but for long simulations; it is deployed on Debian 12 and 13.
 PYTHONS = ("3.12", "3.13")
-SOAK = "soak"
+# Scenarios that take too long for every test run.
+SOAK = ("soak", "vlan")
 # How many tests that mostly wait run at a time.
 WAITING = 4
 
@@ -34,7 +35,7 @@ class Scenario:
     @property
     def is_soak(self) -> bool:
         """Whether it takes too long for every test run, and has to be asked for."""
-        return self.name == SOAK
+        return self.name in SOAK
 
     @property
     def has_tests(self) -> bool:

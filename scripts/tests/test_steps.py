@@ -12,7 +12,7 @@ from testrun import cli, kept, steps
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAMES = ["bad_input", "default", "hosts", "operations", "render", "soak"]
+NAMES = ["bad_input", "default", "hosts", "operations", "render", "soak", "vlan"]
 UP = {"up": True, "nodes": [{"name": "client", "state": "running"}], "stopped": []}
 
 
@@ -23,7 +23,7 @@ def test_every_step_has_a_name_of_its_own() -> None:
 
 
 def test_what_takes_too_long_is_no_step_of_a_test_run() -> None:
-    assert "scenario-soak" not in {step.name for step in steps.all_steps()}
+    assert not {"scenario-soak", "scenario-vlan"} & {step.name for step in steps.all_steps()}
 
 
 def test_steps_are_chosen_by_name_and_by_group() -> None:
@@ -67,6 +67,7 @@ def test_a_scenario_with_tests_writes_their_results(monkeypatch: pytest.MonkeyPa
         "operations": steps.LOGS / "scenario-operations.xml",
         "render": None,
         "soak": steps.LOGS / "scenario-soak.xml",
+        "vlan": steps.LOGS / "scenario-vlan.xml",
     }
     for scenario in steps.scenarios():
         step = steps.scenario(scenario)
@@ -109,7 +110,7 @@ def test_a_python_that_is_missing_is_a_skipped_step(monkeypatch: pytest.MonkeyPa
     [
         (
             ["--only", "nope"],
-            "there is no scenario 'nope'; there are bad_input, default, hosts, operations, render, soak",
+            "there is no scenario 'nope'; there are bad_input, default, hosts, operations, render, soak, vlan",
         ),
         (["--only", "render", "-k", "x"], "-k chooses among pytest's tests, and render has none"),
         (["--only", "bad_input", "-k", "x"], "-k chooses among pytest's tests, and bad_input has none"),
@@ -173,7 +174,7 @@ def test_a_scenario_of_playbooks_is_run_without_destroying(monkeypatch: pytest.M
 
 
 def test_without_a_name_all_scenarios_are_run_but_what_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [words[-1] for words in commands(monkeypatch, "")] == [name for name in NAMES if name != "soak"]
+    assert [words[-1] for words in commands(monkeypatch, "")] == [name for name in NAMES if name not in steps.SOAK]
 
 
 @pytest.mark.parametrize(

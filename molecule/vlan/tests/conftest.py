@@ -1,0 +1,77 @@
+"""The lab with real 802.1Q, and runs of site.yml over ssh."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from mpqlab import testing
+from mpqlab.fixtures import lab
+from mpqlab.network import FOREIGN_LINKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mpqlab.testing import Lab, SiteRun
+
+__all__ = ["lab"]
+
+SCENARIO = Path(__file__).resolve().parents[1]
+INVENTORY = SCENARIO / "inventory"
+SSH = SCENARIO.parent / "hosts/ssh.yml"
+PORT = 9000
+"""What the Internet sends back."""
+COUNT = 20
+
+
+def run_site(*arguments: str, inventory: Path = INVENTORY) -> SiteRun:
+    """Run site.yml with the scenario's inventory, or a copy of it, over ssh."""
+    return testing.run_site(*arguments, inventories=[inventory, SSH])
+
+
+def ask(lab: Lab, vlan: int, target: str) -> int:
+    """Replies to `COUNT` requests from the network that uses a VLAN."""
+    source = f"fd00:100:{vlan}::2" if ":" in target else f"192.168.{vlan}.2"
+    return int(lab.run("host2", f"{sys.executable} -m mpqlab.echo send udp {source} {target} {PORT} {COUNT}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def real_vlans() -> None:
+    """The tests say nothing about a lab in which cables stand for VLANs."""
+    assert json.loads(FOREIGN_LINKS.read_text()) == [], (
+        "this lab has no 802.1Q: `mpqlab down`, then `scripts/scenarios --only vlan` starts one that has"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def echo(lab: Lab) -> Iterator[None]:
+    process = lab.start("internet", sys.executable, "-m", "mpqlab.echo", "serve", str(PORT))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    yield
+    process.terminate()
+    process.wait(timeout=10)
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> Iterator[Callable[[Callable[[dict[str, Any]], None]], Path]]:
+    """A copy of the inventory with other variables of the site; the site is as before afterwards."""
+    inventory = tmp_path / "inventory"
+
+    def edit(change: Callable[[dict[str, Any]], None]) -> Path:
+        shutil.copytree(INVENTORY, inventory)
+        path = inventory / "group_vars/site1/site.yml"
+        document = yaml.safe_load(path.read_text())
+        change(document["site"])
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        return inventory
+
+    yield edit
+    if inventory.exists():
+        done = run_site()
+        assert done.status == 0, done.output[-9000:]
