@@ -10,13 +10,15 @@ description:
   - The sum of the files that were applied last is kept in I(stamp), so a play that was interrupted between writing and
     reloading is made good by the next one.
   - systemd-networkd only logs a key that it doesn't know. The journal of the reload is read; such a line is a failure.
-  - A VLAN device that somebody has deleted isn't made again by a reload, but when the link below is configured anew.
+  - A VLAN device that somebody has deleted isn't made again by a reload, but when the link below is configured anew; a
+    changed file of a VLAN that there has been is read by a restart only (systemd 252).
 options:
   directory: {description: Where the files are., type: path, default: /etc/systemd/network}
   patterns: {description: Shell patterns of our files., type: list, elements: str, required: true}
   extra_files: {description: Files that need a restart when they change., type: list, elements: path, default: []}
   stamp: {description: File that holds the sums of what was applied., type: path, required: true}
   force: {description: Reload although the sums agree., type: bool, default: false}
+  restart: {description: Restart although a reload would do., type: bool, default: false}
   links: {description: Virtual links that must exist afterwards., type: list, elements: str, default: []}
   vlans:
     description: VLAN devices that must exist where the link below them does; that link by their name.
@@ -85,6 +87,7 @@ def main() -> None:
             "extra_files": {"type": "list", "elements": "path", "default": []},
             "stamp": {"type": "path", "required": True},
             "force": {"type": "bool", "default": False},
+            "restart": {"type": "bool", "default": False},
             "links": {"type": "list", "elements": "str", "default": []},
             "vlans": {"type": "dict", "default": {}},
             "timeout": {"type": "int", "default": 20},
@@ -98,7 +101,7 @@ def main() -> None:
     wanted = [sum_of(files), sum_of(extra)]
     applied = stamp.read_text().split() if stamp.is_file() else ["", ""]
     missing = absent(params["links"], params["vlans"])
-    if wanted[1:] != applied[1:]:
+    if wanted[1:] != applied[1:] or params["restart"]:
         action = "restart"
     elif wanted != applied or params["force"] or missing:
         action = "reload"
@@ -118,6 +121,7 @@ def main() -> None:
         run("systemctl", "restart", "systemd-networkd.service")
     else:
         run("networkctl", "reload")
+        # A restart sees to all links by itself.
         missing = absent(params["links"], params["vlans"])
         for below in sorted({params["vlans"][name] for name in missing if name in params["vlans"]}):
             run("networkctl", "reconfigure", below)
