@@ -9,15 +9,22 @@ their connections as they are. The kernel lets nobody but the owner change a tab
         flags owner
         chain postrouting {
             type filter hook postrouting priority 110; policy accept;
-            oifname "eth0" ip saddr 10.200.0.0/16 counter drop    # for each device and prefix
+            ip saddr 10.200.0.0/16 jump masqueraded_1    # for each prefix
+        }
+        chain masqueraded_1 {
+            oifname "eth0" counter drop    # for each device at which those prefixes are masqueraded
         }
     }
+
+A site with many tunnels masquerades each prefix at each of them: a rule for each pair would make some hundred, which
+every packet would be compared with.
 
 Layouts: include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -47,11 +54,14 @@ _OIFNAME, _NFPROTO = 7, 15
 _NETWORK_HEADER = 1
 _REGISTER, _VERDICT_REGISTER = 1, 0
 _EQUAL = 0
-_DROP, _ACCEPT = 0, 1
+_DROP, _ACCEPT, _JUMP = 0, 1, 0xFFFFFFFD
 _IFNAMSIZ = 16
 _HEADER = struct.Struct("=IHHII")
 _FAMILY = struct.Struct(">BBH")
 _BUFFER_BYTES = 1 << 16
+_SO_SNDBUFFORCE = 32
+_SEND_BUFFER_BYTES = 4 << 20
+"""A transaction is one message, which must have room in the buffer: some 300 octets for each prefix and device."""
 _TIMEOUT_S = 2.0
 
 
@@ -100,21 +110,37 @@ def _source(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bytes:
     return load + mask + _compare(network.network_address.packed)
 
 
-def encode_rule(device: str, prefix: str) -> bytes:
-    """Return the attributes of the rule that drops what leaves by `device` from `prefix`."""
+def _rule(chain: str, *expressions: bytes) -> bytes:
+    return _text(1, NAME) + _text(2, chain) + _nested(4, *expressions)
+
+
+def _verdict(*parts: bytes) -> bytes:
+    return _expression("immediate", _number(1, _VERDICT_REGISTER), _nested(2, _nested(2, *parts)))
+
+
+def encode_jump(prefix: str, chain: str) -> bytes:
+    """Return the attributes of the rule that sends what comes from `prefix` through `chain`."""
     network = ipaddress.ip_network(prefix)
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
-    verdict = _nested(2, _nested(2, _number(1, _DROP)))
-    expressions = (
-        _meta(_OIFNAME)
-        + _compare(device.encode().ljust(_IFNAMSIZ, b"\0"))
-        + _meta(_NFPROTO)
-        + _compare(bytes([family]))
-        + _source(network)
-        + _expression("counter")
-        + _expression("immediate", _number(1, _VERDICT_REGISTER), verdict)
-    )
-    return _text(1, NAME) + _text(2, CHAIN) + _nested(4, expressions)
+    matches = _meta(_NFPROTO) + _compare(bytes([family])) + _source(network)
+    return _rule(CHAIN, matches, _verdict(_number(1, _JUMP), _text(2, chain)))
+
+
+def encode_drop(chain: str, device: str) -> bytes:
+    """Return the attributes of the rule of `chain` that drops what leaves by `device`."""
+    matches = _meta(_OIFNAME) + _compare(device.encode().ljust(_IFNAMSIZ, b"\0"))
+    return _rule(chain, matches, _expression("counter"), _verdict(_number(1, _DROP)))
+
+
+def grouped(masqueraded: Iterable[tuple[str, str]]) -> dict[tuple[str, ...], list[str]]:
+    """Return the prefixes by the devices at which they are masqueraded, both sorted."""
+    devices: dict[str, set[str]] = {}
+    for device, prefix in masqueraded:
+        devices.setdefault(prefix, set()).add(device)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for prefix in sorted(devices):
+        groups.setdefault(tuple(sorted(devices[prefix])), []).append(prefix)
+    return groups
 
 
 class Barrier:
@@ -123,12 +149,14 @@ class Barrier:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
         self._socket.bind((0, 0))
+        with contextlib.suppress(PermissionError):  # whoever may not do that may not make the table either
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER_BYTES)
         self._socket.settimeout(_TIMEOUT_S)
         self._sequence = 0
         self._masqueraded: frozenset[tuple[str, str]] = frozenset()
 
     def keep(self, masqueraded: Iterable[tuple[str, str]]) -> None:
-        """Have the table hold a rule for each pair of device and prefix, in one transaction; without any, no table."""
+        """Have the table drop each pair of device and prefix, in one transaction; without any, there is no table."""
         wanted = frozenset(masqueraded)
         if wanted == self._masqueraded:
             return
@@ -140,7 +168,12 @@ class Barrier:
             chain = _text(1, NAME) + _text(3, CHAIN) + hook + _number(5, _ACCEPT) + _text(7, "filter")
             parts.append((_NEWTABLE, _CREATE, _text(1, NAME) + _number(2, _OWNER)))
             parts.append((_NEWCHAIN, _CREATE, chain))
-            parts += [(_NEWRULE, _CREATE | _APPEND, encode_rule(*pair)) for pair in sorted(wanted)]
+            for number, (devices, prefixes) in enumerate(grouped(wanted).items(), 1):
+                name = f"masqueraded_{number}"
+                parts.append((_NEWCHAIN, _CREATE, _text(1, NAME) + _text(3, name)))
+                rules = [encode_drop(name, device) for device in devices]
+                rules += [encode_jump(prefix, name) for prefix in prefixes]
+                parts += [(_NEWRULE, _CREATE | _APPEND, rule) for rule in rules]
         self._commit(parts)
         self._masqueraded = wanted
 
@@ -152,19 +185,21 @@ class Barrier:
         batch = self._message(_BATCH_BEGIN, 0, socket.AF_UNSPEC, NFNL_SUBSYS_NFTABLES, b"")
         first = self._sequence + 1
         for kind, flags, body in parts:
-            batch += self._message(NFNL_SUBSYS_NFTABLES << 8 | kind, flags | _ACK, NFPROTO_INET, 0, body)
+            # Errors come unasked, and one answer tells that there are none: hundreds wouldn't have room in the buffer.
+            flags |= _ACK if body is parts[-1][2] else 0
+            batch += self._message(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, NFPROTO_INET, 0, body)
         last = self._sequence
         batch += self._message(_BATCH_END, 0, socket.AF_UNSPEC, NFNL_SUBSYS_NFTABLES, b"")
         self._socket.send(batch)
-        unanswered = set(range(first, last + 1))
-        while unanswered:
+        answered = False
+        while not answered:
             data = self._socket.recv(_BUFFER_BYTES)
             number = _HEADER.unpack_from(data)[3] if len(data) >= _HEADER.size else 0
             for kind, _flags, answer in messages(data):
                 code = -struct.unpack_from("=i", answer)[0] if kind == _NLMSG_ERROR else 0
                 if code and number >= first - 1:
                     raise OSError(code, f"table inet {NAME}: {os.strerror(code)}")
-            unanswered.discard(number)
+            answered = number == last
 
     def _message(self, kind: int, flags: int, family: int, resource: int, body: bytes) -> bytes:
         self._sequence += 1
