@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import subprocess
-import threading
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from mpquic.guard.barrier import NAME, Barrier, grouped
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .provisioned import new_namespace
 
-_CLONE_NEWNET = 0x40000000
 TUNS = [f"tun{number}" for number in range(1, 16)]
 PREFIXES = [f"192.168.{number}.0/24" for number in range(30)] + [f"fd00:{number:x}::/64" for number in range(1, 31)]
 PAIRS = {(device, prefix) for device in TUNS for prefix in PREFIXES}
-
-
-def in_namespace(action: Callable[[], Any]) -> Any:
-    """Return what `action` returns, run by a thread in a new network namespace."""
-    found: list[Any] = []
-
-    def run() -> None:
-        if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), "unshare")
-        found.append(action())
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    return found[0]
 
 
 def listed(*words: str) -> str:
@@ -67,7 +46,6 @@ def test_prefixes_are_grouped_by_the_devices_that_masquerade_them() -> None:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a network namespace")
 @pytest.mark.parametrize(
     "pairs",
     [
@@ -77,45 +55,35 @@ def test_prefixes_are_grouped_by_the_devices_that_masquerade_them() -> None:
     ],
 )
 def test_the_kernel_has_each_pair_and_no_other(pairs: set[tuple[str, str]]) -> None:
-    def keep() -> set[tuple[str, str]]:
+    with new_namespace():
         barrier = Barrier()
         barrier.keep(pairs)
-        found = drops()
+        assert drops() == pairs
         barrier.close()
-        return found
-
-    assert in_namespace(keep) == pairs
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a network namespace")
 def test_it_stays_through_a_flush_changes_in_one_step_and_goes_with_its_owner() -> None:
-    def live() -> list[Any]:
+    with new_namespace():
         barrier = Barrier()
         barrier.keep(PAIRS)
         listed("flush", "ruleset")
-        seen: list[Any] = [drops()]
+        assert drops() == PAIRS
         barrier.keep({("eth0", "10.0.0.0/8")})
-        seen.append(drops())
+        assert drops() == {("eth0", "10.0.0.0/8")}
         barrier.keep(())
-        seen.append(listed("list", "tables"))
+        assert listed("list", "tables") == ""
         barrier.keep(PAIRS)
         barrier.close()
-        return [*seen, listed("list", "tables")]
-
-    assert in_namespace(live) == [PAIRS, {("eth0", "10.0.0.0/8")}, "", ""]
+        assert listed("list", "tables") == ""
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a network namespace")
 def test_what_the_kernel_refuses_is_an_error_and_leaves_what_was_there() -> None:
-    def refuse() -> set[tuple[str, str]]:
+    with new_namespace():
         barrier = Barrier()
         barrier.keep({("eth0", "10.0.0.0/8")})
         with pytest.raises(OSError, match=NAME):
             barrier.keep({("a-name-that-is-too-long", "10.0.0.0/8")})
-        found = drops()
+        assert drops() == {("eth0", "10.0.0.0/8")}
         barrier.close()
-        return found
-
-    assert in_namespace(refuse) == {("eth0", "10.0.0.0/8")}
