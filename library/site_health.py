@@ -10,7 +10,8 @@ description:
   - A client instance must be C(up), or C(inactive) where its WAN can't be used. A server instance must listen. No unit
     of ours may have failed or be masked, and links that are ours must be configured, by files of ours.
   - What is out of service on purpose (C(held)) is as it should be, whether by the variables, by a command or by a mask.
-  - The kernel must forward, must not drop by rp_filter at WANs and TUNs, and must have our packet filter loaded.
+  - The kernel must forward, must not drop by rp_filter at WANs and TUNs, and must have our packet filter and
+    the guard's table loaded.
   - Nothing is changed.
 options:
   instances: {description: Names of the instances., type: list, elements: str, required: true}
@@ -50,6 +51,7 @@ SERVICES = [
     "mpquic-forwarding.service",
     "systemd-networkd.service",
 ]
+WANTED = Path("/etc/mpquic/guard.json")
 HELD = "held"
 PAUSE = 0.5
 
@@ -155,6 +157,18 @@ def filter_problems(listing: dict[str, Any], hooks: list[str]) -> list[str]:
     return missing + [f"table inet mpquic has policy {ours[hook]} at the hook {hook}: {remedy}" for hook in open_]
 
 
+def barrier_problems(listing: dict[str, Any], wanted: str) -> list[str]:
+    """Whether the guard's own table is missing, given `nft --json list chains` and what the guard wants (its JSON)."""
+    if not json.loads(wanted or "{}").get("masqueraded"):
+        return []
+    if any("chain" in entry and entry["chain"]["table"] == "mpquic_guard" for entry in listing["nftables"]):
+        return []
+    return [
+        "table inet mpquic_guard is missing, so a flush of the packet filter would let packets leave with inner addresses: "
+        "journalctl -u mpquic-guard says why"
+    ]
+
+
 def parameter_problems(root: Path, devices: list[str]) -> list[str]:
     """Kernel parameters below `root` (/proc/sys) that keep packets from being forwarded or received."""
 
@@ -194,11 +208,13 @@ def main() -> None:
         problems = unit_problems(units) + link_problems(links, params["links"])
         said = module.run_command(["systemctl", "show", "--property=StatusText", "--value", "mpquic-linkd.service"])[1]
         problems += watcher_problems(said)
-        listing = module.run_command(["networkctl", "--json=short", "list"])[1]
-        problems += file_problems(json.loads(listing or '{"Interfaces": []}'), [*params["links"], *params["wans"]])
+        shown = module.run_command(["networkctl", "--json=short", "list"])[1]
+        problems += file_problems(json.loads(shown or '{"Interfaces": []}'), [*params["links"], *params["wans"]])
         if params["hooks"]:
             chains = module.run_command(["nft", "--json", "list", "chains"])[1]
-            problems += filter_problems(json.loads(chains or '{"nftables": []}'), params["hooks"])
+            listing = json.loads(chains or '{"nftables": []}')
+            problems += filter_problems(listing, params["hooks"])
+            problems += barrier_problems(listing, WANTED.read_text() if WANTED.is_file() else "")
         problems += parameter_problems(Path("/proc/sys"), [*params["wans"], *params["tuns"]])
         code, out, err = module.run_command([params["mpquicctl"], "status", "--json"])
         if code != 0:

@@ -1,6 +1,8 @@
+import json
 from pathlib import Path
 
 from site_health import (
+    barrier_problems,
     failed_units,
     file_problems,
     filter_problems,
@@ -97,6 +99,17 @@ def test_a_table_that_was_flushed_or_has_lost_a_chain_is_named() -> None:
         f"table inet mpquic has no chain at the hook forward{remedy}",
         f"table inet mpquic has policy accept at the hook input{remedy}",
     ]
+
+
+def test_a_missing_table_of_the_guard_is_named_where_something_is_masqueraded() -> None:
+    wanted = json.dumps({"masqueraded": [{"device": "cr1", "prefix": "192.168.11.0/24"}]})
+    ours = chain("postrouting", "accept")
+    [problem] = barrier_problems({"nftables": [ours]}, wanted)
+    assert problem.startswith("table inet mpquic_guard is missing")
+    barrier = {"chain": {"family": "inet", "table": "mpquic_guard", "name": "postrouting"}}
+    assert barrier_problems({"nftables": [ours, barrier]}, wanted) == []
+    assert barrier_problems({"nftables": [ours]}, '{"masqueraded": []}') == []
+    assert barrier_problems({"nftables": [ours]}, "") == []
 
 
 def test_parameters_that_keep_packets_from_passing_are_named(tmp_path: Path) -> None:
