@@ -163,10 +163,8 @@ def barrier_problems(listing: dict[str, Any], wanted: str) -> list[str]:
         return []
     if any("chain" in entry and entry["chain"]["table"] == "mpquic_guard" for entry in listing["nftables"]):
         return []
-    return [
-        "table inet mpquic_guard is missing, so a flush of the packet filter would let packets leave with inner addresses: "
-        "journalctl -u mpquic-guard says why"
-    ]
+    risk = "a flush of the packet filter would let packets leave with inner addresses"
+    return [f"table inet mpquic_guard is missing, so {risk}: journalctl -u mpquic-guard says why"]
 
 
 def parameter_problems(root: Path, devices: list[str]) -> list[str]:
