@@ -162,3 +162,22 @@ def test_a_file_that_can_not_be_read_is_named_once_with_the_line(tmp_path: Path,
 def test_a_wrong_inventory_is_no_success() -> None:
     """Ansible itself only warns, and ends with 0 when no host is left."""
     assert "any_unparsed_is_failed = true" in (ROOT / "ansible.cfg").read_text()
+
+
+def test_routers_that_sites_name_and_those_of_the_inventory_are_the_same(tmp_path: Path) -> None:
+    inventory = json.loads(json.dumps(INVENTORY))
+    groups = inventory["all"]["children"]
+    groups["sites"]["hosts"]["site1-client"]["site"]["openwrt"] = {"host": "site1-router"}
+    groups["openwrt"] = {"hosts": {"other-router": {}}}
+    done = _run(tmp_path, inventory)
+    assert done.returncode != 0
+    for expected in (
+        "site1-client: site.openwrt.host: the inventory has no host site1-router in the group 'openwrt';",
+        "other-router: openwrt: is in the group 'openwrt', and no site names it;",
+    ):
+        assert expected in done.stdout, done.stdout + done.stderr
+
+    groups["openwrt"] = {"hosts": {"site1-router": {}}}
+    done = _run(tmp_path, inventory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(json.loads((tmp_path / "plan-vps1").read_text())) == ["site1-client", "vps1"]
