@@ -73,9 +73,11 @@ def lint() -> list[Step]:
 
 
 def shell_scripts(root: Path = ROOT) -> list[str]:
-    """Return the project's shell scripts: files in scripts/ and .ci/ whose first line names a shell."""
-    candidates = sorted(path for name in ("scripts", ".ci") for path in (root / name).iterdir() if path.is_file())
-    return [str(path.relative_to(root)) for path in candidates if re.match(rb"#!.*\b(ba)?sh\b", path.read_bytes())]
+    """Return the project's shell scripts: files in scripts/, .ci/ and of roles whose first line names a shell."""
+    candidates = [path for name in ("scripts", ".ci") for path in (root / name).iterdir() if path.is_file()]
+    candidates += root.glob("roles/*/files/*.sh")
+    first = re.compile(rb"#!.*\b(ba)?sh\b|# shellcheck shell=")
+    return [str(path.relative_to(root)) for path in sorted(candidates) if first.match(path.read_bytes())]
 
 
 def unit() -> list[Step]:
