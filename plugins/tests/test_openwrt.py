@@ -32,6 +32,7 @@ PROGRAMS = ("busybox", "dropbear", "dropbearkey", "ssh-keygen")
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.waits,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(not all(map(shutil.which, PROGRAMS)), reason="busybox and dropbear aren't installed"),
 ]
