@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,8 +32,13 @@ def lab(monkeypatch: pytest.MonkeyPatch, state: str, tun_bytes: int) -> None:
     monkeypatch.setattr(comparison, "_read", read)
 
 
-def compare() -> dict[str, Any]:
-    return comparison.compare(None, LAN5, 1.0, 1)  # type: ignore[arg-type]
+def compare(*, own_kernel: bool = False) -> dict[str, Any]:
+    return comparison.compare(SimpleNamespace(own_kernel=own_kernel), LAN5, 1.0, 1)  # type: ignore[arg-type]
+
+
+def test_an_emulated_processor_is_not_measured() -> None:
+    with pytest.raises(LabError, match="emulated"):
+        compare(own_kernel=True)
 
 
 def test_each_cell_has_both_ways_and_their_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
