@@ -19,7 +19,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, state: str, tun_bytes: int) -> None:
     monkeypatch.setattr(tunnels, "instances", lambda _: [{"name": "mpq5", "state": state, "wan": "wan5"}])
     moved = {"tun": 0, "wan": 0}
 
-    def transfer(run: Run, *_: object) -> Transfer:
+    def transfer(_lab: object, run: Run, *_: object) -> Transfer:
         moved["wan"] += 11_000_000
         moved["tun"] += tun_bytes if run.way == "tunnel" else 0
         return Transfer(80.0 if run.way == "tunnel" else 100.0, 10_000_000, 1.0, 0)
