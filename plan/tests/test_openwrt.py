@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from mpquic_plan import build, build_routers
+from mpquic_plan import build, build_all
 from mpquic_plan.openwrt import uci
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def fleet(inventory: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
 
 def packages(hosts: dict[str, Any], router: str = "site1-router") -> Packages:
     """What is made for a router, written and read by the strict parser."""
-    made = build_routers(hosts)[router]["packages"]
+    made = build_all(hosts).routers[router]["packages"]
     source = "".join(uci.text(package, map(uci.section, sections)) for package, sections in made.items())
     return uci.parse(source)
 
@@ -137,7 +137,7 @@ def test_rules_are_those_of_the_classes_in_their_order(whole: dict[str, Any]) ->
     ]
     # Without IPv6 towards the client the router's IPv6 is none of our business.
     assert {rule["family"] for rule in rules.values()} == {"ipv4"}
-    left_out = build_routers(whole)["site1-router"]["left_out"]
+    left_out = build_all(whole).routers["site1-router"]["left_out"]
     assert left_out == [{"path": "site.classes[0].match[1]", "reason": "mwan3 doesn't look at the DSCP"}]
 
 
@@ -166,7 +166,7 @@ def test_many_ports_become_several_rules_and_prefixes_one_each(whole: dict[str, 
         ("192.168.1.0/24", "198.51.100.0/24"),
         ("192.168.1.0/24", "203.0.113.0/24"),
     ]
-    (left,) = build_routers(whole)["site1-router"]["left_out"]
+    (left,) = build_all(whole).routers["site1-router"]["left_out"]
     assert left == {
         "path": "site.classes[0].match[1]",
         "reason": "mwan3 looks at ports of TCP and UDP alone, not of protocol 132",
@@ -234,7 +234,7 @@ def test_what_is_behind_the_router_keeps_its_addresses(fleet: dict[str, Any]) ->
 def test_a_site_without_a_router_has_none(whole: dict[str, Any]) -> None:
     before = build(whole)
     del whole["site1-client"]["site"]["openwrt"]
-    assert build_routers(whole) == {}
+    assert build_all(whole).routers == {}
     assert build(whole) == before
 
 

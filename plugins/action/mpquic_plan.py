@@ -10,7 +10,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 try:
-    from mpquic_plan import PlanError, Problem, build, build_routers, validate
+    from mpquic_plan import PlanError, Problem, build_all, validate
     from mpquic_plan.variables import misspelt_anywhere
 except ImportError as error:
     IMPORT_ERROR: ImportError | None = error
@@ -68,7 +68,7 @@ class ActionModule(ActionBase):
         if not problems:
             try:
                 # The result of a fleet is hundreds of lines: -v shows what is done, -vvv also with what.
-                plan = {"hosts": build(hosts), "routers": build_routers(hosts)}
+                plan = build_all(hosts)._asdict()
             except PlanError as error:
                 problems = list(error.problems)
             else:

@@ -171,7 +171,7 @@ def slices() -> dict[str, Any]:
         "site1-client": yaml.safe_load((folder / "site1/site.yml").read_text()),
         "vps1": yaml.safe_load((folder / "vps/vps.yml").read_text()),
     }
-    return mpquic_plan.build_routers(hosts)
+    return mpquic_plan.build_all(hosts).routers
 
 
 @pytest.fixture

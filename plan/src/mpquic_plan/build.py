@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpquic_plan import checks
 from mpquic_plan.client import client_slice
@@ -15,7 +15,12 @@ from mpquic_plan.vps import vps_slice
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from mpquic_plan.model import Fleet
+
+class Slices(NamedTuple):
+    """Slices by inventory name: of clients and VPSes, and of OpenWrt routers."""
+
+    hosts: dict[str, dict[str, Any]]
+    routers: dict[str, dict[str, Any]]
 
 
 def validate(hosts: Mapping[str, Mapping[str, Any]], unreadable: Collection[str] = ()) -> list[Problem]:
@@ -33,32 +38,23 @@ def build(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
     Raises `PlanError` with every problem if there is one.
     """
-    fleet = _sound_fleet(hosts)
-    plan = {}
-    for vps in fleet.vpses.values():
-        sites = fleet.sites_of(vps)
-        plan[vps.host] = vps_slice(vps, sites)
-        plan |= {site.host: client_slice(site, vps) for site in sites}
-    return dict(sorted(plan.items()))
+    return build_all(hosts).hosts
 
 
-def build_routers(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the slice of each OpenWrt router that a site names, by its inventory name.
+def build_all(hosts: Mapping[str, Mapping[str, Any]]) -> Slices:
+    """Return what `build` does, and the slices of the OpenWrt routers that sites name.
 
-    Raises `PlanError` as `build` does.
+    Raises `PlanError` with every problem if there is one.
     """
-    fleet = _sound_fleet(hosts)
-    return {
-        site.router.host: router_slice(site, site.router, vps)
-        for vps in fleet.vpses.values()
-        for site in fleet.sites_of(vps)
-        if site.router is not None
-    }
-
-
-def _sound_fleet(hosts: Mapping[str, Mapping[str, Any]]) -> Fleet:
     fleet, problems = read_fleet(hosts)
     found = sorted({*problems, *checks.run(fleet)})
     if found:
         raise PlanError(found)
-    return fleet
+    plan: dict[str, dict[str, Any]] = {}
+    routers: dict[str, dict[str, Any]] = {}
+    for vps in fleet.vpses.values():
+        sites = fleet.sites_of(vps)
+        plan[vps.host] = vps_slice(vps, sites)
+        plan |= {site.host: client_slice(site, vps) for site in sites}
+        routers |= {site.router.host: router_slice(site, site.router, vps) for site in sites if site.router is not None}
+    return Slices(dict(sorted(plan.items())), routers)

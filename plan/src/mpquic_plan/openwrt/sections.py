@@ -10,7 +10,6 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 from mpquic_plan.classes import PROTOCOLS
-from mpquic_plan.openwrt import uci
 from mpquic_plan.openwrt.uplinks import FAMILIES, Uplink, balanced, policy_uplinks, uplinks
 
 if TYPE_CHECKING:
@@ -288,8 +287,3 @@ def _chunks(ranges: Sequence[tuple[int, int]]) -> list[str | None]:
         chunks[-1].append(str(low) if low == high else f"{low}:{high}")
         room -= needed
     return [",".join(chunk) or None for chunk in chunks]
-
-
-def wanted(packages: dict[str, list[Section]], package: str) -> list[uci.Section]:
-    """Return the sections of a package of a slice."""
-    return [uci.section(item) for item in packages[package]]
