@@ -136,9 +136,9 @@ def check(calls: dict[str, Call], watch: Watch, began: float, link: Named) -> No
 def test_a_link_that_is_configured_anew(lab: Lab, calls: dict[str, Call], watch: Watch, device: str) -> None:
     link = LINKS[device]
     began = time.monotonic()
-    before = lab.run("client", LISTING)
+    before = sorted(lab.run("client", LISTING).splitlines())
     lab.run("client", f"networkctl reconfigure {device}")
-    wait_until(lambda: sorted(lab.run("client", LISTING)) == sorted(before), 10, "all rules and floors back")
+    wait_until(lambda: sorted(lab.run("client", LISTING).splitlines()) == before, 10, "all rules and floors back")
     for tunnel in link.tunnels:
         lab.wait_state(tunnel, "up", within=20)
     check(calls, watch, began, link)
