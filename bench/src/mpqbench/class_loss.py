@@ -27,9 +27,9 @@ class Figures:
 
 
 EARLIER = {
-    0: Figures({"": 48.1}, 50, 13, 0),
-    10: Figures({"": 2.3}, 50, 13, 0),
-    30: Figures({"": 0.4}, 50, 13, 0),
+    0: Figures({"earlier": 48.1}, 50, 13, 0),
+    10: Figures({"earlier": 2.3}, 50, 13, 0),
+    30: Figures({"earlier": 0.4}, 50, 13, 0),
 }
 """The earlier implementation in the field, on a link of about 50 Mbit/s; by the loss in percent."""
 
@@ -45,8 +45,9 @@ class ClassLoss:
 
     def section(self) -> str:
         """The part of the document."""
-        planes = list(dict.fromkeys(plane for each in self.figures.values() for plane in each.own))
-        heading = ["loss", "the class: earlier", *(f"the class: {plane}" for plane in planes)]
+        own = {percent: {**EARLIER[percent].own, **now.own} for percent, now in self.figures.items()}
+        planes = list(dict.fromkeys(plane for each in own.values() for plane in each))
+        heading = ["loss", *(f"the class: {plane}" for plane in planes)]
         heading += [
             f"{what}: {whose}" for what in ("neighbours", "ping, ms", "lost, %") for whose in ("earlier", "now")
         ]
@@ -58,10 +59,8 @@ class ClassLoss:
                 (earlier.ping, now.ping),
                 (earlier.lost_percent, now.lost_percent),
             )
-            own = (*earlier.own.values(), *(now.own[plane] for plane in planes))
-            rows.append(
-                [f"{percent} %", *(number(each) for each in own), *(number(each) for pair in pairs for each in pair)]
-            )
+            cells = [*(own[percent][plane] for plane in planes), *(each for pair in pairs for each in pair)]
+            rows.append([f"{percent} %", *map(number, cells)])
         return "\n\n".join((_TEXT, f"* Measured {self.date} on {self.processor}, kernel {self.kernel}", markdown(rows)))
 
 
