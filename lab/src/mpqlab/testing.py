@@ -8,17 +8,18 @@ import json
 import os
 import re
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import testinfra.backend
 from testinfra.backend.base import BaseBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 PROJECT = Path(__file__).resolve().parents[3]
 INTERNET = "192.0.2.80"
@@ -65,6 +66,18 @@ class Lab:
     def start(self, node: str, *command: str) -> subprocess.Popen[str]:
         """A command that goes on in `node`; the caller ends it."""
         return subprocess.Popen(["mpqlab", "exec", node, "--", *command], stdout=subprocess.PIPE, text=True)
+
+    @contextlib.contextmanager
+    def echo(self, *words: str) -> Iterator[IO[str]]:
+        """`mpqlab.echo` in the Internet, from when it is ready to the end of the block: what it prints."""
+        process = self.start("internet", sys.executable, "-m", "mpqlab.echo", *words)
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield process.stdout
+        finally:
+            process.terminate()
+            process.wait(timeout=10)
 
     def mpqlab(self, *arguments: str, timeout: float = 120) -> str:
         """Standard output of `mpqlab ...`."""

@@ -31,12 +31,8 @@ RELOAD = "systemctl reload mpquic-firewall"
 def echo(lab: Lab) -> Iterator[None]:
     """What the Internet sends back, at the ports of the rules; 80 is that of its web server."""
     ports = [str(port) for port in PORTS if port != 80]
-    process = lab.start("internet", sys.executable, "-m", "mpqlab.echo", "serve", *ports)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    yield
-    process.terminate()
-    process.wait(timeout=10)
+    with lab.echo("serve", *ports):
+        yield
 
 
 def by(lab: Lab, before: dict[str, int]) -> dict[str, int]:

@@ -37,12 +37,8 @@ def choices() -> random.Random:
 @pytest.fixture(scope="session", autouse=True)
 def echo(lab: Lab) -> Iterator[None]:
     """What the Internet sends back."""
-    process = lab.start("internet", sys.executable, "-m", "mpqlab.echo", "serve", str(PORT))
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    yield
-    process.terminate()
-    process.wait(timeout=10)
+    with lab.echo("serve", str(PORT)):
+        yield
 
 
 class Kept:

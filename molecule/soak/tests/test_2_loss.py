@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shlex
@@ -9,7 +10,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 from mpqlab import topology
@@ -88,21 +89,16 @@ def test_loss_on_one_class_is_nobody_elses(lab: Lab, calls: dict[str, Call], vic
 @pytest.fixture
 def push(lab: Lab) -> Iterator[Callable[[str], float]]:
     """Mbit/s of one TCP connection from the network of a class's VLAN to the Internet."""
-    counting = lab.start("internet", sys.executable, "-m", "mpqlab.echo", "count", str(PORT), str(SECONDS))
-    assert counting.stdout is not None
-    lines = counting.stdout
-    assert lines.readline() == "ready\n"
+    with lab.echo("count", str(PORT), str(SECONDS)) as rates:
+        yield functools.partial(_push, lab, rates)
 
-    def run(tunnel: str) -> float:
-        vlan = topology.CLASS_VLANS[tunnel]
-        source = vlan.host_address.partition("/")[0]
-        words = [sys.executable, "-m", "mpqlab.echo", "push", source, INTERNET, str(PORT), str(PUSH_LIMIT)]
-        lab.run(vlan.lan.host, shlex.join(words), timeout=PUSH_LIMIT + 40)
-        return float(lines.readline())
 
-    yield run
-    counting.terminate()
-    counting.wait(timeout=10)
+def _push(lab: Lab, rates: IO[str], tunnel: str) -> float:
+    vlan = topology.CLASS_VLANS[tunnel]
+    source = vlan.host_address.partition("/")[0]
+    words = [sys.executable, "-m", "mpqlab.echo", "push", source, INTERNET, str(PORT), str(PUSH_LIMIT)]
+    lab.run(vlan.lan.host, shlex.join(words), timeout=PUSH_LIMIT + 40)
+    return float(rates.readline())
 
 
 def ping(lab: Lab, tunnel: str) -> tuple[float, float]:
