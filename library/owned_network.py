@@ -60,6 +60,8 @@ from ansible.module_utils.basic import AnsibleModule
 # RTPROT_BOOT of linux/rtnetlink.h, what ip(8) sets when it isn't told and then doesn't show; RTPROT_DHCP.
 BOOT = "3"
 DHCP = "16"
+# `ip -N` shows a route's type as in linux/rtnetlink.h, and takes no number for one.
+ROUTE_TYPES = {"6": "blackhole", "7": "unreachable", "8": "prohibit", "9": "throw"}
 FAMILIES = {"-4": "ipv4", "-6": "ipv6"}
 GONE = ("No such process", "Cannot find device", "No such file or directory", "No such device")
 
@@ -161,10 +163,10 @@ def surplus_routes(
         if not table.isdigit() or not within(int(table), tables):
             continue
         device = route.get("dev")
-        kind = route.get("type", "unicast")
+        kind = str(route.get("type", "unicast"))
         if table in wanted and (kind != "unicast" or not device or device in wanted[table]):
             continue
-        words = [] if kind == "unicast" else [kind]
+        words = [] if kind == "unicast" else [ROUTE_TYPES.get(kind, kind)]
         words.append(str(route["dst"]))
         if device:
             words += ["dev", str(device)]

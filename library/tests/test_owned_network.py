@@ -1,3 +1,10 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from module_process import LIBRARY
 from owned_network import boot_routes, foreign_defaults, surplus_links, surplus_routes, surplus_rules
 
 TUN = {"info_kind": "tun", "info_data": {"type": "tun", "vnet_hdr": True, "user": "mpquic", "group": "mpquic"}}
@@ -64,8 +71,8 @@ def test_routes_of_unplanned_tables_and_devices_go_and_the_last_resort_stays() -
     present = [
         {"dst": "default", "dev": "mpq5", "table": "205", "metric": 100},
         {"dst": "default", "dev": "mpq4", "table": "205", "metric": 100},
-        {"type": "unreachable", "dst": "default", "table": "205", "metric": 1000000},
-        {"type": "unreachable", "dst": "default", "dev": "lo", "table": "209", "metric": 1000000},
+        {"type": "7", "dst": "default", "table": "205", "metric": 1000000},
+        {"type": "7", "dst": "default", "dev": "lo", "table": "209", "metric": 1000000},
         {"dst": "10.0.0.0/8", "dev": "eth0"},
         {"dst": "default", "dev": "eth0", "table": "260"},
     ]
@@ -101,3 +108,40 @@ def test_a_default_route_that_a_dhcp_client_or_a_script_has_left_on_a_wan_goes()
         ["default", "via", "100.64.4.1", "dev", "enp7s6", "proto", "3"],
         ["default", "dev", "enp7s7", "proto", "3"],
     ]
+
+
+@pytest.mark.root
+def test_the_kernel_takes_each_kind_of_route_away() -> None:
+    """With the ip command of the machine: what it shows isn't always what it takes."""
+    kinds = ("unreachable", "blackhole", "prohibit", "throw")
+    add = [
+        f"ip -{family} route add {kind} default table {200}{number} metric 1000000"
+        for family in (4, 6)
+        for number, kind in enumerate(kinds)
+    ]
+    script = f"""
+        set -e
+        ip link set lo up
+        ip link add one type veth peer name two
+        ip link set one up
+        ip link set two up
+        ip address add 172.16.5.1/30 dev one
+        {"; ".join(add)}
+        ip route add 192.0.2.0/24 via 172.16.5.2 dev one table 2009
+        ip route add unreachable default table 20
+        for run in 1 2; do printf %s "$ARGUMENTS" | {sys.executable} {LIBRARY}/owned_network.py; done
+        (ip -4 route show table all; ip -6 route show table all) | grep -c 'table 200' || true
+        ip route show table 20
+    """
+    arguments = {"tables": [[2000, 2009]], "routes": {}, "rules": [], "priorities": []}
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", script],
+        env=os.environ | {"ARGUMENTS": json.dumps({"ANSIBLE_MODULE_ARGS": arguments})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    first, second, left, foreign = [line for line in done.stdout.splitlines() if line]
+    assert json.loads(first)["changed"], first
+    assert not json.loads(second)["changed"], second
+    assert (left, foreign.strip()) == ("0", "unreachable default")
