@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpqlab import cgroup
+from mpqlab import cgroup, guest
 from mpqlab.errors import LabError
 from mpqlab.mounts import mount_overlay, remove_tree
 from mpqlab.run import SERVICES, run, spawn, wait_for
@@ -80,6 +80,10 @@ class Machine:
                 target = self.root / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(text)
+            # An inventory names the same interpreter for each kind of machine.
+            interpreter = self.root / guest.INTERPRETER.relative_to("/")
+            interpreter.parent.mkdir()
+            interpreter.symlink_to("/usr/bin/python3")
             self.change_root(["ssh-keygen", "-A"])
             if self.name == "vps":
                 self.change_root(["systemctl", "enable", "--quiet", "systemd-networkd"])

@@ -55,8 +55,11 @@ def echo(lab: Lab) -> Iterator[None]:
 
 
 @pytest.fixture
-def edited(tmp_path: Path) -> Iterator[Callable[[Callable[[dict[str, Any]], None]], Path]]:
-    """A copy of the inventory with other variables of the site; the site is as before afterwards."""
+def edited(tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
+    """A copy of the inventory with other variables of the site.
+
+    Nothing puts the site back: a run of site.yml takes a minute and more under qemu, and the scenario ends here.
+    """
     inventory = tmp_path / "inventory"
 
     def edit(change: Callable[[dict[str, Any]], None]) -> Path:
@@ -67,7 +70,4 @@ def edited(tmp_path: Path) -> Iterator[Callable[[Callable[[dict[str, Any]], None
         path.write_text(yaml.safe_dump(document, sort_keys=False))
         return inventory
 
-    yield edit
-    if inventory.exists():
-        done = run_site()
-        assert done.status == 0, done.output[-9000:]
+    return edit
