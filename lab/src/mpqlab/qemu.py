@@ -149,14 +149,14 @@ class QemuMachine(Machine):
         argv += ["-device", "virtio-blk-pci,drive=disk,addr=2", "-device", "virtio-rng-pci,addr=3"]
         for number, (nic, descriptor) in enumerate(zip(found, descriptors, strict=True)):
             offloads = "" if nic.offloads else _NO_OFFLOADS
-            place = f"netdev=net{number},addr={_FIRST_SLOT + number},id={_identifier(nic.device)},mac={nic.mac}"
+            place = f"netdev=net{number},addr={_FIRST_SLOT + number},id={nic_identifier(nic.device)},mac={nic.mac}"
             argv += ["-netdev", f"tap,id=net{number},fd={descriptor},vhost=off"]
             argv += ["-device", f"virtio-net-pci,{place},romfile={offloads}"]
         return argv
 
     def set_carrier(self, device: str, *, on: bool) -> None:
         """Give or take the carrier of a NIC."""
-        qmp.execute(self._control, "set_link", name=_identifier(device), up=on)
+        qmp.execute(self._control, "set_link", name=nic_identifier(device), up=on)
 
     def wait_until_up(self) -> str:
         """Wait for ssh and multi-user; return `running`, or `degraded` when a unit has failed."""
@@ -205,7 +205,8 @@ def check_names() -> None:
         raise LabError(f"under qemu a NIC can't be renamed to eth0: leave {nics.VARIABLE} out, or set it to ens")
 
 
-def _identifier(device: str) -> str:
+def nic_identifier(device: str) -> str:
+    """Name of a NIC for qemu."""
     return f"nic-{device}"
 
 

@@ -16,6 +16,8 @@ import pytest
 from mpqlab import topology
 from mpqlab.testing import INTERNET
 
+from .conftest import AS_USUAL
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -67,7 +69,8 @@ def measure(tunnel: str) -> dict[str, Any]:
         f"test = Speedtest(vlan.lan, seconds={SECONDS}, reverse=True, source=source, udp=True, rate={RATE}); "
         "print(json.dumps(test.run()))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    command = [*AS_USUAL, sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import pytest
-from mpqlab.testing import INTERNET, INTERNET6, VPS_ADDRESS, VPS_ADDRESS6
+from mpqlab import qmp
+from mpqlab.qemu import nic_identifier
+from mpqlab.state import State
+from mpqlab.testing import INTERNET, INTERNET6, VPS_ADDRESS, VPS_ADDRESS6, wait_until
+from mpqlab.topology import CLIENT
 
 from .conftest import COUNT, PORT, ask
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from mpqlab.testing import Lab
 
 TRUNK = "enp6s21"
@@ -116,3 +122,32 @@ def test_full_frames_pass_the_trunk_beside_their_tag(lab: Lab, vlan: int) -> Non
 def test_no_packet_goes_from_a_vlan_to_a_lan(lab: Lab, vlan: int) -> None:
     got = lab.run("host2", f"ping -n -I 192.168.{vlan}.2 -c 3 -i 0.2 -W 1 192.168.106.2 || true")
     assert got.count("bytes from") == 0
+
+
+@pytest.fixture
+def plugged(lab: Lab) -> Iterator[Callable[[bool], None]]:
+    """Plugs and unplugs the client's end of the trunk, which is plugged in the end."""
+    control = State().control / f"{CLIENT}.qmp"
+
+    def plug(on: bool) -> None:
+        if control.exists():
+            # What happens to a tap, its NIC isn't told.
+            qmp.execute(control, "set_link", name=nic_identifier(TRUNK), up=on)
+        lab.run("openwrt", f"ip link set lan2 {'up' if on else 'down'}")
+
+    yield plug
+    plug(True)
+
+
+def test_a_trunk_that_was_unplugged_is_as_before(lab: Lab, plugged: Callable[[bool], None]) -> None:
+    """Public reports of systemd-networkd tell of VLANs that lose addresses with their trunk and don't get them back."""
+    plugged(False)
+    shown = "ip -br link show type vlan"
+    wait_until(lambda: lab.run("client", shown).count("NO-CARRIER") == len(TUNNELS), 30, "no VLAN has a carrier")
+    plugged(True)
+    flows = [(vlan, target) for vlan in TUNNELS for target in (INTERNET, INTERNET6)]
+    wait_until(lambda: all(ask(lab, *flow) >= COUNT - 1 for flow in flows), 90, "replies to all VLANs")
+    for vlan, target in flows:
+        before = Counts.read(lab)
+        assert ask(lab, vlan, target) >= COUNT - 1
+        assert before.ways(lab) == ([TUNNELS[vlan]], ["wan5"])
