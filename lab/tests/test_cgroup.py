@@ -48,3 +48,16 @@ def test_a_freezer_that_does_not_come_to_an_end_is_an_error(group: Path, monkeyp
 def test_without_a_freezer_nothing_is_frozen() -> None:
     with pytest.raises(LabError, match="no freezer"):
         cgroup.freeze("client", frozen=True)
+
+
+@pytest.mark.parametrize(
+    ("control", "as_made", "preferred"), [("cpu.shares", "1024", "16384"), ("cpu.weight", "100", "1600")]
+)
+def test_a_group_can_be_preferred_where_processors_are_short(
+    group: Path, control: str, as_made: str, preferred: str
+) -> None:
+    (group / control).write_text(as_made)
+    cgroup.prefer("client", 16)
+    assert (group / control).read_text() == preferred
+    cgroup.prefer("client", 1)
+    assert (group / control).read_text() == as_made

@@ -16,8 +16,6 @@ import pytest
 from mpqlab import topology
 from mpqlab.testing import INTERNET
 
-from .conftest import AS_USUAL
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -69,8 +67,7 @@ def measure(tunnel: str) -> dict[str, Any]:
         f"test = Speedtest(vlan.lan, seconds={SECONDS}, reverse=True, source=source, udp=True, rate={RATE}); "
         "print(json.dumps(test.run()))"
     )
-    command = [*AS_USUAL, sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
