@@ -83,7 +83,9 @@ class Watch:
         loop = f"until read -t {SAMPLE_INTERVAL}; do {LISTING}; echo END; done"
         self._sampler = start(f'file=$(mktemp); ({loop}) > "$file"; cat "$file"; rm "$file"')
         self._captures = {
-            wan.device: start(f"tcpdump -nlpq -Q out -i {wan.device} {INNER_SOURCES} 2>&1 & read; kill $!; wait $!")
+            wan.device: start(
+                f"tcpdump -nlpq --immediate-mode -Q out -i {wan.device} {INNER_SOURCES} 2>&1 & read; kill $!; wait $!"
+            )
             for wan in topology.WANS[3:]
         }
         for capture in self._captures.values():
