@@ -68,8 +68,9 @@ _TEXT = """## Loss on one class
 
 From `make soak`. Three class tunnels share one WAN of the lab (50 Mbit/s up, round trip 13 ms); the provider drops
 packets of one of them at random, in both directions. One TCP connection (CUBIC) up, Mbit/s, one class at a time; the
-median of three rounds. *Neighbours* is the worst of the other two classes, *ping* their worst median round trip, *lost*
-the pings of theirs without a reply. *Earlier* is the earlier implementation in the field."""
+median of three rounds. *Neighbours* is the median rate of the other two classes, *ping* their median round trip, *lost*
+the most pings of theirs without a reply: the worst of these, whichever class has the loss. *Earlier* is the earlier
+implementation in the field."""
 
 
 def load(file: Path) -> ClassLoss | None:
