@@ -46,6 +46,7 @@ def install(root: Path) -> None:
     (target / "__init__.py").touch()
     shutil.copy(_SOURCES / "server.py", folder)
     program = folder / INTERPRETER.name
+    # Else what is written would go where this link of every machine leads: into the machine's own Python.
     program.unlink()
     shutil.copy(_SOURCES / "interpreter.py", program)
     program.chmod(0o755)
