@@ -5,46 +5,64 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: owned_files
-short_description: Write the files that are ours in a directory and remove the ones that are no longer named
+short_description: Write the files that are ours in directories and remove the ones that are no longer named
 description:
-  - All files of I(directory) whose names match one of I(patterns) belong to the caller. Those in I(files) are written
-    when they differ, all others are removed. Other files are never looked at.
-  - Every new content is validated before the first file is touched, so a wrong one changes nothing at all.
+  - Each of I(sets) is about a directory. All of its files whose names match one of the set's C(patterns) belong to the
+    caller. Those in C(files) are written when they differ, all others are removed. Other files are never looked at.
+  - Every new content of all sets is validated before the first file is touched, so a wrong one changes nothing at all.
+    Then one set after the other is written, in the order in which they are given.
 options:
-  directory: {description: Directory that holds the files; made when it is missing., type: path, required: true}
-  directory_mode:
-    description:
-      - Mode of the directory, octal. A directory that is there is brought to it. Without this option one that is there
-        is somebody else's and stays as it is, and one that is missing is made with 0755.
-    type: str
-  directory_owner: {description: Owner of the directory; only compared together with I(directory_mode)., type: str}
-  directory_group: {description: Group of the directory; only compared together with I(directory_mode)., type: str}
-  directory_from:
-    description:
-      - The first folder on the way to I(directory) that is ours; all from there have its mode, owner and group. Others
-        that are missing are made with 0755, whatever the umask is.
-    type: path
-  patterns:
-    description: Shell patterns of the file names that are owned.
+  sets:
+    description: Sets of files. They are given together since each call of a module costs a round trip to the site.
     type: list
-    elements: str
+    elements: dict
     required: true
-  files: {description: Content of each file by its name., type: dict, required: true}
-  owner: {description: Owner of files., type: str}
-  group: {description: Group of files., type: str}
-  mode: {description: "Mode of files, octal.", type: str, default: "0644"}
-  validate:
-    description:
-      - Command that checks one file, with C(%s) for its path. The path ends in the file's own name.
-    type: str
-  sensitive: {description: Leave contents out of the diff., type: bool, default: false}
+    suboptions:
+      name: {description: Name of the set in the result., type: str, required: true}
+      directory: {description: Directory that holds the files; made when it is missing., type: path, required: true}
+      directory_mode:
+        description:
+          - Mode of the directory, octal. A directory that is there is brought to it. Without this option one that is
+            there is somebody else's and stays as it is, and one that is missing is made with 0755.
+        type: str
+      directory_owner:
+        description: Owner of the directory; only compared together with C(directory_mode).
+        type: str
+      directory_group:
+        description: Group of the directory; only compared together with C(directory_mode).
+        type: str
+      directory_from:
+        description:
+          - The first folder on the way to C(directory) that is ours; all from there have its mode, owner and group.
+            Others that are missing are made with 0755, whatever the umask is.
+        type: path
+      patterns:
+        description: Shell patterns of the file names that are owned.
+        type: list
+        elements: str
+        required: true
+      files: {description: Content of each file by its name., type: dict, required: true}
+      owner: {description: Owner of files., type: str}
+      group: {description: Group of files., type: str}
+      mode: {description: "Mode of files, octal.", type: str, default: "0644"}
+      validate:
+        description:
+          - Command that checks one file, with C(%s) for its path. The path ends in the file's own name.
+        type: str
 """
 
 RETURN = r"""
-written: {description: Names of files that were made or got another content or mode., returned: always, type: list}
-missing: {description: Those among them that weren't there., returned: always, type: list}
-removed: {description: Names of files that were removed., returned: always, type: list}
-directories: {description: Folders that were made or got another mode or owner., returned: always, type: list}
+sets:
+  description: What was done, by the name of the set.
+  returned: always
+  type: dict
+  contains:
+    changed: {description: Whether anything was done., type: bool}
+    directory: {description: Its directory., type: str}
+    written: {description: Names of files that were made or got another content or mode., type: list}
+    missing: {description: Those among them that weren't there., type: list}
+    removed: {description: Names of files that were removed., type: list}
+    directories: {description: Folders that were made or got another mode or owner., type: list}
 """
 
 import fnmatch
@@ -55,7 +73,7 @@ import shlex
 import stat
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -73,6 +91,44 @@ class Changes(NamedTuple):
 
     written: list[str]
     removed: list[str]
+
+
+class FileSet(NamedTuple):
+    """One of the sets, and what has to be done for it."""
+
+    name: str
+    directory: Path
+    files: dict[str, str]
+    wanted: Attributes
+    validate: str | None
+    changes: Changes
+    first: Path | None
+    directory_wanted: Attributes | None
+
+    def directories(self) -> list[tuple[Path, Attributes]]:
+        """Directories to make or to mend as things are now: a set before may have made some."""
+        return plan_directories(self.directory, self.first, self.directory_wanted)
+
+    def result(self) -> dict[str, Any]:
+        """Its part of the module's result; as it is before anything is done."""
+        directories = [str(path) for path, _ in self.directories()]
+        return {
+            "changed": bool(any(self.changes) or directories),
+            "directory": str(self.directory),
+            "written": self.changes.written,
+            "missing": [name for name in self.changes.written if not os.path.lexists(self.directory / name)],
+            "removed": self.changes.removed,
+            "directories": directories,
+        }
+
+    def apply(self) -> None:
+        """Do it."""
+        for path, attributes in self.directories():
+            set_directory(path, attributes)
+        for name in self.changes.written:
+            write_atomically(self.directory / name, self.files[name], self.wanted)
+        for name in self.changes.removed:
+            (self.directory / name).unlink()
 
 
 def owned_names(directory: Path, patterns: list[str]) -> list[str]:
@@ -170,37 +226,50 @@ def write_atomically(path: Path, content: str, wanted: Attributes) -> None:
         raise
 
 
-def _validate(module: AnsibleModule, command: str, files: dict[str, str], names: list[str], wanted: Attributes) -> None:
+def _validate(module: AnsibleModule, owned: FileSet) -> None:
+    if not owned.validate or not owned.changes.written:
+        return
+    executable = shlex.split(owned.validate)[0]
+    # Before the first run the checker itself is not installed; only check mode may go on without it.
+    if module.check_mode and not module.get_bin_path(executable) and not os.access(executable, os.X_OK):
+        return
     with tempfile.TemporaryDirectory(prefix="owned-files-") as scratch:
-        for name in names:
+        for name in owned.changes.written:
             path = Path(scratch) / name
-            write_atomically(path, files[name], wanted)
-            words = [word.replace("%s", str(path)) for word in shlex.split(command)]
+            write_atomically(path, owned.files[name], owned.wanted)
+            words = [word.replace("%s", str(path)) for word in shlex.split(owned.validate)]
             code, out, err = module.run_command(words)
             if code != 0:
                 module.fail_json(
-                    msg=f"{name} is not valid, nothing was changed in {module.params['directory']}: "
+                    msg=f"{name} is not valid, nothing was changed in {owned.directory}: "
                     f"{(err.strip() or out.strip()).replace(scratch + '/', '')}",
                     file=name,
                     command=" ".join(words),
                 )
 
 
-def _diffs(directory: Path, changes: Changes, files: dict[str, str], *, sensitive: bool) -> list[dict[str, str]]:
+def _diffs(owned: FileSet) -> list[dict[str, str]]:
     result = []
-    for name in [*changes.written, *changes.removed]:
-        path = directory / name
-        before, after = read_if_there(path) or "", files.get(name, "")
+    for name in [*owned.changes.written, *owned.changes.removed]:
+        path = owned.directory / name
+        before, after = read_if_there(path) or "", owned.files.get(name, "")
         if before == after:
             before, after = "(other owner or mode)\n", "(owner and mode as wanted)\n"
-        elif sensitive:
-            before, after = "(old content not shown)\n", "(new content not shown)\n"
         result.append({"before_header": str(path), "after_header": str(path), "before": before, "after": after})
+    result += [
+        {
+            "before_header": str(path),
+            "after_header": str(path),
+            "before": f"{stat.S_IMODE(path.stat().st_mode):04o}\n" if path.is_dir() else "",
+            "after": f"{attributes.mode:04o}\n",
+        }
+        for path, attributes in owned.directories()
+    ]
     return result
 
 
-def _attributes(module: AnsibleModule, prefix: str = "") -> Attributes:
-    owner, group = module.params[f"{prefix}owner"], module.params[f"{prefix}group"]
+def _attributes(module: AnsibleModule, arguments: dict[str, Any], prefix: str = "") -> Attributes:
+    owner, group = arguments[f"{prefix}owner"], arguments[f"{prefix}group"]
     uid = gid = None
     # On a bare host in check mode the user does not exist yet; the comparison then leaves it out.
     try:
@@ -210,70 +279,62 @@ def _attributes(module: AnsibleModule, prefix: str = "") -> Attributes:
             gid = grp.getgrnam(group).gr_gid
     except KeyError as error:
         if not module.check_mode:
-            module.fail_json(msg=f"{module.params['directory']}: no such user or group: {error}")
-    return Attributes(uid, gid, int(module.params[f"{prefix}mode"], 8))
+            module.fail_json(msg=f"{arguments['directory']}: no such user or group: {error}")
+    return Attributes(uid, gid, int(arguments[f"{prefix}mode"], 8))
+
+
+def _file_set(module: AnsibleModule, arguments: dict[str, Any]) -> FileSet:
+    """Compare what is there with a set."""
+    directory = Path(arguments["directory"])
+    files = {name: str(content) for name, content in arguments["files"].items()}
+    misplaced = misplaced_names(files, arguments["patterns"])
+    if misplaced:
+        module.fail_json(msg=f"no owned pattern matches {', '.join(misplaced)}: they could never be removed again")
+    wanted = _attributes(module, arguments)
+    return FileSet(
+        arguments["name"],
+        directory,
+        files,
+        wanted,
+        arguments["validate"],
+        plan_changes(directory, arguments["patterns"], files, wanted),
+        Path(arguments["directory_from"]) if arguments["directory_from"] else None,
+        _attributes(module, arguments, "directory_") if arguments["directory_mode"] else None,
+    )
 
 
 def main() -> None:
+    options = {
+        "name": {"type": "str", "required": True},
+        "directory": {"type": "path", "required": True},
+        "directory_mode": {"type": "str"},
+        "directory_owner": {"type": "str"},
+        "directory_group": {"type": "str"},
+        "directory_from": {"type": "path"},
+        "patterns": {"type": "list", "elements": "str", "required": True},
+        "files": {"type": "dict", "required": True},
+        "owner": {"type": "str"},
+        "group": {"type": "str"},
+        "mode": {"type": "str", "default": "0644"},
+        "validate": {"type": "str"},
+    }
     module = AnsibleModule(
-        argument_spec={
-            "directory": {"type": "path", "required": True},
-            "directory_mode": {"type": "str"},
-            "directory_owner": {"type": "str"},
-            "directory_group": {"type": "str"},
-            "directory_from": {"type": "path"},
-            "patterns": {"type": "list", "elements": "str", "required": True},
-            "files": {"type": "dict", "required": True},
-            "owner": {"type": "str"},
-            "group": {"type": "str"},
-            "mode": {"type": "str", "default": "0644"},
-            "validate": {"type": "str"},
-            "sensitive": {"type": "bool", "default": False},
-        },
+        argument_spec={"sets": {"type": "list", "elements": "dict", "options": options, "required": True}},
         supports_check_mode=True,
     )
-    directory = Path(module.params["directory"])
-    files = {name: str(content) for name, content in module.params["files"].items()}
-    misplaced = misplaced_names(files, module.params["patterns"])
-    if misplaced:
-        module.fail_json(msg=f"no owned pattern matches {', '.join(misplaced)}: they could never be removed again")
-    wanted = _attributes(module)
-    first = Path(module.params["directory_from"]) if module.params["directory_from"] else None
-    directories = plan_directories(
-        directory, first, _attributes(module, "directory_") if module.params["directory_mode"] else None
-    )
-    changes = plan_changes(directory, module.params["patterns"], files, wanted)
-    command = module.params["validate"]
-    if command and changes.written:
-        executable = shlex.split(command)[0]
-        # Before the first run the checker itself is not installed; only check mode may go on without it.
-        if not module.check_mode or module.get_bin_path(executable) or os.access(executable, os.X_OK):
-            _validate(module, command, files, changes.written, wanted)
-    result = {
-        "changed": bool(any(changes) or directories),
-        "written": changes.written,
-        "missing": [name for name in changes.written if not os.path.lexists(directory / name)],
-        "removed": changes.removed,
-        "directories": [str(path) for path, _ in directories],
-    }
+    names = [arguments["name"] for arguments in module.params["sets"]]
+    if len(set(names)) != len(names):
+        module.fail_json(msg=f"two sets have one name: {', '.join(names)}")
+    sets = [_file_set(module, arguments) for arguments in module.params["sets"]]
+    for owned in sets:
+        _validate(module, owned)
+    results = {owned.name: owned.result() for owned in sets}
+    result: dict[str, Any] = {"changed": any(each["changed"] for each in results.values()), "sets": results}
     if module._diff:
-        result["diff"] = _diffs(directory, changes, files, sensitive=module.params["sensitive"])
-        result["diff"] += [
-            {
-                "before_header": str(path),
-                "after_header": str(path),
-                "before": f"{stat.S_IMODE(path.stat().st_mode):04o}\n" if path.is_dir() else "",
-                "after": f"{attributes.mode:04o}\n",
-            }
-            for path, attributes in directories
-        ]
+        result["diff"] = [diff for owned in sets for diff in _diffs(owned)]
     if not module.check_mode:
-        for path, attributes in directories:
-            set_directory(path, attributes)
-        for name in changes.written:
-            write_atomically(directory / name, files[name], wanted)
-        for name in changes.removed:
-            (directory / name).unlink()
+        for owned in sets:
+            owned.apply()
     module.exit_json(**result)
 
 

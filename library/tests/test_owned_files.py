@@ -113,17 +113,72 @@ def test_a_directory_of_somebody_else_keeps_its_mode(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("strict_umask")
 def test_the_module_writes_and_mends_modes_under_umask_077(tmp_path: Path) -> None:
     directory = tmp_path / "instances"
-    arguments = {
+    owned = {
+        "name": "instances",
         "directory": str(directory),
         "directory_mode": "0755",
         "patterns": ["*.yml"],
         "files": {"a.yml": "x\n"},
         "mode": "0640",
     }
+    arguments = {"sets": [owned]}
     assert run_module("owned_files", arguments)["changed"]
     assert (mode(directory), mode(directory / "a.yml")) == (0o755, 0o640)
     directory.chmod(0o700)
     mended = run_module("owned_files", arguments)
-    assert (mended["changed"], mended["directories"], mended["written"]) == (True, [str(directory)], [])
+    found = mended["sets"]["instances"]
+    assert (mended["changed"], found["directories"], found["written"]) == (True, [str(directory)], [])
     assert mode(directory) == 0o755
     assert not run_module("owned_files", arguments)["changed"]
+
+
+def owned(directory: Path, name: str, *, text: str = "x\n", **more: object) -> dict[str, object]:
+    """A set with the one file `name`.conf."""
+    file = f"{name}.conf"
+    return {"name": name, "directory": str(directory), "patterns": [file], "files": {file: text}, **more}
+
+
+def test_each_set_tells_what_was_done_for_it(tmp_path: Path) -> None:
+    sets = [owned(tmp_path / "a", "one"), owned(tmp_path / "b", "two")]
+    assert run_module("owned_files", {"sets": sets})["changed"]
+    (tmp_path / "b/two.conf").unlink()
+    done = run_module("owned_files", {"sets": sets})
+    assert {name: found["changed"] for name, found in done["sets"].items()} == {"one": False, "two": True}
+    assert done["sets"]["two"] == {
+        "changed": True,
+        "directory": str(tmp_path / "b"),
+        "written": ["two.conf"],
+        "missing": ["two.conf"],
+        "removed": [],
+        "directories": [],
+    }
+
+
+def test_a_wrong_file_of_the_last_set_leaves_the_first_as_it_was(tmp_path: Path) -> None:
+    right = owned(tmp_path / "a", "one", validate="grep -q x %s")
+    wrong = owned(tmp_path / "b", "two", text="y\n", validate="grep -q x %s")
+    failed = run_module("owned_files", {"sets": [right, wrong]})
+    assert failed["failed"]
+    assert failed["msg"].startswith(f"two.conf is not valid, nothing was changed in {tmp_path / 'b'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_a_set_has_made_keeps_its_mode_when_another_makes_one_in_it(tmp_path: Path) -> None:
+    outer = owned(tmp_path / "mpquic", "one", directory_mode="0750")
+    inner = owned(tmp_path / "mpquic/instances", "two")
+    assert run_module("owned_files", {"sets": [outer, inner]})["changed"]
+    assert (mode(tmp_path / "mpquic"), mode(tmp_path / "mpquic/instances")) == (0o750, 0o755)
+    assert not run_module("owned_files", {"sets": [outer, inner]})["changed"]
+
+
+def test_a_set_without_patterns_is_about_its_directory_alone(tmp_path: Path) -> None:
+    put(tmp_path, "theirs", "x\n")
+    arguments = {"sets": [{"name": "state", "directory": str(tmp_path / "new"), "patterns": [], "files": {}}]}
+    assert run_module("owned_files", arguments)["sets"]["state"]["directories"] == [str(tmp_path / "new")]
+    assert not run_module("owned_files", arguments)["changed"]
+
+
+def test_two_sets_of_one_name_are_refused(tmp_path: Path) -> None:
+    failed = run_module("owned_files", {"sets": [owned(tmp_path, "one"), owned(tmp_path, "one")]})
+    assert failed["failed"]
+    assert "two sets have one name" in failed["msg"]

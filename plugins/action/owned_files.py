@@ -30,21 +30,24 @@ class ActionModule(ActionBase):
         if not self._task.check_mode:
             raise AnsibleActionFail(f"{SWITCH} is set, and the task isn't in check mode: it would write")
         # Nothing is written, so nothing has to be validated, by a program of a release that may be another one.
-        arguments = {key: value for key, value in self._task.args.items() if key != "validate"}
+        given = self._task.args.get("sets", [])
+        sets = [{key: value for key, value in owned.items() if key != "validate"} for owned in given]
+        arguments = {**self._task.args, "sets": sets}
         found = self._execute_module(module_name="owned_files", module_args=arguments, task_vars=variables)
         if found.get("failed"):
             return {**result, **found}
         notes = dict(variables.get("ansible_facts", {}).get(NOTE, {}))
-        notes.update(_differing(str(arguments["directory"]).rstrip("/"), found))
+        for owned in found["sets"].values():
+            notes.update(_differing(owned))
         return {**result, "changed": False, "ansible_facts": {NOTE: notes}}
 
 
-def _differing(directory: str, found: dict[str, Any]) -> dict[str, str]:
-    """What the module would do, by path."""
-    missing = set(found.get("missing", []))
+def _differing(owned: dict[str, Any]) -> dict[str, str]:
+    """What the module would do for a set, by path."""
+    directory = owned["directory"]
     notes = {
-        f"{directory}/{name}": "is missing" if name in missing else "was edited, or has another owner or mode"
-        for name in found.get("written", [])
+        f"{directory}/{name}": "is missing" if name in owned["missing"] else "was edited, or has another owner or mode"
+        for name in owned["written"]
     }
-    notes |= {f"{directory}/{name}": "is of ours, and isn't planned" for name in found.get("removed", [])}
-    return notes | dict.fromkeys(found.get("directories", []), "is missing, or has another owner or mode")
+    notes |= {f"{directory}/{name}": "is of ours, and isn't planned" for name in owned["removed"]}
+    return notes | dict.fromkeys(owned["directories"], "is missing, or has another owner or mode")

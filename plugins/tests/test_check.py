@@ -58,10 +58,17 @@ module.exit_json(changed=False, survey={**survey, "time": time.time()})
 """
 FILES = """
 - owned_files:
-    directory: "{{ folder }}/{{ inventory_hostname }}"
-    patterns: ["*.conf"]
-    files: {a.conf: text, b.conf: text}
-    validate: /bin/false %s
+    sets:
+      - name: some
+        directory: "{{ folder }}/{{ inventory_hostname }}"
+        patterns: ["a*.conf"]
+        files: {a.conf: text}
+        validate: /bin/false %s
+      - name: more
+        directory: "{{ folder }}/{{ inventory_hostname }}/"
+        patterns: ["b.conf", "old.conf"]
+        files: {b.conf: text}
+        validate: /bin/false %s
 """
 WHEELHOUSE = "- ansible.builtin.set_fact: {_daemon_wheelhouse: {release: 0.1.0-0123456789ab}}\n"
 MANAGER = {"installed": False, "active": False, "enabled": "", "files": [], "generator_masked": False}

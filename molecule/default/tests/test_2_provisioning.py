@@ -69,8 +69,8 @@ def test_an_edited_site_is_what_its_variables_say(
     assert set(done) <= set(announced)
     # A dry run can't know what networkd's own reload takes away.
     assert {task for task in announced if task not in done} <= {
-        "site1-client: networkd : Delete rules and routes in our ranges that the plan doesn't name",
-        "vps1: networkd : Delete rules and routes in our ranges that the plan doesn't name",
+        "site1-client: networkd : Delete rules and routes that the plan doesn't name",
+        "vps1: networkd : Delete rules and routes that the plan doesn't name",
     }
     assert "mpq4" not in traces(lab, "client")
     assert "172.16.4." not in traces(lab, "client")

@@ -58,7 +58,7 @@ def test_who_is_off_or_fails_is_reported_and_stops_no_other(lab: Lab, run_site: 
     )
     assert "would be cut off: site1-client" not in accepted.output
     assert "would be cut off: site2-client" not in accepted.output
-    assert any("Write instances" in task for task in accepted.changed), accepted.output[-5000:]
+    assert any("daemon : Write files" in task for task in accepted.changed), accepted.output[-5000:]
 
 
 def test_a_run_for_the_vps_alone_does_not_cut_off_the_sites_that_are_not_in_it(

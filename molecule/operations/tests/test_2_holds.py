@@ -150,8 +150,8 @@ def test_what_is_held_is_no_failure_of_a_run_a_check_or_a_boot_and_drift_of_file
     assert WAN_FILE in told
     assert INSTANCE_FILE in told
     announced = changed_tasks(lab.playbook("--check", "--tags", "networkd,daemon", inventory=edited_site.inventory))
-    assert "site1-client: networkd : Write the files of all links" in announced
-    assert "vps1: daemon : Write instances" in announced
+    assert "site1-client: networkd : Write files" in announced
+    assert "vps1: daemon : Write files" in announced
 
     lab.run("vps", "systemctl unmask mpquic@mpq3")
     lab.run("client", "mpquicctl release mpq4")
