@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mpqbench import iperf, udpgso
+from mpqbench.browsing import Browsing
 from mpqbench.clean import Clean
 from mpqbench.errors import BenchError
 from mpqbench.fairness import Fairness
@@ -166,5 +167,6 @@ ALONE: dict[str, tuple[Callable[[], Alone], int]] = {
     "sessions": (Sessions, 2),
     "fairness": (Fairness, 2),
     "clean": (Clean, 3),
+    "browsing": (Browsing, 3),
 }
 """For each bench what measures it, made anew for a series of runs, and in how many runs at most."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mpqlab.topology import EMULATED_WANS
 
-from mpqbench import clean, cpulimit, fairness, flowcap, lossy, sessions, targets
+from mpqbench import browsing, clean, cpulimit, fairness, flowcap, lossy, pages, sessions, targets
 from mpqbench.conditions import kind, unmeasured
 from mpqbench.plots import folder_name
 from mpqbench.table import markdown, tables
@@ -38,6 +38,7 @@ TITLES = {
     "sessions": "Many sessions",
     "fairness": "Fairness on one server",
     "clean": "Clean links",
+    "browsing": "Many users over a saturated link",
 }
 NOTES = {
     "tcp1": "iperf3, CUBIC, goodput at the receiver; *up* is from the client to the server.",
@@ -78,6 +79,12 @@ NOTES = {
     "(CUBIC) through the tunnel and one beside it on the same link (*plain TCP*), one after the other in the same run; "
     f"their first {clean.OMIT:g} s don't count, and {clean.LONGER:g} times as long as elsewhere is measured. *up* is "
     "from the client to the server.",
+    "browsing": f"An emulated link of {browsing.DOWN:g} Mbit/s down and {browsing.UP:g} up, round trip "
+    f"{browsing.ROUND_TRIP:g} ms, without loss. {browsing.USERS} users browse, which saturates it: a page is "
+    f"{pages.OBJECTS} objects of {pages.SMALLEST // 1000} to {pages.LARGEST // 1000} kB by {pages.CONNECTIONS} new "
+    f"connections, and is read for {pages.SHORTEST:g} to {pages.LONGEST:g} s. A ping every "
+    f"{browsing.PING_INTERVAL * 1000:g} ms goes the same way. Through the tunnel and beside it (*plain TCP*), one "
+    "after the other in the same run, with the same choices; a page is the median.",
 }
 SYSTEMS = {
     "veth": "the bare link, without a tunnel",

@@ -23,8 +23,15 @@ HIGHER = frozenset(
         "lowest goodput", "goodput of all",
     }
 )  # fmt: skip
-LOWER = frozenset({"p50", "p99", "CPU time", "CPU", "peak memory", "memory at the end"})
-NEUTRAL = frozenset({"growth since 5 GB", "server CPU", "CPU share of the others", "refused", "plain TCP"})
+LOWER = frozenset(
+    {"p50", "p99", "CPU time", "CPU", "peak memory", "memory at the end", "page", "page ratio", "ping p95 above idle"}
+)
+NEUTRAL = frozenset(
+    {
+        "growth since 5 GB", "server CPU", "CPU share of the others", "refused", "plain TCP", "pings lost",
+        "page, plain TCP", "ping p95 above idle, plain",
+    }
+)  # fmt: skip
 """Metrics by which of their values is better; the neutral ones describe a measurement, or lie around 0, where a ratio
 says nothing."""
 

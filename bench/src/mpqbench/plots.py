@@ -45,6 +45,7 @@ BARS: dict[str, tuple[tuple[str, str], ...]] = {
     "cpu": (("up", "CPU time"),),
     "fairness": (("10 TCP, up", "Jain index"), ("8 TCP, small, refused", "Jain index")),
     "clean": (("wan5 up", "ratio"), ("wan5 down", "ratio")),
+    "browsing": (("30 users", "page ratio"), ("30 users", "ping p95 above idle")),
     "sessions": (("10 registered", "goodput"), ("1,000 registered", "goodput")),
 }
 """For each bench what becomes a bar: case and metric."""

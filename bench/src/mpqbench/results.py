@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-BENCHES = ("tcp1", "tcp8", "small", "ping", "cpu", "lossy", "flowcap", "sessions", "fairness", "clean")
+BENCHES = ("tcp1", "tcp8", "small", "ping", "cpu", "lossy", "flowcap", "sessions", "fairness", "clean", "browsing")
 KEYS = {"bench": str, "case": str, "system": str, "metric": str, "value": float, "unit": str, "runs": list}
 
 

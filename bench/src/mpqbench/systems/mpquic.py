@@ -150,7 +150,7 @@ class Quic(Mpquic):
 
     def __init__(self, mode: Literal["datagram", "reliable"]) -> None:
         super().__init__(f"quic-{mode}", {"transport_mode": mode}, {})
-        self.benches |= {"lossy"} if mode == "reliable" else {"fairness", "clean"}
+        self.benches |= {"lossy"} if mode == "reliable" else {"fairness", "clean", "browsing"}
 
 
 class Stripe(Mpquic):
@@ -163,7 +163,7 @@ class Stripe(Mpquic):
             client |= {"stripe_data_shards": 10, "stripe_parity_shards": 2}
         super().__init__(name, {}, client)
         if fec == "adaptive":
-            self.benches |= {"lossy", "flowcap", "sessions", "fairness", "clean"}
+            self.benches |= {"lossy", "flowcap", "sessions", "fairness", "clean", "browsing"}
         else:
             self.benches = frozenset({"tcp1", "tcp8", "cpu"})
 
