@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpquic.proto import superframe, vnet
 from mpquic.proto.frame import Frame, FrameFlag
-from mpquic.proto.superframe import Coalescer, SuperframeError, carried_whole, cut, drop_segment, parse_vnet
+from mpquic.proto.superframe import Coalescer, SuperframeError, carried_whole, cut, drop_segment, parse_vnet, split
 
 from . import packets as make
 
@@ -352,6 +352,22 @@ def test_behind_extension_headers_checksums_are_completed(protocol: int) -> None
     completed = parse_vnet(vnet.checksum_header(48, offset) + single)
     assert not completed.needs_csum
     assert make.checksum_is_right(bytes(completed.payload), 48, protocol)
+
+
+@given(versions, payloads, st.integers(48, 1448), st.integers(1, 200), st.booleans())
+def test_the_parts_of_a_superframe_are_cut_into_what_it_would_have_been(
+    version: int, data: bytes, size: int, segments: int, udp: bool
+) -> None:
+    if udp:
+        packet = parse_vnet(make.udp_superframe(version, data, size))
+    else:
+        flags = make.ACK | make.PSH | make.FIN | make.CWR
+        packet = parse_vnet(make.superframe(version, 2**32 - 500, data, size, flags))
+    if segments >= packet.segments:
+        return
+    head, rest = split(packet, segments)
+    assert (head.segments, rest.segments) == (segments, packet.segments - segments)
+    assert cut(head) + cut(rest) == cut(packet)
 
 
 @given(versions, payloads, st.integers(48, 1448))

@@ -126,6 +126,23 @@ def transport(packet: Buffer) -> tuple[int, int, bool]:
     return protocol, offset, direct
 
 
+def flow(packet: Buffer) -> bytes:
+    """Return what the packets of a connection in one direction have in common: addresses, ports and protocol.
+
+    Of a fragment, of another protocol than TCP and UDP, and behind IPv4 options or IPv6 extension headers there are no
+    ports in it.
+    """
+    first = packet[0]
+    if first >> 4 == 4:
+        protocol = packet[9]
+        whole = first == 0x45 and not packet[6] & 0x3F and not packet[7] and len(packet) >= IPV4_HEADER + 4
+        end = 24 if whole and protocol in (TCP, UDP) else 20
+        return bytes(packet[12:end]) + protocol.to_bytes()
+    protocol = packet[6]
+    end = 44 if protocol in (TCP, UDP) and len(packet) >= IPV6_HEADER + 4 else 40
+    return bytes(packet[8:end]) + protocol.to_bytes()
+
+
 def ones_complement_sum(data: Buffer) -> int:
     """Return the ones' complement sum of 16-bit words, 0 to 65534 (65535 counts as 0), odd data padded (RFC 1071).
 

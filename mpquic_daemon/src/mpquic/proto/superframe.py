@@ -21,6 +21,7 @@ __all__ = [
     "cut",
     "drop_segment",
     "parse_vnet",
+    "split",
 ]
 
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
@@ -200,35 +201,71 @@ def cut(packet: Packet) -> list[bytes]:
     return segments
 
 
+def split(packet: Packet, segments: int) -> tuple[Packet, Packet]:
+    """Split a superframe into one with its first `segments` segments and one with the others (at least one each).
+
+    What the two are cut into is what the superframe would have been cut into. Not for one behind extension headers
+    (`direct`), whose checksums depend on its length.
+    """
+    size, transport = packet.header_size, packet.transport
+    first = segments * packet.gso_size
+    payload, end = packet.payload, len(packet.payload)
+    head = bytearray(payload[:size])
+    following = bytearray(head)
+    if not packet.udp:
+        head[transport + 13] &= ~(_FIN | _PSH)
+        following[transport + 13] &= ~_CWR
+        sequence = int.from_bytes(head[transport + 4 : transport + 8], "big") + first
+        _U32(following, transport + 4, sequence & 0xFFFFFFFF)
+    if head[0] >> 4 == 4:
+        identification = ((head[4] << 8) | head[5]) + segments
+        _U16(following, 4, identification & 0xFFFF)
+    return (
+        _part(packet, head, payload[size : size + first], first),
+        _part(packet, following, payload[size + first :], end - size - first),
+    )
+
+
+def _part(packet: Packet, head: bytearray, data: bytes | memoryview, length: int) -> Packet:
+    """Return a part of a superframe with `length` bytes of data, its header but for the lengths given."""
+    size, transport = packet.header_size, packet.transport
+    if head[0] >> 4 == 4:
+        _U16(head, 2, size + length)
+        head[10:12] = b"\0\0"
+        _U16(head, 10, ip.internet_checksum(head[:transport]))
+    else:
+        _U16(head, 4, size + length - ip.IPV6_HEADER)
+    if packet.udp:
+        _U16(head, transport + 4, size - transport + length)
+    payload = b"".join((head, data))
+    if length <= packet.gso_size:
+        return Packet(payload, needs_csum=True)
+    return Packet(memoryview(payload), packet.gso_size, True, transport, size, True, packet.udp)
+
+
 def drop_segment(packet: Packet) -> Packet | None:
     """Return the superframe without its first segment, None when nothing is left.
 
     So a queue that must drop one packet as a signal drops one, and not all that the kernel had joined.
     """
-    if not packet.gso_size or packet.udp or packet.segments < 2:
+    if packet.segments < 2:
+        return None
+    if packet.direct:
+        return split(packet, 1)[1]
+    if packet.udp:
         return None
     size, transport = packet.header_size, packet.transport
     head = bytearray(packet.payload[:size])
     sequence = int.from_bytes(head[transport + 4 : transport + 8], "big") + packet.gso_size
     _U32(head, transport + 4, sequence & 0xFFFFFFFF)
     rest = len(packet.payload) - packet.gso_size
-    if head[0] >> 4 == 4:
-        identification = ((head[4] << 8) | head[5]) + 1
-        _U16(head, 4, identification & 0xFFFF)
-        _U16(head, 2, rest)
-        head[10:12] = b"\0\0"
-        _U16(head, 10, ip.internet_checksum(head[:transport]))
-    else:
-        _U16(head, 4, rest - ip.IPV6_HEADER)
-    if not packet.direct:
-        # The partial sum counts the length, which has changed; what is completed later must start from the right one.
-        held = (head[transport + 16] << 8) | head[transport + 17]
-        _U16(head, transport + 16, (held - packet.gso_size) % 65535)
+    # The partial sum counts the length, which has changed; what is completed later must start from the right one.
+    held = (head[transport + 16] << 8) | head[transport + 17]
+    _U16(head, transport + 16, (held - packet.gso_size) % 65535)
+    _U16(head, 4, rest - ip.IPV6_HEADER)
     payload = b"".join((head, packet.payload[size + packet.gso_size :]))
     if rest - size <= packet.gso_size:
-        if not packet.direct:
-            return Packet(_complete(memoryview(payload), transport, 16, zero_means_none=False))
-        return Packet(payload, needs_csum=True)
+        return Packet(_complete(memoryview(payload), transport, 16, zero_means_none=False))
     return Packet(memoryview(payload), packet.gso_size, True, transport, size, packet.direct)
 
 

@@ -48,6 +48,10 @@ delay short, not this bound."""
 QUEUE_TARGET = 0.005
 """CoDel's target in seconds (RFC 8289 section 4.4) on a path that loses nothing."""
 QUEUE_INTERVAL = 0.1
+UNIT_TIME = 0.005
+"""Seconds of a path's rate that leave the queue together at most: the others wait for as long."""
+LARGEST = 1 << 16
+"""Bytes of the largest superframe."""
 LOSSY = 0.02
 """Loss at which nearly always something waits for its repair: one in a large group of FEC."""
 LONG_REPAIR = 0.25
@@ -205,7 +209,6 @@ class TunnelSender:
                 return total
             if limit is not None:
                 budget = min(budget, limit - total)
-            queue.max_bytes = max(QUEUE_BYTES, int(path.rate * QUEUE_TIME))
             _tune(queue, path)
             frames = self._frames(traffic_class, queue, path, budget, now)
             if not frames:
@@ -456,15 +459,17 @@ def _served_first(entry: tuple[int, ClassQueue]) -> tuple[bool, int]:
 
 
 def _tune(queue: ClassQueue, path: Path) -> None:
-    """Set CoDel to a path.
+    """Set a queue to a path: how much it holds, how much leaves at a time, and CoDel.
 
     While a path repairs losses, it holds back what its connections are told: their acknowledgements, and what follows
     these, come in bursts as long as it takes until the last of a window has arrived. The queue must hold as much, or
     the path runs dry after each. A connection that starts fills such a queue with several times what the path holds
     before CoDel's interval is over, and is then cut down as often: it is told sooner when another round trip waits.
     """
-    rtt = path.rtt or 0.0
-    repair = min(path.loss / LOSSY, 1.0) * max(rtt, min(rtt * _repair_rounds(path.loss, path.rate * rtt), LONG_REPAIR))
+    rtt, rate = path.rtt or 0.0, path.rate
+    queue.max_bytes = max(QUEUE_BYTES, int(rate * QUEUE_TIME))
+    queue.unit = min(int(rate * UNIT_TIME), LARGEST) or LARGEST
+    repair = min(path.loss / LOSSY, 1.0) * max(rtt, min(rtt * _repair_rounds(path.loss, rate * rtt), LONG_REPAIR))
     queue.target = QUEUE_TARGET + repair
     queue.interval = max(QUEUE_INTERVAL, 2 * (rtt + queue.target))
     queue.excess = max(queue.target + rtt, QUEUE_INTERVAL / 2)
