@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from mpquic_plan import build
+from mpquic_plan import build, netdevs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +86,7 @@ def test_management_may_be_on_vlans_of_any_card_but_a_wan(changed: Callable[...,
     ]
     client = build(changed([("site1-client", "site.management", items)]))["site1-client"]
     management = _by_name(client["management"])
-    assert (management["mgmt2"]["device"], management["mgmt2"]["parent"]) == ("enp9s1.30", "enp9s1")
+    assert (management["mgmt2"]["device"], netdevs.parent(management["mgmt2"])) == ("enp9s1.30", "enp9s1")
     assert management["mgmt2"]["rules"][0]["table"] == 152
     assert [(trunk["device"], trunk["vlan_devices"]) for trunk in client["trunks"]] == [("enp9s1", ["enp9s1.30"])]
     assert management["mgmt1"]["vlan_devices"] == ["enp6s18.31"]

@@ -177,7 +177,8 @@ def test_a_vlan_is_a_lan_of_its_own(changed: Callable[..., Hosts]) -> None:
     lans = _by_name(client["lans"])
     assert lans["lan1"]["vlan_devices"] == ["enp6s20.13", "enp6s20.300"]
     one, other = lans["lan1.13"], lans["lan1.300"]
-    assert (one["device"], one["parent"], one["vlan_id"]) == ("enp6s20.13", "enp6s20", 13)
+    assert one["device"] == "enp6s20.13"
+    assert one["netdev"] == {"kind": "vlan", "properties": {"id": 13, "link": "enp6s20", "egress_qos": None}}
     assert (one["addresses"], one["table"], one["rules"][0]["priority"]) == (["172.16.13.1/30"], 100013, 2100)
     assert (other["table"], other["rules"][0]["priority"]) == (100300, 2100)
 

@@ -60,23 +60,11 @@ def _links(plan: Slice) -> list[Slice]:
 
 def virtual_links(plan: Slice) -> list[dict[str, Any]]:
     """Virtual links of a host with the properties that can't be changed, as owned_network takes them."""
-    tun = {"vnet_hdr": True, "multi_queue": False, "user": "mpquic", "group": "mpquic"}
-    tuns = [{"name": entry["name"], "kind": "tun", "properties": tun} for entry in plan["tuns"]]
-    vlans = [
-        {
-            "name": link["device"],
-            "kind": "vlan",
-            # As `ip -d -j link` shows them: a map to priority 0 isn't there.
-            "properties": {
-                "id": link["vlan_id"],
-                "link": link["parent"],
-                "egress_qos": [{"from": n, "to": link["pcp"]} for n in range(16)] if link.get("pcp") else None,
-            },
-        }
-        for link in _links(plan)
-        if link["vlan_id"] is not None
+    return [
+        {"name": link.get("device", link["name"]), **link["netdev"]}
+        for link in [*plan["tuns"], *_links(plan)]
+        if link["netdev"] is not None
     ]
-    return tuns + vlans
 
 
 def routing_rules(plan: Slice) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
-from mpquic_plan import addressing, classes, dhcp, firewall, hosts, sizes, tables
+from mpquic_plan import addressing, classes, dhcp, firewall, hosts, netdevs, sizes, tables
 from mpquic_plan.assignments import all_assignments, assignments
 from mpquic_plan.link_files import link_file
 from mpquic_plan.routes import DEFAULT_ROUTES, last_routes, route, rule
@@ -154,8 +154,7 @@ def _management(item: Management, site: Site, egress: str | None) -> dict[str, A
         "name": item.name,
         "device": item.device,
         "file": link_file("management" if item.vlan_id is None else "vlan", item.device),
-        "parent": item.parent,
-        "vlan_id": item.vlan_id,
+        "netdev": netdevs.vlan(item.vlan_id, item.parent),
         "vlan_devices": vlans_on(site, item.device),
         "dhcp": item.address is None,
         "addresses": [str(address) for address in (item.address, item.address6) if address is not None],
@@ -239,12 +238,10 @@ def _lan(lan: Lan, site: Site) -> dict[str, Any]:
         "device": lan.device,
         "enabled": lan.enabled,
         "file": link_file("lan" if lan.vlan_id is None else "vlan", lan.device),
-        "parent": lan.parent,
-        "vlan_id": lan.vlan_id,
+        "netdev": netdevs.vlan(lan.vlan_id, lan.parent, lan.pcp),
         "vlan_devices": vlans_on(site, lan.device),
         "addresses": [str(address) for address in (lan.address, lan.address6) if address is not None],
         "dhcp_server": dhcp.server_slice(lan, router_of(lan, 4)),
-        "pcp": lan.pcp,
         "table": table,
         "rules": _lan_rules(lan, site),
         "routes": routes,
@@ -288,6 +285,7 @@ def _tun(tunnel: Tunnel, site: Site, wan: Wan, listener: Listener) -> dict[str, 
     return {
         "name": tunnel.name,
         "file": link_file("tun", tunnel.name),
+        "netdev": netdevs.tun(),
         "mtu": tunnel_sizes(tunnel, wan).tun_mtu,
         "addresses": own.host_routes,
         "rules": rules,

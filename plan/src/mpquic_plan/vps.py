@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mpquic_plan import addressing, classes, firewall, hosts, sizes, tables
+from mpquic_plan import addressing, classes, firewall, hosts, netdevs, sizes, tables
 from mpquic_plan.client import class_config, inner_prefixes, is_private, routed_prefixes, tunnel_sizes
 from mpquic_plan.link_files import link_file
 from mpquic_plan.routes import route, rule
@@ -99,6 +99,7 @@ def _tun(listener: Listener, pairs: Sequence[Pair], back: Sequence[Network]) -> 
     return {
         "name": listener.tun,
         "file": link_file("tun", listener.tun),
+        "netdev": netdevs.tun(),
         "mtu": listener.tun_mtu,
         "addresses": own.host_routes,
         "rules": [rule(tables.CLASS_PRIORITY, table, mark=classes.listener_mark(listener), mask=classes.LISTENER_MASK)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from mpquic_plan import tables
+from mpquic_plan import netdevs, tables
 from mpquic_plan.assignments import assignments
 from mpquic_plan.formats import DUID_TYPES
 from mpquic_plan.link_files import link_file
@@ -37,8 +37,7 @@ def wan_slice(wan: Wan, site: Site, egress: str | None) -> dict[str, Any]:
         "device": wan.device,
         "enabled": wan.enabled,
         "file": link_file("wan", wan.device),
-        "parent": wan.parent,
-        "vlan_id": wan.vlan_id,
+        "netdev": netdevs.vlan(wan.vlan_id, wan.parent),
         "table": table,
         "ipv6": wan.ipv6 and wan.enabled,
         "dhcp": wan.static is None and wan.enabled,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mpquic_plan import netdevs
 from mpquic_plan.preflight.devices import cards
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def test_a_lan_that_is_out_of_service_may_be_absent(client: Make, problems: Told
 
 
 def test_a_vlan_is_made_but_its_parent_is_not(client: Make, problems: Told) -> None:
-    vlan = [("lans/0/device", "enp6s20.30"), ("lans/0/parent", "enp6s20"), ("lans/0/vlan_id", 30)]
+    vlan = [("lans/0/device", "enp6s20.30"), ("lans/0/netdev", netdevs.vlan(30, "enp6s20"))]
     assert problems(client(plan=vlan)) == []
     host = client(plan=vlan)
     del host.survey["links"]["enp6s20"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from mpquic_plan import netdevs
 from mpquic_plan.preflight import judge
 from mpquic_plan.preflight.managers import to_take_over
 
@@ -115,7 +116,7 @@ def test_a_foreign_file_for_a_device_of_ours_is_taken_over(client: Make, problem
 
 
 def test_a_file_for_the_parent_of_a_vlan_is_taken_over(client: Make) -> None:
-    vlan = [("lans/0/device", "enp6s20.30"), ("lans/0/parent", "enp6s20"), ("lans/0/vlan_id", 30)]
+    vlan = [("lans/0/device", "enp6s20.30"), ("lans/0/netdev", netdevs.vlan(30, "enp6s20"))]
     host = client(file("/etc/systemd/network/10-trunk.network", "[Match]\nName=enp6s20\n"), plan=vlan)
     assert to_take_over(host)
 

@@ -169,7 +169,7 @@ def ssh_port_stays(host: Host) -> Iterator[Finding]:
 def management_address_is_there(host: Host) -> Iterator[Finding]:
     """No other device has an address of a management interface: the host would have it twice."""
     for item in host.plan.get("management", []):
-        if item.get("vlan_id") is None and item["device"] not in host.survey["links"]:
+        if item.get("netdev") is None and item["device"] not in host.survey["links"]:
             # That it's missing is told already, with the device that has its address.
             continue
         for address in item["addresses"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Final
 
+from mpquic_plan import netdevs
 from mpquic_plan.preflight.finding import Finding
 from mpquic_plan.problem import nearest
 
@@ -39,10 +40,10 @@ def devices_exist(host: Host) -> Iterator[Finding]:
     if not host.is_client and device:
         stated.append(("vps.device", {"device": device}))
     for path, item in stated:
-        is_vlan = item.get("vlan_id") is not None
-        name = item["parent"] if is_vlan else item["device"]
+        below = netdevs.parent(item)
+        name = below or item["device"]
         if name and name not in present:
-            addresses = [] if is_vlan else item.get("addresses", [])
+            addresses = [] if below else item.get("addresses", [])
             yield Finding("missing-device", f"{path}: {_absent(host, name, addresses)}")
 
 

@@ -7,6 +7,8 @@ from enum import Enum
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from mpquic_plan import netdevs
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from ipaddress import IPv4Address, IPv6Address
@@ -78,7 +80,7 @@ class Host:
         """Names of the devices that are ours: all of a client, the TUNs of a VPS."""
         links = [link for kind in ("management", "wans", "lans") for link in self.plan.get(kind, [])]
         # Below a VLAN there is a device that carries it.
-        named = [name for link in links for name in (link["device"], link.get("parent")) if name]
+        named = [name for link in links for name in (link["device"], netdevs.parent(link)) if name]
         return list(dict.fromkeys([*named, *self.tuns]))
 
     @property

@@ -140,7 +140,7 @@ def kernel_has_tun(host: Host) -> Iterator[Finding]:
 def kernel_has_modules(host: Host) -> Iterator[Finding]:
     """The kernel can filter, and tag VLANs where the plan has one."""
     links = [link for kind in ("management", "wans", "lans") for link in host.plan.get(kind, [])]
-    vlans = any(link["vlan_id"] is not None and link["device"] not in host.foreign_links for link in links)
+    vlans = any(link["netdev"] is not None and link["device"] not in host.foreign_links for link in links)
     missing = [name for name in host.survey["missing_modules"] if vlans or name != "8021q"]
     if missing:
         yield Finding(
