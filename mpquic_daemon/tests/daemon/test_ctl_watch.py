@@ -204,12 +204,17 @@ def test_a_process_that_is_not_understood_is_left_alone(host: Path, watch: Watch
 
 def test_it_ends_by_an_interrupt_with_success_and_each_line_is_an_object(host: Path) -> None:
     write(host, "mpq5", CLIENT)
-    command = [sys.executable, "-m", "mpquic.ctl", "watch", "--json", "--instances-dir", str(host / "instances")]
+    watch = [sys.executable, "-m", "mpquic.ctl", "watch", "--json", "--instances-dir", str(host / "instances")]
+    # Who runs tests in the background may have them ignore SIGINT.
+    command = ["env", "--default-signal=INT", *watch]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         found = json.loads(running.stdout.readline())
         running.send_signal(signal.SIGINT)
-        assert running.wait(20) == 0
+        try:
+            assert running.wait(20) == 0
+        finally:
+            running.kill()
         assert running.stderr is not None
         assert running.stderr.read() == ""
     assert sorted(found) == sorted(documented("`mpquicctl watch --json`"))
