@@ -379,6 +379,23 @@ def test_dropping_a_segment_leaves_exactly_the_others(version: int, data: bytes,
     assert got == expected
 
 
+@pytest.mark.parametrize("segments", [1, 2, 3])
+@pytest.mark.parametrize("protocol", [6, 17])
+def test_the_parts_of_a_superframe_behind_extension_headers_are_cut_into_the_same(protocol: int, segments: int) -> None:
+    data = bytes(range(250)) * 14
+    if protocol == 6:
+        inner, offset, kind = make.tcp(6, 7, data, make.ACK | make.PSH)[40:], 16, vnet.GSO_TCPV6
+    else:
+        inner, offset, kind = make.udp(6, data)[40:], 6, vnet.GSO_UDP_L4
+    packet = make.ipv6(60, bytes([protocol, 0, 1, 4, 0, 0, 0, 0]) + inner)
+    whole = parse_vnet(vnet.VNET_HDR.pack(1, kind, 0, 1000, 48, offset) + packet)
+    assert (whole.segments, whole.direct) == (4, False)
+    head, rest = split(whole, segments)
+    got = cut(head) + cut(rest)
+    assert got == cut(whole)
+    assert all(make.checksum_is_right(segment, 48, protocol) for segment in got)
+
+
 def test_dropping_a_segment_behind_extension_headers_keeps_checksums_right() -> None:
     inner = make.tcp(6, 7, bytes(range(250)) * 10)[40:]
     packet = make.ipv6(60, bytes([6, 0, 1, 4, 0, 0, 0, 0]) + inner)

@@ -173,7 +173,7 @@ class ClassQueue:
         """Take out the oldest entry, or as many of its segments as leave together."""
         queued_at, packet = entries[0]
         size = len(packet.payload)
-        if size > self.unit and packet.gso_size and packet.direct:
+        if size > self.unit and packet.gso_size:
             segments = max(1, (self.unit - packet.header_size) // packet.gso_size)
             if segments < packet.segments:
                 packet, rest = split(packet, segments)

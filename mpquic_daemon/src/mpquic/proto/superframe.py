@@ -204,43 +204,21 @@ def cut(packet: Packet) -> list[bytes]:
 def split(packet: Packet, segments: int) -> tuple[Packet, Packet]:
     """Split a superframe into one with its first `segments` segments and one with the others (at least one each).
 
-    What the two are cut into is what the superframe would have been cut into. Not for one behind extension headers
-    (`direct`), whose checksums depend on its length.
+    What the two are cut into is what the superframe would have been cut into.
     """
     size, transport = packet.header_size, packet.transport
-    first = segments * packet.gso_size
-    payload, end = packet.payload, len(packet.payload)
+    payload, middle = packet.payload, packet.header_size + segments * packet.gso_size
     head = bytearray(payload[:size])
     following = bytearray(head)
     if not packet.udp:
         head[transport + 13] &= ~(_FIN | _PSH)
         following[transport + 13] &= ~_CWR
-        sequence = int.from_bytes(head[transport + 4 : transport + 8], "big") + first
+        sequence = int.from_bytes(head[transport + 4 : transport + 8], "big") + middle - size
         _U32(following, transport + 4, sequence & 0xFFFFFFFF)
     if head[0] >> 4 == 4:
         identification = ((head[4] << 8) | head[5]) + segments
         _U16(following, 4, identification & 0xFFFF)
-    return (
-        _part(packet, head, payload[size : size + first], first),
-        _part(packet, following, payload[size + first :], end - size - first),
-    )
-
-
-def _part(packet: Packet, head: bytearray, data: bytes | memoryview, length: int) -> Packet:
-    """Return a part of a superframe with `length` bytes of data, its header but for the lengths given."""
-    size, transport = packet.header_size, packet.transport
-    if head[0] >> 4 == 4:
-        _U16(head, 2, size + length)
-        head[10:12] = b"\0\0"
-        _U16(head, 10, ip.internet_checksum(head[:transport]))
-    else:
-        _U16(head, 4, size + length - ip.IPV6_HEADER)
-    if packet.udp:
-        _U16(head, transport + 4, size - transport + length)
-    payload = b"".join((head, data))
-    if length <= packet.gso_size:
-        return Packet(payload, needs_csum=True)
-    return Packet(memoryview(payload), packet.gso_size, True, transport, size, True, packet.udp)
+    return _part(packet, head, payload[size:middle]), _part(packet, following, payload[middle:])
 
 
 def drop_segment(packet: Packet) -> Packet | None:
@@ -248,25 +226,33 @@ def drop_segment(packet: Packet) -> Packet | None:
 
     So a queue that must drop one packet as a signal drops one, and not all that the kernel had joined.
     """
-    if packet.segments < 2:
-        return None
-    if packet.direct:
-        return split(packet, 1)[1]
-    if packet.udp:
-        return None
+    return split(packet, 1)[1] if packet.segments > 1 else None
+
+
+def _part(packet: Packet, head: bytearray, data: bytes | memoryview) -> Packet:
+    """Return a part of a superframe with these data; its header is right but for what depends on their length."""
     size, transport = packet.header_size, packet.transport
-    head = bytearray(packet.payload[:size])
-    sequence = int.from_bytes(head[transport + 4 : transport + 8], "big") + packet.gso_size
-    _U32(head, transport + 4, sequence & 0xFFFFFFFF)
-    rest = len(packet.payload) - packet.gso_size
-    # The partial sum counts the length, which has changed; what is completed later must start from the right one.
-    held = (head[transport + 16] << 8) | head[transport + 17]
-    _U16(head, transport + 16, (held - packet.gso_size) % 65535)
-    _U16(head, 4, rest - ip.IPV6_HEADER)
-    payload = b"".join((head, packet.payload[size + packet.gso_size :]))
-    if rest - size <= packet.gso_size:
-        return Packet(_complete(memoryview(payload), transport, 16, zero_means_none=False))
-    return Packet(memoryview(payload), packet.gso_size, True, transport, size, packet.direct)
+    total = size + len(data)
+    if head[0] >> 4 == 4:
+        _U16(head, 2, total)
+        head[10:12] = b"\0\0"
+        _U16(head, 10, ip.internet_checksum(head[:transport]))
+    else:
+        _U16(head, 4, total - ip.IPV6_HEADER)
+    if packet.udp:
+        _U16(head, transport + 4, total - transport)
+    single = len(data) <= packet.gso_size
+    if single and not packet.direct:
+        return Packet(_complete_segment(b"".join((head, data)), packet))
+    if single:
+        return Packet(b"".join((head, data)), needs_csum=True)
+    if not packet.direct:
+        # The partial sum counts the length, which has changed; what is completed later must start from the right one.
+        field = transport + (6 if packet.udp else 16)
+        held = (head[field] << 8) | head[field + 1]
+        _U16(head, field, (held - (len(packet.payload) - total)) % 65535)
+    payload = memoryview(b"".join((head, data)))
+    return Packet(payload, packet.gso_size, True, transport, size, packet.direct, packet.udp)
 
 
 def _complete(payload: memoryview, start: int, offset: int, *, zero_means_none: bool) -> bytes:
