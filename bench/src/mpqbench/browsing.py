@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from mpqbench.results import Sample, percentile
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mpqbench.processes import Process
     from mpqbench.systems.base import System
     from mpqbench.topology import Topology
 
@@ -30,13 +30,14 @@ USERS = 30
 LONGER = 15.0
 """How much longer than in other cases is measured: a page takes seconds."""
 PING_INTERVAL = 0.2
+PING_WAIT = 2
+"""Seconds after the last ping in which replies count."""
 IDLE_PINGS = 25
 OMIT = 5.0
 """Seconds until all users have begun, in which nobody pings."""
 PORT = 8080
 START = 10.0
 PATIENCE = 30.0
-ROUND_TRIP_TIME = re.compile(r"time=([0-9.]+) ms")
 CASE = f"{USERS} users"
 
 
@@ -52,9 +53,9 @@ class Browsing:
                 command = [sys.executable, "-m", "mpqbench.pages", "serve", str(PORT)]
                 server = topology.b.spawn("pages", *command)
                 system.processes.append(server)
-                wait_for(lambda: pages.READY in server.log.read_text(), START, "server of pages")
+                wait_for(lambda: _is_ready(server), START, "server of pages")
                 ways = {"tunnel": system.address(topology.b), "plain": topology.b.outer}
-                idle = _ping(topology, ways["tunnel"], IDLE_PINGS)
+                idle = topology.a.ping(ways["tunnel"], IDLE_PINGS, PING_INTERVAL, PING_WAIT)
                 found = {way: _browse(topology, ways[way], length, turn) for way in order(turn)}
             finally:
                 system.stop()
@@ -84,15 +85,13 @@ def _browse(topology: Topology, address: str, length: float, seed: int) -> tuple
     with ThreadPoolExecutor(1) as pool:
         users = pool.submit(topology.a.run, *command, timeout=length + PATIENCE)
         time.sleep(OMIT)
-        pings = _ping(topology, address, _pings(length))
-        times = [float(time) for time in json.loads(users.result())]
+        pings = topology.a.ping(address, _pings(length), PING_INTERVAL, PING_WAIT)
+        times = [float(seconds) for seconds in json.loads(users.result())]
     if not times:
         raise BenchError("no page was loaded")
     return times, pings
 
 
-def _ping(topology: Topology, address: str, count: int) -> list[float]:
-    command = ["ping", "-n", "-c", str(count), "-i", str(PING_INTERVAL), "-W", "2", address]
-    # The status says whether any reply came: as an empty list that is seen, too.
-    output = topology.a.run("sh", "-c", f"{' '.join(command)} || true", timeout=count * PING_INTERVAL + PATIENCE)
-    return [float(time) for time in ROUND_TRIP_TIME.findall(output)]
+def _is_ready(server: Process) -> bool:
+    server.check()
+    return pages.READY in server.log.read_text()

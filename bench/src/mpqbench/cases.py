@@ -5,7 +5,6 @@ Those of `STARTED` find it started on a veth pair; those of `ALONE` start it the
 
 from __future__ import annotations
 
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -39,7 +38,6 @@ MARGIN = 3.0
 VOLUME = 10_000_000_000
 VOLUME_LIMIT = 180.0
 """Bytes that a daemon carries before its memory is looked at, and seconds in which it must have done so."""
-ROUND_TRIP = re.compile(r"time=([0-9.]+) ms")
 
 
 def _tcp(bench: str, streams: int) -> Callable[[System, Topology, float], list[Sample]]:
@@ -68,8 +66,7 @@ def _small(system: System, topology: Topology, seconds: float) -> list[Sample]:
 def round_trips(node: Node, address: str, seconds: float) -> list[float]:
     """Ping `address` from `node` for about `seconds`; return the round-trip times in milliseconds."""
     count = max(10, int(seconds / PING_INTERVAL))
-    command = ["ping", "-n", "-c", str(count), "-i", str(PING_INTERVAL), "-W", "1", address]
-    times = [float(time) for time in ROUND_TRIP.findall(node.run(*command, timeout=seconds * 3 + 20))]
+    times = node.ping(address, count, PING_INTERVAL)
     if len(times) < count * 0.9:
         raise BenchError(f"ping {address}: {len(times)} of {count} answered")
     return times

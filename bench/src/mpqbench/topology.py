@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from abc import ABC, abstractmethod
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 DEVICE = "wan0"
+ROUND_TRIP = re.compile(r"time=([0-9.]+) ms")
 SETTINGS = ("net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
 
 
@@ -64,6 +66,16 @@ class Node:
         """Return the bytes that have arrived from other nodes so far, whatever carried them."""
         (link,) = json.loads(run(["ip", "-n", self.namespace, "-s", "-j", "link", "show", "dev", DEVICE]))
         return int(link["stats64"]["rx"]["bytes"])
+
+    def ping(self, address: str, count: int, interval: float, wait: int = 1) -> list[float]:
+        """Ping `address` every `interval` seconds; return the round-trip times of the replies in milliseconds.
+
+        A reply counts when it comes within `wait` seconds after the last request. BenchError when ping itself fails.
+        """
+        command = f"ping -n -c {count} -i {interval} -W {wait} {address}"
+        # Status 1 says that no reply came, which the empty list says, too.
+        output = self.run("sh", "-c", f"{command}; [ $? -le 1 ]", timeout=count * interval * 3 + 20)
+        return [float(found) for found in ROUND_TRIP.findall(output)]
 
     def answers(self, address: str) -> bool:
         """Whether `address` answers a ping from here within a second."""
