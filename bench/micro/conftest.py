@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from mpquic.proto import ip, vnet
+from mpquic.proto.packet import ip, vnet
 
 MSS = 1348
 """Payload of a TCP segment with timestamps in an MTU of 1400."""

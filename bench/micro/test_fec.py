@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from mpquic.proto.frame import Frame
+from mpquic.proto.packet.frame import Frame
 from mpquic.proto.stripe.fec import GroupDecoder, parity
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from mpquic.proto.frame import Frame, decode_frames, encode_frames
+from mpquic.proto.packet.frame import Frame, decode_frames, encode_frames
 from mpquic.proto.stripe.wire import TAG_SIZE, Header, PacketType, decode_header
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from mpquic.proto import segment
-from mpquic.proto.assembler import FrameAssembler
-from mpquic.proto.coalescer import Coalescer, Write
-from mpquic.proto.frame import Frame, FrameFlag
-from mpquic.proto.run import SegmentRun
-from mpquic.proto.superframe import cut, parse_vnet
+from mpquic.proto.packet import segment
+from mpquic.proto.packet.assembler import FrameAssembler
+from mpquic.proto.packet.coalescer import Coalescer, Write
+from mpquic.proto.packet.frame import Frame, FrameFlag
+from mpquic.proto.packet.run import SegmentRun
+from mpquic.proto.packet.superframe import cut, parse_vnet
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture

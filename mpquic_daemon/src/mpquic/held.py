@@ -9,7 +9,7 @@ from typing import overload
 
 from mpquic import hold
 from mpquic.hold import Hold
-from mpquic.proto.validity import shown
+from mpquic.proto.control.validity import shown
 from mpquic.table import printable
 
 UNIT_FOLDERS = (Path("/etc/systemd/system"), Path("/run/systemd/system"))

@@ -17,7 +17,7 @@ from mpquic.daemon import client_connection, expiry, server
 from mpquic.daemon.credentials import Dates
 from mpquic.daemon.journal import Journal
 from mpquic.daemon.service import Service
-from mpquic.proto.validity import Validity, shown
+from mpquic.proto.control.validity import Validity, shown
 
 from .conftest import DAY, IDENTITY, SERVER_NAME, Site
 from .virtual import Ends

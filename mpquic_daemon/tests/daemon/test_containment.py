@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from mpquic.daemon.processor_share import PIECE
-from mpquic.proto.control import RenewStripe
-from mpquic.proto.frame import Frame
-from mpquic.proto.handshake import ServerRegistration
+from mpquic.proto.control.handshake import ServerRegistration
+from mpquic.proto.control.messages import RenewStripe
+from mpquic.proto.packet.frame import Frame
 from mpquic.proto.stripe.keys import SECRET_SIZE
 from mpquic.proto.stripe.table import SessionTable
 

@@ -12,8 +12,8 @@ from mpquic.daemon import peer_file
 from mpquic.daemon.client import Client
 from mpquic.daemon.peer_log import PeerLog
 from mpquic.hold import Hold
-from mpquic.proto import control
-from mpquic.proto.control import Held, Probe
+from mpquic.proto.control import messages as control
+from mpquic.proto.control.messages import Held, Probe
 
 from .conftest import IDENTITY, Site, running, site
 from .virtual import CLIENT, Ends

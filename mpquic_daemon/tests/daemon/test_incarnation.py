@@ -6,7 +6,7 @@ import itertools
 
 from mpquic.daemon import incarnation
 from mpquic.daemon.incarnation import Incarnation
-from mpquic.proto.handshake import Rejected
+from mpquic.proto.control.handshake import Rejected
 
 from ..proto.pki import CLIENT
 

@@ -13,8 +13,8 @@ from mpquic.daemon import peer_file
 from mpquic.daemon.peer_log import LONGEST, SECOND_MACHINE_SHOWN, PeerLog, Record, told_hold
 from mpquic.daemon.period import lasting
 from mpquic.hold import Hold
-from mpquic.proto import control
-from mpquic.proto.control import Held
+from mpquic.proto.control import messages as control
+from mpquic.proto.control.messages import Held
 
 from .test_outages import ends
 

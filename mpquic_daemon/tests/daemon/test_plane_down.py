@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from mpquic.proto.path import PathState
+from mpquic.proto.path.path import PathState
 
 from ..proto import packets
 from .conftest import Site

@@ -10,7 +10,7 @@ import pytest
 from mpquic.daemon.arrivals import MAX_READS, MIXED_TIME, Arrivals
 from mpquic.daemon.processor_share import PASS_TIME, PIECE, ProcessorShare
 from mpquic.net.udp import MAX_EMPTY, UdpSocket
-from mpquic.proto.share_limit import MAX_DELAY
+from mpquic.proto.processor.share_limit import MAX_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

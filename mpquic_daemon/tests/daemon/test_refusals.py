@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from mpquic.daemon import credentials
 from mpquic.daemon.credentials import CredentialsError
-from mpquic.proto.handshake import Rejected
+from mpquic.proto.control.handshake import Rejected
 
 from .conftest import DAY, IDENTITY, SERVER_NAME, Authority, Site
 from .test_certificates import client_tls, fields, reload, serial_of, site, start

@@ -23,10 +23,10 @@ from mpquic.daemon.journal import Journal
 from mpquic.daemon.server import Server
 from mpquic.net.kernel import Kernel
 from mpquic.net.netlink import WanState
-from mpquic.net.quic_pmtu import IP_UDP_BYTES
 from mpquic.net.rtnetlink import DefaultRoute
 from mpquic.net.tun import VNET_HEADER_BYTES, TunCounters
 from mpquic.net.udp import SendStatus, UdpCounters
+from mpquic.quic.pmtu import IP_UDP_BYTES
 
 from ..proto import packets
 

@@ -30,9 +30,9 @@ from mpquic.daemon.client_connection import ClientConnection, Phase
 from mpquic.daemon.credentials import load_client
 from mpquic.daemon.session import CloseCode
 from mpquic.daemon.stripe_plane import stripe_config
-from mpquic.proto import ip
-from mpquic.proto.control import Held, RenewStripe, StripeRenewed
-from mpquic.proto.frame import Frame, encode_frames
+from mpquic.proto.control.messages import Held, RenewStripe, StripeRenewed
+from mpquic.proto.packet import ip
+from mpquic.proto.packet.frame import Frame, encode_frames
 from mpquic.proto.stripe.fec import parity
 from mpquic.proto.stripe.pipes import Keepalive, encode_keepalive
 from mpquic.proto.stripe.reports import MAX_RANGES, Report, encode_report
@@ -42,7 +42,7 @@ from mpquic.proto.stripe.wire import PacketType
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mpquic.proto.control import StripeGrant
+    from mpquic.proto.control.messages import StripeGrant
 
 TICK = 0.005
 PAUSE = 1.0

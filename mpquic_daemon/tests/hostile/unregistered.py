@@ -30,10 +30,10 @@ from aioquic.tls import CipherSuite, Epoch
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from mpquic.proto import control
-from mpquic.proto.control import ControlDecoder
-from mpquic.proto.handshake import ClientRegistration, RegistrationRequest, Send
-from mpquic.proto.identity import Credentials
+from mpquic.proto.control import messages as control
+from mpquic.proto.control.handshake import ClientRegistration, RegistrationRequest, Send
+from mpquic.proto.control.identity import Credentials
+from mpquic.proto.control.messages import ControlDecoder
 
 from hostile import packets
 

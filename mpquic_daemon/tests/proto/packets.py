@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from mpquic.proto import vnet
+from mpquic.proto.packet import vnet
 
 CLIENT4, HOST4 = bytes([10, 200, 5, 1]), bytes([192, 0, 2, 80])
 CLIENT6 = bytes.fromhex("fd000000000000000000000000000001")

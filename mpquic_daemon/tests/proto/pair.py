@@ -13,12 +13,8 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mpquic.proto.backoff import Backoff
-from mpquic.proto.control import ControlDecoder, Message, Probe, ProbeAck, Register, Welcome
-from mpquic.proto.control import encode as encode_message
-from mpquic.proto.frame import FrameStreamDecoder, encode_frames
-from mpquic.proto.groups import GroupTable, Registration
-from mpquic.proto.handshake import (
+from mpquic.proto.control.groups import GroupTable, Registration
+from mpquic.proto.control.handshake import (
     Admitted,
     ClientRegistration,
     Output,
@@ -28,20 +24,24 @@ from mpquic.proto.handshake import (
     ServerRegistration,
     Welcomed,
 )
-from mpquic.proto.identity import ChainVerifier, Identity
-from mpquic.proto.liveness import Liveness
-from mpquic.proto.path import PathState
-from mpquic.proto.peers import PeerRule, PeerTable
-from mpquic.proto.prefix import parse_prefix
-from mpquic.proto.scheduler import FailoverScheduler
-from mpquic.proto.tunnel import TunnelReceiver, TunnelSender
+from mpquic.proto.control.identity import ChainVerifier, Identity
+from mpquic.proto.control.messages import ControlDecoder, Message, Probe, ProbeAck, Register, Welcome
+from mpquic.proto.control.messages import encode as encode_message
+from mpquic.proto.control.peers import PeerRule, PeerTable
+from mpquic.proto.control.prefix import parse_prefix
+from mpquic.proto.packet.frame import FrameStreamDecoder, encode_frames
+from mpquic.proto.path.backoff import Backoff
+from mpquic.proto.path.liveness import Liveness
+from mpquic.proto.path.path import PathState
+from mpquic.proto.tunnel.scheduler import FailoverScheduler
+from mpquic.proto.tunnel.tunnel import TunnelReceiver, TunnelSender
 
 from .pki import CA, CLIENT, NOW, SERVER, SITE1
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mpquic.proto.frame import Frame
+    from mpquic.proto.packet.frame import Frame
 
 TICK = 0.01
 RETRANSMISSION = 0.2

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mpquic.proto.path import Path, PathState
-from mpquic.proto.run import SegmentRun
-from mpquic.proto.scheduler import FailoverScheduler
-from mpquic.proto.tunnel import TunnelSender
+from mpquic.proto.packet.run import SegmentRun
+from mpquic.proto.path.path import Path, PathState
+from mpquic.proto.tunnel.scheduler import FailoverScheduler
+from mpquic.proto.tunnel.tunnel import TunnelSender
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mpquic.proto.path import Carried
+    from mpquic.proto.path.path import Carried
 
 
 class RecordingPath:

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import strategies as st
-from mpquic.proto.assembler import FrameAssembler
-from mpquic.proto.frame import Frame, decode_frames
-from mpquic.proto.run import SegmentRun
-from mpquic.proto.segment import layout
-from mpquic.proto.superframe import cut, parse_vnet
+from mpquic.proto.packet.assembler import FrameAssembler
+from mpquic.proto.packet.frame import Frame, decode_frames
+from mpquic.proto.packet.run import SegmentRun
+from mpquic.proto.packet.segment import layout
+from mpquic.proto.packet.superframe import cut, parse_vnet
 
 from . import packets as make
 
 if TYPE_CHECKING:
-    from mpquic.proto.path import Carried
+    from mpquic.proto.path.path import Carried
 
 FLAGS = [
     make.ACK | push | fin | ece for push in (0, make.PSH) for fin in (0, make.FIN) for ece in (0, make.ECE)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.assembler import FrameAssembler
-from mpquic.proto.frame import Frame, FrameError, decode_frames, encode_frames
-from mpquic.proto.run import SegmentRun
-from mpquic.proto.superframe import parse_vnet
+from mpquic.proto.packet.assembler import FrameAssembler
+from mpquic.proto.packet.frame import Frame, FrameError, decode_frames, encode_frames
+from mpquic.proto.packet.run import SegmentRun
+from mpquic.proto.packet.superframe import parse_vnet
 
 from . import packets as make
 from .superframes import decoded, run_of, singles, superframes
 
 if TYPE_CHECKING:
-    from mpquic.proto.path import Carried
+    from mpquic.proto.path.path import Carried
 
 
 def assemble(datagrams: list[bytes]) -> tuple[list[Carried], dict[str, int]]:

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto import control
-from mpquic.proto.control import (
+from mpquic.proto.control import messages as control
+from mpquic.proto.control.messages import (
     Bye,
     Challenge,
     ControlDecoder,

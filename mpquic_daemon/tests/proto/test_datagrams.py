@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.coalescer import MAX_UDP_SEGMENTS, Coalescer
-from mpquic.proto.frame import Frame, FrameFlag
-from mpquic.proto.superframe import cut, parse_vnet
+from mpquic.proto.packet.coalescer import MAX_UDP_SEGMENTS, Coalescer
+from mpquic.proto.packet.frame import Frame, FrameFlag
+from mpquic.proto.packet.superframe import cut, parse_vnet
 
 from .packets import ipv4, ipv6
 

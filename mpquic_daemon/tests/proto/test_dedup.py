@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.dedup import Arrival, SequenceWindow
+from mpquic.proto.tunnel.dedup import Arrival, SequenceWindow
 
 
 @given(

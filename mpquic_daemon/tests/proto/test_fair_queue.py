@@ -6,7 +6,7 @@ from collections import deque
 
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.fair_queue import ITEM_BYTES, BoundedQueues, ServiceOrder
+from mpquic.proto.processor.fair_queue import ITEM_BYTES, BoundedQueues, ServiceOrder
 
 KEYS = 4
 COSTS = st.integers(1, 50)

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.frame import (
+from mpquic.proto.packet.frame import (
     Frame,
     FrameError,
     FrameFlag,

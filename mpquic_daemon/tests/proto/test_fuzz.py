@@ -12,10 +12,8 @@ import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
-from mpquic.proto import control, segment, vnet
-from mpquic.proto.acks import thin
-from mpquic.proto.assembler import FrameAssembler
-from mpquic.proto.control import (
+from mpquic.proto.control import messages as control
+from mpquic.proto.control.messages import (
     ControlDecoder,
     ControlError,
     Hello,
@@ -26,20 +24,23 @@ from mpquic.proto.control import (
     Wait,
     Welcome,
 )
-from mpquic.proto.frame import Frame, FrameError, FrameStreamDecoder, Reassembler, decode_frames
-from mpquic.proto.ip import MalformedPacketError
-from mpquic.proto.run import FIRST_OCTET, SEGMENT_HEADER
+from mpquic.proto.packet import segment, vnet
+from mpquic.proto.packet.ack_filter import thin
+from mpquic.proto.packet.assembler import FrameAssembler
+from mpquic.proto.packet.frame import Frame, FrameError, FrameStreamDecoder, Reassembler, decode_frames
+from mpquic.proto.packet.ip import MalformedPacketError
+from mpquic.proto.packet.run import FIRST_OCTET, SEGMENT_HEADER
+from mpquic.proto.packet.superframe import Packet, SuperframeError, cut, parse_vnet
+from mpquic.proto.path.pmtu import decode_probe, decode_probe_ack
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.fec import GroupDecoder, parity
 from mpquic.proto.stripe.keys import Sealer, Suite, direction_secret
 from mpquic.proto.stripe.pipes import Keepalive, decode_keepalive, encode_keepalive
-from mpquic.proto.stripe.pmtu import decode_probe, decode_probe_ack
 from mpquic.proto.stripe.reports import Report, ReportError, decode_report, encode_report
 from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.shard import trim
 from mpquic.proto.stripe.wire import PacketType, WireError, decode_header, session_of
-from mpquic.proto.superframe import Packet, SuperframeError, cut, parse_vnet
-from mpquic.proto.tunnel import TunnelReceiver
+from mpquic.proto.tunnel.tunnel import TunnelReceiver
 
 from .packets import ACK, PSH, ipv4, ipv6, tcp, udp_superframe
 

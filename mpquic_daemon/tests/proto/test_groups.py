@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from mpquic.proto.control import RefuseCode
-from mpquic.proto.groups import (
+from mpquic.proto.control.groups import (
     MAX_PATHS_PER_GROUP,
     REORDERING,
     GroupTable,
     Registration,
     RegistrationRefusedError,
 )
-from mpquic.proto.peers import PeerRule, PeerTable
-from mpquic.proto.prefix import parse_prefix
+from mpquic.proto.control.messages import RefuseCode
+from mpquic.proto.control.peers import PeerRule, PeerTable
+from mpquic.proto.control.prefix import parse_prefix
 
 SITE1 = Registration(
     "urn:mpquic:site:site1", "mpq5", "wan5", b"a" * 16, 1, (parse_prefix("10.200.5.1"), parse_prefix("fd00::/64"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpquic.proto.handover import MAX_FORMER, Claim, Handover
+from mpquic.proto.control.handover import MAX_FORMER, Claim, Handover
 
 
 def test_the_next_machine_takes_over_once_and_the_old_one_is_refused_from_then_on() -> None:

@@ -7,8 +7,22 @@ from dataclasses import dataclass, field
 import msgspec
 import pytest
 from cryptography import x509
-from mpquic.proto import control
-from mpquic.proto.control import (
+from mpquic.proto.control import messages as control
+from mpquic.proto.control.groups import GroupTable, Registration, RegistrationRefusedError
+from mpquic.proto.control.handshake import (
+    FEATURES,
+    Admitted,
+    ClientRegistration,
+    HandshakeState,
+    Output,
+    RegistrationRequest,
+    Rejected,
+    Send,
+    ServerRegistration,
+    Welcomed,
+)
+from mpquic.proto.control.identity import ChainVerifier, Credentials, Identity
+from mpquic.proto.control.messages import (
     Bye,
     Challenge,
     ControlDecoder,
@@ -22,22 +36,8 @@ from mpquic.proto.control import (
     Wait,
     Welcome,
 )
-from mpquic.proto.groups import GroupTable, Registration, RegistrationRefusedError
-from mpquic.proto.handshake import (
-    FEATURES,
-    Admitted,
-    ClientRegistration,
-    HandshakeState,
-    Output,
-    RegistrationRequest,
-    Rejected,
-    Send,
-    ServerRegistration,
-    Welcomed,
-)
-from mpquic.proto.identity import ChainVerifier, Credentials, Identity
-from mpquic.proto.peers import PeerRule, PeerTable
-from mpquic.proto.prefix import parse_prefix
+from mpquic.proto.control.peers import PeerRule, PeerTable
+from mpquic.proto.control.prefix import parse_prefix
 
 from . import pki
 from .pki import CA, CLIENT, CLIENT_AUTH, FOREIGN_CA, NOW, SERVER, SITE1, issue, uri

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.identity import (
+from mpquic.proto.control.identity import (
     CONTEXT,
     ECDSA_P256_SHA256,
     ED25519,

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mpquic.proto import ip
-from mpquic.proto.ip import Ecn, MalformedPacketError
+from mpquic.proto.packet import ip
+from mpquic.proto.packet.ip import Ecn, MalformedPacketError
 
 from . import packets as make
 

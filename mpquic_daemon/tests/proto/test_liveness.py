@@ -5,10 +5,10 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.backoff import Backoff
-from mpquic.proto.control import ProbeAck
-from mpquic.proto.liveness import QUIET_LIMIT, Liveness, RttEstimator
-from mpquic.proto.path import PathState
+from mpquic.proto.control.messages import ProbeAck
+from mpquic.proto.path.backoff import Backoff
+from mpquic.proto.path.liveness import QUIET_LIMIT, Liveness, RttEstimator
+from mpquic.proto.path.path import PathState
 from mpquic.proto.stripe.pipes import REST_INTERVAL
 
 TICK = 0.01

@@ -5,7 +5,7 @@ import ipaddress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.prefix import Network, PrefixTable, parse_prefix
+from mpquic.proto.control.prefix import Network, PrefixTable, parse_prefix
 
 
 @st.composite

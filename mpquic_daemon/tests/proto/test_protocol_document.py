@@ -8,12 +8,12 @@ import re
 from pathlib import Path
 
 import pytest
-from mpquic.proto import control
-from mpquic.proto.control import Feature, RefuseCode, StreamType, StripeGrant, StripeRequest
-from mpquic.proto.frame import LOW_LATENCY, Frame, FrameFlag, decode_frames
-from mpquic.proto.identity import CONTEXT, Transcript
-from mpquic.proto.run import SegmentRun
-from mpquic.proto.segment import layout
+from mpquic.proto.control import messages as control
+from mpquic.proto.control.identity import CONTEXT, Transcript
+from mpquic.proto.control.messages import Feature, RefuseCode, StreamType, StripeGrant, StripeRequest
+from mpquic.proto.packet.frame import LOW_LATENCY, Frame, FrameFlag, decode_frames
+from mpquic.proto.packet.run import SegmentRun
+from mpquic.proto.packet.segment import layout
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
 FRAMES = re.findall(r"^\| ([^|]+) \| `(\{.+\})` \| `([0-9a-f]+)` \|$", DOCUMENT, re.MULTILINE)
@@ -86,6 +86,6 @@ def test_the_transcript_is_the_one_described() -> None:
 
 def test_the_tests_of_the_bounds_are_there() -> None:
     tests = Path(__file__).parents[1]
-    named = set(re.findall(r"`((?:daemon|net|proto)/[\w/]+\.py)`", DOCUMENT))
+    named = set(re.findall(r"`((?:daemon|net|proto|quic)/[\w/]+\.py)`", DOCUMENT))
     assert len(named) > 20
     assert [name for name in sorted(named) if not (tests / name).is_file()] == []

@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto import ip
-from mpquic.proto.queue import MAX_FLOWS, MAX_PACKET, ClassQueue
-from mpquic.proto.superframe import Packet, cut, parse_vnet
+from mpquic.proto.packet import ip
+from mpquic.proto.packet.superframe import Packet, cut, parse_vnet
+from mpquic.proto.tunnel.class_queue import MAX_FLOWS, MAX_PACKET, ClassQueue
 
 from . import packets as make
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto import vnet
-from mpquic.proto.run import SEGMENT_HEADER, SegmentRun, joined
-from mpquic.proto.superframe import Coalescer, parse_vnet
+from mpquic.proto.packet import vnet
+from mpquic.proto.packet.run import SEGMENT_HEADER, SegmentRun, joined
+from mpquic.proto.packet.superframe import Coalescer, parse_vnet
 
 from . import packets as make
 from .superframes import assembled, decoded, kernel_segments, run_of, singles, superframes

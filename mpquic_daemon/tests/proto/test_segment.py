@@ -7,11 +7,11 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto import ip, segment, vnet
-from mpquic.proto.assembler import FrameAssembler
-from mpquic.proto.frame import FrameError, FrameFlag, decode_frames
-from mpquic.proto.run import SEGMENT_HEADER
-from mpquic.proto.superframe import cut, parse_vnet
+from mpquic.proto.packet import ip, segment, vnet
+from mpquic.proto.packet.assembler import FrameAssembler
+from mpquic.proto.packet.frame import FrameError, FrameFlag, decode_frames
+from mpquic.proto.packet.run import SEGMENT_HEADER
+from mpquic.proto.packet.superframe import cut, parse_vnet
 
 from . import packets as make
 from .superframes import kernel_segments, run_of, superframes, without_checksum

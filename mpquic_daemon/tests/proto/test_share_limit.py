@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.share_limit import INTERVAL, MAX_DELAY, ShareLimit
+from mpquic.proto.processor.share_limit import INTERVAL, MAX_DELAY, ShareLimit
 
 ROUND = 0.01
 """Seconds of a sender's round trip, when its work isn't put off."""

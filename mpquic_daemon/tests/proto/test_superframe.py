@@ -5,9 +5,17 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto import superframe, vnet
-from mpquic.proto.frame import Frame, FrameFlag
-from mpquic.proto.superframe import Coalescer, SuperframeError, carried_whole, cut, drop_segment, parse_vnet, split
+from mpquic.proto.packet import superframe, vnet
+from mpquic.proto.packet.frame import Frame, FrameFlag
+from mpquic.proto.packet.superframe import (
+    Coalescer,
+    SuperframeError,
+    carried_whole,
+    cut,
+    drop_segment,
+    parse_vnet,
+    split,
+)
 
 from . import packets as make
 

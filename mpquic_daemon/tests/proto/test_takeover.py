@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpquic.proto.groups import MAX_PATHS_PER_GROUP
-from mpquic.proto.takeover import (
+from mpquic.proto.control.groups import MAX_PATHS_PER_GROUP
+from mpquic.proto.control.takeover import (
     INTERVAL,
     MAX_REFUSED,
     MAX_WAIT,

@@ -5,14 +5,14 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpquic.proto.dispatch import dispatch
-from mpquic.proto.frame import LOW_LATENCY, Frame, FrameFlag, decode_frames, encode_frames
-from mpquic.proto.path import PathState
-from mpquic.proto.queue import ClassQueue
-from mpquic.proto.scheduler import FailoverScheduler
-from mpquic.proto.superframe import cut, parse_vnet
-from mpquic.proto.tunnel import Counters, TunnelReceiver, TunnelSender
-from mpquic.proto.vnet import PLAIN
+from mpquic.proto.packet.frame import LOW_LATENCY, Frame, FrameFlag, decode_frames, encode_frames
+from mpquic.proto.packet.superframe import cut, parse_vnet
+from mpquic.proto.packet.vnet import PLAIN
+from mpquic.proto.path.path import PathState
+from mpquic.proto.tunnel.class_queue import ClassQueue
+from mpquic.proto.tunnel.dispatch import dispatch
+from mpquic.proto.tunnel.scheduler import FailoverScheduler
+from mpquic.proto.tunnel.tunnel import Counters, TunnelReceiver, TunnelSender
 
 from . import packets as make
 from .pair import Pair

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.assembler import FrameAssembler
-from mpquic.proto.frame import Frame
-from mpquic.proto.path import Carried, PathState
-from mpquic.proto.run import SegmentRun
-from mpquic.proto.superframe import cut, parse_vnet
-from mpquic.proto.tunnel import TunnelReceiver, TunnelSender
-from mpquic.proto.vnet import PLAIN
+from mpquic.proto.packet.assembler import FrameAssembler
+from mpquic.proto.packet.frame import Frame
+from mpquic.proto.packet.run import SegmentRun
+from mpquic.proto.packet.superframe import cut, parse_vnet
+from mpquic.proto.packet.vnet import PLAIN
+from mpquic.proto.path.path import Carried, PathState
+from mpquic.proto.tunnel.tunnel import TunnelReceiver, TunnelSender
 
 from . import packets as make
 from .recording import RecordingPath, joined, tunnel

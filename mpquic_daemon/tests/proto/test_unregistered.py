@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from mpquic.proto.unregistered import Decision, Unregistered, UnregisteredLimits, sources
+from mpquic.proto.control.unregistered import Decision, Unregistered, UnregisteredLimits, sources
 
 LIMITS = UnregisteredLimits(
     places=24, reserved=8, per_address=6, per_identity=3, max_known=4, max_debtors=5, max_ports=6

@@ -7,7 +7,7 @@ import random
 from itertools import count
 
 import pytest
-from mpquic.proto.unregistered import Unregistered, UnregisteredLimits
+from mpquic.proto.control.unregistered import Unregistered, UnregisteredLimits
 
 NAT = "192.0.2.1"
 FIRST_FLIGHTS = (0.0, 0.3, 0.9, 0.9)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from mpquic.proto.identity import ChainVerifier, IdentityError
-from mpquic.proto.validity import Validity
+from mpquic.proto.control.identity import ChainVerifier, IdentityError
+from mpquic.proto.control.validity import Validity
 
 from .pki import CA, CLIENT_AUTH, NOW, SITE1, issue, uri
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from mpquic.daemon.session import CloseCode
-from mpquic.proto.control import RefuseCode
-from mpquic.proto.groups import RegistrationRefusedError
-from mpquic.proto.handover import Claim
-from mpquic.proto.path import PathState
-from mpquic.proto.takeover import Outcome, Presence, Takeovers
+from mpquic.proto.control.groups import RegistrationRefusedError
+from mpquic.proto.control.handover import Claim
+from mpquic.proto.control.messages import RefuseCode
+from mpquic.proto.control.takeover import Outcome, Presence, Takeovers
+from mpquic.proto.path.path import PathState
 
 if TYPE_CHECKING:
     from mpquic.daemon.clients import Clients
     from mpquic.daemon.server_connection import ServerConnection
-    from mpquic.proto.groups import Group, GroupTable, Joined, Registration
-    from mpquic.proto.takeover import Key
+    from mpquic.proto.control.groups import Group, GroupTable, Joined, Registration
+    from mpquic.proto.control.takeover import Key
 
 RETRY_AFTER = 4.0
 """Seconds after which a machine that was refused for another one may try again."""

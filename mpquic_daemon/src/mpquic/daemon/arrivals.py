@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from mpquic.proto.fair_queue import BoundedQueues
+from mpquic.proto.processor.fair_queue import BoundedQueues
 
 if TYPE_CHECKING:
     from collections.abc import Callable

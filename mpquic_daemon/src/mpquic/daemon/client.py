@@ -23,13 +23,13 @@ from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.daemon.telemetry import snapshot
 from mpquic.net.kernel import KERNEL
 from mpquic.net.udp import endpoint, plain_host
-from mpquic.proto.control import Held
-from mpquic.proto.frame import FrameError, class_octet
-from mpquic.proto.liveness import QUIET_LIMIT
-from mpquic.proto.path import PathState
-from mpquic.proto.scheduler import FailoverScheduler
+from mpquic.proto.control.messages import Held
+from mpquic.proto.packet.frame import FrameError, class_octet
+from mpquic.proto.path.liveness import QUIET_LIMIT
+from mpquic.proto.path.path import PathState
 from mpquic.proto.stripe.renewal import StripeRenewal
-from mpquic.proto.tunnel import RECEIVE_WINDOW, Counters, TunnelReceiver, TunnelSender
+from mpquic.proto.tunnel.scheduler import FailoverScheduler
+from mpquic.proto.tunnel.tunnel import RECEIVE_WINDOW, Counters, TunnelReceiver, TunnelSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from mpquic.hold import Hold
     from mpquic.net.kernel import Kernel
     from mpquic.net.netlink import Missing, WanState
-    from mpquic.proto.control import StripeGrant
-    from mpquic.proto.path import Carried
+    from mpquic.proto.control.messages import StripeGrant
+    from mpquic.proto.path.path import Carried
 
 RENEW_AFTER = 6.0
 LOOK_AGAIN = 1.0

@@ -20,15 +20,15 @@ from mpquic.daemon.path_mtu import ReportedErrors
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode, Inbox, Session, SessionError
 from mpquic.daemon.stripe_plane import ClientStripe
 from mpquic.daemon.wan_socket import mute_foreign, open_socket
-from mpquic.net import quic
 from mpquic.net.aead import preferred_suites
 from mpquic.net.kernel import KERNEL
-from mpquic.net.quic import Established, LinkOptions, Terminated
 from mpquic.net.udp import SendStatus, endpoint, split_segments
-from mpquic.proto.budget import BudgetMember
-from mpquic.proto.control import Bye, ControlError, RefuseCode, RenewStripe, StripeRenewed, StripeRequest
-from mpquic.proto.handshake import ClientRegistration, Output, RegistrationRequest, Rejected, Send, Welcomed
-from mpquic.proto.validity import Validity
+from mpquic.proto.control.handshake import ClientRegistration, Output, RegistrationRequest, Rejected, Send, Welcomed
+from mpquic.proto.control.messages import Bye, ControlError, RefuseCode, RenewStripe, StripeRenewed, StripeRequest
+from mpquic.proto.control.validity import Validity
+from mpquic.proto.path.budget import BudgetMember
+from mpquic.quic import link as quic
+from mpquic.quic.link import Established, LinkOptions, Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from mpquic.daemon.credentials import ClientIdentity
     from mpquic.daemon.stripe_plane import Deliver
     from mpquic.net.kernel import Kernel
-    from mpquic.proto.control import StripeGrant, Welcome
-    from mpquic.proto.tunnel import TunnelSender
+    from mpquic.proto.control.messages import StripeGrant, Welcome
+    from mpquic.proto.tunnel.tunnel import TunnelSender
 
 SILENCE = 1.8
 """Seconds without a packet of the peer after which an attempt is given up for a new one, at first."""

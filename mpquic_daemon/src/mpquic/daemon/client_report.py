@@ -10,8 +10,8 @@ from mpquic.net.udp import endpoint
 
 if TYPE_CHECKING:
     from mpquic.daemon.client_connection import ClientConnection
-    from mpquic.net.quic import QuicLink
-    from mpquic.proto.queue import ClassQueue
+    from mpquic.proto.tunnel.class_queue import ClassQueue
+    from mpquic.quic.link import QuicLink
 
 
 def path(connection: ClientConnection) -> dict[str, object]:

@@ -12,8 +12,8 @@ from mpquic.daemon.peer_file import PeerFile
 from mpquic.daemon.peer_log import PeerLog, told_hold
 from mpquic.daemon.period import ago
 from mpquic.daemon.wall_timer import WallTimer
-from mpquic.proto.handover import Claim
-from mpquic.proto.path import PathState
+from mpquic.proto.control.handover import Claim
+from mpquic.proto.path.path import PathState
 from mpquic.table import SITE_PREFIX
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from mpquic.daemon.peer_log import Key, Record
     from mpquic.daemon.period import Period
     from mpquic.daemon.server_connection import ServerConnection
-    from mpquic.proto.control import Held
-    from mpquic.proto.groups import GroupTable
+    from mpquic.proto.control.groups import GroupTable
+    from mpquic.proto.control.messages import Held
 
 
 class Clients:

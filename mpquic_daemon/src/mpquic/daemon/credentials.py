@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 
 from mpquic import files
-from mpquic.proto import certificate_problem
-from mpquic.proto.identity import ChainVerifier, Credentials, IdentityError, parse_revoked
-from mpquic.proto.validity import Validity
+from mpquic.proto.control import certificate_problem
+from mpquic.proto.control.identity import ChainVerifier, Credentials, IdentityError, parse_revoked
+from mpquic.proto.control.validity import Validity
 
 if TYPE_CHECKING:
     import datetime as dt

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpquic.proto.validity import shown
+from mpquic.proto.control.validity import shown
 
 if TYPE_CHECKING:
     import datetime as dt
 
     from mpquic.daemon.credentials import Dates
     from mpquic.daemon.journal import Journal
-    from mpquic.proto.validity import Validity
+    from mpquic.proto.control.validity import Validity
 
 CHECK_INTERVAL = 86400.0
 """Seconds between two looks at the dates."""

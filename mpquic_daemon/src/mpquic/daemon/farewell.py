@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from mpquic.proto.control import Held
+from mpquic.proto.control.messages import Held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

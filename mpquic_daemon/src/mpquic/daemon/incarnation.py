@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from mpquic.proto.control import RefuseCode
-from mpquic.proto.identity import claimed_uri
+from mpquic.proto.control.identity import claimed_uri
+from mpquic.proto.control.messages import RefuseCode
 from mpquic.table import SITE_PREFIX, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mpquic.proto.handshake import Rejected
-    from mpquic.proto.identity import Credentials
+    from mpquic.proto.control.handshake import Rejected
+    from mpquic.proto.control.identity import Credentials
 
 CONFLICTS = (RefuseCode.IN_USE, RefuseCode.HANDED_OVER)
 """Codes of refusals because of another machine."""

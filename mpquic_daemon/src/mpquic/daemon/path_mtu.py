@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from mpquic.net.quic_pmtu import IP_UDP_BYTES, smallest_mtu
+from mpquic.quic.pmtu import IP_UDP_BYTES, smallest_mtu
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from mpquic.hold import Hold
-from mpquic.proto.control import BOOT_ID_SIZE
-from mpquic.proto.handover import MAX_FORMER, Handover
+from mpquic.proto.control.handover import MAX_FORMER, Handover
+from mpquic.proto.control.messages import BOOT_ID_SIZE
 from mpquic.table import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mpquic.proto.control import Held
+    from mpquic.proto.control.messages import Held
 
 Key = tuple[str, str]
 """Identity and tunnel."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from mpquic.proto.validity import shown
+from mpquic.proto.control.validity import shown
 
 if TYPE_CHECKING:
     import asyncio

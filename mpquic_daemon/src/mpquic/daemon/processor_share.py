@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from mpquic.proto.fair_queue import ServiceOrder
-from mpquic.proto.share_limit import ShareLimit
+from mpquic.proto.processor.fair_queue import ServiceOrder
+from mpquic.proto.processor.share_limit import ShareLimit
 
 if TYPE_CHECKING:
     import asyncio

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpquic.daemon.client_connection import LONG_SILENCE, SILENCE, Ending, Failure
-from mpquic.proto.backoff import Backoff
+from mpquic.proto.path.backoff import Backoff
 
 if TYPE_CHECKING:
     import random

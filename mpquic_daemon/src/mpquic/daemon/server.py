@@ -26,19 +26,19 @@ from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.daemon.stripe_listener import StripeListener
 from mpquic.daemon.telemetry import add, snapshot
 from mpquic.net.kernel import KERNEL
-from mpquic.net.quic import LinkOptions, LinkState, QuicLink
-from mpquic.net.quic_listener import QuicListener
-from mpquic.net.quic_memory import QuicBudgets
 from mpquic.net.udp import SendStatus, split_segments
-from mpquic.proto.control import Held, RefuseCode, Register, Welcome
-from mpquic.proto.dispatch import dispatch
-from mpquic.proto.frame import FrameError, class_octet
-from mpquic.proto.groups import Group, GroupTable, Registration, RegistrationRefusedError
-from mpquic.proto.path import PathState
-from mpquic.proto.peers import PeerRule, PeerTable
-from mpquic.proto.prefix import parse_prefix
-from mpquic.proto.tunnel import Counters
-from mpquic.proto.validity import Validity
+from mpquic.proto.control.groups import Group, GroupTable, Registration, RegistrationRefusedError
+from mpquic.proto.control.messages import Held, RefuseCode, Register, Welcome
+from mpquic.proto.control.peers import PeerRule, PeerTable
+from mpquic.proto.control.prefix import parse_prefix
+from mpquic.proto.control.validity import Validity
+from mpquic.proto.packet.frame import FrameError, class_octet
+from mpquic.proto.path.path import PathState
+from mpquic.proto.tunnel.dispatch import dispatch
+from mpquic.proto.tunnel.tunnel import Counters
+from mpquic.quic.link import LinkOptions, LinkState, QuicLink
+from mpquic.quic.listener import QuicListener
+from mpquic.quic.memory import QuicBudgets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from mpquic.hold import Hold
     from mpquic.net.kernel import Kernel
     from mpquic.net.udp import Address, Received
-    from mpquic.proto.handshake import Rejected
-    from mpquic.proto.identity import Identity
+    from mpquic.proto.control.handshake import Rejected
+    from mpquic.proto.control.identity import Identity
 
 TICK = 0.1
 """Seconds between two looks at all connections: probes, silence, deadlines."""
@@ -136,6 +136,7 @@ class Server:
                 cert_file=config.tls.cert_file,
                 key_file=config.tls.key_file,
                 options=options,
+                entropy=os.urandom,
                 processor_time=self._kernel.processor_time,
                 time_passed=self._loop.time,
             )

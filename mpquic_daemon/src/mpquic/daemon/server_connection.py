@@ -10,21 +10,21 @@ import mpquic
 from mpquic.daemon.claims import Unproven
 from mpquic.daemon.path_mtu import BASE_FAILS
 from mpquic.daemon.session import PRESENCE, CloseCode, Inbox, Session, SessionError
-from mpquic.net.quic import Established, Terminated
 from mpquic.net.udp import endpoint, plain_host
-from mpquic.proto.budget import BudgetMember
-from mpquic.proto.control import Bye, ControlError, Probe
-from mpquic.proto.handshake import Admitted, Output, Rejected, Send, ServerRegistration
-from mpquic.proto.path import PathState
+from mpquic.proto.control.handshake import Admitted, Output, Rejected, Send, ServerRegistration
+from mpquic.proto.control.messages import Bye, ControlError, Probe
+from mpquic.proto.path.budget import BudgetMember
+from mpquic.proto.path.path import PathState
+from mpquic.quic.link import Established, Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpquic.daemon.server_tunnel import ServerTunnel
     from mpquic.daemon.stripe_listener import ServerStripe
-    from mpquic.net.quic import LinkEvent, QuicLink
-    from mpquic.proto.control import Register, Welcome
-    from mpquic.proto.identity import ChainVerifier, Identity
+    from mpquic.proto.control.identity import ChainVerifier, Identity
+    from mpquic.proto.control.messages import Register, Welcome
+    from mpquic.quic.link import LinkEvent, QuicLink
 
 REGISTRATION_DEADLINE = 5.0
 

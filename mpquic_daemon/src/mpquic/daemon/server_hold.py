@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mpquic.config import ClientConfig
     from mpquic.daemon.journal import Journal
     from mpquic.hold import Hold
-    from mpquic.proto.control import Held
+    from mpquic.proto.control.messages import Held
 
 
 class ServerHold:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpquic.proto.control import RenewStripe, StripeRenewed
+from mpquic.proto.control.messages import RenewStripe, StripeRenewed
 
 if TYPE_CHECKING:
     import asyncio
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from mpquic.daemon.server_tunnel import ServerTunnel
     from mpquic.daemon.session import Inbox
     from mpquic.daemon.stripe_listener import ServerStripe, StripeListener
-    from mpquic.proto.coalescer import Write
-    from mpquic.proto.control import StripeGrant, StripeRequest
-    from mpquic.proto.groups import GroupTable, Registration
-    from mpquic.proto.path import Carried
+    from mpquic.proto.control.groups import GroupTable, Registration
+    from mpquic.proto.control.messages import StripeGrant, StripeRequest
+    from mpquic.proto.packet.coalescer import Write
+    from mpquic.proto.path.path import Carried
 
 RENEW_INTERVAL = 1.0
 """Least seconds between two striped sessions of one connection."""

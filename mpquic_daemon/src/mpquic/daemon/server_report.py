@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from mpquic import held
 from mpquic.daemon.period import ago, lasting
-from mpquic.proto.path import PathState
-from mpquic.proto.validity import Validity, shown
+from mpquic.proto.control.validity import Validity, shown
+from mpquic.proto.path.path import PathState
 from mpquic.table import SITE_PREFIX, printable
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mpquic.daemon.server_connection import ServerConnection
     from mpquic.daemon.server_tunnel import ServerTunnel
     from mpquic.daemon.stripe_plane import StripePlane
-    from mpquic.proto.groups import Group, GroupTable
+    from mpquic.proto.control.groups import Group, GroupTable
 
 NAMED_PEERS = 3
 """At most so many peers are named in a line."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpquic.proto.path import PathState
-from mpquic.proto.scheduler import FailoverScheduler
-from mpquic.proto.tunnel import RECEIVE_WINDOW, Counters, TunnelReceiver, TunnelSender
+from mpquic.proto.path.path import PathState
+from mpquic.proto.tunnel.scheduler import FailoverScheduler
+from mpquic.proto.tunnel.tunnel import RECEIVE_WINDOW, Counters, TunnelReceiver, TunnelSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable

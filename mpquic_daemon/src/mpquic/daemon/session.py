@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from mpquic.net.quic import DatagramsReceived, LinkEvent, QuicLink, StreamAborted, StreamReceived
-from mpquic.net.quic_path import QuicPath
-from mpquic.proto import control
-from mpquic.proto.budget import BudgetMember, PathBudget
-from mpquic.proto.control import Bye, ControlDecoder, Message, Probe, ProbeAck, StreamType
-from mpquic.proto.frame import FrameStreamDecoder
-from mpquic.proto.liveness import Liveness
-from mpquic.proto.path import PathState
+from mpquic.proto.control import messages as control
+from mpquic.proto.control.messages import Bye, ControlDecoder, Message, Probe, ProbeAck, StreamType
+from mpquic.proto.packet.frame import FrameStreamDecoder
+from mpquic.proto.path.budget import BudgetMember, PathBudget
+from mpquic.proto.path.liveness import Liveness
+from mpquic.proto.path.path import PathState
+from mpquic.quic.link import DatagramsReceived, LinkEvent, QuicLink, StreamAborted, StreamReceived
+from mpquic.quic.path import QuicPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mpquic.daemon.stripe_plane import StripePlane
-    from mpquic.proto.coalescer import Write
-    from mpquic.proto.tunnel import TunnelReceiver
+    from mpquic.proto.packet.coalescer import Write
+    from mpquic.proto.tunnel.tunnel import TunnelReceiver
 
 MAX_REFUSED_STREAMS = 64
 """Streams of a peer that are refused, for a connection: those of a later version are few."""

@@ -15,7 +15,7 @@ from mpquic.daemon.telemetry import snapshot
 from mpquic.net.aead import preferred_suites
 from mpquic.net.kernel import KERNEL
 from mpquic.net.udp import SendStatus
-from mpquic.proto.control import StripeGrant
+from mpquic.proto.control.messages import StripeGrant
 from mpquic.proto.stripe.keys import Suite
 from mpquic.proto.stripe.memory import MemoryBudget
 from mpquic.proto.stripe.merge import in_sending_order
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from mpquic.daemon.stripe_plane import Deliver
     from mpquic.net.kernel import Kernel
     from mpquic.net.udp import Address, Received
-    from mpquic.proto.control import StripeRequest
+    from mpquic.proto.control.messages import StripeRequest
     from mpquic.proto.stripe.receiver import Datagrams
     from mpquic.proto.stripe.session import Outgoing
-    from mpquic.proto.tunnel import TunnelSender
+    from mpquic.proto.tunnel.tunnel import TunnelSender
 
 
 SINGLES = 56

@@ -15,7 +15,7 @@ from mpquic.daemon.path_mtu import ReportedErrors, payload
 from mpquic.daemon.wan_socket import open_socket
 from mpquic.net.kernel import KERNEL
 from mpquic.net.udp import READ_BYTES, SendStatus
-from mpquic.proto.path import PathState
+from mpquic.proto.path.path import PathState
 from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.config import MIN_DATAGRAM, StripeConfig
 from mpquic.proto.stripe.keys import Suite
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from mpquic.config import ClientConfig, ClientPath
     from mpquic.net.kernel import Kernel
     from mpquic.net.udp import UdpSocket
-    from mpquic.proto.control import StripeGrant, StripeRequest
-    from mpquic.proto.path import Carried
+    from mpquic.proto.control.messages import StripeGrant, StripeRequest
+    from mpquic.proto.path.path import Carried
     from mpquic.proto.stripe.receiver import Datagrams
     from mpquic.proto.stripe.session import Outgoing
-    from mpquic.proto.tunnel import TunnelSender
+    from mpquic.proto.tunnel.tunnel import TunnelSender
 
 TIMER_SLACK = 0.001
 """Seconds: a timer that fires so soon isn't set anew for something that is due earlier. The event loop's own clock has

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from mpquic.proto import ip
+from mpquic.proto.packet import ip
 from mpquic.trace.expression import ICMP, ICMPV6, TCP, UDP
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import random
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-from mpquic.proto.frame import BASE_HEADER_SIZE, Frame
+from mpquic.proto.packet.frame import BASE_HEADER_SIZE, Frame
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.session import StripeSession
 

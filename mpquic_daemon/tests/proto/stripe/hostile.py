@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpquic.proto.frame import Frame, encode_frames
+from mpquic.proto.packet.frame import Frame, encode_frames
 from mpquic.proto.stripe.pipes import Keepalive, encode_keepalive
 from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.wire import PacketType
@@ -14,7 +14,7 @@ from .duplex import SECRET, SESSION
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mpquic.proto.path import Carried
+    from mpquic.proto.path.path import Carried
 
 HOME = ("192.0.2.1", 40000)
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from mpquic.proto.path import PathState
-from mpquic.proto.scheduler import FailoverScheduler
+from mpquic.proto.packet.superframe import Packet
+from mpquic.proto.path.path import PathState
 from mpquic.proto.stripe.path import StripePath
-from mpquic.proto.superframe import Packet
-from mpquic.proto.tunnel import TunnelSender
+from mpquic.proto.tunnel.scheduler import FailoverScheduler
+from mpquic.proto.tunnel.tunnel import TunnelSender
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mpquic.proto.path import Carried
+    from mpquic.proto.path.path import Carried
     from mpquic.proto.stripe.session import StripeSession
 
     from .duplex import Duplex

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.frame import class_octet
+from mpquic.proto.packet.frame import class_octet
 from mpquic.proto.stripe.adaptive import FecMode, LossMeter, OverheadBudget, ParityPolicy, copies_for
 
 DEFAULT, CRITICAL = class_octet(3), class_octet(1, low_latency=True)

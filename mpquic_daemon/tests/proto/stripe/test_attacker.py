@@ -7,7 +7,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpquic.proto.frame import Frame
+from mpquic.proto.packet.frame import Frame
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.keys import Sealer, Suite, direction_secret
 from mpquic.proto.stripe.pipes import Keepalive, encode_keepalive

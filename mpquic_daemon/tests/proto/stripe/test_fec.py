@@ -4,7 +4,7 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpquic.proto.frame import Frame, FrameError
+from mpquic.proto.packet.frame import Frame, FrameError
 from mpquic.proto.stripe.fec import GROUP_COST, SHARD_COST, GroupDecoder, parity
 from mpquic.proto.stripe.shard import bundle, trim
 

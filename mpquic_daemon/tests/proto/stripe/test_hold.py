@@ -5,9 +5,9 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpquic.proto.assembler import FrameAssembler
-from mpquic.proto.frame import Frame, class_octet
-from mpquic.proto.run import SegmentRun
+from mpquic.proto.packet.assembler import FrameAssembler
+from mpquic.proto.packet.frame import Frame, class_octet
+from mpquic.proto.packet.run import SegmentRun
 from mpquic.proto.stripe.hold import HELD_COST, FlowHold, TcpSpan, held_cost, hold_time, run_span, tcp_span
 
 from .. import packets as make

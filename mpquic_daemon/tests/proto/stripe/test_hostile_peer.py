@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpquic.proto.frame import Frame
+from mpquic.proto.congestion.bbr import Bbr
+from mpquic.proto.packet.frame import Frame
 from mpquic.proto.stripe.adaptive import FecMode
-from mpquic.proto.stripe.bbr import Bbr
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.fec import GroupDecoder, parity
 from mpquic.proto.stripe.hold import MAX_HOLDING, FlowHold
@@ -27,7 +27,7 @@ from .duplex import SECRET, SESSION, Duplex
 from .hostile import HostilePeer, tcp_packet
 
 if TYPE_CHECKING:
-    from mpquic.proto.run import SegmentRun
+    from mpquic.proto.packet.run import SegmentRun
 
 NOW = 100.0
 KIB, MIB = 1 << 10, 1 << 20

@@ -6,7 +6,7 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpquic.proto.frame import Frame
+from mpquic.proto.packet.frame import Frame
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.memory import MAX_IN_FLIGHT, MAX_LOST, MAX_STORED, STEP, MemoryBudget
 from mpquic.proto.stripe.session import StripeSession

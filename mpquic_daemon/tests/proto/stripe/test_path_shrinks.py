@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mpquic.proto.path.pmtu import FIRST_RAISE, MAX_ANSWERS, STEP, PathMtuState, Probe, encode_probe, encode_probe_ack
 from mpquic.proto.stripe.config import MIN_DATAGRAM, StripeConfig
 from mpquic.proto.stripe.keys import Sealer, direction_secret
-from mpquic.proto.stripe.pmtu import FIRST_RAISE, MAX_ANSWERS, STEP, PathMtuState, Probe, encode_probe, encode_probe_ack
 from mpquic.proto.stripe.wire import OVERHEAD, PacketType
 
 from .duplex import SECRET, SESSION, UDP_OVERHEAD, Duplex, Weather

@@ -9,9 +9,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from mpquic.proto.stripe.config import MAX_DATAGRAM, MIN_DATAGRAM
-from mpquic.proto.stripe.inflight import InFlight, SentBatch
-from mpquic.proto.stripe.pmtu import (
+from mpquic.proto.path.pmtu import (
     DOUBT_INTERVAL,
     FIRST_RAISE,
     LARGE_LOSSES,
@@ -34,6 +32,8 @@ from mpquic.proto.stripe.pmtu import (
     encode_probe,
     encode_probe_ack,
 )
+from mpquic.proto.stripe.config import MAX_DATAGRAM, MIN_DATAGRAM
+from mpquic.proto.stripe.inflight import InFlight, SentBatch
 from mpquic.proto.stripe.reports import Report
 from mpquic.proto.stripe.wire import OVERHEAD
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpquic.proto.frame import decode_frames
+from mpquic.proto.packet.frame import decode_frames
 from mpquic.proto.stripe.keys import Opener, Sealer, Suite, direction_secret
 from mpquic.proto.stripe.pipes import Pipes
 from mpquic.proto.stripe.receiver import StripeReceiver

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.dedup import Arrival
 from mpquic.proto.stripe.replay import ReplayWindow
+from mpquic.proto.tunnel.dedup import Arrival
 
 numbers = st.lists(st.one_of(st.integers(0, 200), st.integers(2**33, 2**33 + 300)), max_size=200)
 

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpquic.proto.frame import Frame
+from mpquic.proto.packet.frame import Frame
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.pipes import Pipes
 from mpquic.proto.stripe.return_path import (

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.budget import BudgetMember, PathBudget
-from mpquic.proto.frame import Frame, class_octet
-from mpquic.proto.path import Path
+from mpquic.proto.congestion.bbr import INITIAL_SHARDS, Bbr, BbrState
+from mpquic.proto.congestion.controller import AckSample, Controller
+from mpquic.proto.congestion.pacer import Pacer
+from mpquic.proto.packet.frame import Frame, class_octet
+from mpquic.proto.path.budget import BudgetMember, PathBudget
+from mpquic.proto.path.path import Path
 from mpquic.proto.stripe.arq import Repair, Retransmitter, SentGroup
-from mpquic.proto.stripe.bbr import INITIAL_SHARDS, Bbr, BbrState
 from mpquic.proto.stripe.config import StripeConfig
-from mpquic.proto.stripe.controller import AckSample, Controller
-from mpquic.proto.stripe.pacer import Pacer
 from mpquic.proto.stripe.path import StripePath
 
 from .duplex import Duplex, Weather

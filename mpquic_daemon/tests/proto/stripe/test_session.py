@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpquic.proto.frame import LOW_LATENCY
+from mpquic.proto.congestion.bbr import BbrState
+from mpquic.proto.packet.frame import LOW_LATENCY
 from mpquic.proto.stripe import keys, pipes
 from mpquic.proto.stripe.adaptive import FecMode
-from mpquic.proto.stripe.bbr import BbrState
 from mpquic.proto.stripe.config import StripeConfig
 
 from .duplex import Duplex, Weather

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from mpquic.proto.stripe import adaptive, keys, pipes, pmtu, replay, reports, wire
+from mpquic.proto.path import pmtu
+from mpquic.proto.stripe import adaptive, keys, pipes, replay, reports, wire
 from mpquic.proto.stripe.config import MIN_DATAGRAM, StripeConfig
 from mpquic.proto.stripe.fec import parity
 from mpquic.proto.stripe.keys import EpochKey, Opener, Sealer, Suite, direction_secret, expand_label

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from functools import lru_cache
 
-from mpquic.proto.frame import LOW_LATENCY
+from mpquic.proto.packet.frame import LOW_LATENCY
 
 IN_VAIN = 0.1
 """Probability that the copies of a group don't suffice and another round trip passes."""

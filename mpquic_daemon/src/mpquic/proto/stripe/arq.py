@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from heapq import heapify, heappop, heappush
 
-from mpquic.proto.frame import LOW_LATENCY
+from mpquic.proto.packet.frame import LOW_LATENCY
 from mpquic.proto.stripe.adaptive import copies_for
 from mpquic.proto.stripe.memory import MAX_LOST
 

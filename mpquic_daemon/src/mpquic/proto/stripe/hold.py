@@ -12,16 +12,16 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpquic.proto import ip
-from mpquic.proto.frame import LOW_LATENCY, FrameFlag, expand_sequence, serial_distance
-from mpquic.proto.run import SegmentRun, joined
+from mpquic.proto.packet import ip
+from mpquic.proto.packet.frame import LOW_LATENCY, FrameFlag, expand_sequence, serial_distance
+from mpquic.proto.packet.run import SegmentRun, joined
 from mpquic.proto.stripe.gaps import Gaps
 from mpquic.proto.stripe.memory import STEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from mpquic.proto.path import Carried
+    from mpquic.proto.path.path import Carried
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
 _FIN = 0x01

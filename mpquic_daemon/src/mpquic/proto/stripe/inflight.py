@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from mpquic.proto.stripe.controller import AckSample
+from mpquic.proto.congestion.controller import AckSample
 from mpquic.proto.stripe.replay import SHARD_WINDOW
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpquic.proto.frame import serial_distance
+from mpquic.proto.packet.frame import serial_distance
 from mpquic.proto.stripe.wire import CONTROL_BIT, NUMBER, OVERHEAD, each_of, shard_number
 
 if TYPE_CHECKING:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpquic.proto.path import PathState
+from mpquic.proto.path.path import PathState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mpquic.proto.budget import PathBudget
-    from mpquic.proto.path import Carried
+    from mpquic.proto.path.budget import PathBudget
+    from mpquic.proto.path.path import Carried
     from mpquic.proto.stripe.session import StripeSession
 
 
 class StripePath:
-    """Implements `mpquic.proto.path.Path`. `state` is set by whoever watches liveness.
+    """Implements `mpquic.proto.path.path.Path`. `state` is set by whoever watches liveness.
 
     What `send` takes is in the session's `take_outgoing`: whoever owns the sockets sends it after each call.
     """

@@ -13,7 +13,7 @@ from secrets import token_bytes
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from mpquic.proto.liveness import RttEstimator
+from mpquic.proto.path.liveness import RttEstimator
 from mpquic.proto.stripe.return_path import (
     MAX_UNPROVEN,
     STILL_REACHED,

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 
-from mpquic.proto.assembler import FrameAssembler
-from mpquic.proto.dedup import Arrival
-from mpquic.proto.run import SEGMENT_HEADER
+from mpquic.proto.packet.assembler import FrameAssembler
+from mpquic.proto.packet.run import SEGMENT_HEADER
 from mpquic.proto.stripe.fec import GroupDecoder
 from mpquic.proto.stripe.keys import CONTROL_SPACE
 from mpquic.proto.stripe.replay import CONTROL_WINDOW, SHARD_WINDOW, ReplayWindow
@@ -28,11 +27,12 @@ from mpquic.proto.stripe.wire import (
     check_shape,
     each_of,
 )
+from mpquic.proto.tunnel.dedup import Arrival
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from mpquic.proto.path import Carried
+    from mpquic.proto.path.path import Carried
     from mpquic.proto.stripe.keys import EpochKey, Opener
     from mpquic.proto.stripe.pipes import Pipes
     from mpquic.proto.stripe.return_path import Address

@@ -6,15 +6,15 @@ from collections import OrderedDict
 from math import log
 from typing import TYPE_CHECKING
 
-from mpquic.proto.liveness import RttEstimator
+from mpquic.proto.congestion.controller import AckSample
+from mpquic.proto.path.liveness import RttEstimator
 from mpquic.proto.stripe.adaptive import LossMeter
 from mpquic.proto.stripe.arq import Repair, Retransmitter
-from mpquic.proto.stripe.controller import AckSample
 from mpquic.proto.stripe.inflight import InFlight, SentBatch
 
 if TYPE_CHECKING:
-    from mpquic.proto.stripe.controller import Controller
-    from mpquic.proto.stripe.pmtu import PathMtu
+    from mpquic.proto.congestion.controller import Controller
+    from mpquic.proto.path.pmtu import PathMtu
     from mpquic.proto.stripe.reports import Report
 
 MAX_TIMEOUTS = 3

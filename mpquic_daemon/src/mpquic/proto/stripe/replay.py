@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpquic.proto.dedup import SequenceWindow
+from mpquic.proto.tunnel.dedup import SequenceWindow
 
 SHARD_WINDOW = 1 << 16
 """At 230,000 shards a second this is 0.28 s of spread between pipes; at 5,000 it is 13 s."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from mpquic.proto.run import SegmentRun
+from mpquic.proto.congestion.pacer import Pacer
+from mpquic.proto.packet.run import SegmentRun
+from mpquic.proto.path.pmtu import PathMtu
 from mpquic.proto.stripe.adaptive import OverheadBudget, ParityPolicy
 from mpquic.proto.stripe.arq import MAX_COPIES, SentGroup
 from mpquic.proto.stripe.fec import parity
 from mpquic.proto.stripe.inflight import SentBatch
 from mpquic.proto.stripe.memory import MAX_IN_FLIGHT
-from mpquic.proto.stripe.pacer import Pacer
-from mpquic.proto.stripe.pmtu import PathMtu
 from mpquic.proto.stripe.recovery import Recovery
 from mpquic.proto.stripe.replay import SHARD_WINDOW
 from mpquic.proto.stripe.reports import ReportAllowance, clip
@@ -22,11 +22,11 @@ from mpquic.proto.stripe.wire import OVERHEAD, REPAIR_PREFIX, PacketType
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mpquic.proto.frame import Frame
-    from mpquic.proto.path import Carried
+    from mpquic.proto.congestion.controller import Controller
+    from mpquic.proto.packet.frame import Frame
+    from mpquic.proto.path.path import Carried
     from mpquic.proto.stripe.arq import Repair
     from mpquic.proto.stripe.config import StripeConfig
-    from mpquic.proto.stripe.controller import Controller
     from mpquic.proto.stripe.keys import Sealer
     from mpquic.proto.stripe.pipes import Pipe, Pipes
     from mpquic.proto.stripe.reports import Report

@@ -9,13 +9,8 @@ from __future__ import annotations
 from secrets import token_bytes
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpquic.proto.stripe.bbr import Bbr
-from mpquic.proto.stripe.config import check_datagram_size
-from mpquic.proto.stripe.hold import FlowHold, hold_time
-from mpquic.proto.stripe.keys import KeyLimitError, Opener, Sealer, direction_secret
-from mpquic.proto.stripe.memory import MemoryBudget
-from mpquic.proto.stripe.pipes import Keepalive, Pipes, decode_keepalive, encode_keepalive
-from mpquic.proto.stripe.pmtu import (
+from mpquic.proto.congestion.bbr import Bbr
+from mpquic.proto.path.pmtu import (
     MIN_PROBE,
     PRESENCE,
     AnswerLimit,
@@ -26,6 +21,11 @@ from mpquic.proto.stripe.pmtu import (
     encode_probe,
     encode_probe_ack,
 )
+from mpquic.proto.stripe.config import check_datagram_size
+from mpquic.proto.stripe.hold import FlowHold, hold_time
+from mpquic.proto.stripe.keys import KeyLimitError, Opener, Sealer, direction_secret
+from mpquic.proto.stripe.memory import MemoryBudget
+from mpquic.proto.stripe.pipes import Keepalive, Pipes, decode_keepalive, encode_keepalive
 from mpquic.proto.stripe.receiver import ControlPacket, StripeReceiver
 from mpquic.proto.stripe.reports import ReportError, decode_report
 from mpquic.proto.stripe.return_path import TOKEN_SIZE
@@ -35,9 +35,9 @@ from mpquic.proto.stripe.wire import PacketType
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from mpquic.proto.path import Carried
+    from mpquic.proto.congestion.controller import Controller
+    from mpquic.proto.path.path import Carried
     from mpquic.proto.stripe.config import StripeConfig
-    from mpquic.proto.stripe.controller import Controller
     from mpquic.proto.stripe.memory import Store
     from mpquic.proto.stripe.pipes import Pipe
     from mpquic.proto.stripe.receiver import Datagrams

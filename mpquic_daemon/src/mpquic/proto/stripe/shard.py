@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpquic.proto.frame import BASE_HEADER_SIZE, FRAME_VERSION, HEADER_SIZES, Frame, FrameError, FrameFlag
+from mpquic.proto.packet.frame import BASE_HEADER_SIZE, FRAME_VERSION, HEADER_SIZES, Frame, FrameError, FrameFlag
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,1 @@
+"""Congestion control: controllers, pacing, and when slow start ends."""

@@ -1,0 +1,1 @@
+"""Whose work is done next when processor time is short."""

@@ -1,0 +1,1 @@
+"""One tunnel: class queues, scheduling, de-duplication, and what becomes writes of the TUN."""

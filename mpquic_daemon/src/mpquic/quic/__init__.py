@@ -1,0 +1,1 @@
+"""What drives aioquic: connections, their listener and data plane, without a socket."""

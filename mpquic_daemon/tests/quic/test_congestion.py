@@ -1,0 +1,210 @@
+"""Our controllers and the pacer: what they measure, and when they let packets go."""
+
+from __future__ import annotations
+
+import pytest
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.tls import Epoch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mpquic.proto.congestion.hystart import SlowStart
+from mpquic.quic import congestion
+from mpquic.quic.congestion import MeasuredCubic, MeasuredReno, PathMeter
+from mpquic.quic.link import LinkOptions, quic_configuration
+from mpquic.quic.pacing import BURST_SECONDS, GAIN, BurstPacer
+
+
+@pytest.mark.parametrize(("algorithm", "kind"), [("cubic", MeasuredCubic), ("reno", MeasuredReno)])
+def test_a_connection_gets_the_controller_that_is_named(algorithm, kind):
+    with congestion.capture() as made:
+        QuicConnection(configuration=quic_configuration(LinkOptions(algorithm), is_client=True))
+    assert [type(controller) for controller in made] == [kind]
+
+
+def test_an_unknown_algorithm_is_an_error():
+    with pytest.raises(KeyError):
+        congestion.registered_name("vegas")
+
+
+def test_the_first_rtt_sample_counts_whole_and_later_ones_an_eighth():
+    meter = PathMeter()
+    meter.on_rtt(0.1)
+    assert (meter.rtt_smoothed, meter.rtt_variation) == (0.1, 0.05)
+    meter.on_rtt(0.18)
+    assert meter.rtt_smoothed == pytest.approx(0.11)
+    assert meter.rtt_min == 0.1
+    assert meter.rtt_latest == 0.18
+
+
+def test_the_loss_estimate_follows_the_network():
+    meter = PathMeter()
+    for _ in range(20):
+        meter.packets_acked += 90
+        meter.packets_lost += 10
+        meter.on_rtt(0.05)
+    assert meter.loss == pytest.approx(0.1, abs=0.001)
+    for _ in range(20):
+        meter.packets_acked += 100
+        meter.on_rtt(0.05)
+    assert meter.loss < 0.001
+
+
+def sent_in(pacer: BurstPacer, seconds: float, wake: float) -> int:
+    """Datagrams that leave when the loop wakes up every `wake` seconds at the soonest."""
+    now, count = 0.0, 0
+    while now < seconds:
+        at = pacer.next_send_time(now)
+        if at is None:
+            pacer.update_after_send(now)
+            count += 1
+        else:
+            now = max(at, now + wake)
+    return count
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rate=st.integers(100_000, 60_000_000),
+    rtt=st.floats(0.005, 0.6),
+    wake=st.sampled_from([0.0, 0.0005, 0.001]),
+)
+def test_the_pacer_keeps_the_rate_with_timers_of_a_millisecond(rate, rtt, wake):
+    pacer = BurstPacer(max_datagram_size=1452)
+    pacer.update_rate(int(rate * rtt / GAIN), rtt)
+    sent = sent_in(pacer, 0.2, wake) * 1452
+    burst = max(rate * BURST_SECONDS, 16 * 1452)
+    assert sent <= rate * 0.2 + burst + 2 * 1452
+    assert sent >= 0.8 * rate * 0.2 - burst
+
+
+def test_without_an_rtt_nothing_is_paced():
+    assert BurstPacer(max_datagram_size=1200).next_send_time(1.0) is None
+
+
+def rounds(slow_start: SlowStart, minima: list[float], jitter: float = 0.0, *, filled: bool = True) -> None:
+    now = 1.0
+    for minimum in minima:
+        sent = now
+        now += minimum
+        slow_start.on_acked(sent, now, filled=filled)
+        for sample in range(10):
+            slow_start.on_rtt(minimum + jitter * (sample % 4) / 3)
+
+
+def test_jitter_does_not_end_slow_start():
+    slow_start = SlowStart()
+    rounds(slow_start, [0.025, 0.027, 0.024, 0.026] * 10, jitter=0.012)
+    assert not slow_start.over
+    assert not slow_start.conservative
+
+
+def test_a_growing_queue_ends_slow_start_after_five_careful_rounds():
+    slow_start = SlowStart()
+    rounds(slow_start, [0.025, 0.025, 0.032])
+    assert slow_start.conservative
+    assert not slow_start.over
+    rounds_more = [0.034, 0.036, 0.038, 0.040, 0.042]
+    now = 10.0
+    for minimum in rounds_more:
+        slow_start.on_acked(now, now + minimum, filled=True)
+        now += 1.0
+        for _ in range(8):
+            slow_start.on_rtt(minimum)
+    assert slow_start.over
+
+
+def test_the_queue_of_the_other_direction_does_not_end_slow_start():
+    slow_start = SlowStart()
+    rounds(slow_start, [0.11 + 0.02 * number for number in range(30)], filled=False)
+    assert not slow_start.over
+    rounds(slow_start, [0.11, 0.11, 0.11])
+    assert not slow_start.conservative
+
+
+def test_a_passing_rise_resumes_slow_start():
+    slow_start = SlowStart()
+    rounds(slow_start, [0.025, 0.025, 0.032, 0.026])
+    assert not slow_start.conservative
+
+
+@pytest.mark.parametrize("kind", [MeasuredCubic, MeasuredReno])
+def test_little_traffic_for_long_changes_nothing_in_congestion_avoidance(kind):
+    control = kind(max_datagram_size=1200)
+    control.congestion_window = control.ssthresh = window = 1_000_000
+    for number in range(100):
+        now = 0.1 * number
+        packet = QuicSentPacket(Epoch.ONE_RTT, True, True, True, number, QuicPacketType.ONE_RTT)
+        packet.sent_bytes, packet.sent_time = 1200, now
+        control.on_packet_sent(packet=packet)
+        control.on_packet_acked(now=now + 0.05, packet=packet)
+    assert (control.congestion_window, control.ssthresh, control.bytes_in_flight) == (window, window, 0)
+    assert control.meter.bytes_acked == 120_000
+
+
+@pytest.mark.parametrize("algorithm", ["cubic", "reno"])
+def test_a_ping_that_an_idle_path_lost_does_not_slow_down_the_next_transfer(make_pair, algorithm):
+    """50 Mbit/s over 100 ms: 60 % in the first 3 s, start included."""
+    from .conftest import LinkModel
+
+    pair = make_pair(
+        options=LinkOptions(algorithm), up=LinkModel(delay=0.05, rate=6_250_000), down=LinkModel(delay=0.05)
+    )
+    control = pair.link._control
+    for number in range(10):
+        packet = QuicSentPacket(Epoch.ONE_RTT, True, True, True, number, QuicPacketType.ONE_RTT)
+        packet.sent_bytes, packet.sent_time = 1200, pair.now + number
+        control.on_packet_sent(packet=packet)
+        control.on_packets_lost(now=pair.now + number, packets=[packet])
+
+    def ping():
+        if pair.now > sent[-1] + 0.1:
+            sent.append(pair.now)
+            pair.link.send_datagrams([bytes(100)])
+            pair.put_on_the_wire()
+
+    def pump():
+        while pair.link.datagram_budget() > 0:
+            pair.link.send_datagrams([bytes(pair.link.datagram_capacity)])
+            pair.put_on_the_wire()
+
+    sent, pair.pump = [pair.now], ping
+    pair.run(lambda: False, seconds=11)
+    pair.server.datagrams.clear()
+    pair.pump = pump
+    pair.run(lambda: False, seconds=3)
+    assert sum(map(len, pair.server.datagrams)) > 0.6 * 3 * 6_250_000
+
+
+@pytest.mark.parametrize("kind", [MeasuredCubic, MeasuredReno])
+def test_a_loss_in_a_window_that_is_filled_lowers_it_and_ends_slow_start(kind):
+    control = kind(max_datagram_size=1200)
+    control.congestion_window = window = 120_000
+    packets = []
+    for number in range(80):
+        packet = QuicSentPacket(Epoch.ONE_RTT, True, True, True, number, QuicPacketType.ONE_RTT)
+        packet.sent_bytes, packet.sent_time = 1200, 0.1
+        control.on_packet_sent(packet=packet)
+        packets.append(packet)
+    control.on_packets_lost(now=0.2, packets=packets[:1])
+    assert control.ssthresh == control.congestion_window < 0.72 * window
+
+
+@pytest.mark.parametrize("algorithm", ["cubic", "reno"])
+def test_a_clean_link_with_a_queue_is_filled(make_pair, algorithm):
+    """20 Mbit/s, 40 ms, 100 ms of queue: at least 85 % of the rate within 6 seconds, start included."""
+    from .conftest import LinkModel
+
+    pair = make_pair(
+        options=LinkOptions(algorithm), up=LinkModel(delay=0.02, rate=2_500_000), down=LinkModel(delay=0.02)
+    )
+
+    def pump():
+        while pair.link.datagram_budget() > 0:
+            pair.link.send_datagrams([bytes(pair.link.datagram_capacity)])
+            pair.put_on_the_wire()
+
+    pair.pump = pump
+    pair.run(lambda: False, seconds=6)
+    assert sum(map(len, pair.server.datagrams)) > 0.85 * 6 * 2_500_000
