@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import mpquic
 from mpquic import manual
 from mpquic.config import check_files, load
+from mpquic.config.schema import ConfigError
 from mpquic.manual import Manual
-from mpquic.schema import ConfigError
 
 if TYPE_CHECKING:
     import argparse

@@ -294,7 +294,7 @@ def test_the_dates_are_looked_at_when_it_starts_and_each_day(caplog: pytest.LogC
 
 
 def test_the_list_of_revoked_certificates_needs_no_restart(site: Site) -> None:
-    from mpquic.config_reload import compare
+    from mpquic.config.reload import compare
 
     old = load(site.client_config())
     new = msgspec.structs.replace(old, tls=msgspec.structs.replace(old.tls, revoked_file="/etc/mpquic/pki/revoked"))

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 from mpquic.config import ClientConfig, ClientPath, ServerConfig, load, parse
-from mpquic.config_reload import compare, hot_keys, take_hot
-from mpquic.schema import ConfigError
+from mpquic.config.reload import compare, hot_keys, take_hot
+from mpquic.config.schema import ConfigError
 
 GOLDEN = Path(__file__).parents[3] / "molecule/render/golden"
 TLS = {"ca_file": "/pki/ca.crt", "cert_file": "/pki/mpq5.crt", "key_file": "/pki/mpq5.key"}
@@ -32,6 +32,24 @@ SERVER = {
     "bind_port": 45005,
     "tls": TLS,
     "peers": [PEER],
+}
+
+PATH5 = {"name": "wan5", "bind_ip": "iface:enp7s6", "remote_addr": "203.0.113.10", "remote_port": 45017}
+PATH6 = {
+    **PATH5,
+    "name": "wan6",
+    "bind_ip": "iface:enp7s7",
+    "priority": 200,
+    "weight": 3,
+    "pipes": 2,
+    "transport": "quic",
+    "stripe_port": 50017,
+}
+MULTIPATH = {
+    **{key: value for key, value in CLIENT.items() if key not in ("bind_ip", "remote_addr", "remote_port", "wan")},
+    "transport": "stripe",
+    "multipath_enabled": True,
+    "multipath_paths": [PATH5, PATH6],
 }
 
 
@@ -81,6 +99,18 @@ def client_path(**keys: object) -> ClientPath:
     return path
 
 
+def test_a_tunnel_over_several_wans_has_a_path_for_each() -> None:
+    config = parse(yaml.safe_dump(MULTIPATH))
+    assert isinstance(config, ClientConfig)
+    assert config.multipath_policy == "failover"
+    assert config.devices == ("enp7s6", "enp7s7")
+    first, second = config.paths
+    assert (first.name, first.bind_device, first.remote_port, first.stripe_port) == ("wan5", "enp7s6", 45017, None)
+    assert (first.transport, first.priority, first.weight, first.pipes) == ("stripe", 100, 1, 4)
+    assert (second.name, second.stripe_port) == ("wan6", 50017)
+    assert (second.transport, second.priority, second.weight, second.pipes) == ("quic", 200, 3, 2)
+
+
 def test_a_path_is_striped_where_it_says_so_and_no_kill_switch_is_set() -> None:
     assert client_path().transport == "quic"
     assert client_path(transport="stripe").transport == "stripe"
@@ -91,7 +121,7 @@ def test_striping_has_the_documented_defaults() -> None:
     config = parse(yaml.safe_dump({**CLIENT, "transport": "stripe"}))
     assert isinstance(config, ClientConfig)
     (path,) = config.paths
-    assert (path.pipes, path.stripe_port, config.stripe_remote_port) == (4, 46005, 46005)
+    assert (path.pipes, path.stripe_port) == (4, None)
     assert (config.stripe_data_shards, config.stripe_parity_shards) == (10, 2)
     assert (config.stripe_fec, config.stripe_fec_max_overhead) == ("adaptive", 0.5)
     server = parse(yaml.safe_dump(SERVER))
@@ -243,10 +273,6 @@ WRONG = {
         ["stripe_port: expected a UDP port from 1 to 65535, not '46005'"],
     ),
     "switch as text": ({**CLIENT, "stripe_enabled": "no"}, ["stripe_enabled: expected true or false, not 'no'"]),
-    "no room for the client's stripe port": (
-        {**CLIENT, "transport": "stripe", "remote_port": 64536},
-        ["stripe_port: remote_port + 1000 is 65536, no UDP port; state stripe_port"],
-    ),
     "no room for the server's stripe port": (
         {**SERVER, "bind_port": 65000},
         ["stripe_port: bind_port + 1000 is 66000, no UDP port; state stripe_port"],
@@ -258,6 +284,48 @@ WRONG = {
     "stripe port of the server is the QUIC port": (
         {**SERVER, "stripe_port": 45005},
         ["stripe_port: expected another port than bind_port, not 45005"],
+    ),
+    "paths without multipath": (
+        {**CLIENT, "multipath_paths": [PATH5]},
+        ["multipath_paths: expected multipath_enabled: true beside it, or no such key"],
+    ),
+    "multipath without paths": (
+        {**MULTIPATH, "multipath_paths": []},
+        ["multipath_paths: missing; expected a list of at least one path"],
+    ),
+    "one path's keys beside several": (
+        {**MULTIPATH, "bind_ip": "iface:enp7s6", "wan": "wan5"},
+        [
+            "bind_ip: expected in each entry of multipath_paths instead, since multipath_enabled is true",
+            "wan: expected in each entry of multipath_paths instead, since multipath_enabled is true",
+        ],
+    ),
+    "one WAN twice": (
+        {**MULTIPATH, "multipath_paths": [PATH5, PATH5]},
+        [
+            "multipath_paths[1].name: that of multipath_paths[0]; expected another for each path",
+            "multipath_paths[1].bind_ip: that of multipath_paths[0]; expected another for each path",
+        ],
+    ),
+    "policy of the future": (
+        {**MULTIPATH, "multipath_policy": "balanced"},
+        ["multipath_policy: expected failover, not 'balanced'"],
+    ),
+    "paths that aren't a list": (
+        {**MULTIPATH, "multipath_paths": "x"},
+        ["multipath_paths: expected a list of up to 8 paths, not 'x'"],
+    ),
+    "a path of another family": (
+        {**MULTIPATH, "multipath_paths": [PATH5, {**PATH6, "bind_ip": "::1"}]},
+        ["multipath_paths[1].bind_ip: expected an IPv4 address as remote_addr is, not '::1'"],
+    ),
+    "a path without its port": (
+        {**MULTIPATH, "multipath_paths": [without(PATH5, "remote_port")]},
+        ["multipath_paths[0].remote_port: missing; expected a UDP port from 1 to 65535"],
+    ),
+    "reliable over stripe on one of two paths": (
+        {**MULTIPATH, "transport_mode": "reliable"},
+        ["transport_mode: expected datagram with transport: stripe, which sends again by itself, not reliable"],
     ),
     "reliable stripe": (
         {**CLIENT, "transport": "stripe", "transport_mode": "reliable"},
@@ -281,6 +349,12 @@ WRONG = {
 def test_a_wrong_file_is_refused_with_the_reason(case: str) -> None:
     data, expected = WRONG[case]
     assert problems_of(data) == expected
+
+
+def test_a_tunnel_has_a_bounded_number_of_paths() -> None:
+    paths = [{**PATH5, "name": f"wan{n}", "bind_ip": f"iface:eth{n}"} for n in range(9)]
+    (problem,) = problems_of({**MULTIPATH, "multipath_paths": paths})
+    assert problem.startswith("multipath_paths: expected a list of up to 8 paths, not [")
 
 
 def test_hot_keys_are_those_that_break_no_connection() -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from mpquic import control_client, held
 from mpquic.config import ClientConfig, InstanceConfig, load
+from mpquic.config.schema import ConfigError
 from mpquic.ctl.exit_status import FAILED, NOT_RUNNING, UNKNOWN
 from mpquic.net.netlink import LinkMonitor
 from mpquic.net.udp import endpoint
-from mpquic.schema import ConfigError
 from mpquic.table import printable
 
 if TYPE_CHECKING:
@@ -63,8 +63,10 @@ def row_of_file(path: Path) -> Row:
 
 def _row_of_config(config: InstanceConfig) -> Row:
     if isinstance(config, ClientConfig):
-        peer = endpoint(config.remote_addr, config.remote_port)
-        return {"role": "client", "peer": peer, "wan": config.paths[0].name, "class": config.class_name}
+        paths = config.paths
+        peer = endpoint(paths[0].remote_addr, paths[0].remote_port)
+        wan = ",".join(path.name for path in paths)
+        return {"role": "client", "peer": peer, "wan": wan, "class": config.class_name}
     return {"role": "server", "peer": "-"}
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 from mpquic import control_client
 from mpquic.config import ClientConfig, load
+from mpquic.config.schema import ConfigError
 from mpquic.ctl.exit_status import FAILED, NOT_RUNNING, UNUSABLE
 from mpquic.ctl.instances import add_directory, known_names, reason, row_of_stopped, tell_unknown
-from mpquic.schema import ConfigError
 from mpquic.speedtest import iperf3, report
 from mpquic.speedtest.runs import Counters, Reading, Run, Transfer, measure, order, summary
 from mpquic.table import printable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from mpquic import control_client, held
 from mpquic.config import ClientConfig, load
+from mpquic.config.schema import ConfigError
 from mpquic.ctl.instances import instance_files, reason, row_of_stopped
-from mpquic.schema import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,8 @@ import msgspec
 import mpquic
 from mpquic import control_client, held
 from mpquic.config import ClientConfig, InstanceConfig, ServerConfig, load
-from mpquic.config_reload import compare, take_hot
+from mpquic.config.reload import compare, take_hot
+from mpquic.config.schema import ConfigError
 from mpquic.daemon import expiry
 from mpquic.daemon.control_socket import ControlSocket
 from mpquic.daemon.credentials import CredentialsError
@@ -24,7 +25,6 @@ from mpquic.daemon.json_lines import RequestError
 from mpquic.daemon.policy import Policy
 from mpquic.net.notify import PINGS_PER_INTERVAL, Notifier
 from mpquic.net.tun import TunError
-from mpquic.schema import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -214,9 +214,10 @@ class ClientStripe(StripePlane):
         self._merge = PipeMerge(path.pipes, runs=READS, most=MOST)
         self._again: asyncio.Handle | None = None
         self._ready = select.epoll()
+        port = path.stripe_port or grant.port
         try:
             for _ in range(path.pipes):
-                pipe = open_socket(kernel, path, grant.port, own, gso=config.udp_gso, dscp=config.dscp)
+                pipe = open_socket(kernel, path, port, own, gso=config.udp_gso, dscp=config.dscp)
                 self.sockets.append(pipe)
                 self._ready.register(pipe.fileno(), select.EPOLLIN)
         except BaseException:

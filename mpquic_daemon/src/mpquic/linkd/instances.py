@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpquic.config import ClientConfig, InstanceConfig, load
-from mpquic.schema import ConfigError
+from mpquic.config.schema import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -61,6 +61,11 @@ def is_hot(annotation: Any) -> bool:
     return any((meta.extra or {}).get("apply") == "hot" for meta in _metas(annotation))
 
 
+def expected(model: type[msgspec.Struct], key: str) -> str:
+    """Return what a key of `model` expects, in words."""
+    return _expected(fields_of(model)[key])
+
+
 def _expected(annotation: Any) -> str:
     return next((meta.description for meta in _metas(annotation) if meta.description), "another type")
 
@@ -113,9 +118,10 @@ def _check_value(value: object, annotation: Any, key: str) -> Iterator[Problem]:
     if get_origin(bare) is tuple:
         item = get_args(bare)[0]
         minimum = max((meta.min_length or 0 for meta in _metas(annotation)), default=0)
-        if not isinstance(value, list) or len(value) < minimum:
-            expected = _expected(annotation) if minimum else "a list"
-            yield Problem(key, f"expected {expected}, not {shown(value)}")
+        maximum = min((meta.max_length for meta in _metas(annotation) if meta.max_length), default=None)
+        if not isinstance(value, list) or len(value) < minimum or (maximum is not None and len(value) > maximum):
+            wanted = _expected(annotation) if minimum or maximum else "a list"
+            yield Problem(key, f"expected {wanted}, not {shown(value)}")
             return
         for index, member in enumerate(value):
             yield from _check_value(member, item, f"{key}[{index}]")

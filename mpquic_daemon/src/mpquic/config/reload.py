@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from mpquic.config import ClientConfig, InstanceConfig, ServerConfig
-from mpquic.schema import fields_of, is_hot
+from mpquic.config.schema import fields_of, is_hot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
