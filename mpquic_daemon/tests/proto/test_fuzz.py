@@ -27,7 +27,7 @@ from mpquic.proto.control.messages import (
 from mpquic.proto.packet import segment, vnet
 from mpquic.proto.packet.ack_filter import thin
 from mpquic.proto.packet.assembler import FrameAssembler
-from mpquic.proto.packet.frame import Frame, FrameError, FrameStreamDecoder, Reassembler, decode_frames
+from mpquic.proto.packet.frame import Frame, FrameError, FrameStreamDecoder, decode_frames
 from mpquic.proto.packet.ip import MalformedPacketError
 from mpquic.proto.packet.run import FIRST_OCTET, SEGMENT_HEADER
 from mpquic.proto.packet.superframe import Packet, SuperframeError, cut, parse_vnet
@@ -40,6 +40,7 @@ from mpquic.proto.stripe.reports import Report, ReportError, decode_report, enco
 from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.shard import trim
 from mpquic.proto.stripe.wire import PacketType, WireError, decode_header, session_of
+from mpquic.proto.tunnel.fragments import Reassembler
 from mpquic.proto.tunnel.tunnel import TunnelReceiver
 
 from .packets import ACK, PSH, ipv4, ipv6, tcp, udp_superframe

@@ -18,16 +18,15 @@ from mpquic.proto.packet.frame import (
     Frame,
     FrameError,
     FrameFlag,
-    Reassembler,
     SequenceCounter,
     decode_frames,
-    split,
 )
 from mpquic.proto.packet.run import SegmentRun
 from mpquic.proto.packet.segment import layout
 from mpquic.proto.packet.superframe import MIN_GSO_SIZE, Packet, SuperframeError, carried_whole, cut, parse_vnet
 from mpquic.proto.tunnel.class_queue import ClassQueue
 from mpquic.proto.tunnel.dedup import Arrival, SequenceWindow
+from mpquic.proto.tunnel.fragments import Reassembler, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
