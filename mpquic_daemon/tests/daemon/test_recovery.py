@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from mpquic.daemon.client_connection import Phase
-from mpquic.net.udp import SendStatus
+from mpquic.net.send_status import SendStatus
 
 from .test_outages import check_recovery, ends, pipes, to_client
 from .virtual import CLIENT, QUIC_PORT, Nat, UdpSocket

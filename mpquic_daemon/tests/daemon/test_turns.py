@@ -18,7 +18,8 @@ from mpquic.daemon.credentials import CredentialsError
 from mpquic.daemon.journal import Journal
 from mpquic.daemon.session import MAX_REFUSED_STREAMS, CloseCode, Inbox, SessionError
 from mpquic.net.kernel import Kernel
-from mpquic.net.udp import SendStatus, UdpCounters
+from mpquic.net.send_status import SendStatus
+from mpquic.net.udp import UdpCounters
 from mpquic.proto.control.handshake import HandshakeState
 from mpquic.proto.control.messages import StreamType
 from mpquic.quic.link import LinkState, StreamReceived

@@ -24,8 +24,9 @@ from mpquic.daemon.server import Server
 from mpquic.net.kernel import Kernel
 from mpquic.net.netlink import WanState
 from mpquic.net.rtnetlink import DefaultRoute
+from mpquic.net.send_status import SendStatus
 from mpquic.net.tun import VNET_HEADER_BYTES, TunCounters
-from mpquic.net.udp import SendStatus, UdpCounters
+from mpquic.net.udp import UdpCounters
 from mpquic.quic.pmtu import IP_UDP_BYTES
 
 from ..proto import packets

@@ -7,7 +7,9 @@ import socket
 
 import pytest
 from mpquic.net import offload, unsegmented
-from mpquic.net.udp import MAX_EMPTY, SendStatus, UdpSocket, plain_host, split_segments
+from mpquic.net.send_status import SendStatus
+from mpquic.net.udp import MAX_EMPTY, UdpSocket, split_segments
+from mpquic.proto.path.address import plain_host
 
 from .namespace import add_local, delete_local, ip, set_checksum_offload, wait_for
 

@@ -9,7 +9,9 @@ import pytest
 from mpquic.daemon.wan_socket import mute_foreign, open_socket
 from mpquic.net.kernel import KERNEL
 from mpquic.net.netlink import LinkMonitor
-from mpquic.net.udp import SendStatus, UdpSocket, plain_host
+from mpquic.net.send_status import SendStatus
+from mpquic.net.udp import UdpSocket
+from mpquic.proto.path.address import plain_host
 
 from .namespace import ip, wait_for
 

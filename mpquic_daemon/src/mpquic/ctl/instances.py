@@ -14,7 +14,7 @@ from mpquic.config import ClientConfig, InstanceConfig, load
 from mpquic.config.schema import ConfigError
 from mpquic.ctl.exit_status import FAILED, NOT_RUNNING, UNKNOWN
 from mpquic.net.netlink import LinkMonitor
-from mpquic.net.udp import endpoint
+from mpquic.proto.path.address import endpoint
 from mpquic.table import printable
 
 if TYPE_CHECKING:

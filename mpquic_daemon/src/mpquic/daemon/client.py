@@ -22,9 +22,9 @@ from mpquic.daemon.server_hold import ServerHold
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.daemon.telemetry import snapshot
 from mpquic.net.kernel import KERNEL
-from mpquic.net.udp import endpoint, plain_host
 from mpquic.proto.control.messages import Held
 from mpquic.proto.packet.frame import FrameError, class_octet
+from mpquic.proto.path.address import endpoint, plain_host
 from mpquic.proto.path.liveness import QUIET_LIMIT
 from mpquic.proto.path.path import PathState
 from mpquic.proto.stripe.renewal import StripeRenewal

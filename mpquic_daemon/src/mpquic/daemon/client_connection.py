@@ -22,10 +22,12 @@ from mpquic.daemon.stripe_plane import ClientStripe
 from mpquic.daemon.wan_socket import mute_foreign, open_socket
 from mpquic.net.aead import preferred_suites
 from mpquic.net.kernel import KERNEL
-from mpquic.net.udp import SendStatus, endpoint, split_segments
+from mpquic.net.send_status import SendStatus
+from mpquic.net.udp import split_segments
 from mpquic.proto.control.handshake import ClientRegistration, Output, RegistrationRequest, Rejected, Send, Welcomed
 from mpquic.proto.control.messages import Bye, ControlError, RefuseCode, RenewStripe, StripeRenewed, StripeRequest
 from mpquic.proto.control.validity import Validity
+from mpquic.proto.path.address import endpoint
 from mpquic.proto.path.budget import BudgetMember
 from mpquic.quic import link as quic
 from mpquic.quic.link import Established, LinkOptions, Terminated

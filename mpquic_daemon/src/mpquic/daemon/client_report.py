@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mpquic.daemon import server_report
 from mpquic.daemon.telemetry import snapshot
-from mpquic.net.udp import endpoint
+from mpquic.proto.path.address import endpoint
 
 if TYPE_CHECKING:
     from mpquic.daemon.client_connection import ClientConnection

@@ -26,7 +26,8 @@ from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.daemon.stripe_listener import StripeListener
 from mpquic.daemon.telemetry import add, snapshot
 from mpquic.net.kernel import KERNEL
-from mpquic.net.udp import SendStatus, split_segments
+from mpquic.net.send_status import SendStatus
+from mpquic.net.udp import split_segments
 from mpquic.proto.control.groups import Group, GroupTable, Registration, RegistrationRefusedError
 from mpquic.proto.control.messages import Held, RefuseCode, Register, Welcome
 from mpquic.proto.control.peers import PeerRule, PeerTable
@@ -49,9 +50,10 @@ if TYPE_CHECKING:
     from mpquic.daemon.session import Inbox, Session
     from mpquic.hold import Hold
     from mpquic.net.kernel import Kernel
-    from mpquic.net.udp import Address, Received
+    from mpquic.net.udp import Received
     from mpquic.proto.control.handshake import Rejected
     from mpquic.proto.control.identity import Identity
+    from mpquic.proto.path.address import Address
 
 TICK = 0.1
 """Seconds between two looks at all connections: probes, silence, deadlines."""

@@ -14,7 +14,7 @@ from mpquic.daemon.stripe_plane import StripePlane, stripe_config
 from mpquic.daemon.telemetry import snapshot
 from mpquic.net.aead import preferred_suites
 from mpquic.net.kernel import KERNEL
-from mpquic.net.udp import SendStatus
+from mpquic.net.send_status import SendStatus
 from mpquic.proto.control.messages import StripeGrant
 from mpquic.proto.stripe.keys import Suite
 from mpquic.proto.stripe.memory import MemoryBudget
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from mpquic.daemon.processor_share import ProcessorShare
     from mpquic.daemon.stripe_plane import Deliver
     from mpquic.net.kernel import Kernel
-    from mpquic.net.udp import Address, Received
+    from mpquic.net.udp import Received
     from mpquic.proto.control.messages import StripeRequest
+    from mpquic.proto.path.address import Address
     from mpquic.proto.stripe.receiver import Datagrams
     from mpquic.proto.stripe.session import Outgoing
     from mpquic.proto.tunnel.tunnel import TunnelSender

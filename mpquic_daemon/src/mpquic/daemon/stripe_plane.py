@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from mpquic.daemon.path_mtu import ReportedErrors, payload
 from mpquic.daemon.wan_socket import open_socket
 from mpquic.net.kernel import KERNEL
-from mpquic.net.udp import READ_BYTES, SendStatus
+from mpquic.net.send_status import SendStatus
+from mpquic.net.udp import READ_BYTES
 from mpquic.proto.path.path import PathState
 from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.config import MIN_DATAGRAM, StripeConfig

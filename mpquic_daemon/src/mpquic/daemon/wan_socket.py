@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
-from mpquic.net.udp import plain_host
+from mpquic.proto.path.address import plain_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

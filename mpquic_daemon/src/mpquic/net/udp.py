@@ -8,7 +8,6 @@ and forgers report values that no path has, and the kernel believes them for ten
 connected socket, which the kernel tells on its next call, is counted, and the call is repeated.
 """
 
-import enum
 import errno
 import socket
 import struct
@@ -20,10 +19,9 @@ from typing import Literal
 from mpquic.net import offload
 from mpquic.net.offload import SOL_UDP, UDP_GRO, UDP_SEGMENT
 from mpquic.net.peer_address import PKTINFO_BYTES, PeerAddress, source_of
+from mpquic.net.send_status import REPORTED_BY_ICMP, SEVERITY, STATUS_OF_ERRNO, SendStatus
 from mpquic.net.unsegmented import Unsegmented
-
-Address = tuple[str, int] | tuple[str, int, int, int]
-"""Socket address as the socket module gives it: (host, port), and for IPv6 (host, port, flow information, scope)."""
+from mpquic.proto.path.address import Address
 
 Received = tuple[memoryview, int, Address]
 """What one read gave: the bytes, the size of each datagram in them (the last may be shorter), the sender."""
@@ -44,61 +42,6 @@ _IPV6_TOS = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
 _pack_size = struct.Struct("H").pack
 _pack_int = struct.Struct("i").pack
 _unpack_int = struct.Struct("i").unpack_from
-
-
-class SendStatus(enum.Enum):
-    """What became of a send; the worst of a batch is told."""
-
-    OK = "ok"
-    BLOCKED = "blocked"
-    """The socket buffer is full: the rest waits in the socket's own bounded backlog; call `resume` when writable."""
-    DROPPED = "dropped"
-    """The kernel had no buffer, or a filter refused; later sends may pass."""
-    REFUSED = "refused"
-    """No neighbour answers, or errors of ICMP come faster than they can be passed over; later sends may pass."""
-    TOO_LARGE = "too large"
-    """A datagram exceeds the MTU of the device."""
-    UNREACHABLE = "unreachable"
-    """There is no route, or the source address has gone."""
-    NO_DEVICE = "no device"
-    """The device that the socket is bound to doesn't exist any more: only a new socket helps."""
-
-
-_SEVERITY = {status: rank for rank, status in enumerate(SendStatus)}
-
-_STATUS_OF_ERRNO = {
-    errno.ENOBUFS: SendStatus.DROPPED,
-    errno.ENOMEM: SendStatus.DROPPED,
-    errno.EPERM: SendStatus.DROPPED,
-    errno.EACCES: SendStatus.DROPPED,
-    errno.ECONNREFUSED: SendStatus.REFUSED,
-    errno.EHOSTUNREACH: SendStatus.REFUSED,
-    errno.EPROTO: SendStatus.REFUSED,
-    errno.EMSGSIZE: SendStatus.TOO_LARGE,
-    errno.ENETUNREACH: SendStatus.UNREACHABLE,
-    errno.ENETDOWN: SendStatus.UNREACHABLE,
-    errno.EPIPE: SendStatus.UNREACHABLE,  # `mute`
-    errno.EADDRNOTAVAIL: SendStatus.UNREACHABLE,
-    errno.EINVAL: SendStatus.UNREACHABLE,  # the bound source address is local to nothing any more
-    errno.ENODEV: SendStatus.NO_DEVICE,
-    errno.ENXIO: SendStatus.NO_DEVICE,
-}
-
-_REPORTED = frozenset(
-    (
-        errno.EMSGSIZE,
-        errno.ECONNREFUSED,
-        errno.EHOSTUNREACH,
-        errno.EHOSTDOWN,
-        errno.ENETUNREACH,
-        errno.ENONET,
-        errno.ENOPROTOOPT,
-        errno.EOPNOTSUPP,
-        errno.EPROTO,
-        errno.EACCES,
-    )
-)
-"""Errors that ICMP may have left on a socket (net/ipv4/icmp.c: icmp_err_convert; net/ipv6/icmp.c: tab_unreach)."""
 
 
 @dataclass(slots=True)
@@ -124,16 +67,6 @@ def split_segments(data: memoryview, size: int) -> list[bytes]:
     if len(data) <= size:
         return [bytes(data)]
     return [bytes(data[offset : offset + size]) for offset in range(0, len(data), size)]
-
-
-def plain_host(address: Address) -> str:
-    """Give the host of an address without the IPv4-mapped form and the scope that a dual-stack socket shows."""
-    return address[0].removeprefix("::ffff:").partition("%")[0]
-
-
-def endpoint(host: str, port: int) -> str:
-    """Give address and port for people."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class UdpSocket:
@@ -325,7 +258,7 @@ class UdpSocket:
             if self._backlog:  # the run of single datagrams after a refused segmentation has filled the buffer
                 self._keep(datagrams[stop:], address, dscp)
                 return SendStatus.BLOCKED
-            if status is not SendStatus.OK and _SEVERITY[status] > _SEVERITY[worst]:
+            if status is not SendStatus.OK and SEVERITY[status] > SEVERITY[worst]:
                 worst = status
             start = stop
         return worst
@@ -342,7 +275,7 @@ class UdpSocket:
             while stop < len(waiting) and waiting[stop][1] is address and waiting[stop][2] == dscp:
                 stop += 1
             status = self.send_batch([each[0] for each in waiting[start:stop]], address, dscp)
-            if _SEVERITY[status] > _SEVERITY[worst]:
+            if SEVERITY[status] > SEVERITY[worst]:
                 worst = status
             start = stop
         return worst
@@ -391,7 +324,7 @@ class UdpSocket:
             if status is SendStatus.BLOCKED:
                 self._keep(group[index:], address, dscp)
                 return SendStatus.OK
-            if _SEVERITY[status] > _SEVERITY[worst]:
+            if SEVERITY[status] > SEVERITY[worst]:
                 worst = status
         if worst is SendStatus.OK:
             self._unsegmented.add(_host(address))
@@ -411,7 +344,7 @@ class UdpSocket:
             except OSError as error:
                 number = error.errno or errno.EIO
                 reports += 1
-                if number not in _REPORTED or reports > MAX_REPORTS:
+                if number not in REPORTED_BY_ICMP or reports > MAX_REPORTS:
                     return number
         counters.reported_errors += reports
         counters.tx_calls += 1
@@ -430,7 +363,7 @@ class UdpSocket:
             return SendStatus.OK
         if error in (errno.EAGAIN, errno.EWOULDBLOCK):
             return SendStatus.BLOCKED
-        status = _STATUS_OF_ERRNO.get(error, SendStatus.DROPPED)
+        status = STATUS_OF_ERRNO.get(error, SendStatus.DROPPED)
         if status is SendStatus.TOO_LARGE:
             self.counters.tx_too_large += datagrams
         elif status in (SendStatus.UNREACHABLE, SendStatus.NO_DEVICE):

@@ -21,7 +21,7 @@ from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
 from aioquic.tls import Epoch
 from cryptography.exceptions import InvalidTag
 
-from mpquic.net.udp import Address
+from mpquic.proto.path.address import Address
 from mpquic.quic.aioquic_internals import ReceiveWindow
 
 if TYPE_CHECKING:

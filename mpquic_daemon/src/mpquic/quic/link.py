@@ -19,9 +19,9 @@ from aioquic.tls import CipherSuite
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mpquic.net.udp import Address
 from mpquic.proto.control import certificate_problem
 from mpquic.proto.control.identity import IdentityError, certificate_sha256, check_server_certificate
+from mpquic.proto.path.address import Address
 from mpquic.quic import aioquic_internals as internals
 from mpquic.quic import congestion
 from mpquic.quic.aioquic_bounds import BoundedConnection, PacketDroppedError

@@ -24,8 +24,8 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
-from mpquic.net.udp import Address, plain_host
 from mpquic.proto.control.unregistered import Unregistered, UnregisteredLimits
+from mpquic.proto.path.address import Address, plain_host
 from mpquic.quic.aioquic_bounds import BoundedConnection
 from mpquic.quic.aioquic_receive import CONNECTION_ID_BYTES
 from mpquic.quic.link import LinkOptions, LinkState, QuicLink, quic_configuration
