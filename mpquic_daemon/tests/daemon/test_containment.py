@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from mpquic.daemon.processor_share import PIECE
-from mpquic.proto.control.handshake import ServerRegistration
 from mpquic.proto.control.messages import RenewStripe
+from mpquic.proto.control.server_registration import ServerRegistration
 from mpquic.proto.packet.frame import Frame
 from mpquic.proto.stripe.keys import SECRET_SIZE
 from mpquic.proto.stripe.table import SessionTable

@@ -31,7 +31,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from mpquic.proto.control import messages as control
-from mpquic.proto.control.handshake import ClientRegistration, RegistrationRequest, Send
+from mpquic.proto.control.client_registration import ClientRegistration, RegistrationRequest
+from mpquic.proto.control.handshake import Send
 from mpquic.proto.control.identity import Credentials
 from mpquic.proto.control.messages import ControlDecoder
 

@@ -13,22 +13,15 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mpquic.proto.control.client_registration import ClientRegistration, RegistrationRequest
 from mpquic.proto.control.groups import GroupTable, Registration
-from mpquic.proto.control.handshake import (
-    Admitted,
-    ClientRegistration,
-    Output,
-    RegistrationRequest,
-    Rejected,
-    Send,
-    ServerRegistration,
-    Welcomed,
-)
+from mpquic.proto.control.handshake import Admitted, Output, Rejected, Send, Welcomed
 from mpquic.proto.control.identity import ChainVerifier, Identity
 from mpquic.proto.control.messages import ControlDecoder, Message, Probe, ProbeAck, Register, Welcome
 from mpquic.proto.control.messages import encode as encode_message
 from mpquic.proto.control.peers import PeerRule, PeerTable
 from mpquic.proto.control.prefix import parse_prefix
+from mpquic.proto.control.server_registration import ServerRegistration
 from mpquic.proto.packet.frame import FrameStreamDecoder, encode_frames
 from mpquic.proto.path.backoff import Backoff
 from mpquic.proto.path.liveness import Liveness

@@ -8,19 +8,9 @@ import msgspec
 import pytest
 from cryptography import x509
 from mpquic.proto.control import messages as control
+from mpquic.proto.control.client_registration import ClientRegistration, RegistrationRequest
 from mpquic.proto.control.groups import GroupTable, Registration, RegistrationRefusedError
-from mpquic.proto.control.handshake import (
-    FEATURES,
-    Admitted,
-    ClientRegistration,
-    HandshakeState,
-    Output,
-    RegistrationRequest,
-    Rejected,
-    Send,
-    ServerRegistration,
-    Welcomed,
-)
+from mpquic.proto.control.handshake import FEATURES, Admitted, HandshakeState, Output, Rejected, Send, Welcomed
 from mpquic.proto.control.identity import ChainVerifier, Credentials, Identity
 from mpquic.proto.control.messages import (
     Bye,
@@ -38,6 +28,7 @@ from mpquic.proto.control.messages import (
 )
 from mpquic.proto.control.peers import PeerRule, PeerTable
 from mpquic.proto.control.prefix import parse_prefix
+from mpquic.proto.control.server_registration import ServerRegistration
 
 from . import pki
 from .pki import CA, CLIENT, CLIENT_AUTH, FOREIGN_CA, NOW, SERVER, SITE1, issue, uri

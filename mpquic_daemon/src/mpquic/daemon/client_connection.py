@@ -24,7 +24,8 @@ from mpquic.net.aead import preferred_suites
 from mpquic.net.kernel import KERNEL
 from mpquic.net.send_status import SendStatus
 from mpquic.net.udp import split_segments
-from mpquic.proto.control.handshake import ClientRegistration, Output, RegistrationRequest, Rejected, Send, Welcomed
+from mpquic.proto.control.client_registration import ClientRegistration, RegistrationRequest
+from mpquic.proto.control.handshake import Output, Rejected, Send, Welcomed
 from mpquic.proto.control.messages import Bye, ControlError, RefuseCode, RenewStripe, StripeRenewed, StripeRequest
 from mpquic.proto.control.validity import Validity
 from mpquic.proto.path.address import endpoint

@@ -10,8 +10,9 @@ import mpquic
 from mpquic.daemon.claims import Unproven
 from mpquic.daemon.path_mtu import BASE_FAILS
 from mpquic.daemon.session import PRESENCE, CloseCode, Inbox, Session, SessionError
-from mpquic.proto.control.handshake import Admitted, Output, Rejected, Send, ServerRegistration
+from mpquic.proto.control.handshake import Admitted, Output, Rejected, Send
 from mpquic.proto.control.messages import Bye, ControlError, Probe
+from mpquic.proto.control.server_registration import ServerRegistration
 from mpquic.proto.path.address import endpoint, plain_host
 from mpquic.proto.path.budget import BudgetMember
 from mpquic.proto.path.path import PathState
