@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from mpquic.net.udp import Received
     from mpquic.proto.control.messages import StripeRequest
     from mpquic.proto.path.address import Address
+    from mpquic.proto.stripe.control import Outgoing
     from mpquic.proto.stripe.receiver import Datagrams
-    from mpquic.proto.stripe.session import Outgoing
     from mpquic.proto.tunnel.tunnel import TunnelSender
 
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from mpquic.net.udp import UdpSocket
     from mpquic.proto.control.messages import StripeGrant, StripeRequest
     from mpquic.proto.path.path import Carried
+    from mpquic.proto.stripe.control import Outgoing
     from mpquic.proto.stripe.receiver import Datagrams
-    from mpquic.proto.stripe.session import Outgoing
     from mpquic.proto.tunnel.tunnel import TunnelSender
 
 TIMER_SLACK = 0.001

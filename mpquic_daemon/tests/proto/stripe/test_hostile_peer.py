@@ -121,9 +121,9 @@ def test_a_report_of_the_widest_ranges_costs_no_more_than_what_was_sent_allows(r
     assert len(recovered) <= ReportAllowance.MOST
     assert server.receiver.refused["report beyond what was sent"] > 9000 - ReportAllowance.MOST // highest
     # As time goes by, and as more is sent, reports count again.
-    before = server.reports_received
+    before = server.control.reports_received
     peer.give([peer.control(PacketType.REPORT, widest)], duplex.now + 1.0)
-    assert server.reports_received == before + 1
+    assert server.control.reports_received == before + 1
 
 
 def test_ranges_below_what_any_receiver_remembers_are_not_looked_at(recovered: list[int]) -> None:
@@ -135,7 +135,7 @@ def test_ranges_below_what_any_receiver_remembers_are_not_looked_at(recovered: l
     top = 2**40 - 1
     ranges = [(top - 2**33 * (place + 1), top - 2**33 * place - 2) for place in range(100)]
     peer.give([peer.control(PacketType.REPORT, encode_report(Report(top, 0.0, 9, [(top, top)], ranges)))], duplex.now)
-    assert server.reports_received > 0
+    assert server.control.reports_received > 0
     assert len(recovered) <= ReportAllowance.MOST
 
 
@@ -146,9 +146,9 @@ def test_what_a_report_calls_repaired_is_remembered_in_a_bounded_number() -> Non
     peer = HostilePeer(server)
     peer.sealer.next_control = 10_000
     body = encode_report(Report(99_999, 0.0, 9, [(99_999, 99_999)], [(40_000, 99_998)]))
-    before = server.reports_received
+    before = server.control.reports_received
     peer.give([peer.control(PacketType.REPORT, body)], duplex.now + 1.0)
-    assert server.reports_received == before + 1
+    assert server.control.reports_received == before + 1
     assert 1000 < len(server.sender.recovery._recovered) <= 8192
 
 
@@ -168,7 +168,7 @@ def test_honest_reports_are_never_too_many() -> None:
     duplex.up.weather.loss, duplex.up.weather.jitter = 0.2, 0.02
     duplex.client.offer(6000)
     duplex.run(6.0)
-    assert duplex.client.session.reports_received > 100
+    assert duplex.client.session.control.reports_received > 100
     assert not [reason for reason in duplex.client.session.receiver.refused if reason.startswith("report")]
 
 

@@ -64,7 +64,7 @@ def test_without_discovery_nothing_is_probed() -> None:
     assert len(duplex.server.received) == 100
     for host in (duplex.client, duplex.server):
         host.session.on_too_large(1400, duplex.now)
-        assert (host.session.probes_sent, host.session.sender.datagram_size) == (0, 1452)
+        assert (host.session.control.probes_sent, host.session.sender.datagram_size) == (0, 1452)
 
 
 @pytest.mark.simulation
@@ -175,10 +175,10 @@ def test_a_lossy_transfer_raises_no_doubt() -> None:
     duplex.run(10.0)
     duplex.client.offer(10**9)
     duplex.run(1.0)
-    size, probes = duplex.client.session.pmtu.size, duplex.client.session.probes_sent
+    size, probes = duplex.client.session.pmtu.size, duplex.client.session.control.probes_sent
     duplex.run(8.0)
     assert (duplex.client.session.pmtu.size, duplex.client.session.pmtu.black_holes) == (size, 0)
-    assert duplex.client.session.probes_sent == probes
+    assert duplex.client.session.control.probes_sent == probes
 
 
 def test_a_link_that_the_kernel_knows_to_be_smaller_is_believed_at_once() -> None:

@@ -7,30 +7,17 @@ an id and a secret that the control connection hands out; nothing outlives the o
 from __future__ import annotations
 
 from secrets import token_bytes
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mpquic.proto.congestion.bbr import Bbr
-from mpquic.proto.path.pmtu import (
-    MIN_PROBE,
-    PRESENCE,
-    AnswerLimit,
-    PathMtuState,
-    Probe,
-    decode_probe,
-    decode_probe_ack,
-    encode_probe,
-    encode_probe_ack,
-)
 from mpquic.proto.stripe.config import check_datagram_size
+from mpquic.proto.stripe.control import Control, Outgoing
 from mpquic.proto.stripe.hold import FlowHold, hold_time
 from mpquic.proto.stripe.keys import KeyLimitError, Opener, Sealer, direction_secret
 from mpquic.proto.stripe.memory import MemoryBudget
-from mpquic.proto.stripe.pipes import Keepalive, Pipes, decode_keepalive, encode_keepalive
-from mpquic.proto.stripe.receiver import ControlPacket, StripeReceiver
-from mpquic.proto.stripe.reports import ReportError, decode_report
-from mpquic.proto.stripe.return_path import TOKEN_SIZE
+from mpquic.proto.stripe.pipes import Pipes
+from mpquic.proto.stripe.receiver import StripeReceiver
 from mpquic.proto.stripe.sender import StripeSender
-from mpquic.proto.stripe.wire import PacketType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -39,21 +26,9 @@ if TYPE_CHECKING:
     from mpquic.proto.path.path import Carried
     from mpquic.proto.stripe.config import StripeConfig
     from mpquic.proto.stripe.memory import Store
-    from mpquic.proto.stripe.pipes import Pipe
-    from mpquic.proto.stripe.receiver import Datagrams
-    from mpquic.proto.stripe.return_path import Address
+    from mpquic.proto.stripe.receiver import ControlPacket, Datagrams
 
 _INITIAL_RTT = 0.1
-_PRESENCE = Probe(PRESENCE, MIN_PROBE)
-"""Asks for nothing but the reply."""
-
-
-class Outgoing(NamedTuple):
-    """Datagrams to send on one pipe, in order. `address` is None for a client, whose sockets are connected."""
-
-    pipe: int
-    address: Address | None
-    datagrams: list[bytes]
 
 
 class StripeSession:
@@ -93,17 +68,15 @@ class StripeSession:
         self.receiver = StripeReceiver(session, self._opener, self.pipes, extend=self.memory.extend)
         self.hold = FlowHold(extend=self.memory.extend) if in_order else None
         self.memory.join(self)
-        self._answers = AnswerLimit()
-        self._responses = AnswerLimit()
-        self._outgoing: list[Outgoing] = []
+        self.control = Control(self._sealer, self._opener, self.pipes, self.sender, self.receiver, client=client)
         self.heard_at = now
-        self.round_trip_at: float | None = None
-        """When the peer last answered, reported, or said that it is answered: proof that both directions work."""
         self.exhausted = False
         """True when an epoch is used up and unconfirmed: the control connection has to hand out a new session."""
-        self.reports_sent = 0
-        self.reports_received = 0
-        self.probes_sent = 0
+
+    @property
+    def round_trip_at(self) -> float | None:
+        """When the peer last answered, reported, or said that it is answered: proof that both directions work."""
+        return self.control.round_trip_at
 
     @property
     def rtt(self) -> float | None:
@@ -129,7 +102,7 @@ class StripeSession:
 
     def counters(self) -> dict[str, object]:
         """Return the session's numbers for people and metrics."""
-        sender, receiver = self.sender, self.receiver
+        sender, receiver, control = self.sender, self.receiver, self.control
         recovery, inflight = sender.recovery, sender.recovery.inflight
         found: dict[str, object] = {
             "state": str(getattr(getattr(sender.controller, "state", None), "value", "")),
@@ -147,14 +120,14 @@ class StripeSession:
             "probes": sender.probes,
             "datagram_size": sender.datagram_size,
             "path_mtu": self.pmtu.state.value,
-            "path_mtu_probes": self.probes_sent,
+            "path_mtu_probes": control.probes_sent,
             "black_holes": self.pmtu.black_holes,
             "oversized": sender.oversized,
             "received_shards": receiver.shards,
             "repaired": receiver.decoder.repaired,
             "copies_in_vain": receiver.copies_in_vain,
-            "reports_sent": self.reports_sent,
-            "reports_received": self.reports_received,
+            "reports_sent": control.reports_sent,
+            "reports_received": control.reports_received,
             "epochs": list(self.epochs),
             "pipes_moved": self.pipes.moved,
             "paths_unproven": len(self.pipes.unproven),
@@ -180,7 +153,7 @@ class StripeSession:
     def on_too_large(self, size: int, now: float) -> None:
         """The kernel refused a datagram of `size` bytes (EMSGSIZE; of a run with GSO its segment size)."""
         self.pmtu.on_too_large(size, now)
-        self._follow_path(now)
+        self.control.follow_path(now)
 
     def on_path_mtu(self, size: int) -> None:
         """ICMP says that the path carries UDP payloads of `size` bytes at most: a reason to look, no more."""
@@ -224,10 +197,8 @@ class StripeSession:
             self.heard_at = now
         if frames:
             self.pipes.busy(now)
-        for packet in control:
-            self._on_control(packet, now)
-        if self.pipes.unproven:
-            self._challenge(now)
+        if control or self.pipes.unproven:
+            self._answer(control, now)
         if self.hold is None or not frames:
             return frames
         wait = hold_time(frames[0].traffic_class, self.rtt or _INITIAL_RTT)
@@ -242,24 +213,26 @@ class StripeSession:
             self._poll(now)
         return waited
 
+    def _answer(self, control: list[ControlPacket], now: float) -> None:
+        try:
+            for packet in control:
+                self.control.take(packet, now)
+            if self.pipes.unproven:
+                self.control.challenge(now, self.rtt or 0.0)
+        except KeyLimitError:
+            self.exhausted = True
+
     def _poll(self, now: float) -> None:
         try:
             self.sender.poll(now)
-            for pipe in self.pipes.due(now):
-                kind = PacketType.REGISTER if pipe.registering else PacketType.KEEPALIVE
-                self._send_control(kind, pipe.number, encode_keepalive(Keepalive.ASK, self._opener.epoch, now))
-            report_at = self.receiver.reporter.next_time()
-            if self.pipes.unproven:
-                self._challenge(now)
-            carrying = self.pipes.carrying(now)
-            if report_at is not None and now >= report_at and (alive := carrying or self.pipes.alive(now)):
-                # Spread like data, or the loss of one pipe would silence all reports.
-                pipe = alive[self.reports_sent % len(alive)]
-                self.reports_sent += 1
-                self._send_control(PacketType.REPORT, pipe.number, self.receiver.reporter.build(now))
-            probe_at = self.pmtu.due_at
-            if probe_at is not None and now >= probe_at and carrying:
-                self._probe_path(carrying, now)
+            self.control.poll(now, self.rtt)
+        except KeyLimitError:
+            self.exhausted = True
+
+    def ask(self, now: float) -> None:
+        """Have the peer reply on each pipe that carries, as either end may."""
+        try:
+            self.control.ask(now)
         except KeyLimitError:
             self.exhausted = True
 
@@ -283,142 +256,10 @@ class StripeSession:
 
     def take_outgoing(self) -> list[Outgoing]:
         """Return what is to leave, in order; nothing is kept."""
-        outgoing, self._outgoing = self._outgoing, []
+        outgoing = self.control.take_outgoing()
         for pipe, datagrams in self.sender.take_outgoing():
             address = pipe.address
             if pipe.unproven is not None:
                 address = self.pipes.route(pipe, sum(map(len, datagrams)))
             outgoing.append(Outgoing(pipe.number, address, datagrams))
         return outgoing
-
-    def _send_control(self, kind: PacketType, pipe: int, body: bytes) -> None:
-        datagram = self._sealer.seal_control(kind, pipe, body)
-        self._outgoing.append(Outgoing(pipe, self.pipes.route(self.pipes.all[pipe], len(datagram)), [datagram]))
-
-    def _challenge(self, now: float) -> None:
-        """Send tokens to addresses that are to prove themselves, and ask at the old one whether it is still in use."""
-        try:
-            for pipe, unproven in self.pipes.challenges(now, self.rtt or 0.0):
-                for address in (unproven.address, pipe.address if unproven.tries == 1 else None):
-                    if address is None:
-                        continue
-                    # A reply from the old address is the newest packet of the pipe, whatever it holds.
-                    token = unproven.token if address is unproven.address else bytes(TOKEN_SIZE)
-                    datagram = self._sealer.seal_control(PacketType.PATH_CHALLENGE, pipe.number, token)
-                    if address is not unproven.address or unproven.take(len(datagram)):
-                        self._outgoing.append(Outgoing(pipe.number, address, [datagram]))
-        except KeyLimitError:
-            self.exhausted = True
-
-    def _on_path_control(self, packet: ControlPacket, now: float) -> None:
-        """A server proves addresses; a client sends each token back, on the pipe on which it came."""
-        body = packet.body
-        if len(body) != TOKEN_SIZE or self.client is not (packet.kind == PacketType.PATH_CHALLENGE):
-            self.receiver.refuse("path")
-        elif self.client:
-            if not self._responses.take(now):
-                self.receiver.refuse("path challenge")
-                return
-            try:
-                self._send_control(PacketType.PATH_RESPONSE, packet.pipe, body)
-            except KeyLimitError:
-                self.exhausted = True
-        elif self.pipes.on_response(body, now):
-            self.round_trip_at = now
-
-    def _on_control(self, packet: ControlPacket, now: float) -> None:
-        if packet.kind == PacketType.REPORT:
-            self._on_report(packet.body, now)
-            return
-        if packet.kind == PacketType.PROBE:
-            self._on_probe(packet, now)
-            return
-        if packet.kind == PacketType.PROBE_ACK:
-            self._on_probe_ack(packet.body, now)
-            return
-        if packet.kind in (PacketType.PATH_CHALLENGE, PacketType.PATH_RESPONSE):
-            self._on_path_control(packet, now)
-            return
-        decoded = decode_keepalive(packet.body)
-        if decoded is None or (decoded[0] is Keepalive.ANSWER) is not self.client:
-            self.receiver.refuse("keepalive")
-            return
-        kind, epoch, stamp = decoded
-        self._sealer.confirm(epoch)
-        if kind is Keepalive.ANSWER:
-            rtt = self.pipes.on_answer(packet.pipe, stamp, now)
-            if rtt is not None:
-                self.round_trip_at = now
-                self.sender.on_rtt(rtt)
-            return
-        registering = packet.kind == PacketType.REGISTER
-        if not registering:
-            self.round_trip_at = now
-        self.pipes.on_asked(packet.pipe, packet.number, now, registering=registering)
-        try:
-            self._send_control(
-                PacketType.KEEPALIVE, packet.pipe, encode_keepalive(Keepalive.ANSWER, self._opener.epoch, stamp)
-            )
-        except KeyLimitError:
-            self.exhausted = True
-
-    def ask(self, now: float) -> None:
-        """Have the peer reply on each pipe that carries, as either end may: by the smallest probe of the path's MTU."""
-        try:
-            for pipe in self.pipes.alive(now):
-                self._send_control(PacketType.PROBE, pipe.number, encode_probe(_PRESENCE))
-        except KeyLimitError:
-            self.exhausted = True
-
-    def _probe_path(self, alive: list[Pipe], now: float) -> None:
-        pipe = alive[self.probes_sent // 2 % len(alive)]
-        for probe in self.pmtu.poll(now, self.rtt or _INITIAL_RTT):
-            self.probes_sent += 1
-            self._send_control(PacketType.PROBE, pipe.number, encode_probe(probe))
-        self._follow_path(now)
-
-    def _follow_path(self, now: float) -> None:
-        before, size = self.sender.datagram_size, self.pmtu.size
-        if size == before or self.pmtu.state is PathMtuState.DISABLED:
-            return
-        self.resize(size)
-        if size < before:
-            self.sender.recovery.on_shrunk(size, now)
-
-    def _on_probe(self, packet: ControlPacket, now: float) -> None:
-        probe = decode_probe(packet.body)
-        if probe is None or not self._answers.take(now):
-            self.receiver.refuse("probe")
-            return
-        try:
-            self._send_control(PacketType.PROBE_ACK, packet.pipe, encode_probe_ack(probe))
-        except KeyLimitError:
-            self.exhausted = True
-
-    def _on_probe_ack(self, body: bytes, now: float) -> None:
-        probe = decode_probe_ack(body)
-        if probe == _PRESENCE:
-            return
-        if probe is None or not self.pmtu.on_acknowledged(probe, now):
-            self.receiver.refuse("probe answer")
-            return
-        self.round_trip_at = now
-        self._follow_path(now)
-
-    def _on_report(self, body: bytes, now: float) -> None:
-        if not self.sender.affords_report(len(body), now):
-            self.receiver.refuse("report beyond what was sent")
-            return
-        try:
-            report = decode_report(body)
-        except ReportError as error:
-            self.receiver.refuse(f"report {error.reason}")
-            return
-        try:
-            if self.sender.on_report(report, now):
-                self.reports_received += 1
-                self.round_trip_at = now
-            else:
-                self.receiver.refuse("report of what was not sent")
-        except KeyLimitError:
-            self.exhausted = True
