@@ -110,7 +110,7 @@ def test_a_flood_in_somebodys_name_displaces_nothing_that_he_has_sent(
         if transport == "quic":
             current.session.send_bytes(b"")
             current.link._connection.send_ping(1)
-            current.link._put_in()
+            current.link._request_flush()
             current.flush(both.now)
         else:
             current.plane.session.ask(both.now)

@@ -22,7 +22,8 @@ from mpquic.net.send_status import SendStatus
 from mpquic.net.udp import UdpCounters
 from mpquic.proto.control.handshake import HandshakeState
 from mpquic.proto.control.messages import StreamType
-from mpquic.quic.link import LinkState, StreamReceived
+from mpquic.quic.connection_view import LinkState
+from mpquic.quic.events import StreamReceived
 
 from .conftest import Site
 

@@ -16,14 +16,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from mpquic.quic import link as quic
-from mpquic.quic.link import DatagramsReceived, LinkOptions, LinkState, QuicLink, StreamReceived, Terminated
+from mpquic.quic.configuration import LinkOptions
+from mpquic.quic.connect import connect
+from mpquic.quic.connection_view import LinkState
+from mpquic.quic.events import DatagramsReceived, LinkEvent, StreamReceived, Terminated
 from mpquic.quic.listener import QuicListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpquic.proto.control.unregistered import UnregisteredLimits
+    from mpquic.quic.link import QuicLink
 
 SERVER_NAME = "vps1.example.net"
 SERVER_ADDRESS = ("203.0.113.10", 45005)
@@ -135,9 +138,9 @@ class Side:
     datagrams: list[bytes] = field(default_factory=list)
     streams: dict[int, bytearray] = field(default_factory=dict)
     ended: Terminated | None = None
-    events: list[quic.LinkEvent] = field(default_factory=list)
+    events: list[LinkEvent] = field(default_factory=list)
 
-    def take(self, events: list[quic.LinkEvent]) -> None:
+    def take(self, events: list[LinkEvent]) -> None:
         for event in events:
             self.events.append(event)
             if isinstance(event, DatagramsReceived):
@@ -272,8 +275,13 @@ def make_client(authority: Authority) -> Callable[..., QuicLink]:
         server_name: str = SERVER_NAME,
     ) -> QuicLink:
         ca_data = Path(ca_file).read_bytes()
-        return quic.connect(
-            SERVER_ADDRESS, ca_data=ca_data, server_name=server_name, options=options or LinkOptions(), now=now
+        return connect(
+            SERVER_ADDRESS,
+            ca_data=ca_data,
+            server_name=server_name,
+            options=options or LinkOptions(),
+            now=now,
+            wall_clock=lambda: dt.datetime.now(dt.UTC),
         )
 
     return make

@@ -17,7 +17,8 @@ from mpquic.quic.aioquic_bounds import (
     SortedRanges,
 )
 from mpquic.quic.aioquic_send import PlainWriter
-from mpquic.quic.link import WINDOW_BEFORE_ADMISSION, LinkState
+from mpquic.quic.configuration import WINDOW_BEFORE_ADMISSION
+from mpquic.quic.connection_view import LinkState
 
 from .conftest import CLIENT_ADDRESS, SERVER_ADDRESS, Pair
 

@@ -6,7 +6,8 @@ import pytest
 from aioquic.quic.connection import MAX_NETWORK_PATHS, Limit, QuicConnection, QuicNetworkPath
 from aioquic.tls import CipherSuite
 from mpquic.quic import aioquic_internals as internals
-from mpquic.quic.link import LinkOptions, LinkState, quic_configuration
+from mpquic.quic.configuration import LinkOptions, quic_configuration
+from mpquic.quic.connection_view import LinkState
 from mpquic.quic.pacing import BurstPacer
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpquic.proto.congestion.hystart import SlowStart
 from mpquic.quic import congestion
+from mpquic.quic.configuration import LinkOptions, quic_configuration
 from mpquic.quic.congestion import MeasuredCubic, MeasuredReno, PathMeter
-from mpquic.quic.link import LinkOptions, quic_configuration
 from mpquic.quic.pacing import BURST_SECONDS, GAIN, BurstPacer
 
 

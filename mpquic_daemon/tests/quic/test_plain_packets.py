@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet_builder import QuicSentPacket
@@ -10,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpquic.quic.aioquic_receive import PlainTaker, _varint
 from mpquic.quic.aioquic_send import PlainPacket, PlainWriter
-from mpquic.quic.link import LinkOptions, QuicLink, quic_configuration
+from mpquic.quic.configuration import LinkOptions, quic_configuration
 
 from .conftest import SERVER_ADDRESS, LinkModel, Pair
+
+if TYPE_CHECKING:
+    from mpquic.quic.link import QuicLink
 
 
 @pytest.fixture(params=["both plain", "aioquic writes", "aioquic takes"])
@@ -205,7 +210,7 @@ def test_flow_control_and_the_window_hold_plain_packets_back(make_pair):
 
     def wait_and_flush():
         pair.now += 0.005
-        link._put_in()
+        link._request_flush()
         link.flush(pair.now)
 
     for _ in range(6):
@@ -317,6 +322,6 @@ def test_lost_pieces_of_a_stream_leave_together(make_pair):
     pair.link._control.congestion_window = 1 << 20
     sender = connection._streams[stream_id].sender
     assert len(sender._pending) == len(lost)
-    pair.link._stir()
+    pair.link._mark_dirty()
     pair.link.flush(pair.now)
     assert len(sender._pending) == 0

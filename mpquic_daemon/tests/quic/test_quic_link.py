@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from mpquic.proto.control.unregistered import UnregisteredLimits
+from mpquic.quic import fault_log
 from mpquic.quic import link as quic
-from mpquic.quic.link import WINDOW, WINDOW_BEFORE_ADMISSION, Established, LinkOptions, LinkState, StreamAborted
+from mpquic.quic.configuration import WINDOW, WINDOW_BEFORE_ADMISSION, LinkOptions
+from mpquic.quic.connection_view import LinkState
+from mpquic.quic.events import Established, StreamAborted
 
 from .conftest import SERVER_ADDRESS, LinkModel, Pair
 
@@ -74,7 +77,7 @@ def test_what_waits_inside_is_bounded_by_the_rate(make_pair):
     def pump():
         while pair.link.datagram_budget() > 0:
             accepted.append(pair.link.send_datagrams([bytes(1000)]))
-            assert pair.link._pending_bytes <= 8000
+            assert pair.link._outgoing.pending_bytes <= 8000
 
     pair.pump = pump
     pair.run(lambda: False, seconds=5)
@@ -274,7 +277,7 @@ def test_a_defect_of_the_library_in_a_timer_costs_one_connection(make_pair, monk
     for link in (pair.link, pair.peer):
         monkeypatch.setattr(link._connection, "handle_timer", broken)
         monkeypatch.setattr(link._connection, "get_timer", lambda: pair.now)
-    monkeypatch.setattr(quic, "_faults", quic._FaultLog())
+    monkeypatch.setattr(quic, "faults", fault_log.FaultLog())
     pair.link.handle_timer(pair.now)
     pair.listener._after(pair.peer)
     pair.listener.handle_timer(pair.now)

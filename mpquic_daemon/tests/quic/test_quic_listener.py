@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mpquic.proto.control.unregistered import Stage, UnregisteredLimits
 from mpquic.quic import listener as quic_listener
-from mpquic.quic.link import LinkOptions, LinkState, QuicLink
+from mpquic.quic.configuration import LinkOptions
+from mpquic.quic.connection_view import LinkState
+from mpquic.quic.link import QuicLink
 
 from .conftest import CLIENT_ADDRESS, Pair
 

@@ -12,7 +12,8 @@ from hostile.packets import packet, stream
 from hypothesis import given
 from hypothesis import strategies as st
 from mpquic.quic.aioquic_bounds import GAP_BYTES, MAX_GAPS, MAX_STREAMS
-from mpquic.quic.link import WINDOW, LinkState
+from mpquic.quic.configuration import WINDOW
+from mpquic.quic.connection_view import LinkState
 from mpquic.quic.memory import FLOOR, MAX_RECEIVED, MAX_SENT, QuicBudget, QuicBudgets
 
 from .conftest import CLIENT_ADDRESS, LinkModel, Pair

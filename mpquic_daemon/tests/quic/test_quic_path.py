@@ -10,7 +10,7 @@ from mpquic.proto.path.budget import BudgetMember, PathBudget
 from mpquic.proto.path.path import Path, PathState
 from mpquic.proto.tunnel.scheduler import FailoverScheduler
 from mpquic.proto.tunnel.tunnel import TunnelSender
-from mpquic.quic.link import LinkOptions
+from mpquic.quic.configuration import LinkOptions
 from mpquic.quic.path import QuicPath
 
 from .conftest import LinkModel

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from mpquic.quic.link import LinkOptions, LinkState
+from mpquic.quic.configuration import LinkOptions
+from mpquic.quic.connection_view import LinkState
 from mpquic.quic.pmtu import MIN_DATAGRAM_SIZE, SMALL, smallest_mtu
 
 from .conftest import LinkModel, Pair

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mpquic.quic import aioquic_receive, aioquic_send
 from mpquic.quic.aioquic_paths import RECENT
-from mpquic.quic.link import LinkOptions, LinkState
+from mpquic.quic.configuration import LinkOptions
+from mpquic.quic.connection_view import LinkState
 
 from .conftest import LinkModel, Pair
 from .test_quic_pmtu import FULL, QUICKLY, Make, Traffic, sizes

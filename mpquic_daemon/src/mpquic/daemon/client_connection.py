@@ -30,8 +30,9 @@ from mpquic.proto.control.messages import Bye, ControlError, RefuseCode, RenewSt
 from mpquic.proto.control.validity import Validity
 from mpquic.proto.path.address import endpoint
 from mpquic.proto.path.budget import BudgetMember
-from mpquic.quic import link as quic
-from mpquic.quic.link import Established, LinkOptions, Terminated
+from mpquic.quic.configuration import LinkOptions
+from mpquic.quic.connect import connect
+from mpquic.quic.events import Established, Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -173,12 +174,13 @@ class ClientConnection:
         self.socket = open_socket(kernel, path, path.remote_port, own, gso=config.udp_gso, dscp=config.dscp)
         try:
             options = LinkOptions(config.congestion_algorithm, config.max_datagram_size, IDLE_TIMEOUT, DEADLINE)
-            self.link = quic.connect(
+            self.link = connect(
                 self.socket.peer_address,
                 ca_data=identity.ca_data,
                 server_name=config.tls.server_name,
                 options=options,
                 now=now,
+                wall_clock=_today,
             )
         except BaseException:
             self.socket.close()

@@ -37,7 +37,8 @@ from mpquic.proto.packet.frame import FrameError, class_octet
 from mpquic.proto.path.path import PathState
 from mpquic.proto.tunnel.dispatch import dispatch
 from mpquic.proto.tunnel.tunnel import Counters
-from mpquic.quic.link import LinkOptions, LinkState, QuicLink
+from mpquic.quic.configuration import LinkOptions
+from mpquic.quic.connection_view import LinkState
 from mpquic.quic.listener import QuicListener
 from mpquic.quic.memory import QuicBudgets
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from mpquic.proto.control.handshake import Rejected
     from mpquic.proto.control.identity import Identity
     from mpquic.proto.path.address import Address
+    from mpquic.quic.link import QuicLink
 
 TICK = 0.1
 """Seconds between two looks at all connections: probes, silence, deadlines."""

@@ -16,7 +16,7 @@ from mpquic.proto.control.server_registration import ServerRegistration
 from mpquic.proto.path.address import endpoint, plain_host
 from mpquic.proto.path.budget import BudgetMember
 from mpquic.proto.path.path import PathState
-from mpquic.quic.link import Established, Terminated
+from mpquic.quic.events import Established, Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from mpquic.daemon.stripe_listener import ServerStripe
     from mpquic.proto.control.identity import ChainVerifier, Identity
     from mpquic.proto.control.messages import Register, Welcome
-    from mpquic.quic.link import LinkEvent, QuicLink
+    from mpquic.quic.events import LinkEvent
+    from mpquic.quic.link import QuicLink
 
 REGISTRATION_DEADLINE = 5.0
 

@@ -16,7 +16,7 @@ from mpquic.proto.packet.frame import FrameStreamDecoder
 from mpquic.proto.path.budget import BudgetMember, PathBudget
 from mpquic.proto.path.liveness import Liveness
 from mpquic.proto.path.path import PathState
-from mpquic.quic.link import DatagramsReceived, LinkEvent, QuicLink, StreamAborted, StreamReceived
+from mpquic.quic.events import DatagramsReceived, LinkEvent, StreamAborted, StreamReceived
 from mpquic.quic.path import QuicPath
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mpquic.daemon.stripe_plane import StripePlane
     from mpquic.proto.packet.coalescer import Write
     from mpquic.proto.tunnel.tunnel import TunnelReceiver
+    from mpquic.quic.link import QuicLink
 
 MAX_REFUSED_STREAMS = 64
 """Streams of a peer that are refused, for a connection: those of a later version are few."""

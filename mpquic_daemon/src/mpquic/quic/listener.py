@@ -28,7 +28,9 @@ from mpquic.proto.control.unregistered import Unregistered, UnregisteredLimits
 from mpquic.proto.path.address import Address, plain_host
 from mpquic.quic.aioquic_bounds import BoundedConnection
 from mpquic.quic.aioquic_receive import CONNECTION_ID_BYTES
-from mpquic.quic.link import LinkOptions, LinkState, QuicLink, quic_configuration
+from mpquic.quic.configuration import LinkOptions, quic_configuration
+from mpquic.quic.connection_view import LinkState
+from mpquic.quic.link import QuicLink
 from mpquic.quic.pmtu import MIN_DATAGRAM_SIZE
 
 Buffered = bytes | memoryview
@@ -358,7 +360,7 @@ class QuicListener:
             ),
             self._options,
             now=now,
-            server_certificate=self._configuration.certificate,
+            certificate=self._configuration.certificate,
         )
         entry = _Entry(number, link, [header.destination_cid, link.connection_id], address)
         self._entries[link] = self._waiting[number] = self._numbered[number] = entry

@@ -6,7 +6,8 @@ from typing import cast
 from mpquic.proto.packet.frame import Frame
 from mpquic.proto.path.budget import PathBudget
 from mpquic.proto.path.path import Carried, PathState
-from mpquic.quic.link import LinkState, QuicLink
+from mpquic.quic.connection_view import LinkState
+from mpquic.quic.link import QuicLink
 
 
 class QuicPath:
