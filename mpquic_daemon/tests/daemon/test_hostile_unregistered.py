@@ -55,7 +55,7 @@ def crowd(site: Site, clients: int, *attacks: str) -> Iterator[None]:
 def is_full(site: Site) -> bool:
     """Whether somebody was refused or evicted for want of a place."""
     counters = site.ask("sv", "counters")["listener"]
-    return any(reason in counters for reason in ("too many unregistered", "evicted before the registration"))
+    return any(reason in counters for reason in ("too_many_unregistered", "evicted_before_registration"))
 
 
 @pytest.mark.parametrize("address", ["10.77.1.2", "10.77.1.3"], ids=["a known address", "an unknown address"])

@@ -182,7 +182,7 @@ def test_what_lies_behind_the_end_is_refused_and_the_rest_is_kept(more: int) -> 
     frames = [full(number, 1000 * number) for number in range(2 + more)]
     carried, refused = assemble(frames)
     assert singles(carried) == decoded(frames[:2])
-    assert refused == {"frame segment place": more}
+    assert refused == {"frame_segment_place": more}
     [run] = carried
     assert isinstance(run, SegmentRun)
     assert run.payload_size == 2000

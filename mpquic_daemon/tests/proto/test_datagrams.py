@@ -89,4 +89,4 @@ def test_a_wrong_length_is_refused() -> None:
     packet[24] = 1
     made = coalescer()
     assert made.rebuild(frames([bytes(packet)])) == []
-    assert made.refused == {"udp length": 1}
+    assert made.refused == {"udp_length": 1}

@@ -187,7 +187,7 @@ def test_runs_wait_no_longer_than_others_without_a_path_and_not_across_sessions(
     assert sender.waiting
     sender.flush(1.1)
     assert not sender.waiting
-    assert sender.counters.refused == {"no path": 10}
+    assert sender.counters.refused == {"no_path": 10}
     path = RecordingPath(runs=True)
     sender, _ = handed_back(path)
     sender.restart()

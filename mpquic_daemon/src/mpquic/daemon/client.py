@@ -316,7 +316,7 @@ class Client:
             try:
                 writes = connection.session.writes(inbox, self._receiver, now)
             except FrameError as error:
-                self._counters.refuse(f"stream {error.reason}")
+                self._counters.refuse(f"stream_{error.reason}")
                 connection.close(CloseCode.PROTOCOL, "malformed frame on the data stream", now)
                 connection.ending = connection.ending or Ending(Failure.ENDED, f"malformed frame: {error.reason}")
             else:

@@ -463,7 +463,7 @@ class Server:
         try:
             writes = connection.session.writes(inbox, tunnel.receiver, now)
         except FrameError as error:
-            tunnel.counters.refuse(f"stream {error.reason}")
+            tunnel.counters.refuse(f"stream_{error.reason}")
             connection.end(CloseCode.PROTOCOL, "malformed frame on the data stream")
             return
         for buffers in writes:

@@ -162,7 +162,7 @@ class QuicListener:
         reason = self._unregistered.count(entry.number, datagrams, work, elapsed, now)
         if reason is not None:
             self.counters[reason] += 1
-            self._abandon(link, reason)
+            self._abandon(link, reason.replace("_", " "))
 
     def _abandon(self, link: QuicLink, reason: str) -> None:
         link.abandon(reason)
@@ -258,7 +258,7 @@ class QuicListener:
     def handle_timer(self, now: float) -> None:
         """Let the connections whose time has come act. Call `pop_ready` and `flush` afterwards."""
         for number in self._unregistered.pop_expired(now):
-            self.counters["not registered in time"] += 1
+            self.counters["not_registered_in_time"] += 1
             self._waiting[number].link.close(0, "not registered in time")
         while (at := self.timer()) is not None and at <= now:
             entry = self._numbered[heapq.heappop(self._timers)[2]]
@@ -290,18 +290,18 @@ class QuicListener:
             return entry
         if len(datagram) < MIN_DATAGRAM_SIZE:
             # RFC 9000 section 14.1: an Initial is padded. A short-header packet is of a connection that has gone.
-            known = "unknown connection" if header.version is None else "too small"
+            known = "unknown_connection" if header.version is None else "too_small"
             self.counters[known] += 1
             return None
         if header.version is None:
-            self.counters["unknown connection"] += 1
+            self.counters["unknown_connection"] += 1
             return None
         if header.packet_type is QuicPacketType.VERSION_NEGOTIATION:
             # An answer to it would let two servers keep each other busy.
-            self.counters["unexpected packet"] += 1
+            self.counters["unexpected_packet"] += 1
             return None
         if header.version not in self._configuration.supported_versions:
-            self.counters["unsupported version"] += 1
+            self.counters["unsupported_version"] += 1
             self._reply(
                 encode_quic_version_negotiation(
                     source_cid=header.destination_cid,
@@ -312,10 +312,10 @@ class QuicListener:
             )
             return None
         if header.packet_type is not QuicPacketType.INITIAL:
-            self.counters["unknown connection"] += 1
+            self.counters["unknown_connection"] += 1
             return None
         if not self.accepting:
-            self.counters["too old"] += 1
+            self.counters["too_old"] += 1
             return None
         return self._accept(header, address, now)
 
@@ -333,14 +333,14 @@ class QuicListener:
                 retry_source = header.destination_cid
             except ValueError:
                 # Of another process, or too old: as if there were none. The client gives up when it sees the answer.
-                self.counters["invalid token"] += 1
+                self.counters["invalid_token"] += 1
                 if self._unregistered.must_prove_address(now):
                     return None
         elif self._unregistered.must_prove_address(now):
             self._retry(header, address, now)
             return None
         if len(self._entries) >= MAX_CONNECTIONS:
-            self.counters["too many connections"] += 1
+            self.counters["too_many_connections"] += 1
             return None
         number = next(self._order)
         is_proven = retry_source is not None
@@ -349,7 +349,7 @@ class QuicListener:
             self.counters[decision.refusal] += 1
             return None
         if decision.evicted is not None:
-            self.counters["evicted before the registration"] += 1
+            self.counters["evicted_before_registration"] += 1
             self._abandon(self._waiting[decision.evicted].link, "another connection has taken its place")
         began, began_work = self._time_passed(), self._processor_time()
         link = QuicLink(
@@ -375,7 +375,7 @@ class QuicListener:
 
     def _retry(self, header: QuicHeader, address: Address, now: float) -> None:
         assert header.version is not None  # a long header
-        self.counters["retry sent"] += 1
+        self.counters["retry_sent"] += 1
         source_cid = self._entropy(CONNECTION_ID_BYTES)
         token = self._tokens.create_token(
             address=address,

@@ -127,7 +127,7 @@ def test_a_peer_that_reports_what_was_never_sent_is_not_believed(duplex: Duplex)
         packet = evil.seal_control(PacketType.REPORT, 0, body)
         client.receive([(packet, len(packet), None)], duplex.now)
     assert client.sender.recovery.inflight.delivered == in_flight
-    assert client.receiver.refused == {"report of what was not sent": 1, "report ranges": 1, "report truncated": 1}
+    assert client.receiver.refused == {"report_of_what_was_not_sent": 1, "report_ranges": 1, "report_truncated": 1}
     for packet in (
         evil.seal_control(PacketType.KEEPALIVE, 0, b"short"),
         evil.seal_control(PacketType.KEEPALIVE, 0, encode_keepalive(Keepalive.ASK, 0, 1.0)),

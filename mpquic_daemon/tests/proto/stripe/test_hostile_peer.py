@@ -119,7 +119,7 @@ def test_a_report_of_the_widest_ranges_costs_no_more_than_what_was_sent_allows(r
     for _ in range(10_000):
         peer.give([peer.control(PacketType.REPORT, widest)], duplex.now)
     assert len(recovered) <= ReportAllowance.MOST
-    assert server.receiver.refused["report beyond what was sent"] > 9000 - ReportAllowance.MOST // highest
+    assert server.receiver.refused["report_beyond_what_was_sent"] > 9000 - ReportAllowance.MOST // highest
     # As time goes by, and as more is sent, reports count again.
     before = server.control.reports_received
     peer.give([peer.control(PacketType.REPORT, widest)], duplex.now + 1.0)

@@ -220,7 +220,7 @@ def test_a_peer_that_answers_what_was_not_asked_is_not_believed() -> None:
     for body in (b"", b"\1" + bytes(20), bytes(6)):
         packet = evil.seal_control(PacketType.PROBE, 0, body)
         client.receive([(packet, len(packet), None)], duplex.now)
-    assert client.receiver.refused == {"probe answer": 3, "probe": 3}
+    assert client.receiver.refused == {"probe_answer": 3, "probe": 3}
     assert client.pmtu.size == size
     assert client.take_outgoing() == []
 

@@ -286,7 +286,7 @@ def test_a_client_sends_back_no_more_tokens_than_a_server_has_reason_to_send() -
     peer = HostilePeer(session, NOW)
     peer.give([peer.control(PacketType.PATH_CHALLENGE, bytes(8)) for _ in range(1000)], NOW)
     assert len(session.take_outgoing()) <= 64
-    assert session.receiver.refused["path challenge"] > 900
+    assert session.receiver.refused["path_challenge"] > 900
     # Only servers prove addresses.
     peer.give([peer.control(PacketType.PATH_RESPONSE, bytes(8)), peer.control(PacketType.PATH_CHALLENGE, b"")], NOW)
     assert session.receiver.refused["path"] == 2

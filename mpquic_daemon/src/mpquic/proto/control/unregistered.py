@@ -161,14 +161,14 @@ class Unregistered(Generic[Key]):
         known = is_proven and self._is_known(address, now)
         place = _Place(address, network, port, now, is_proven, known)
         if self._ports[(*place.source, port)] >= limits.per_port:
-            return Decision("too many unregistered of one port")
+            return Decision("too_many_unregistered_of_port")
         if is_proven and self._utilisation(now) > self._allowance(place, now):
-            return Decision("unregistered of a network that has cost too much")
+            return Decision("network_cost_exceeded")
         evicted = None
         if len(self._places) >= limits.places:
             evicted = self._to_evict(place, now)
             if evicted is None:
-                return Decision("too many unregistered")
+                return Decision("too_many_unregistered")
             self.leave(evicted)
         self._places[key] = place
         self._since[Stage.HANDSHAKE][key] = now
@@ -189,9 +189,9 @@ class Unregistered(Generic[Key]):
         place.work += work
         self._busy, self._busy_at = self._decayed(now) + elapsed, now
         if place.datagrams > self.limits.max_datagrams:
-            return "too many datagrams before the registration"
+            return "too_many_datagrams_before_registration"
         if place.work > self.limits.max_work:
-            return "too much processor time before the registration"
+            return "too_much_processor_time_before_registration"
         return None
 
     def established(self, key: Key, now: float, *, is_proven: bool) -> None:

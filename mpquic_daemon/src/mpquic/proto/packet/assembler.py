@@ -61,7 +61,7 @@ class FrameAssembler:
         try:
             self._frames += decode_frames(body)
         except FrameError as error:
-            self._refuse(f"frame {error.reason}")
+            self._refuse(f"frame_{error.reason}")
 
     def add_all(self, bodies: list[bytes]) -> None:
         """Take the contents of several datagrams of one size, in order."""
@@ -105,7 +105,7 @@ class FrameAssembler:
             size = len(body) - _SKIP - plan.header
             segment.check_place(plan, offset, size, step)
         except MalformedPacketError as error:
-            self._refuse(f"frame {error.reason}")
+            self._refuse(f"frame_{error.reason}")
             return
         head = body[_SKIP : _SKIP + plan.header]
         parts: list[bytes | memoryview] = [body]
@@ -124,7 +124,7 @@ class FrameAssembler:
             return
         fitting = (run.layout.payload - run.offset) // run.gso_size
         for _ in run.parts[fitting:]:
-            self._refuse("frame segment place")
+            self._refuse("frame_segment_place")
         del run.parts[fitting:]
         run.count = len(run.parts)
         self._forget()

@@ -198,7 +198,7 @@ class Coalescer:
             if packet[0] == 0x45 and packet[9] == 6 and size >= 40:
                 fixed, identification, hops, flow, sequence, tail, urgent = _unpack4(packet)
                 if hops & 0x3FFF0000:
-                    self._refuse("partial checksum in a fragment")
+                    self._refuse("partial_checksum_in_a_fragment")
                     continue
                 transport, any_id = 20, hops & 0x40000000
             elif packet[0] >> 4 == 6 and packet[6] == 6 and size >= 60:
@@ -246,7 +246,7 @@ class Coalescer:
                     continue
                 del runs[flow]
             if header < transport + 20 or data < 0:
-                self._refuse("tcp header length")
+                self._refuse("tcp_header_length")
                 continue
             run = _Run(packet, transport, header)
             writes.append(run)
@@ -278,7 +278,7 @@ def _plain_udp(packet: bytes) -> tuple[bytes, bytes, int, int] | None:
     else:
         return None
     if (packet[header - 4] << 8) | packet[header - 3] != len(packet) - header + 8:
-        raise ip.MalformedPacketError("udp length")
+        raise ip.MalformedPacketError("udp_length")
     return flow, fixed, number, header
 
 
@@ -315,19 +315,19 @@ def _partial(packet: bytes) -> Write:
     protocol, transport, direct = ip.transport(packet)
     size = len(packet)
     if protocol == -1:
-        raise ip.MalformedPacketError("partial checksum in a fragment")
+        raise ip.MalformedPacketError("partial_checksum_in_a_fragment")
     if not direct:
-        raise ip.MalformedPacketError("partial checksum behind extension headers")
+        raise ip.MalformedPacketError("partial_checksum_behind_extension_headers")
     if protocol == ip.UDP:
         if size < transport + 8 or (packet[transport + 4] << 8) | packet[transport + 5] != size - transport:
-            raise ip.MalformedPacketError("udp length")
+            raise ip.MalformedPacketError("udp_length")
         offset = 6
     elif protocol == ip.TCP:
         if size < transport + 20 or not 20 <= (packet[transport + 12] >> 4) << 2 <= size - transport:
-            raise ip.MalformedPacketError("tcp header length")
+            raise ip.MalformedPacketError("tcp_header_length")
         offset = 16
     else:
-        raise ip.MalformedPacketError("partial checksum of another protocol")
+        raise ip.MalformedPacketError("partial_checksum_of_another_protocol")
     end = transport + offset + 2
     head = bytearray(packet[:end])
     _write_partial_sum(head, transport, protocol, size, offset)
@@ -340,19 +340,19 @@ def _whole(packet: bytes, gso_size: int) -> Write:
     transport = 20 if packet[0] >> 4 == 4 else ip.IPV6_HEADER
     if transport == 20:
         if packet[0] != 0x45 or packet[9] != ip.TCP or packet[6] & 0x3F or packet[7]:
-            raise ip.MalformedPacketError("superframe is no plain TCP")
+            raise ip.MalformedPacketError("superframe_is_no_plain_tcp")
     elif packet[6] != ip.TCP:
-        raise ip.MalformedPacketError("superframe is no plain TCP")
+        raise ip.MalformedPacketError("superframe_is_no_plain_tcp")
     if size < transport + 20:
-        raise ip.MalformedPacketError("tcp header length")
+        raise ip.MalformedPacketError("tcp_header_length")
     header = transport + ((packet[transport + 12] >> 4) << 2)
     if header < transport + 20 or header > size:
-        raise ip.MalformedPacketError("tcp header length")
+        raise ip.MalformedPacketError("tcp_header_length")
     data = size - header
     if gso_size < MIN_GSO_SIZE or data <= gso_size or data > gso_size * MAX_SEGMENTS:
-        raise ip.MalformedPacketError("gso size")
+        raise ip.MalformedPacketError("gso_size")
     if packet[transport + 12] & 15 or packet[transport + 13] & ~SUPERFRAME_FLAGS != _ACK:
-        raise ip.MalformedPacketError("superframe flags")
+        raise ip.MalformedPacketError("superframe_flags")
     head = bytearray(packet[:header])
     version = _write_lengths(head, size, transport)
     _write_partial_sum(head, transport, ip.TCP, size, 16)

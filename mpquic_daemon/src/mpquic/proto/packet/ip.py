@@ -51,15 +51,15 @@ def check(packet: Buffer) -> int:
     if version == 4:
         header = (packet[0] & 15) << 2
         if header < IPV4_HEADER or header > size:
-            raise MalformedPacketError("ipv4 header length")
+            raise MalformedPacketError("ipv4_header_length")
         if (packet[2] << 8) | packet[3] != size:
-            raise MalformedPacketError("ipv4 total length")
+            raise MalformedPacketError("ipv4_total_length")
         return 4
     if version == 6:
         if size < IPV6_HEADER:
             raise MalformedPacketError("short")
         if ((packet[4] << 8) | packet[5]) + IPV6_HEADER != size:
-            raise MalformedPacketError("ipv6 payload length")
+            raise MalformedPacketError("ipv6_payload_length")
         return 6
     raise MalformedPacketError("version")
 

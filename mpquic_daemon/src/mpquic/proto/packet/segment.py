@@ -46,24 +46,24 @@ def layout(head: bytes | bytearray | memoryview) -> Layout:
         version, protocol, transport = 4, head[9], ip.IPV4_HEADER
         total = (head[2] << 8) | head[3]
         if head[6] & 0x3F or head[7]:
-            raise MalformedPacketError("segment of a fragment")
+            raise MalformedPacketError("segment_of_a_fragment")
     elif head[0] >> 4 == 6 and size >= 48:
         version, protocol, transport = 6, head[6], ip.IPV6_HEADER
         total = ((head[4] << 8) | head[5]) + ip.IPV6_HEADER
     else:
-        raise MalformedPacketError("segment header")
+        raise MalformedPacketError("segment_header")
     if protocol == ip.TCP:
         if size < transport + 20:
             raise MalformedPacketError("short")
         header = transport + ((head[transport + 12] >> 4) << 2)
         if header < transport + 20 or head[transport + 12] & 15 or head[transport + 13] & ~_TCP_FLAGS:
-            raise MalformedPacketError("segment header")
+            raise MalformedPacketError("segment_header")
     elif protocol == ip.UDP:
         header = transport + 8
     else:
-        raise MalformedPacketError("segment protocol")
+        raise MalformedPacketError("segment_protocol")
     if header > size or total <= header:
-        raise MalformedPacketError("segment length")
+        raise MalformedPacketError("segment_length")
     return Layout(version, protocol, transport, header, total - header)
 
 
@@ -74,7 +74,7 @@ def check_place(plan: Layout, offset: int, size: int, segment: int) -> None:
         MalformedPacketError: so it is.
     """
     if segment < MIN_SIZE or offset % segment or size != min(segment, plan.payload - offset) or size <= 0:
-        raise MalformedPacketError("segment place")
+        raise MalformedPacketError("segment_place")
 
 
 def headers(head: bytes | bytearray | memoryview, plan: Layout, offset: int, size: int, segment: int) -> bytearray:

@@ -115,16 +115,16 @@ def _parse_superframe(payload: memoryview, version: int, kind: int, gso_size: in
     elif kind == (vnet.GSO_TCPV4 if version == 4 else vnet.GSO_TCPV6):
         expected, minimum = ip.TCP, 20
     else:
-        raise SuperframeError("gso type")
+        raise SuperframeError("gso_type")
     if protocol != expected or transport + minimum > len(payload):
-        raise SuperframeError("gso protocol")
+        raise SuperframeError("gso_protocol")
     header = transport + (8 if expected == ip.UDP else (payload[transport + 12] >> 4) << 2)
     if header < transport + minimum or header > len(payload):
-        raise SuperframeError("transport header")
+        raise SuperframeError("transport_header")
     if gso_size == 0:
-        raise SuperframeError("gso size")
+        raise SuperframeError("gso_size")
     if not partial:
-        raise SuperframeError("gso without partial checksum")
+        raise SuperframeError("gso_without_partial_checksum")
     if len(payload) - header <= gso_size:
         return None
     return Packet(payload, gso_size, True, transport, header, direct, expected == ip.UDP)
@@ -259,7 +259,7 @@ def _complete(payload: memoryview, start: int, offset: int, *, zero_means_none: 
     """Finish a partial checksum (RFC 1071): the field holds the sum of what precedes, the data are summed over it."""
     field = start + offset
     if start < ip.IPV4_HEADER or field + 2 > len(payload):
-        raise SuperframeError("checksum offset")
+        raise SuperframeError("checksum_offset")
     value = ip.internet_checksum(payload[start:])
     if value == 0 and zero_means_none:
         value = 0xFFFF  # In UDP an all-zero field says "no checksum" (RFC 768).

@@ -145,7 +145,7 @@ class Control:
             self._receiver.refuse("path")
         elif self._client:
             if not self._responses.take(now):
-                self._receiver.refuse("path challenge")
+                self._receiver.refuse("path_challenge")
                 return
             self._send(PacketType.PATH_RESPONSE, packet.pipe, body)
         elif self._pipes.on_response(body, now):
@@ -189,22 +189,22 @@ class Control:
         if probe == _PRESENCE:
             return
         if probe is None or not self._sender.pmtu.on_acknowledged(probe, now):
-            self._receiver.refuse("probe answer")
+            self._receiver.refuse("probe_answer")
             return
         self.round_trip_at = now
         self.follow_path(now)
 
     def _on_report(self, body: bytes, now: float) -> None:
         if not self._sender.affords_report(len(body), now):
-            self._receiver.refuse("report beyond what was sent")
+            self._receiver.refuse("report_beyond_what_was_sent")
             return
         try:
             report = decode_report(body)
         except ReportError as error:
-            self._receiver.refuse(f"report {error.reason}")
+            self._receiver.refuse(f"report_{error.reason}")
             return
         if self._sender.on_report(report, now):
             self.reports_received += 1
             self.round_trip_at = now
         else:
-            self._receiver.refuse("report of what was not sent")
+            self._receiver.refuse("report_of_what_was_not_sent")

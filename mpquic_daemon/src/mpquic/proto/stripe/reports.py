@@ -129,7 +129,7 @@ def _decode_ranges(body: bytes, offset: int, highest: int, count: int) -> tuple[
         last = above - gap - 2
         first = last - length
         if first < 0:
-            raise ReportError("below zero")
+            raise ReportError("below_zero")
         ranges.append((first, last))
         above = first
     return ranges, offset

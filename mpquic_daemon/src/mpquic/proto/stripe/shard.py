@@ -103,9 +103,9 @@ def trim(block: bytes) -> bytes:
     offset, size = 0, len(block)
     while offset < size and block[offset]:
         if block[offset] >> 4 != FRAME_VERSION or size - offset < BASE_HEADER_SIZE:
-            raise FrameError("repaired shard")
+            raise FrameError("repaired_shard")
         length = int.from_bytes(block[offset + 2 : offset + 4], "big")
         offset += HEADER_SIZES[block[offset] & 15] + length
     if offset == 0 or offset > size or block.count(0, offset) != size - offset:
-        raise FrameError("repaired shard")
+        raise FrameError("repaired_shard")
     return block[:offset]

@@ -30,7 +30,7 @@ def dispatch(
         if batch is None:
             owner = owner_of(destination)
             if owner is None:
-                counters.refuse("no route")
+                counters.refuse("no_route")
                 continue
             batch = by_owner.setdefault(id(owner), (owner, []))
             batches[destination] = batch

@@ -20,7 +20,7 @@ def split(frame: Frame, capacity: int) -> list[Frame]:
     room = capacity - frame.header_size - 2
     count = -(-len(frame.payload) // room) if room > 0 else MAX_FRAGMENTS + 1
     if count > MAX_FRAGMENTS:
-        raise FrameError("too many fragments")
+        raise FrameError("too_many_fragments")
     # Equal pieces rather than a full one and a stub: they then leave in one UDP GSO batch.
     piece = -(-len(frame.payload) // count)
     count = -(-len(frame.payload) // piece)

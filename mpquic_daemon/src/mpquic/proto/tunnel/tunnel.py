@@ -122,7 +122,7 @@ def read_packets(buffers: Iterable[Buffer], counters: Counters) -> list[Packet]:
             counters.refuse(error.reason)
             continue
         if ip.is_multicast_or_link_local(ip.destination(packet.payload)):
-            counters.refuse("multicast or link-local destination")
+            counters.refuse("multicast_or_link_local_destination")
             continue
         packets.append(packet)
     return packets
@@ -326,7 +326,7 @@ class TunnelSender:
         pending = self._pending.get(traffic_class)
         if pending is not None and now - pending.since > MAX_AGE_WITHOUT_PATH:
             given_up = sum(frame.count if isinstance(frame, SegmentRun) else 1 for frame in pending.frames)
-            self.counters.refuse("no path", given_up)
+            self.counters.refuse("no_path", given_up)
             del self._pending[traffic_class]
 
 
@@ -366,7 +366,7 @@ class TunnelReceiver:
             try:
                 frames += decode_frames(datagram)
             except FrameError as error:
-                self.counters.refuse(f"frame {error.reason}")
+                self.counters.refuse(f"frame_{error.reason}")
         return self.receive(frames, now)
 
     def receive(self, frames: Iterable[Carried], now: float) -> list[Write]:
