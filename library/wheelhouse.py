@@ -23,7 +23,11 @@ options:
 """
 
 RETURN = r"""
-release: {description: Version and sum, returned: always, type: str, sample: 0.1.0-0123456789ab}
+release:
+  description: Version, build hash of the package and its lock, Python, machine.
+  returned: always
+  type: str
+  sample: 0.2.0-0123456789ab-3.11-x86_64
 archive: {description: Path of the tar file on the controller., returned: always, type: str}
 sha256: {description: Its SHA-256; empty in check mode when it isn't there yet., returned: always, type: str}
 size: {description: Its bytes; 0 in check mode when it isn't there yet., returned: always, type: int}
@@ -45,6 +49,7 @@ from packaging.utils import parse_wheel_filename
 # Oldest first; Debian 12 has glibc 2.36. pip doesn't derive the older tags of a newer one by itself.
 GLIBC_TAGS = ("2014", "_2_17", "_2_24", "_2_26", "_2_27", "_2_28", "_2_31", "_2_34", "_2_35")
 NO_PIP = "This checkout has no pip of its own: prepare it by `make bootstrap`, or as docs/first-site.md says"
+HASH_MODULE = "src/mpquic/build_hash.py"
 LITTER = {"__pycache__", "build", "dist"}
 
 
@@ -59,9 +64,9 @@ def source_files(source: Path) -> list[Path]:
     return sorted([source / "pyproject.toml", *found])
 
 
-def release_sum(source: Path, requirements: Path, python_version: str, machine: str) -> str:
-    """Twelve hex digits over everything that decides what is installed."""
-    digest = hashlib.sha256(f"{python_version}\0{machine}\0".encode())
+def build_hash(source: Path, requirements: Path) -> str:
+    """Twelve hex digits over the package and its lock: the same for each Python and machine that it is built for."""
+    digest = hashlib.sha256()
     for path in [*source_files(source), requirements]:
         digest.update(f"{path.relative_to(source) if path.is_relative_to(source) else path.name}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -106,14 +111,17 @@ def install_list(wheels: list[Path]) -> str:
     return "".join(lines)
 
 
-def build_own_wheel(source: Path, target: Path, module: AnsibleModule) -> None:
-    """Build the package from a copy, so that no build litter lands in the sources (PEP 517, without isolation)."""
+def build_own_wheel(source: Path, target: Path, hash_: str, module: AnsibleModule) -> None:
+    """Build the package with its hash from a copy: no build litter lands in the sources (PEP 517, no isolation)."""
     with tempfile.TemporaryDirectory(prefix="wheelhouse-") as scratch:
         copy = Path(scratch) / "package"
         for path in source_files(source):
             place = copy / path.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
+        # By it a running process knows its build.
+        text = f'"""The build hash of this package."""\n\nBUILD_HASH = "{hash_}"\n'
+        (copy / HASH_MODULE).write_text(text)
         call = f"import setuptools.build_meta as b; b.build_wheel({str(target)!r})"
         code, out, err = module.run_command(
             [sys.executable, "-c", call], cwd=str(copy), environ_update={"SOURCE_DATE_EPOCH": "315532800"}
@@ -184,8 +192,9 @@ def main() -> None:
     os.umask(0o022)
     source, lock = Path(params["source"]), Path(params["requirements"])
     version = tomllib.loads((source / "pyproject.toml").read_text())["project"]["version"]
-    sum_ = release_sum(source, lock, params["python_version"], params["machine"])
-    release = f"{version}-{sum_}"
+    hash_ = build_hash(source, lock)
+    # What a process calls its release, and for which Python and machine this one is.
+    release = f"{version}-{hash_}-{params['python_version']}-{params['machine']}"
     archive = Path(params["cache"]) / f"{release}.tar"
 
     def done() -> None:
@@ -200,7 +209,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix=f".{release}.", dir=archive.parent) as scratch:
         wheels = Path(scratch) / "wheels"
         wheels.mkdir()
-        build_own_wheel(source, wheels, module)
+        build_own_wheel(source, wheels, hash_, module)
         needed = requirements_for(lock.read_text(), params["python_version"], params["machine"])
         for path in locked_wheels(module, needed).iterdir():
             shutil.copyfile(path, wheels / path.name)

@@ -1,8 +1,21 @@
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 import wheelhouse
-from wheelhouse import download_sum, install_list, locked_wheels, oversize, release_sum, requirements_for
+from wheelhouse import (
+    build_hash,
+    build_own_wheel,
+    download_sum,
+    install_list,
+    locked_wheels,
+    oversize,
+    requirements_for,
+)
 
 LOCK = """\
 aioquic==1.7.2 \\
@@ -31,23 +44,38 @@ def test_each_wheel_is_pinned_by_its_own_hash(tmp_path: Path) -> None:
     )
 
 
-def test_a_release_follows_sources_lock_python_and_machine_and_nothing_else(tmp_path: Path) -> None:
+def test_a_build_hash_follows_sources_and_lock_and_nothing_else(tmp_path: Path) -> None:
     source, lock = tmp_path / "package", tmp_path / "daemon.txt"
     (source / "src" / "mpquic" / "__pycache__").mkdir(parents=True)
     (source / "pyproject.toml").write_text("[project]\n")
     module = source / "src" / "mpquic" / "cli.py"
     module.write_text("x = 1\n")
     lock.write_text(LOCK)
-    first = release_sum(source, lock, "3.11", "x86_64")
+    first = build_hash(source, lock)
     (source / "src" / "mpquic" / "__pycache__" / "cli.pyc").write_bytes(b"litter")
     (source / "tests").mkdir()
     (source / "tests" / "test_cli.py").write_text("")
-    assert release_sum(source, lock, "3.11", "x86_64") == first
-    others = {release_sum(source, lock, "3.13", "x86_64"), release_sum(source, lock, "3.11", "aarch64")}
+    assert build_hash(source, lock) == first
     module.write_text("x = 2\n")
-    others.add(release_sum(source, lock, "3.11", "x86_64"))
-    assert first not in others
-    assert len(others) == 3
+    other = build_hash(source, lock)
+    lock.write_text(f"{LOCK}# more\n")
+    assert len({first, other, build_hash(source, lock)}) == 3
+
+
+def test_a_wheel_names_its_build_and_the_checkout_does_not(tmp_path: Path) -> None:
+    source, target = Path(__file__).parents[2] / "mpquic_daemon", tmp_path / "wheels"
+    target.mkdir()
+    build_own_wheel(source, target, "0123456789ab", Building(tmp_path))
+    (wheel,) = target.iterdir()
+    unpacked = tmp_path / "unpacked"
+    zipfile.ZipFile(wheel).extractall(unpacked)
+    version = tomllib.loads((source / "pyproject.toml").read_text())["project"]["version"]
+    for folder, release in ((unpacked, f"{version}-0123456789ab"), (source / "src", f"{version}+dev")):
+        found = subprocess.run(
+            [sys.executable, "-c", "from mpquic.release import RELEASE; print(RELEASE)"],
+            env={"PYTHONPATH": str(folder)}, check=True, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert found.stdout == f"{release}\n"
 
 
 class Module:
@@ -55,6 +83,15 @@ class Module:
 
     def __init__(self, cache: Path) -> None:
         self.params = {"cache": str(cache), "python_version": "3.11", "machine": "x86_64"}
+
+
+class Building(Module):
+    """Runs commands."""
+
+    def run_command(self, command: list[str], cwd: str, environ_update: dict[str, str]) -> tuple[int, str, str]:
+        env = {**os.environ, **environ_update}
+        done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
+        return done.returncode, done.stdout, done.stderr
 
 
 def test_what_was_downloaded_for_a_lock_is_not_downloaded_again(

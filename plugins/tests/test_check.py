@@ -70,7 +70,7 @@ FILES = """
         files: {b.conf: text}
         validate: /bin/false %s
 """
-WHEELHOUSE = "- ansible.builtin.set_fact: {_daemon_wheelhouse: {release: 0.1.0-0123456789ab}}\n"
+WHEELHOUSE = "- ansible.builtin.set_fact: {_daemon_wheelhouse: {release: 0.2.0-0123456789ab-3.11-x86_64}}\n"
 MANAGER = {"installed": False, "active": False, "enabled": "", "files": [], "generator_masked": False}
 OFF = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
 VARIABLES: dict[str, dict[str, Any]] = {

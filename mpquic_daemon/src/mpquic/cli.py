@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mpquic
 from mpquic import manual
 from mpquic.config import check_files, load
 from mpquic.config.schema import ConfigError
 from mpquic.manual import Manual
+from mpquic.release import RELEASE
 
 if TYPE_CHECKING:
     import argparse
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     action = found.add_mutually_exclusive_group(required=True)
     action.add_argument("--config", metavar="FILE", type=Path, help="run the instance that FILE describes")
     action.add_argument("--check", metavar="FILE", type=Path, help="check FILE and exit")
-    action.add_argument("--version", action="version", version=f"mpquic {mpquic.__version__}")
+    action.add_argument("--version", action="version", version=f"mpquic {RELEASE}")
     return found
 
 

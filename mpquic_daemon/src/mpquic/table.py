@@ -41,6 +41,8 @@ def _cell(key: str, value: object) -> str:
         return "carries" if value.get("carries") else "silent"
     if key == "rtt_ms" and isinstance(value, int | float):
         return f"{value:.1f}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
     return str(value).removeprefix(SITE_PREFIX) if key == "identity" else str(value)
 
 

@@ -7,7 +7,6 @@ import logging
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import mpquic
 import msgspec
 import pytest
 from cryptography import x509
@@ -18,6 +17,7 @@ from mpquic.daemon.credentials import Dates
 from mpquic.daemon.journal import Journal
 from mpquic.daemon.service import Service
 from mpquic.proto.control.validity import Validity, shown
+from mpquic.release import RELEASE
 
 from .conftest import DAY, IDENTITY, SERVER_NAME, Site
 from .virtual import Ends
@@ -226,6 +226,7 @@ def fields(record: logging.LogRecord) -> dict[str, Any]:
 def test_both_ends_show_their_certificate_and_that_of_the_peer(site: Site, start: Callable[..., Ends]) -> None:
     both = start()
     both.wait(lambda: both.state == "up", 5.0, "up")
+    assert [peer["release"] for peer in both.server.status()["peers"]] == [RELEASE]
     for role, own, peer in ((both.client, "client", "server"), (both.server, "server", "client")):
         shown: Any = role.status()["certificate"]
         assert shown.keys() == {"serial", "not_after", "days_left", "ca_not_after"}
@@ -233,7 +234,7 @@ def test_both_ends_show_their_certificate_and_that_of_the_peer(site: Site, start
         assert shown["days_left"] == 8
         assert shown["not_after"].endswith("Z")
         (path,) = role.paths()
-        assert path["peer_version"] == mpquic.__version__
+        assert (path["release"], path["peer_release"]) == (RELEASE, RELEASE)
         assert path["peer_certificate"] == {
             "serial": f"{serial_of(site, peer):x}",
             "not_after": path["peer_certificate"]["not_after"],

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import mpquic
 import pytest
 import yaml
 from mpquic import config, control_client, ctl
 from mpquic.config import InstanceConfig
 from mpquic.ctl import instances, status
 from mpquic.ctl.reconnect import reconnect
+from mpquic.release import RELEASE
 from mpquic.table import table
 
 CLIENT = {
@@ -43,7 +43,7 @@ UP = {
     "name": "mpq5", "role": "client", "state": "up", "since": "2026-06-01T12:30:00Z", "duration_s": 3700.2,
     "peer": "203.0.113.10:45005", "wan": "wan5", "class": None, "missing": None, "peers": None,
     "rtt_ms": 13.24, "loss": 0.015, "tx_bytes": 1234567, "rx_bytes": 999, "reconnects": 2, "flaps": 1, "secret": "x",
-    "hold": None, "hold_at": None,
+    "release": "9.9-ab", "peer_releases": ["9.8-cd"], "hold": None, "hold_at": None,
     "certificate": {"serial": "a", "not_after": "2028-06-01T12:30:00Z", "days_left": 99},
 }  # fmt: skip
 
@@ -117,11 +117,11 @@ def test_status_is_a_table_in_natural_order_for_people(host: Path, capsys: pytes
     write(host, "mpq5", CLIENT)
     with process(host, "mpq5", ok(UP)):
         lines = run(host, capsys, "status").splitlines()
-    dashes = "-      -       -     -         -         -           -      "
+    dashes = "-      -       -     -         -         -           -      -        -             "
     heading = "NAME   ROLE    STATE     FOR    PEER                WAN   CLASS  RTT_MS  LOSS  TX_BYTES  RX_BYTES  "
-    numbers = "13.2    1.5%  1.2MB     999B      2           1      -"
+    numbers = "13.2    1.5%  1.2MB     999B      2           1      9.9-ab   9.8-cd        -"
     assert lines == [
-        f"{heading}RECONNECTS  FLAPS  ERROR",
+        f"{heading}RECONNECTS  FLAPS  RELEASE  PEER RELEASE  ERROR",
         f"mpq5   client  up        1h 1m  203.0.113.10:45005  wan5  -      {numbers}",
         f"mpq10  client  inactive  -      203.0.113.10:45005  wan5  {dashes}{LACK}",
     ]
@@ -228,8 +228,12 @@ def test_an_instance_with_a_wrong_file_is_listed_with_the_wrong_key(
 def test_paths_lists_those_of_running_instances(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(host, "mpq5", CLIENT)
     write(host, "srv", SERVER)
-    with process(host, "mpq5", ok([{"path": "wan5", "state": "up", "rtt_ms": 13.0}])):
+    told = {"path": "wan5", "state": "up", "rtt_ms": 13.0, "release": "9.9-ab", "peer_release": "9.8-cd"}
+    with process(host, "mpq5", ok([told])):
         (row,) = json.loads(run(host, capsys, "paths", "--json"))
+        line = run(host, capsys, "paths").splitlines()[1]
+    assert (row["release"], row["peer_release"]) == ("9.9-ab", "9.8-cd")
+    assert line.split()[-2:] == ["9.9-ab", "9.8-cd"]
     assert (row["instance"], row["path"], row["state"], row["rtt_ms"]) == ("mpq5", "wan5", "up", 13.0)
 
 
@@ -248,9 +252,14 @@ def test_paths_says_whether_the_striped_data_plane_carries(host: Path, capsys: p
 def test_version_names_this_command_and_each_instance(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(host, "mpq5", CLIENT)
     write(host, "srv", SERVER)
-    with process(host, "mpq5", ok({"version": "9.9"})):
+    with process(host, "mpq5", ok({"release": "9.9-ab", "peer_releases": ["9.8-cd"]})):
         rows = json.loads(run(host, capsys, "version", "--json"))
-    assert [(row["name"], row["version"]) for row in rows[1:]] == [("mpq5", "9.9"), ("srv", None)]
+        lines = [re.split(r"\s{2,}", line) for line in run(host, capsys, "version").splitlines()]
+    assert [(row["name"], row["release"], row["peer_releases"]) for row in rows] == [
+        ("mpquicctl", RELEASE, None), ("mpq5", "9.9-ab", ["9.8-cd"]), ("srv", None, None),
+    ]  # fmt: skip
+    assert lines[0][:3] == ["NAME", "RELEASE", "PEER RELEASE"]
+    assert lines[2][:3] == ["mpq5", "9.9-ab", "9.8-cd"]
 
 
 def test_a_missing_directory_is_said_and_is_not_a_traceback(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,7 +333,7 @@ def test_version_is_an_option_too(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         ctl.main(["--version"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out == f"mpquicctl {mpquic.__version__}\n"
+    assert capsys.readouterr().out == f"mpquicctl {RELEASE}\n"
 
 
 @pytest.mark.parametrize("times", ["0", "-1", "1.5", "many", ""])

@@ -90,8 +90,8 @@ def peer(site: str, state: str = "up", **more: object) -> dict[str, object]:
     return {
         "identity": f"urn:mpquic:site:{site}", "tunnel": "mpq5", "class": None, "state": state,
         "connected": state == "up", "duration_s": 61.0, "since": "2026-06-01T12:30:00Z", "last_heard": None,
-        "peer": None, "rtt_ms": None, "loss": None, "flaps": 0, "error": None, "hold": None, "hold_at": None,
-        "second_machine": None, "handover_until": None, **more,
+        "peer": None, "rtt_ms": None, "loss": None, "flaps": 0, "release": None, "error": None, "hold": None,
+        "hold_at": None, "second_machine": None, "handover_until": None, **more,
     }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_each_site_has_a_row_and_those_that_are_not_up_come_first(
     host: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = shown(host, capsys, [
-        peer("a", peer="198.51.100.7:4242", rtt_ms=31.0),
+        peer("a", peer="198.51.100.7:4242", rtt_ms=31.0, release="9.8-cd"),
         peer("b", "silent", last_heard="2026-06-01T12:29:57Z"),
         peer("c", "never"),
         peer("d", "held", error="held by alice: the dish is moved"),
@@ -118,6 +118,7 @@ def test_each_site_has_a_row_and_those_that_are_not_up_come_first(
     assert lines[3].split()[3] == "-", "it has been absent, but since when nobody knows"
     assert lines[4].endswith("held by alice: the dish is moved")
     assert "198.51.100.7:4242" in lines[5]
+    assert lines[5].split()[-3:] == ["9.8-cd", "-", "-"]
 
 
 def test_of_sixty_sites_only_those_that_need_a_look_are_shown(host: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from mpquic.release import RELEASE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +89,11 @@ def test_status_tells_what_an_operator_asks(running: Site) -> None:
     assert running.ask("cl", "paths")[0]["identity"] == "vps1.example.net"
     (path,) = running.ask("sv", "paths")
     assert (path["identity"], path["tunnel"], path["state"]) == ("urn:mpquic:site:site1", "mpq9", "up")
+    assert peer["release"] == RELEASE
+    for name in ("cl", "sv"):
+        for what in ("status", "version"):
+            told = running.ask(name, what)
+            assert (told["release"], told["peer_releases"]) == (RELEASE, [RELEASE])
 
 
 def test_the_carrier_follows_the_tunnel(running: Site) -> None:

@@ -102,6 +102,22 @@ def assert_no_trace(server: Server) -> None:
     assert (len(server.groups), server.groups.connection_count, len(server.groups._prefixes)) == (0, 0, 0)
 
 
+def test_each_end_is_told_the_others_release_once_both_are_authenticated() -> None:
+    welcomed, admitted = converse(client(release="0.2.0-aa"), Server().connection("c1", release="0.2.0-bb"))
+    assert isinstance(welcomed, Welcomed)
+    assert isinstance(admitted, Admitted)
+    assert (admitted.register.release, welcomed.welcome.release) == ("0.2.0-aa", "0.2.0-bb")
+
+
+def test_who_does_not_prove_its_identity_is_told_no_release() -> None:
+    server = Server().connection("c1", release="0.2.0-bb")
+    [hello] = client(release="0.2.0-aa").start()
+    assert isinstance(hello, Send)
+    sent = [each for each in server.receive(hello.message, 0.0) if isinstance(each, Send)]
+    assert len(sent) == 1
+    assert b"0.2.0-bb" not in sent[0].encode()
+
+
 @pytest.mark.parametrize("certified", [CLIENT, pki.ED25519_CLIENT], ids=["ecdsa", "ed25519"])
 def test_a_client_that_is_known_gets_its_registration(certified: pki.Certified) -> None:
     server = Server()

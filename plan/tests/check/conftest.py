@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NOW = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)
-RELEASE = "0.1.0-0123456789ab"
+RELEASE = "0.2.0-0123456789ab-3.11-x86_64"
 MONOTONIC = 90_000.0
 TYPES = {"unicast": "1", "blackhole": "6", "unreachable": "7"}
 TABLE = "table inet mpquic {\n\tip saddr 10.200.5.0/30 masquerade\n\tct state established accept\n}\n"

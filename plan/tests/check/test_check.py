@@ -44,18 +44,22 @@ class TestReleases:
         client.second["units"]["mpquic-linkd.service"]["Release"] = "0.1.0-old"
         assert told(client) == [f"release: mpquic-linkd runs release 0.1.0-old, this checkout is {client.release}"]
 
-    def test_where_no_file_tells_the_version_counts(self, client: Host, told: Told) -> None:
+    def test_where_no_file_tells_what_the_process_states_counts(self, client: Host, told: Told) -> None:
         for name in ("mpquic-linkd", "mpquic@mpq5", "mpquic@mpq6"):
             client.second["units"][f"{name}.service"]["Release"] = None
-        versions = [{"name": "mpq5", "version": "0.0.9"}, {"name": "mpq6", "version": "0.1.0"}]
+        versions = [{"name": "mpq5", "release": "0.0.9-ab"}, {"name": "mpq6", "release": "0.2.0-0123456789ab"}]
         client.second["versions"].extend(versions)
-        assert told(client) == [f"release: mpquic@mpq5 runs version 0.0.9, this checkout is {client.release}"]
+        assert told(client) == [f"release: mpquic@mpq5 runs release 0.0.9-ab, this checkout is {client.release}"]
         assert told(client, Result.SKIPPED) == ["release: which release mpquic-linkd runs can't be told"]
 
     def test_both_ends_of_a_tunnel_are_compared(self, client: Host, vps: Host, told: Told) -> None:
         vps.second["units"]["mpquic@mpq5.service"]["Release"] = "0.1.0-old"
         assert told(client) == [f"release: mpq5 runs release {client.release} here and 0.1.0-old on vps1"]
         assert told(client, vps=None) == []
+
+    def test_a_build_for_another_python_is_the_same_release(self, client: Host, vps: Host, told: Told) -> None:
+        vps.second["units"]["mpquic@mpq5.service"]["Release"] = "0.2.0-0123456789ab-3.13-aarch64"
+        assert told(client) == []
 
 
 class TestCertificates:
@@ -207,6 +211,10 @@ class TestTunnels:
 
     def test_without_its_vps_a_site_is_compared_with_nothing(self, client: Host, told: Told) -> None:
         assert told(client, vps=None) == []
+
+    def test_a_build_for_another_python_is_the_same_release(self, client: Host, vps: Host, told: Told) -> None:
+        vps.second["units"]["mpquic@mpq5.service"]["Release"] = "0.2.0-0123456789ab-3.13-aarch64"
+        assert told(client) == []
         (skipped,) = told(client, Result.SKIPPED, vps=None)
         assert skipped.startswith("tunnels: vps1, the VPS of this site, wasn't looked at")
 

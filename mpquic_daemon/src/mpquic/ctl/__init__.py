@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import mpquic
 from mpquic import manual
 from mpquic.ctl import check, counters, exit_status, handover, hold, reconnect, speedtest, status, trace, watch
 from mpquic.manual import Manual
+from mpquic.release import RELEASE
 
 if TYPE_CHECKING:
     import argparse
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         "Shows the tunnel instances of this host, says why one doesn't carry, and acts on them.",
         MANUAL,
     )
-    found.add_argument("--version", action="version", version=f"mpquicctl {mpquic.__version__}")
+    found.add_argument("--version", action="version", version=f"mpquicctl {RELEASE}")
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     for module in COMMANDS:
         module.add(commands)

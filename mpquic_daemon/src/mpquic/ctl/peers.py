@@ -16,8 +16,8 @@ FEW = 10
 """So many sites of a server are all shown, of more only those that need a look."""
 URGENCY = ("silent", "down", "never", "held", "up")
 """States in the order in which rows are shown."""
-_COLUMNS = ("class", "state", "duration_s", "peer", "rtt_ms", "loss", "flaps", "error")
-_BLANK = (*_COLUMNS, "wan", "tx_bytes", "rx_bytes", "reconnects")
+_COLUMNS = ("class", "state", "duration_s", "peer", "rtt_ms", "loss", "flaps", "release", "error")
+_BLANK = (*_COLUMNS, "wan", "tx_bytes", "rx_bytes", "reconnects", "peer_releases")
 
 
 def names(peers: Sequence[Row]) -> list[str]:

@@ -6,7 +6,6 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-import mpquic
 from mpquic import control_client
 from mpquic.ctl import peers
 from mpquic.ctl.exit_status import NOT_RUNNING, UNUSABLE
@@ -21,6 +20,7 @@ from mpquic.ctl.instances import (
     row_of_stopped,
     tell_unknown,
 )
+from mpquic.release import RELEASE
 from mpquic.table import table
 
 if TYPE_CHECKING:
@@ -32,16 +32,19 @@ if TYPE_CHECKING:
 
 FIELDS = (
     "name", "role", "state", "duration_s", "peer", "wan", "class", "rtt_ms", "loss", "tx_bytes", "rx_bytes",
-    "reconnects", "flaps", "error",
+    "reconnects", "flaps", "release", "peer_releases", "error",
 )  # fmt: skip
 JSON_FIELDS = (*FIELDS, "since", "missing", "hold", "hold_at", "peers", "certificate")
 PATH_FIELDS = (
     "instance", "path", "state", "stripe", "identity", "local", "peer", "device", "rtt_ms", "loss", "tx_bytes",
-    "rx_bytes",
+    "rx_bytes", "release", "peer_release",
 )  # fmt: skip
-JSON_VERSION_FIELDS = ("name", "version", "error")
+HEADINGS = {
+    "duration_s": "FOR", "identity": "PEER IDENTITY", "peer_release": "PEER RELEASE", "peer_releases": "PEER RELEASE",
+}  # fmt: skip
+JSON_VERSION_FIELDS = ("name", "release", "peer_releases", "error")
 JSON_PATH_FIELDS = (
-    *PATH_FIELDS, "tunnel", "inner", "peer_certificate", "peer_version", "transport_mode", "max_datagram_size",
+    *PATH_FIELDS, "tunnel", "inner", "peer_certificate", "transport_mode", "max_datagram_size",
     "frame_capacity", "congestion_window", "rate_bytes_per_s",
 )  # fmt: skip
 
@@ -57,7 +60,7 @@ def add(commands: Commands) -> None:
         ("paths", "paths of every running instance", "A server has one for each client that is connected."),
         (
             "version",
-            "version of this command and of every running instance",
+            "release of this command and of every running instance, and what its peers run",
             "They differ after an upgrade until an instance has been restarted.",
         ),
     ):
@@ -87,10 +90,10 @@ def paths(files: Sequence[Path]) -> list[Row]:
 
 
 def versions(files: Sequence[Path]) -> list[Row]:
-    """Return the version of this command and of each running instance: they differ until a restart."""
+    """Return the release of this command, of each running instance and of its peers: they differ until a restart."""
     answers = ask_each(files, {"op": "get", "what": "version"})
     rows = [_version_row(path, answer) for path, answer in zip(files, answers, strict=True)]
-    return [{"name": "mpquicctl", "version": mpquic.__version__, "error": None}, *rows]
+    return [{"name": "mpquicctl", "release": RELEASE, "peer_releases": None, "error": None}, *rows]
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -136,7 +139,7 @@ def _group(row: Row) -> tuple[bool, list[tuple[int, str]], bool, str]:
 
 
 def _heading(key: str) -> str:
-    return {"duration_s": "FOR", "identity": "PEER IDENTITY"}.get(key, key.upper())
+    return HEADINGS.get(key, key.upper())
 
 
 def _status_row(path: Path, answer: Any) -> Row:
@@ -153,8 +156,9 @@ def _status_row(path: Path, answer: Any) -> Row:
 
 
 def _version_row(path: Path, answer: Any) -> Row:
+    row: Row = {**dict.fromkeys(JSON_VERSION_FIELDS), "name": path.stem}
     if isinstance(answer, control_client.NotRunning):
-        return {"name": path.stem, "version": None, "error": "not running"}
+        return {**row, "error": "not running"}
     if isinstance(answer, Exception):
-        return {"name": path.stem, "version": None, "error": reason(answer)}
-    return {"name": path.stem, "version": answer.get("version"), "error": None}
+        return {**row, "error": reason(answer)}
+    return {**row, "release": answer.get("release"), "peer_releases": answer.get("peer_releases")}

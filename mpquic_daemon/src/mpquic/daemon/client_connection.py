@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from aioquic.quic.packet import QuicErrorCode
 
-import mpquic
 from mpquic.daemon import credentials, incarnation, path_mtu
 from mpquic.daemon.path_mtu import ReportedErrors
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode, Inbox, Session, SessionError
@@ -33,6 +32,7 @@ from mpquic.proto.path.budget import BudgetMember
 from mpquic.quic.configuration import LinkOptions
 from mpquic.quic.connect import connect
 from mpquic.quic.events import Established, Terminated
+from mpquic.release import RELEASE, of_peer
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -134,8 +134,8 @@ class ClientConnection:
         self.phase = Phase.HANDSHAKE
         self.ending: Ending | None = None
         self.welcome: Welcome | None = None
-        self.peer_software = ""
-        """What the server says that it runs."""
+        self.peer_release: str | None = None
+        """What the server runs, once registered."""
         self.server_certificate: Validity | None = None
         """Dates and serial number of the server's certificate, once TLS has verified it."""
         self._server_chain: tuple[Validity, ...] = ()
@@ -398,7 +398,7 @@ class ClientConnection:
             os.urandom,
             now,
             timeout=DEADLINE,
-            software=f"mpquic/{mpquic.__version__}",
+            release=RELEASE,
         )
         self.session.open_control()
         self._obey(self._registration.start(), now)
@@ -417,7 +417,7 @@ class ClientConnection:
                 self.session.send_bytes(output.encode())
             elif isinstance(output, Welcomed):
                 self.welcome = output.welcome
-                self.peer_software = output.software
+                self.peer_release = of_peer(output.welcome.release)
                 self.phase = Phase.REGISTERED
                 self._registration = None
                 self.session.activate(now)

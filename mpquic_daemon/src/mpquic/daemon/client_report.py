@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mpquic.daemon import server_report
 from mpquic.daemon.telemetry import snapshot
 from mpquic.proto.path.address import endpoint
+from mpquic.release import RELEASE
 
 if TYPE_CHECKING:
     from mpquic.daemon.client_connection import ClientConnection
@@ -23,7 +24,8 @@ def path(connection: ClientConnection) -> dict[str, object]:
         "local": endpoint(host, port),
         "identity": connection.server_name,
         "peer_certificate": server_report.peer_certificate(server) if server is not None else None,
-        "peer_version": server_report.version_of(connection.peer_software),
+        "release": RELEASE,
+        "peer_release": connection.peer_release,
         "rtt_ms": rtt_ms(connection),
         "loss": round(used.loss, 4),
         "transport_mode": "reliable" if used.reliable else "datagram",

@@ -6,7 +6,6 @@ import datetime as dt
 import os
 from typing import TYPE_CHECKING
 
-import mpquic
 from mpquic.daemon.claims import Unproven
 from mpquic.daemon.path_mtu import BASE_FAILS
 from mpquic.daemon.session import PRESENCE, CloseCode, Inbox, Session, SessionError
@@ -17,6 +16,7 @@ from mpquic.proto.path.address import endpoint, plain_host
 from mpquic.proto.path.budget import BudgetMember
 from mpquic.proto.path.path import PathState
 from mpquic.quic.events import Established, Terminated
+from mpquic.release import RELEASE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,7 +177,7 @@ class ServerConnection:
             os.urandom,
             now,
             timeout=REGISTRATION_DEADLINE,
-            software=f"mpquic/{mpquic.__version__}",
+            release=RELEASE,
         )
 
     def _apply(self, outputs: list[Output], now: float) -> None:

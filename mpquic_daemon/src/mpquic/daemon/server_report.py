@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from mpquic import held
+from mpquic import held, release
 from mpquic.daemon.period import ago, lasting
 from mpquic.proto.control.validity import Validity, shown
 from mpquic.proto.path.path import PathState
-from mpquic.table import SITE_PREFIX, printable
+from mpquic.table import SITE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +43,8 @@ def paths(
                     "state": session.path.state.value,
                     "identity": group.identity,
                     "peer_certificate": peer_certificate(Validity.of(admitted.identity.leaf)) if admitted else None,
-                    "peer_version": version_of(admitted.software) if admitted else None,
+                    "release": release.RELEASE,
+                    "peer_release": release.of_peer(admitted.register.release) if admitted else None,
                     "tunnel": group.tunnel,
                     "inner": [str(prefix) for prefix in group.prefixes],
                     "peer": member.connection.peer,
@@ -75,6 +76,7 @@ def peer(rule: Rule, known: Peer, group: Group[ServerConnection] | None, now: fl
     error = held.words(hold) if hold is not None else known.error
     if second is not None:
         error = "; ".join(text for text in (error, _second_machine(second)) if text is not None)
+    admitted = member.connection.admitted if member is not None and session is not None else None
     until = known.handover.until if known.handover.is_open(now) else None
     rtt = session.liveness.rtt.smoothed or session.path.rtt if session is not None else None
     return {
@@ -89,6 +91,7 @@ def peer(rule: Rule, known: Peer, group: Group[ServerConnection] | None, now: fl
         "rtt_ms": round(rtt * 1000, 2) if rtt is not None else None,
         "loss": round(session.path.loss, 4) if session is not None else None,
         "flaps": known.flaps,
+        "release": release.of_peer(admitted.register.release) if admitted is not None else None,
         "error": error,
         "hold": held.report(hold),
         "hold_at": hold_at if hold is not None else None,
@@ -133,11 +136,6 @@ def _some(names: list[str]) -> str:
 def site_of(row: Mapping[str, object]) -> str:
     """Return the site that a peer's identity names, or the identity."""
     return str(row["identity"]).removeprefix(SITE_PREFIX)
-
-
-def version_of(software: str) -> str | None:
-    """Return the version in what a peer says that it runs, None where it says nothing."""
-    return printable(software).removeprefix("mpquic/") or None
 
 
 def peer_certificate(validity: Validity) -> dict[str, object]:

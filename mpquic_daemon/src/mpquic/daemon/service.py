@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-import mpquic
 from mpquic import control_client, held
 from mpquic.config import ClientConfig, InstanceConfig, ServerConfig, load
 from mpquic.config.reload import compare, take_hot
@@ -25,6 +24,7 @@ from mpquic.daemon.json_lines import RequestError
 from mpquic.daemon.policy import Policy
 from mpquic.net.notify import PINGS_PER_INTERVAL, Notifier
 from mpquic.net.tun import TunError
+from mpquic.release import RELEASE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,7 +117,7 @@ class Service:
         self._apply_policy()
         try:
             await self._control.open()
-            self._journal.info("started", name=self._config.name, role=self._config.role, version=mpquic.__version__)
+            self._journal.info("started", name=self._config.name, role=self._config.role, release=RELEASE)
             self._check_dates()
             self._notifier.ready(str(self._role.status()["state"]))
             self._ping_watchdog()
@@ -166,7 +166,8 @@ class Service:
             case "counters":
                 return self._role.counters()
             case _:
-                return {"version": mpquic.__version__, "started": self._started, "pid": os.getpid()}
+                told = {"release": RELEASE, "peer_releases": self._peer_releases(self._role.status())}
+                return {**told, "started": self._started, "pid": os.getpid()}
 
     def set(self, key: str, value: object, owner: str, ttl: float | None) -> object:
         """Answer `set`: log_level is what can be set at run time."""
@@ -219,7 +220,14 @@ class Service:
         return {"applied": list(changes.hot), "restart_needed": list(changes.restart)}
 
     def _status(self) -> dict[str, object]:
-        return self._complete(self._role.status())
+        told = self._role.status()
+        return self._complete({**told, "release": RELEASE, "peer_releases": self._peer_releases(told)})
+
+    def _peer_releases(self, status: dict[str, object]) -> list[str]:
+        """Return what the peers that are registered now run, each release once."""
+        peers = status.get("peers")
+        rows, key = (peers, "release") if isinstance(peers, list) else (self._role.paths(), "peer_release")
+        return sorted({str(row[key]) for row in rows if row.get(key) is not None})
 
     def _complete(self, told: dict[str, object]) -> dict[str, object]:
         """Add to what the role tells what the process knows."""

@@ -39,18 +39,18 @@ def same_release_runs(host: Host, _fleet: Fleet) -> Iterator[Finding]:
 
 
 def release_is_known(host: Host, _fleet: Fleet) -> Iterator[Finding]:
-    """Yield processes of ours of which no file tells the release: then the version that they answer counts."""
-    wanted = host.release.rpartition("-")[0]
-    versions = {str(row["name"]): row.get("version") for row in host.second["versions"]}
+    """Yield processes of ours of which no file tells the release: then the one that they state counts."""
+    wanted = _build(host.release)
+    stated = {str(row["name"]): row.get("release") for row in host.second["versions"]}
     for unit, state in sorted(host.second["units"].items()):
         name = unit.removesuffix(".service")
         if state.get("MainPID", "0") == "0" or state.get("Release"):
             continue
-        version = versions.get(name.removeprefix("mpquic@"))
-        if version is None:
+        release = stated.get(name.removeprefix("mpquic@"))
+        if release is None:
             yield Finding(CHECK, Result.SKIPPED, f"which release {name} runs can't be told")
-        elif version != wanted:
-            yield problem(CHECK, f"{name} runs version {version}, this checkout is {host.release}", "run site.yml")
+        elif release != wanted:
+            yield problem(CHECK, f"{name} runs release {release}, this checkout is {host.release}", "run site.yml")
 
 
 def both_ends_run_the_same(host: Host, fleet: Fleet) -> Iterator[Finding]:
@@ -61,12 +61,17 @@ def both_ends_run_the_same(host: Host, fleet: Fleet) -> Iterator[Finding]:
     for name, config in host.configs.items():
         listener = listener_of(peer, config)
         own, other = _running(host, name), _running(peer, listener) if listener else None
-        if own and other and own != other:
+        if own and other and _build(own) != _build(other):
             yield problem(
                 CHECK,
                 f"{name} runs release {own} here and {other} on {peer.name}",
                 f"run site.yml for {host.name} and {peer.name}",
             )
+
+
+def _build(release: str) -> str:
+    """Return version and build hash of an installed release, which names a Python and a machine as well."""
+    return "-".join(release.split("-")[:2])
 
 
 def _running(host: Host, instance: str) -> str | None:

@@ -67,7 +67,7 @@ class ClientRegistration:
         now: float,
         *,
         timeout: float = CLIENT_TIMEOUT,
-        software: str = "",
+        release: str = "",
         features: frozenset[str] = FEATURES,
         required: frozenset[str] = frozenset(),
     ) -> None:
@@ -77,12 +77,11 @@ class ClientRegistration:
         self._credentials = credentials
         self._server_sha256 = certificate_sha256(server_certificate)
         self._nonce = entropy(control.NONCE_SIZE)
-        self._software = software
+        self._release = release
         self._features = features
         self._required = required
         self._version = 0
         self._agreed: tuple[str, ...] = ()
-        self._peer_software = ""
 
     def start(self) -> list[Output]:
         """Return the HELLO."""
@@ -93,7 +92,6 @@ class ClientRegistration:
             nonce=self._nonce,
             features=sorted(self._features),
             required=sorted(self._required),
-            software=self._software,
         )
         return [Send(hello, HELLO_ID)]
 
@@ -115,7 +113,7 @@ class ClientRegistration:
             return self._register(message)
         if isinstance(message, Welcome) and self.state is HandshakeState.AWAIT_WELCOME:
             self.state = HandshakeState.DONE
-            return [Welcomed(message, self._version, self._agreed, self._peer_software)]
+            return [Welcomed(message, self._version, self._agreed)]
         if isinstance(message, Wait) and self.state is HandshakeState.AWAIT_WELCOME:
             return []
         return self._fail(RefuseCode.PROTOCOL, f"unexpected {message.TYPE} in state {self.state.value}")
@@ -136,7 +134,6 @@ class ClientRegistration:
         if lacking:
             return self._fail(RefuseCode.FEATURE, f"the server lacks required features: {', '.join(lacking)}")
         self._version, self._agreed = challenge.version, tuple(agreed)
-        self._peer_software = challenge.software
         request = self._request
         transcript = Transcript(
             self._nonce,
@@ -166,6 +163,7 @@ class ClientRegistration:
             priority=request.priority,
             transport_mode=request.transport_mode,
             stripe=request.stripe,
+            release=self._release,
         )
         self.state = HandshakeState.AWAIT_WELCOME
         return [Send(register, REGISTER_ID)]

@@ -56,8 +56,6 @@ class Welcomed:
     welcome: Welcome
     version: int
     features: tuple[str, ...]
-    software: str = ""
-    """What the server says that it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +66,6 @@ class Admitted:
     register: Register
     version: int
     features: tuple[str, ...]
-    software: str = ""
-    """What the client says that it runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,6 @@ class Hello(Message, frozen=True, kw_only=True):
     nonce: Nonce
     features: Features = []
     required: Features = []
-    software: Word = ""
 
 
 class Challenge(Message, frozen=True, kw_only=True):
@@ -95,7 +94,6 @@ class Challenge(Message, frozen=True, kw_only=True):
     nonce: Nonce
     features: Features = []
     required: Features = []
-    software: Word = ""
 
 
 class StripeRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +124,7 @@ class Register(Message, frozen=True, kw_only=True):
     """Client to server: who it is, what it wants, and the proof that it holds its certificate's key.
 
     `certificates` is the chain in DER, leaf first, without the root. `inner` are the addresses and prefixes from which
-    the client will send packets.
+    the client will send packets. `release` names the version and build that it runs.
     """
 
     TYPE: ClassVar[str] = "register"
@@ -147,12 +145,14 @@ class Register(Message, frozen=True, kw_only=True):
     priority: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 100
     transport_mode: Word = "datagram"
     stripe: StripeRequest | None = None
+    release: Word = ""
 
 
 class Welcome(Message, frozen=True, kw_only=True):
     """Server to client: registered. `session` names the group's life; when it changes, sequence numbers start anew.
 
-    Without `stripe` a client that asked for it uses the QUIC connection: the server has none, or none left.
+    Without `stripe` a client that asked for it uses the QUIC connection: the server has none, or none left. `release`
+    names the version and build that the server runs: an unregistered peer isn't told.
     """
 
     TYPE: ClassVar[str] = "welcome"
@@ -161,6 +161,7 @@ class Welcome(Message, frozen=True, kw_only=True):
     tun_mtu: Counter = 0
     policy: dict[Word, str | int | float | bool | None] = {}
     stripe: StripeGrant | None = None
+    release: Word = ""
 
 
 class RenewStripe(Message, frozen=True, kw_only=True):

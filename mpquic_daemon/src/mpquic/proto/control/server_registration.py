@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 from cryptography import x509
 
 from mpquic.proto.control import messages as control
@@ -67,7 +68,7 @@ class ServerRegistration:
         now: float,
         *,
         timeout: float = SERVER_TIMEOUT,
-        software: str = "",
+        release: str = "",
         features: frozenset[str] = FEATURES,
         required: frozenset[str] = frozenset(),
     ) -> None:
@@ -82,12 +83,11 @@ class ServerRegistration:
         self._candidate: tuple[Identity, Register] | None = None
         """Who has proven to be whom, and waits for the decision."""
         self._wait_at = 0.0
-        self._software = software
+        self._release = release
         self._features = features
         self._required = required
         self._version = 0
         self._agreed: tuple[str, ...] = ()
-        self._peer_software = ""
 
     def poll(self, now: float) -> list[Output]:
         """Give up once the deadline has passed: an unregistered peer holds a connection no longer than that."""
@@ -130,14 +130,12 @@ class ServerRegistration:
             return self._refuse(error.code, error.reason)
         self._agreed = tuple(agreed)
         self._client_nonce = hello.nonce
-        self._peer_software = hello.software
         self.state = HandshakeState.AWAIT_REGISTER
         challenge = Challenge(
             version=self._version,
             nonce=self._nonce,
             features=agreed,
             required=sorted(self._required),
-            software=self._software,
         )
         return [Send(challenge, HELLO_ID)]
 
@@ -180,8 +178,8 @@ class ServerRegistration:
             self.state, self._candidate = HandshakeState.AWAIT_DECISION, (identity, register)
             return []
         self.state = HandshakeState.DONE
-        admitted = Admitted(identity, register, self._version, self._agreed, self._peer_software)
-        return [Send(welcome, REGISTER_ID), admitted]
+        admitted = Admitted(identity, register, self._version, self._agreed)
+        return [Send(msgspec.structs.replace(welcome, release=self._release), REGISTER_ID), admitted]
 
     def _proven(self, register: Register, transcript: Transcript) -> str | None:
         """Return whose key has signed, although the certificate doesn't count: it has ended, or is revoked."""
