@@ -6,7 +6,6 @@ quotas: connections count as unregistered until `admit`. Who gets a place among 
 section 8.1.2).
 """
 
-import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,14 +14,7 @@ from itertools import count
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.packet import (
-    QuicHeader,
-    QuicPacketType,
-    encode_quic_retry,
-    encode_quic_version_negotiation,
-    pull_quic_header,
-)
-from aioquic.quic.retry import QuicRetryTokenHandler
+from aioquic.quic.packet import QuicHeader, QuicPacketType, pull_quic_header
 
 from mpquic.proto.control.unregistered import Unregistered, UnregisteredLimits
 from mpquic.proto.path.address import Address, plain_host
@@ -30,8 +22,11 @@ from mpquic.quic.aioquic_bounds import BoundedConnection
 from mpquic.quic.aioquic_receive import CONNECTION_ID_BYTES
 from mpquic.quic.configuration import LinkOptions, quic_configuration
 from mpquic.quic.connection_view import LinkState
+from mpquic.quic.entry import Entry
 from mpquic.quic.link import QuicLink
 from mpquic.quic.pmtu import MIN_DATAGRAM_SIZE
+from mpquic.quic.stateless import RetryTokens, version_negotiation
+from mpquic.quic.timers import Timers
 
 Buffered = bytes | memoryview
 Group = tuple[list[bytes], Address]
@@ -39,8 +34,6 @@ Group = tuple[list[bytes], Address]
 
 _MAX_REPLIES = 256
 MAX_CONNECTIONS = 4096
-SPARE_TIMERS = 256
-"""Timers beside two for each connection, of which one at most is in force, before those that aren't are removed."""
 
 
 class QuicListener:
@@ -66,12 +59,11 @@ class QuicListener:
         self.accepting = True
         """Whether an Initial may begin a connection: those that waited while this process slept were given up."""
         self._options = options
-        self._entropy = entropy
         self._configuration = self._configure(cert_file, key_file)
-        self._tokens = QuicRetryTokenHandler()
-        self._links: dict[bytes, _Entry] = {}
-        self._entries: dict[QuicLink, _Entry] = {}
-        self._waiting: dict[int, _Entry] = {}
+        self._tokens = RetryTokens(entropy)
+        self._links: dict[bytes, Entry] = {}
+        self._entries: dict[QuicLink, Entry] = {}
+        self._waiting: dict[int, Entry] = {}
         self._unregistered: Unregistered[int] = Unregistered(limits or UnregisteredLimits())
         self._processor_time, self._time_passed = processor_time, time_passed
         self._ready: dict[QuicLink, None] = {}
@@ -79,9 +71,8 @@ class QuicListener:
         self._flushed: dict[QuicLink, None] = {}
         """Connections that have sent, and may want to be called at another time since."""
         self._replies: list[tuple[bytes, Address]] = []
-        self._timers: list[tuple[float, int, int]] = []
-        """When connections want to be called, by number: one that is closed must not be kept until then."""
-        self._numbered: dict[int, _Entry] = {}
+        self._timers = Timers()
+        self._numbered: dict[int, Entry] = {}
         self._order = count()
 
     def reload_certificate(self, cert_file: str, key_file: str) -> None:
@@ -113,7 +104,7 @@ class QuicListener:
     def receive(self, datagrams: Iterable[bytes], address: Address, now: float) -> None:
         """Take datagrams of one sender. Never raises: what can't be used is dropped and counted."""
         run: list[bytes] = []
-        owner: _Entry | None = None
+        owner: Entry | None = None
         for datagram in datagrams:
             # A short header begins with a connection ID of ours (RFC 8999 section 5.2): the case of all but handshakes.
             known = datagram and datagram[0] < 0x80
@@ -129,7 +120,7 @@ class QuicListener:
         if owner is not None:
             self._deliver(owner, run, address, now)
 
-    def _deliver(self, entry: "_Entry", datagrams: list[bytes], address: Address, now: float) -> None:
+    def _deliver(self, entry: Entry, datagrams: list[bytes], address: Address, now: float) -> None:
         link = entry.link
         if entry.registered:
             link.receive(datagrams, address, now)
@@ -143,7 +134,7 @@ class QuicListener:
                 self._abandon(link, "nothing could be decrypted")
         self._touched(link)
 
-    def _prove(self, entry: "_Entry", address: Address, now: float) -> None:
+    def _prove(self, entry: Entry, address: Address, now: float) -> None:
         """Take note of the end of the handshake, which proves the address if no other has sent anything."""
         if address != entry.address:
             entry.address = None
@@ -178,8 +169,7 @@ class QuicListener:
 
     def pop_ready(self) -> list[QuicLink]:
         """Connections with events since the last call. A closed one is forgotten by then; its last events remain."""
-        while self._flushed:
-            self._after(self._flushed.popitem()[0])
+        self._after_flush()
         ready = [link for link in self._ready if link.has_events]
         self._ready.clear()
         return ready
@@ -243,28 +233,25 @@ class QuicListener:
 
     def timer(self) -> float | None:
         """When `handle_timer` wants to be called; None without connections."""
-        while self._flushed:
-            self._after(self._flushed.popitem()[0])
-        timers = self._timers
-        expiry = self._unregistered.next_expiry()
-        while timers:
-            at, _, number = timers[0]
-            entry = self._numbered.get(number)
-            if entry is not None and entry.due == at:
-                return at if expiry is None else min(at, expiry)
-            heapq.heappop(timers)
-        return expiry
+        self._after_flush()
+        due, expiry = self._timers.next(), self._unregistered.next_expiry()
+        if due is None or expiry is None:
+            return expiry if due is None else due
+        return min(due, expiry)
 
     def handle_timer(self, now: float) -> None:
         """Let the connections whose time has come act. Call `pop_ready` and `flush` afterwards."""
-        for number in self._unregistered.pop_expired(now):
+        for expired in self._unregistered.pop_expired(now):
             self.counters["not_registered_in_time"] += 1
-            self._waiting[number].link.close(0, "not registered in time")
-        while (at := self.timer()) is not None and at <= now:
-            entry = self._numbered[heapq.heappop(self._timers)[2]]
-            entry.due = None
-            entry.link.handle_timer(now)
-            self._touched(entry.link)
+            self._waiting[expired].link.close(0, "not registered in time")
+        while True:
+            self._after_flush()
+            number = self._timers.pop_due(now)
+            if number is None:
+                return
+            link = self._numbered[number].link
+            link.handle_timer(now)
+            self._touched(link)
 
     def close(self, now: float, reason: str = "") -> list[tuple[list[bytes], Address]]:
         """End all connections; gives what is left to send."""
@@ -278,7 +265,7 @@ class QuicListener:
         configuration.load_cert_chain(cert_file, key_file)
         return configuration
 
-    def _find(self, datagram: bytes, address: Address, now: float) -> "_Entry | None":
+    def _find(self, datagram: bytes, address: Address, now: float) -> Entry | None:
         """Connection for a datagram that isn't of a known short-header connection ID; maybe a new one."""
         try:
             header = pull_quic_header(Buffer(data=datagram), host_cid_length=CONNECTION_ID_BYTES)
@@ -297,19 +284,12 @@ class QuicListener:
             self.counters["unknown_connection"] += 1
             return None
         if header.packet_type is QuicPacketType.VERSION_NEGOTIATION:
-            # An answer to it would let two servers keep each other busy.
+            # A reply to it would let two servers keep each other busy.
             self.counters["unexpected_packet"] += 1
             return None
         if header.version not in self._configuration.supported_versions:
             self.counters["unsupported_version"] += 1
-            self._reply(
-                encode_quic_version_negotiation(
-                    source_cid=header.destination_cid,
-                    destination_cid=header.source_cid,
-                    supported_versions=self._configuration.supported_versions,
-                ),
-                address,
-            )
+            self._reply(version_negotiation(header, self._configuration.supported_versions), address)
             return None
         if header.packet_type is not QuicPacketType.INITIAL:
             self.counters["unknown_connection"] += 1
@@ -319,7 +299,7 @@ class QuicListener:
             return None
         return self._accept(header, address, now)
 
-    def _accept(self, header: QuicHeader, address: Address, now: float) -> "_Entry | None":
+    def _accept(self, header: QuicHeader, address: Address, now: float) -> Entry | None:
         """Make a connection for an Initial, if quotas and address validation allow."""
         if len(header.destination_cid) < CONNECTION_ID_BYTES:  # RFC 9000 section 7.2
             self.counters["malformed"] += 1
@@ -327,17 +307,16 @@ class QuicListener:
         original, retry_source = header.destination_cid, None
         if header.token:
             try:
-                original = self._tokens.validate_token(
-                    address=address, destination_cid=header.destination_cid, token=header.token, now=now
-                )
+                original = self._tokens.original_destination(header, address, now)
                 retry_source = header.destination_cid
             except ValueError:
-                # Of another process, or too old: as if there were none. The client gives up when it sees the answer.
+                # Of another process, or too old: as if there were none. The client gives up when it sees the reply.
                 self.counters["invalid_token"] += 1
                 if self._unregistered.must_prove_address(now):
                     return None
         elif self._unregistered.must_prove_address(now):
-            self._retry(header, address, now)
+            self.counters["retry_sent"] += 1
+            self._reply(self._tokens.retry(header, address, now), address)
             return None
         if len(self._entries) >= MAX_CONNECTIONS:
             self.counters["too_many_connections"] += 1
@@ -362,7 +341,7 @@ class QuicListener:
             now=now,
             certificate=self._configuration.certificate,
         )
-        entry = _Entry(number, link, [header.destination_cid, link.connection_id], address)
+        entry = Entry(number, link, [header.destination_cid, link.connection_id], address)
         self._entries[link] = self._waiting[number] = self._numbered[number] = entry
         for connection_id in entry.connection_ids:
             self._links[connection_id] = entry
@@ -373,32 +352,11 @@ class QuicListener:
         self._unregistered.count(number, 0, work, elapsed, now)
         return entry
 
-    def _retry(self, header: QuicHeader, address: Address, now: float) -> None:
-        assert header.version is not None  # a long header
-        self.counters["retry_sent"] += 1
-        source_cid = self._entropy(CONNECTION_ID_BYTES)
-        token = self._tokens.create_token(
-            address=address,
-            original_destination_connection_id=header.destination_cid,
-            retry_source_connection_id=source_cid,
-            now=now,
-        )
-        self._reply(
-            encode_quic_retry(
-                version=header.version,
-                source_cid=source_cid,
-                destination_cid=header.source_cid,
-                original_destination_cid=header.destination_cid,
-                retry_token=token,
-            ),
-            address,
-        )
-
     def _reply(self, datagram: bytes, address: Address) -> None:
         if len(self._replies) < _MAX_REPLIES:
             self._replies.append((datagram, address))
 
-    def _on_connection_ids(self, entry: "_Entry", issued: list[bytes], retired: list[bytes]) -> None:
+    def _on_connection_ids(self, entry: Entry, issued: list[bytes], retired: list[bytes]) -> None:
         for connection_id in issued:
             self._links[connection_id] = entry
             entry.connection_ids.append(connection_id)
@@ -406,6 +364,10 @@ class QuicListener:
             self._links.pop(connection_id, None)
             if connection_id in entry.connection_ids:
                 entry.connection_ids.remove(connection_id)
+
+    def _after_flush(self) -> None:
+        while self._flushed:
+            self._after(self._flushed.popitem()[0])
 
     def _after(self, link: QuicLink) -> None:
         """Forget a closed connection at once, or note when the living one wants to be called."""
@@ -418,39 +380,14 @@ class QuicListener:
             for connection_id in entry.connection_ids:
                 self._links.pop(connection_id, None)
             del self._entries[link], self._numbered[entry.number]
+            self._timers.remove(entry.number)
             if not entry.registered:
                 del self._waiting[entry.number]
                 self._unregistered.leave(entry.number)
             link.on_output = _nothing
             self.counters["closed"] += 1
             return
-        due = link.timer()
-        if due is not None and due != entry.due:
-            entry.due = due
-            heapq.heappush(self._timers, (due, next(self._order), entry.number))
-            if len(self._timers) > 2 * len(self._entries) + SPARE_TIMERS:
-                self._rebuild_timers()
-
-    def _rebuild_timers(self) -> None:
-        # Each packet of a peer may move a timer, and what it was moved from stays in the heap until its time.
-        entries = self._entries.values()
-        self._timers = [(entry.due, next(self._order), entry.number) for entry in entries if entry.due is not None]
-        heapq.heapify(self._timers)
-
-
-class _Entry:
-    """A connection with what the listener keeps of it."""
-
-    __slots__ = ("address", "connection_ids", "due", "link", "number", "registered")
-
-    def __init__(self, number: int, link: QuicLink, connection_ids: list[bytes], address: Address) -> None:
-        self.number = number
-        self.link = link
-        self.connection_ids = connection_ids
-        self.registered = False
-        self.address: Address | None = address
-        """Where all its packets have come from until the handshake was complete; None when there are several."""
-        self.due: float | None = None
+        self._timers.set(entry.number, link.timer())
 
 
 def _nothing() -> None:
