@@ -48,7 +48,7 @@ def inventory() -> Callable[[str], Hosts]:
 
 @pytest.fixture
 def whole(inventory: Callable[[str], Hosts]) -> Hosts:
-    """The reference site with its class tunnels and VLANs."""
+    """The reference site with its class tunnels, VLANs, and the tunnel over several WANs."""
     return inventory("prod")
 
 
@@ -62,6 +62,7 @@ def reference(whole: Hosts) -> Hosts:
     for lan in site["lans"]:
         lan.pop("vlans", None)
     site.pop("openwrt", None)
+    site["tunnels"] = [tunnel for tunnel in site["tunnels"] if "multipath_enabled" not in tunnel]
     vps["listeners"] = [listener for listener in vps["listeners"] if listener["name"].startswith("mpq")]
     return whole
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 ROWS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("bad_input.yml").read_text())
 CLASS_ROWS: list[dict[str, Any]] = [
     row
-    for name in ("bad_classes.yml", "bad_openwrt.yml")
+    for name in ("bad_classes.yml", "bad_multipath.yml", "bad_openwrt.yml")
     for row in yaml.safe_load(Path(__file__).with_name(name).read_text())
 ]
-"""Rows of the reference site with its class tunnels, VLANs and router."""
+"""Rows of the reference site with its class tunnels, VLANs, tunnel over several WANs and router."""
 
 
 def _changes(row: dict[str, Any]) -> list[tuple[str, str, Any]]:

@@ -109,7 +109,7 @@ def test_every_zone_is_clamped_and_masqueraded(fleet: dict[str, Any], router: st
 
 def test_a_class_goes_by_its_own_vlans_first_and_then_by_what_takes_everything(whole: dict[str, Any]) -> None:
     policies = of_type(packages(whole)["mwan3"], "policy")
-    plain = [f"mpq_l{number}" for number in range(1, 7)]
+    plain = ["mpq_l1", "mpq_l1v17", *(f"mpq_l{number}" for number in range(2, 7))]
     for slot, unit in ((1, 1), (2, 2), (3, 3)):
         vlans = [f"mpq_l{lan}v{lan}{unit}" for lan in (1, 2, 3)]
         expected = tuple(f"{name}_c{slot}" for name in (*vlans, *plain))

@@ -19,6 +19,22 @@ TRANSPORTS = st.sampled_from(["datagram", "reliable"])
 
 
 @st.composite
+def paths(draw: st.DrawFn, wan: int, mode: str) -> dict[str, Any]:
+    """A path of a tunnel over several WANs; each key but the WAN's may be left out."""
+    transports = ["quic", "stripe"] if mode == "datagram" else ["quic"]
+    others = st.fixed_dictionaries(
+        {},
+        optional={
+            "priority": st.integers(0, 2),
+            "weight": st.integers(1, 1000),
+            "pipes": st.integers(1, 16),
+            "transport": st.sampled_from(transports),
+        },
+    )
+    return {"wan": f"wan{wan}", **draw(others)}
+
+
+@st.composite
 def sites(draw: st.DrawFn, number: int, modes: dict[int, str]) -> dict[str, Any]:
     """A site with some of the six WANs, their LANs and VLANs of its own; `modes` is the transport of each listener."""
     wans = draw(st.lists(st.integers(1, 6), min_size=1, max_size=6, unique=True))
@@ -26,10 +42,12 @@ def sites(draw: st.DrawFn, number: int, modes: dict[int, str]) -> dict[str, Any]
     lans: list[dict[str, Any]] = [{"name": f"lan{n}", "tunnel": f"mpq{n}"} for n in draw(st.permutations(wans))]
     for vlan_id in vlan_ids:
         lan = draw(st.sampled_from(lans))
-        tunnel = draw(st.sampled_from([f"mpq{n}" for n in wans] + ["none"]))
+        tunnel = draw(st.sampled_from([f"mpq{n}" for n in wans] + ["mp1", "none"]))
         lan.setdefault("vlans", []).append({"id": vlan_id, "tunnel": tunnel})
     if draw(st.booleans()):
         draw(st.sampled_from(lans))["fallback"] = f"wan{wans[0]}"
+    several = draw(st.lists(st.sampled_from(wans), min_size=1, unique=True))
+    mode, transport = draw(st.sampled_from([("datagram", "quic"), ("datagram", "stripe"), ("reliable", "quic")]))
     return {
         "name": f"site{number}",
         "site_id": number,
@@ -44,6 +62,15 @@ def sites(draw: st.DrawFn, number: int, modes: dict[int, str]) -> dict[str, Any]
                 "transport": draw(st.sampled_from(["quic", "stripe"])) if modes[n] == "datagram" else "quic",
             }
             for n in draw(st.permutations(wans))
+        ]
+        + [
+            {
+                "name": "mp1",
+                "transport_mode": mode,
+                "transport": transport,
+                "multipath_enabled": True,
+                "multipath_paths": [draw(paths(n, mode)) for n in several],
+            }
         ],
         "stripe_enabled": draw(st.booleans()),
     }
@@ -55,6 +82,7 @@ def fleets(draw: st.DrawFn) -> Hosts:
     numbers = draw(st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True))
     modes = {n: draw(TRANSPORTS) for n in range(1, 7)}
     listeners = [{"name": f"mpq{n}", "subnet": f"10.200.{n}.0/24"} for n in draw(st.permutations(range(1, 7)))]
+    listeners.append({"name": "mp1"})
     hosts: Hosts = {"vps1": {"vps": {"address": "203.0.113.10", "listeners": listeners}}}
     for number in numbers:
         hosts[f"site{number}-client"] = {"site": draw(sites(number, modes))}
@@ -130,6 +158,10 @@ def test_no_two_share_a_port_a_table_or_a_priority(hosts: Hosts) -> None:
         assert all(any(low <= value <= high for low, high in ranges["rule_priorities"]) for value in priorities)
 
 
+def _mtu(site: dict[str, Any], name: str) -> int:
+    return next(int(wan["mtu"]) for wan in site["wans"] if wan["name"] == name)
+
+
 @settings(max_examples=40, deadline=None)
 @given(fleets())
 def test_both_ends_of_a_tunnel_agree(hosts: Hosts) -> None:
@@ -138,7 +170,9 @@ def test_both_ends_of_a_tunnel_agree(hosts: Hosts) -> None:
     for host, piece in plan.items():
         for instance in piece["instances"] if host != "vps1" else []:
             config = instance["config"]
-            server = servers[config["remote_port"]]
+            ways = config.get("multipath_paths", [config])
+            (port,) = {way["remote_port"] for way in ways}
+            server = servers[port]
             peers = [peer for peer in server["peers"] if peer["identity"] == f"urn:mpquic:site:{config['site']}"]
             assert [peer["allowed"] for peer in peers if peer["tunnel"] == config["tunnel"]] == [
                 config["inner_addresses"]
@@ -146,7 +180,12 @@ def test_both_ends_of_a_tunnel_agree(hosts: Hosts) -> None:
             assert server["max_datagram_size"] >= config["max_datagram_size"] >= 1200
             assert config["tun_mtu"] >= 1280
             assert config.get("stripe_port") in (None, server["stripe_port"])
-            assert ("stripe_port" in config) == (config["transport"] == "stripe")
+            transports = {way.get("transport", config["transport"]) for way in ways}
+            assert ("stripe_port" in config) == ("stripe" in transports)
+            # A path is known by one name and device at the client, and its WAN fits every datagram of the tunnel.
+            assert len({way["bind_ip"] for way in ways}) == len(ways)
+            mtu_of = {f"iface:{wan['device']}": _mtu(hosts[host]["site"], wan["name"]) for wan in piece["wans"]}
+            assert all(config["max_datagram_size"] + 28 <= mtu_of[way["bind_ip"]] for way in ways)
 
 
 @settings(max_examples=30, deadline=None)

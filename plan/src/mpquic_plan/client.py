@@ -5,13 +5,16 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
-from mpquic_plan import addressing, classes, dhcp, firewall, hosts, netdevs, sizes, tables
+from mpquic_plan import addressing, classes, dhcp, firewall, hosts, netdevs, tables
 from mpquic_plan.assignments import all_assignments, assignments
+from mpquic_plan.client_instances import client_config, tunnel_sizes
 from mpquic_plan.link_files import link_file
 from mpquic_plan.routes import DEFAULT_ROUTES, last_routes, route, rule
 from mpquic_plan.wans import wan_slice
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mpquic_plan.assignments import Assignment
     from mpquic_plan.model import Lan, Listener, Management, Network, Site, Tunnel, Vps, Wan
 
@@ -34,16 +37,16 @@ def client_slice(site: Site, vps: Vps) -> dict[str, Any]:
         "resolvers": _resolvers(site, egress),
         "wans": [wan_slice(wan, site, egress) for wan in sorted(site.wans, key=lambda wan: wan.number)],
         "lans": [_lan(lan, site) for lan in lans],
-        "tuns": [_tun(tunnel, site, wans[tunnel.wan], listeners[tunnel.listener]) for tunnel in tunnels],
+        "tuns": [_tun(tunnel, site, wans, listeners[tunnel.listener]) for tunnel in tunnels],
         "instances": [
             {
                 "name": tunnel.name,
                 "enabled": site.serves(tunnel),
-                "config": _config(tunnel, site, vps, wans[tunnel.wan], listeners[tunnel.listener]),
+                "config": client_config(tunnel, site, vps, wans, listeners[tunnel.listener]),
             }
             for tunnel in tunnels
         ],
-        "firewall": firewall.client(site, {tunnel.name: tunnel_sizes(tunnel, wans[tunnel.wan]) for tunnel in tunnels}),
+        "firewall": firewall.client(site, {tunnel.name: tunnel_sizes(tunnel, wans) for tunnel in tunnels}),
         "routing_tables": _table_names(site),
         "ntp": list(site.ntp),
         "sysctl": hosts.sysctl(),
@@ -66,34 +69,6 @@ def _resolvers(site: Site, egress: str | None) -> list[str]:
     """Return the DNS servers of the management interfaces, those of the egress first, each once."""
     items = sorted(site.management, key=lambda item: (item.name != egress, item.number))
     return list(dict.fromkeys(server for item in items for server in item.dns))
-
-
-def tunnel_sizes(tunnel: Tunnel, wan: Wan) -> sizes.Sizes:
-    """Return the sizes of a tunnel over its WAN."""
-    transport = "stripe" if tunnel.striped else "quic"
-    return sizes.sizes(wan.mtu, tunnel.outer, transport, tunnel.transport_mode, tunnel.tun_mtu)
-
-
-def routed_prefixes(site: Site, tunnel: Tunnel, *, as_fallback: bool = False) -> list[Network]:
-    """Return the prefixes of LANs that a tunnel carries, those that it carries `as_fallback` only if that is asked.
-
-    There are none where the site masquerades. A LAN keeps its way back while it is out of service.
-    """
-    if site.lan_mode != "routed":
-        return []
-    prefixes = {
-        prefix
-        for assigned in all_assignments(site, idle=True)
-        if tunnel is assigned.tunnel or (as_fallback and tunnel is assigned.fallback_tunnel)
-        for prefix in (*assigned.lan.networks, *assigned.lan.behind)
-    }
-    return sorted(prefixes, key=lambda prefix: (prefix.version, int(prefix.network_address), prefix.prefixlen))
-
-
-def inner_prefixes(site: Site, tunnel: Tunnel, listener: Listener) -> list[str]:
-    """Return every prefix that a tunnel may carry as source: its own addresses and what is routed into it."""
-    own = addressing.client_address(listener, site.site_id, tunnel.slot).host_routes
-    return own + [str(prefix) for prefix in routed_prefixes(site, tunnel, as_fallback=True)]
 
 
 def vlans_on(site: Site, device: str) -> list[str]:
@@ -211,7 +186,7 @@ def _lan_rules(lan: Lan, site: Site) -> list[dict[str, Any]]:
 
 def tunnel_table(site: Site, tunnel: Tunnel) -> int:
     """Return the table of a class tunnel, which all that its class carries on its WAN is looked up in."""
-    wan = next(wan for wan in site.wans if wan.name == tunnel.wan)
+    wan = next(wan for wan in site.wans if wan.name in tunnel.wans)
     entry = site.class_named(tunnel.traffic_class)
     if entry is None:
         raise ValueError(f"{tunnel.name} is no class tunnel")
@@ -255,7 +230,7 @@ def _fallback_table(assigned: Assignment) -> int:
     return tables.lan_table(assigned.lan)
 
 
-def _tun(tunnel: Tunnel, site: Site, wan: Wan, listener: Listener) -> dict[str, Any]:
+def _tun(tunnel: Tunnel, site: Site, wans: Mapping[str, Wan], listener: Listener) -> dict[str, Any]:
     """A TUN: the far end is reached by the main table, so that the client answers what comes from it."""
     own = addressing.client_address(listener, site.site_id, tunnel.slot)
     far = addressing.server_address(listener)
@@ -286,70 +261,10 @@ def _tun(tunnel: Tunnel, site: Site, wan: Wan, listener: Listener) -> dict[str, 
         "name": tunnel.name,
         "file": link_file("tun", tunnel.name),
         "netdev": netdevs.tun(),
-        "mtu": tunnel_sizes(tunnel, wan).tun_mtu,
+        "mtu": tunnel_sizes(tunnel, wans).tun_mtu,
         "addresses": own.host_routes,
         "rules": rules,
         "routes": routes,
-    }
-
-
-def _config(tunnel: Tunnel, site: Site, vps: Vps, wan: Wan, listener: Listener) -> dict[str, Any]:
-    derived = tunnel_sizes(tunnel, wan)
-    return {
-        "name": tunnel.name,
-        "role": "client",
-        "site": site.name,
-        "tunnel": tunnel.name,
-        # What is in service has no such line: its file is the same as before.
-        **({} if site.serves(tunnel) else {"enabled": False}),
-        "tun_name": tunnel.name,
-        "tun_mtu": derived.tun_mtu,
-        "inner_addresses": inner_prefixes(site, tunnel, listener),
-        "bind_ip": f"iface:{wan.device}",
-        "remote_addr": str(vps.address6 if tunnel.outer == "ipv6" else vps.address),
-        "remote_port": listener.port,
-        "wan": wan.name,
-        **class_config(site, tunnel),
-        "transport": tunnel.transport,
-        **(_striping(tunnel, listener) if tunnel.transport == "stripe" else {}),
-        "transport_mode": tunnel.transport_mode,
-        "congestion_algorithm": tunnel.congestion_algorithm,
-        "max_datagram_size": derived.max_datagram_size,
-        "udp_gso": wan.udp_gso,
-        "tls": hosts.client_tls(site, vps),
-        "probe_interval_ms": tunnel.probe_interval_ms,
-        "down_after_ms": tunnel.down_after_ms,
-        "reconnect_max_s": tunnel.reconnect_max_s,
-        "log_level": site.log_level,
-    }
-
-
-def class_config(site: Site, tunnel: Tunnel) -> dict[str, Any]:
-    """Return what both ends of a tunnel need to know of its class, by number."""
-    entry = site.class_named(tunnel.traffic_class)
-    if entry is None:
-        return {"traffic_class": 0}
-    config: dict[str, Any] = {
-        "traffic_class": entry.slot,
-        "class_name": entry.name,
-        "weight": entry.wan_weight,
-        "priority": entry.wan_priority,
-        "dscp": entry.dscp,
-        "low_latency": entry.low_latency,
-    }
-    return config if entry.max_rate is None else {**config, "max_rate": entry.max_rate}
-
-
-def _striping(tunnel: Tunnel, listener: Listener) -> dict[str, Any]:
-    striping = tunnel.striping
-    return {
-        "stripe_enabled": striping.enabled,
-        "stripe_port": listener.stripe_port,
-        "pipes": striping.pipes,
-        "stripe_data_shards": striping.data_shards,
-        "stripe_parity_shards": striping.parity_shards,
-        "stripe_fec": striping.fec,
-        "stripe_fec_max_overhead": striping.fec_max_overhead,
     }
 
 

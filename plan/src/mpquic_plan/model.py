@@ -202,20 +202,44 @@ class Striping:
 
 
 @dataclass(frozen=True, slots=True)
-class Tunnel:
-    """A tunnel of a site; times as their names say. Whether it is in service its WAN says, too (`Site.serves`).
+class TunnelPath:
+    """A WAN as a tunnel uses it; `outer` is the address family between client and VPS.
 
-    `of_class`: it is there because its WAN carries `traffic_class`. `places` are the paths of keys that its entry, if
-    it has one, doesn't state.
+    Of a lower `priority` it is preferred. `pipes` is None where it has those of the tunnel, `own_transport` tells that
+    it states its transport itself. `places` are the paths of keys that its entry, if it has one, doesn't state.
+    """
+
+    path: str
+    wan: str
+    outer: str
+    transport: str
+    pipes: int | None
+    priority: int
+    weight: int
+    places: Mapping[str, str]
+    own_transport: bool = False
+
+    def place(self, key: str) -> str:
+        """Return the path in the variables where a key of this path is stated, or may be."""
+        return self.places.get(key, f"{self.path}.{key}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A tunnel of a site; times as their names say. Whether it is in service its WANs say, too (`Site.serves`).
+
+    `paths` has at least one, the preferred one first; `multipath_policy` says how several are used, and is None of a
+    tunnel that states a single WAN. `of_class`: it is there because its WAN carries `traffic_class`. `places` are the
+    paths of keys that its entry, if it has one, doesn't state.
     """
 
     path: str
     name: str
     enabled: bool
-    wan: str
+    multipath_policy: str | None
+    paths: tuple[TunnelPath, ...]
     listener: str
     slot: int
-    outer: str
     transport: str
     striping: Striping
     transport_mode: str
@@ -233,9 +257,14 @@ class Tunnel:
         return self.places.get(key, f"{self.path}.{key}")
 
     @property
-    def striped(self) -> bool:
-        """Whether it is striped in fact."""
-        return self.transport == "stripe" and self.striping.enabled
+    def wans(self) -> tuple[str, ...]:
+        """Names of the WANs that carry it, the preferred one first."""
+        return tuple(path.wan for path in self.paths)
+
+    @property
+    def striped_paths(self) -> list[TunnelPath]:
+        """The paths that are striped in fact."""
+        return [path for path in self.paths if path.transport == "stripe" and self.striping.enabled]
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,8 +363,9 @@ class Site:
         return substitute(device, {match.mac: match.device for match in self.cards})
 
     def serves(self, tunnel: Tunnel) -> bool:
-        """Whether a tunnel is in service: neither it nor its WAN is out of service on purpose."""
-        return tunnel.enabled and all(wan.enabled for wan in self.wans if wan.name == tunnel.wan)
+        """Whether a tunnel is in service: neither it nor all of its WANs are out of service on purpose."""
+        idle = {wan.name for wan in self.wans if not wan.enabled}
+        return tunnel.enabled and not idle.issuperset(tunnel.wans)
 
     def class_named(self, name: str | None) -> TrafficClass | None:
         """Return a class by its name; None without a name, or where there is no such class."""
@@ -352,7 +382,7 @@ class Site:
             (
                 tunnel
                 for tunnel in self.tunnels
-                if tunnel.of_class and tunnel.wan == wan and tunnel.traffic_class == traffic_class
+                if tunnel.of_class and wan in tunnel.wans and tunnel.traffic_class == traffic_class
             ),
             None,
         )

@@ -12,7 +12,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpquic_plan import addressing, classes, reference
 from mpquic_plan.matching import token
@@ -32,17 +32,16 @@ from mpquic_plan.model import (
     RouterPort,
     Site,
     StaticAddress,
-    Striping,
     TrafficClass,
-    Tunnel,
     Vps,
     Wan,
 )
 from mpquic_plan.problem import Problem
-from mpquic_plan.schema import ROOTS, Checked, check, load, with_defaults
+from mpquic_plan.read_tunnels import SETTINGS, TunnelReader
+from mpquic_plan.schema import ROOTS, Checked, check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
 T = TypeVar("T")
 
@@ -127,51 +126,6 @@ def _rule(path: str, item: Mapping[str, Any]) -> MatchRule:
     )
 
 
-def _class_tunnels(
-    traffic_classes: Sequence[TrafficClass], wans: Sequence[Wan]
-) -> Iterator[tuple[str, Wan, TrafficClass]]:
-    """Give name, WAN and class of each class tunnel; a WAN without a number has none."""
-    for wan in wans:
-        for entry in traffic_classes:
-            if wan.class_number is not None and (wan.classes is None or entry.name in wan.classes):
-                yield f"{entry.prefix}{wan.class_number}", wan, entry
-
-
-def _of_class(wan: Wan, entry: TrafficClass) -> dict[str, Any]:
-    """What a class tunnel has because of its WAN and its class."""
-    return {
-        "wan": wan.name,
-        "class": entry.name,
-        "listener": reference.class_listener(wan.number),
-        "slot": entry.slot,
-    }
-
-
-def _places(wan: Wan, entry: TrafficClass) -> dict[str, str]:
-    """Where it is stated what a class tunnel is."""
-    return {
-        "name": f"{entry.path}.prefix",
-        "wan": f"{wan.path}.classes",
-        "listener": f"{wan.path}.classes",
-        "slot": f"{entry.path}.slot",
-        "transport": f"{entry.path}.transport",
-        "transport_mode": f"{entry.path}.transport_mode",
-    }
-
-
-TUNNEL_SETTINGS: Final = (
-    "transport",
-    "transport_mode",
-    "stripe_enabled",
-    "pipes",
-    "stripe_data_shards",
-    "stripe_parity_shards",
-    "stripe_fec",
-    "stripe_fec_max_overhead",
-)
-"""Keys of a class that its tunnels have where they don't state them."""
-
-
 class _Reader:
     """Reads one host's `site` or `vps`; collects what can't be filled in."""
 
@@ -216,7 +170,7 @@ class _Reader:
         traffic_classes = tuple(self._class(path, item) for path, item in self._items(value, "classes", "site"))
         wans = _sound([self._wan(path, item) for path, item in self._items(value, "wans", "site")])
         lans = tuple(self._lans())
-        tunnels = tuple(self._tunnels(traffic_classes, wans))
+        tunnels = TunnelReader(self.host, value, self.broken, self.problems).tunnels(traffic_classes, wans)
         return Site(
             host=self.host,
             name=value["name"],
@@ -230,7 +184,7 @@ class _Reader:
             management=management,
             wans=wans,
             lans=lans,
-            tunnels=tunnels,
+            tunnels=tuple(tunnels),
             ssh_ports=_ports(firewall["ssh_ports"]),
             ssh_from=_sound(firewall["ssh_from"]),
             openings=tuple(
@@ -323,7 +277,7 @@ class _Reader:
             wan_weight=item["wan_weight"],
             wan_priority=item["wan_priority"],
             fallback=_fallback(item),
-            settings={key: item[key] for key in TUNNEL_SETTINGS if key in item},
+            settings={key: item[key] for key in SETTINGS if key in item},
         )
 
     def _wan(self, path: str, item: Mapping[str, Any]) -> Wan | None:
@@ -432,79 +386,6 @@ class _Reader:
             return None
         return DhcpServer(_sound(item["dns"]), _address(item.get("first")), _address(item.get("last")), item["lease_s"])
 
-    def _tunnels(self, traffic_classes: Sequence[TrafficClass], wans: Sequence[Wan]) -> Iterator[Tunnel]:
-        of_classes = {name: (wan, entry) for name, wan, entry in _class_tunnels(traffic_classes, wans)}
-        by_name = {entry.name: entry for entry in traffic_classes}
-        stated: set[str] = set()
-        for path, item in self._items(self.value, "tunnels", "site"):
-            name = item["name"]
-            stated.add(name)
-            if name in of_classes:
-                wan, entry = of_classes[name]
-                places = {key: place for key, place in _places(wan, entry).items() if key not in item}
-                yield self._tunnel(path, {**_of_class(wan, entry), **item}, entry, places)
-                continue
-            wan_name = self._default(
-                item,
-                "wan",
-                reference.TUNNEL_WANS.get(name),
-                (path, "tunnels", name),
-                f"only mpq1 to mpq6 and class tunnels have a default WAN, and this is '{name}'",
-            )
-            if wan_name is not None:
-                yield self._tunnel(path, {**item, "wan": wan_name}, by_name.get(item.get("class", "")))
-        # What errors have taken out may be an entry of one of these; so nothing is said of those then.
-        if "*" in self.broken.get("tunnels", ()):
-            return
-        for name, (wan, entry) in of_classes.items():
-            if name not in stated | self.broken.get("tunnels", set()):
-                item = with_defaults("site", load("site")["$defs"]["tunnel"], {"name": name, **_of_class(wan, entry)})
-                yield self._tunnel(f"{wan.path}.classes", item, entry, _places(wan, entry))
-
-    def _tunnel(
-        self,
-        path: str,
-        item: Mapping[str, Any],
-        traffic_class: TrafficClass | None,
-        places: Mapping[str, str] | None = None,
-    ) -> Tunnel:
-        """What a tunnel doesn't state is its class's, then the site's; `places` are those of a class tunnel's keys."""
-        settings = traffic_class.settings if traffic_class else {}
-        stated: dict[str, Any] = {
-            "transport": reference.TRANSPORT,
-            "transport_mode": reference.TRANSPORT_MODE,
-            **self.value,
-            **settings,
-            **item,
-        }
-        return Tunnel(
-            path=path,
-            name=item["name"],
-            enabled=item["enabled"],
-            wan=item["wan"],
-            listener=item.get("listener", item["name"]),
-            slot=item.get("slot", 1),
-            outer=item["outer"],
-            transport=stated["transport"],
-            striping=Striping(
-                enabled=stated["stripe_enabled"],
-                pipes=stated["pipes"],
-                data_shards=stated["stripe_data_shards"],
-                parity_shards=stated["stripe_parity_shards"],
-                fec=stated["stripe_fec"],
-                fec_max_overhead=stated["stripe_fec_max_overhead"],
-            ),
-            transport_mode=stated["transport_mode"],
-            congestion_algorithm=item["congestion_algorithm"],
-            traffic_class=item.get("class"),
-            of_class=places is not None,
-            places=places or {},
-            tun_mtu=item.get("tun_mtu"),
-            probe_interval_ms=item["probe_interval_ms"],
-            down_after_ms=item["down_after_ms"],
-            reconnect_max_s=item["reconnect_max_s"],
-        )
-
     def vps(self) -> Vps:
         value = self.value
         listeners = tuple(self._listeners())
@@ -537,7 +418,7 @@ class _Reader:
         for path, item in self._items(self.value, "listeners", "vps"):
             name = item["name"]
             place = (path, "listeners", name)
-            why = f"only mpq1 to mpq6 and mt4 to mt6 have a default, and this is '{name}'"
+            why = f"only mpq1 to mpq6, mt4 to mt6 and mp1 have a default, and this is '{name}'"
             port = self._default(item, "port", reference.LISTENER_PORTS.get(name), place, why)
             subnet_text = self._default(item, "subnet", reference.LISTENER_SUBNETS.get(name), place, why)
             if port is None or subnet_text is None:

@@ -21,13 +21,17 @@ TUNNEL_WANS: Final = {f"mpq{n}": f"wan{n}" for n in SITE_LINKS}
 LAN_TUNNELS: Final = {f"lan{n}": f"mpq{n}" for n in SITE_LINKS}
 CLASS_LISTENERS: Final = {"mt4": 1, "mt5": 2, "mt6": 3}
 """Class number of each listener of class tunnels."""
+MULTIPATH_LISTENERS: Final = {"mp1": 17}
+"""Number of each listener of tunnels over several WANs, in its port and its subnet."""
 LISTENER_PORTS: Final = {
     **{f"mpq{n}": 45000 + n for n in SITE_LINKS},
     **{name: 45009 + n for name, n in CLASS_LISTENERS.items()},
+    **{name: 45000 + n for name, n in MULTIPATH_LISTENERS.items()},
 }
 LISTENER_SUBNETS: Final = {
     **{f"mpq{n}": f"10.200.{n}.0/30" for n in SITE_LINKS},
     **{name: f"10.200.{9 + n}.0/24" for name, n in CLASS_LISTENERS.items()},
+    **{name: f"10.200.{n}.0/24" for name, n in MULTIPATH_LISTENERS.items()},
 }
 TUNNELS_PER_SITE: Final = dict.fromkeys(CLASS_LISTENERS, 3)
 CLASSES: Final[tuple[dict[str, Any], ...]] = (
@@ -61,6 +65,9 @@ BLOCK: Final = "block"
 """The fallback that lets nothing leak."""
 TRANSPORT: Final = "quic"
 TRANSPORT_MODE: Final = "datagram"
+MULTIPATH_POLICY: Final = "failover"
+PATH_PRIORITY: Final = 100
+PATH_WEIGHT: Final = 1
 LARGEST_VLAN_WITH_ADDRESS: Final = 255
 """172.16.<id>.1/30 exists only for ids that fit into an octet."""
 

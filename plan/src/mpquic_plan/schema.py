@@ -148,10 +148,10 @@ def _unknown_key(key: str, valid: Iterable[str]) -> str:
 
 def _expected(error: ValidationError) -> str:
     schema = _schema_of(error)
-    if error.validator == "enum":
-        return "one of " + ", ".join(str(choice) for choice in schema["enum"])
     if "x-expects" in schema:
         return str(schema["x-expects"])
+    if error.validator == "enum":
+        return "one of " + ", ".join(str(choice) for choice in schema["enum"])
     if error.validator == "minItems":
         return "a list with at least one item"
     if error.validator == "maxItems":

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mpquic_plan import addressing, classes, firewall, hosts, netdevs, sizes, tables
-from mpquic_plan.client import class_config, inner_prefixes, is_private, routed_prefixes, tunnel_sizes
+from mpquic_plan.client import is_private
+from mpquic_plan.client_instances import class_config, inner_prefixes, routed_prefixes, tunnel_sizes
 from mpquic_plan.link_files import link_file
 from mpquic_plan.routes import route, rule
 
@@ -116,10 +117,7 @@ def _config(listener: Listener, vps: Vps, pairs: Sequence[Pair]) -> dict[str, An
     """The instance of a listener. What both ends must agree on comes from the tunnels, which agree with each other."""
     first = pairs[0][1] if pairs else None
     largest = max(
-        (
-            tunnel_sizes(tunnel, {wan.name: wan for wan in site.wans}[tunnel.wan]).max_datagram_size
-            for site, tunnel in pairs
-        ),
+        (tunnel_sizes(tunnel, {wan.name: wan for wan in site.wans}).max_datagram_size for site, tunnel in pairs),
         default=sizes.sizes(ETHERNET_MTU, "ipv4", "quic", "datagram").max_datagram_size,
     )
     return {

@@ -68,7 +68,8 @@ def _dhcp_client(dhcp: DhcpClient | None) -> dict[str, Any]:
 def _modem_routes(wan: Wan, site: Site) -> list[dict[str, Any]]:
     """Routes to the pages of a WAN's modem, in every table that somebody looks into who may see them.
 
-    The LAN whose tunnel uses this WAN prefers its modem to another WAN's of the same address.
+    The LAN whose tunnel uses this WAN prefers its modem to another WAN's of the same address, and of several that its
+    tunnel uses the one of the preferred path.
     """
     if not wan.enabled:
         return []
@@ -79,8 +80,12 @@ def _modem_routes(wan: Wan, site: Site) -> list[dict[str, Any]]:
     # The main table is named, since a route by the gateway of DHCP would stand in the table of DHCP otherwise.
     places = [(tables.MAIN_TABLE, tables.modem_metric(wan)), (tables.wan_table(wan), tables.DEFAULT_METRIC)]
     for lan in sorted((lan for lan in site.lans if lan.enabled and not lan.classified), key=tables.lan_table):
-        preferred = {assigned.tunnel.wan for assigned in assignments(site, lan) if assigned.tunnel is not None}
-        metric = tables.DEFAULT_METRIC if wan.name in preferred else tables.modem_metric(wan)
+        ranks = [
+            assigned.tunnel.wans.index(wan.name)
+            for assigned in assignments(site, lan)
+            if assigned.tunnel is not None and wan.name in assigned.tunnel.wans
+        ]
+        metric = tables.DEFAULT_METRIC + min(ranks) if ranks else tables.modem_metric(wan)
         places.append((tables.lan_table(lan), metric))
     for carrier in site.wans:
         metric = tables.DEFAULT_METRIC if carrier is wan else tables.modem_metric(wan)

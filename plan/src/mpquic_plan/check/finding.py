@@ -123,4 +123,9 @@ def identity_of(plan: Mapping[str, Any]) -> str:
 def listener_of(vps: Host, config: Mapping[str, Any]) -> str | None:
     """Return the instance of a VPS to whose port a client's instance connects."""
     servers = ((name, each) for name, each in vps.configs.items() if each["role"] == "server")
-    return next((name for name, each in servers if each["bind_port"] == config["remote_port"]), None)
+    return next((name for name, each in servers if each["bind_port"] == port_of(config)), None)
+
+
+def port_of(config: Mapping[str, Any]) -> int:
+    """Return the port of the VPS to which a client's instance connects, by whatever WAN."""
+    return int(next(iter(config.get("multipath_paths", [config])))["remote_port"])

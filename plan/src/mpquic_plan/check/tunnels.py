@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mpquic_plan.check.finding import Finding, Result, identity_of, listener_of, problem
+from mpquic_plan.check.finding import Finding, Result, identity_of, listener_of, port_of, problem
 from mpquic_plan.check.routing import both_looks
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def both_ends_agree(host: Host, fleet: Fleet) -> Iterator[Finding]:
         if host.rows.get(name, {}).get("state") != "up":
             continue
         if connected is None:
-            text = f"{name} is up here, and {vps.name} doesn't tell of {identity} on port {config['remote_port']}"
+            text = f"{name} is up here, and {vps.name} doesn't tell of {identity} on port {port_of(config)}"
             yield problem(CHECK, text, f"mpquicctl status on {vps.name}; run site.yml for it")
         elif not connected:
             text = f"{name} is up here, and {vps.name} says that it isn't connected"

@@ -21,6 +21,7 @@ CHECKS: Final[tuple[Callable[[Fleet], Iterable[Problem]], ...]] = (
     interfaces.trunks_carry_vlans,
     references.vps_exists,
     references.tunnels_use_known_wans,
+    references.paths_use_different_wans,
     references.tunnels_use_known_listeners,
     references.outer_ipv6_exists,
     references.lans_use_known_tunnels,

@@ -177,7 +177,7 @@ def class_tunnels_keep_their_place(fleet: Fleet) -> Iterator[Problem]:
         wans = {wan.name: wan for wan in site.wans}
         names = [entry.name for entry in site.classes]
         for tunnel in site.tunnels:
-            entry, wan = site.class_named(tunnel.traffic_class), wans.get(tunnel.wan)
+            entry, wan = site.class_named(tunnel.traffic_class), wans.get(tunnel.wans[0])
             if tunnel.traffic_class is not None and entry is None:
                 message = unknown("class", tunnel.traffic_class, names)
                 yield Problem(site.host, tunnel.place("class"), message)

@@ -13,7 +13,7 @@ from mpquic_plan.reference import BLOCK
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mpquic_plan.model import Fleet, Site, Vps
+    from mpquic_plan.model import Fleet, Site, TunnelPath, Vps
 
 
 def _names(holder: Site | Vps, collection: str) -> set[str]:
@@ -40,11 +40,24 @@ def vps_exists(fleet: Fleet) -> Iterator[Problem]:
 
 
 def tunnels_use_known_wans(fleet: Fleet) -> Iterator[Problem]:
-    """Each tunnel uses a WAN of its site."""
+    """Each tunnel uses WANs of its site."""
+    for site in fleet.sites.values():
+        for path in (path for tunnel in site.tunnels for path in tunnel.paths):
+            if not _resolves(site, "wans", path.wan):
+                yield Problem(site.host, path.place("wan"), unknown("WAN", path.wan, _names(site, "wans")))
+
+
+def paths_use_different_wans(fleet: Fleet) -> Iterator[Problem]:
+    """No two paths of a tunnel use the same WAN: they would fail together."""
     for site in fleet.sites.values():
         for tunnel in site.tunnels:
-            if not _resolves(site, "wans", tunnel.wan):
-                yield Problem(site.host, tunnel.place("wan"), unknown("WAN", tunnel.wan, _names(site, "wans")))
+            # In the order in which they are stated, which isn't that of the model.
+            first: dict[str, TunnelPath] = {}
+            for path in sorted(tunnel.paths, key=lambda path: path.path):
+                other = first.setdefault(path.wan, path)
+                if other is not path:
+                    message = f"{path.wan} carries {tunnel.name} already ({other.path}); name another WAN"
+                    yield Problem(site.host, path.place("wan"), message)
 
 
 def tunnels_use_known_listeners(fleet: Fleet) -> Iterator[Problem]:
@@ -67,20 +80,20 @@ def outer_ipv6_exists(fleet: Fleet) -> Iterator[Problem]:
     for site in fleet.sites.values():
         vps = fleet.vps_of(site)
         wans = {wan.name: wan for wan in site.wans}
-        for tunnel in site.tunnels:
-            if tunnel.outer != "ipv6":
+        for path in (path for tunnel in site.tunnels for path in tunnel.paths):
+            if path.outer != "ipv6":
                 continue
-            wan = wans.get(tunnel.wan)
+            wan = wans.get(path.wan)
             if wan is not None and not (wan.ipv6 or (wan.static and wan.static.address6)):
                 yield Problem(
                     site.host,
-                    tunnel.place("outer"),
+                    path.place("outer"),
                     f"{wan.name} has no IPv6; set ipv6: true in {wan.path}, or outer: ipv4",
                 )
             if vps is not None and vps.address6 is None:
                 yield Problem(
                     site.host,
-                    tunnel.place("outer"),
+                    path.place("outer"),
                     f"{vps.host} has no address6; state one in its vps, or outer: ipv4",
                 )
 

@@ -10,7 +10,7 @@ from mpquic_plan.problem import Problem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mpquic_plan.model import Fleet
+    from mpquic_plan.model import Fleet, Site, Tunnel, TunnelPath
 
 LARGEST_PORT: Final = 65535
 
@@ -33,12 +33,12 @@ def striped_tunnels_are_served(fleet: Fleet) -> Iterator[Problem]:
     for site in fleet.sites.values():
         vps = fleet.vps_of(site)
         listeners = {listener.name: listener for listener in vps.listeners} if vps else {}
-        for tunnel in site.tunnels:
+        for tunnel, path in _striped(site):
             listener = listeners.get(tunnel.listener)
-            if vps is not None and listener is not None and tunnel.striped and listener.stripe_port is None:
+            if vps is not None and listener is not None and listener.stripe_port is None:
                 yield Problem(
                     site.host,
-                    tunnel.place("transport"),
+                    path.place("transport"),
                     f"listener {listener.name} of {vps.host} serves no striped tunnels; "
                     f"take stripe_enabled: false away from {listener.path}, or set transport: quic",
                 )
@@ -47,11 +47,17 @@ def striped_tunnels_are_served(fleet: Fleet) -> Iterator[Problem]:
 def striped_tunnels_send_datagrams(fleet: Fleet) -> Iterator[Problem]:
     """A striped tunnel repairs what is lost by itself, and has no reliable mode."""
     for site in fleet.sites.values():
-        for tunnel in site.tunnels:
-            if tunnel.striped and tunnel.transport_mode != "datagram":
+        for tunnel, _ in _striped(site):
+            if tunnel.transport_mode != "datagram":
                 yield Problem(
                     site.host,
                     tunnel.place("transport_mode"),
                     f"{tunnel.transport_mode} doesn't go with transport: stripe, which sends again by itself; "
                     "set transport_mode: datagram, or transport: quic",
                 )
+
+
+def _striped(site: Site) -> Iterator[tuple[Tunnel, TunnelPath]]:
+    """Give the striped tunnels, each with its striped paths: one of them for all that have it from the tunnel."""
+    for tunnel in site.tunnels:
+        yield from {path.place("transport"): (tunnel, path) for path in tunnel.striped_paths}.values()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mpquic_plan import addressing, tables
 from mpquic_plan.assignments import assignments
-from mpquic_plan.client import router_of, tunnel_sizes
+from mpquic_plan.client import router_of
+from mpquic_plan.client_instances import tunnel_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -109,7 +110,10 @@ def _uplink(site: Site, lan: Lan, port: str, router: Router, vps: Vps | None) ->
     used = assignments(site, lan)
     wans = {wan.name: wan for wan in site.wans}
     sizes = [
-        tunnel_sizes(tunnel, wans[tunnel.wan]).tun_mtu for each in used for tunnel in each.tunnels if tunnel.wan in wans
+        tunnel_sizes(tunnel, wans).tun_mtu
+        for each in used
+        for tunnel in each.tunnels
+        if wans.keys() >= set(tunnel.wans)
     ]
     sizes += [each.fallback_wan.mtu for each in used if each.fallback_wan is not None]
     track = _stated(router, used, vps) if vps is not None else []
