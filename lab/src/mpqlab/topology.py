@@ -301,9 +301,13 @@ CLASS_VLANS = {
     for place, prefix in enumerate(("cr", "br", "df"), start=1)
 }
 """VLANs 11 to 13 on LAN1, 21 to 23 on LAN2, 31 to 33 on LAN3, by the class tunnel that carries each."""
+MULTIPATH_VLAN = Vlan(LANS[0], 17)
+"""The VLAN of `mp1`, the tunnel over several WANs."""
+TUNNEL_VLANS = {**CLASS_VLANS, "mp1": MULTIPATH_VLAN}
+"""All VLANs that have a tunnel of their own, by its name."""
 CLASSIFIED_VLAN = Vlan(LANS[1], 24)
 """A VLAN whose connections go by the class whose rule they match."""
-VLANS = (*CLASS_VLANS.values(), CLASSIFIED_VLAN)
+VLANS = (*TUNNEL_VLANS.values(), CLASSIFIED_VLAN)
 
 WANS = (
     Wan(1, NICS.wans[0], Attachment.NO_DEVICE),

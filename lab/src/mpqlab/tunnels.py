@@ -14,7 +14,7 @@ from mpqlab.errors import LabError
 from mpqlab.run import run
 from mpqlab.speedtest import Speedtest
 from mpqlab.table import columns, number
-from mpqlab.topology import CLASS_VLANS, CLIENT, EMULATED_WANS, LANS, WANS
+from mpqlab.topology import CLIENT, EMULATED_WANS, LANS, TUNNEL_VLANS, WANS
 
 if TYPE_CHECKING:
     from mpqlab.lab import Lab
@@ -195,7 +195,7 @@ def _measure(lab: Lab, tunnel: dict[str, Any]) -> dict[str, Any]:
 
 def _sender(tunnel: str) -> tuple[Lan, str | None] | None:
     """Return the LAN whose host sends by a tunnel, and from which address if not from that of the LAN itself."""
-    vlan = CLASS_VLANS.get(tunnel)
+    vlan = TUNNEL_VLANS.get(tunnel)
     if vlan is not None:
         return vlan.lan, vlan.host_address.partition("/")[0]
     one_to_one = _ONE_TO_ONE.fullmatch(tunnel)
