@@ -115,7 +115,7 @@ def test_a_class_goes_by_its_own_vlans_first_and_then_by_what_takes_everything(w
         expected = tuple(f"{name}_c{slot}" for name in (*vlans, *plain))
         assert policies[f"mpq_c{slot}"]["use_member"] == expected
     members = of_type(packages(whole)["mwan3"], "member")
-    assert [members[name]["metric"] for name in policies["mpq_c1"]["use_member"]] == [str(n) for n in range(1, 10)]
+    assert [members[name]["metric"] for name in policies["mpq_c1"]["use_member"]] == [str(n) for n in range(1, 11)]
 
 
 def test_a_balanced_class_has_one_metric(whole: dict[str, Any]) -> None:
