@@ -19,7 +19,6 @@ from mpquic.proto.control.messages import (
     Refuse,
     RefuseCode,
     Register,
-    Report,
     Unknown,
     Welcome,
 )
@@ -47,7 +46,6 @@ _messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Refuse, code=_words, reason=_words, retry_after=st.none() | st.floats(0, 86400)),
     st.builds(Probe, sequence=_numbers),
     st.builds(ProbeAck, sequence=_numbers),
-    st.builds(Report, highest_sequence=st.integers(-1, 2**63 - 1), received=_numbers),
     st.builds(
         Held,
         by=st.text(min_size=1, max_size=64),

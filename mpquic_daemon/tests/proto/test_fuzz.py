@@ -117,7 +117,7 @@ FRAMES = [
 MESSAGES = [
     control.encode(message, 5)
     for message in (
-        Hello(min_version=1, max_version=1, nonce=bytes(32), features=["fragment"]),
+        Hello(min_version=2, max_version=2, nonce=bytes(32), features=["fragment"]),
         Register(
             tunnel="mpq5",
             path="wan5",

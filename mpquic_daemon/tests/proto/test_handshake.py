@@ -41,7 +41,7 @@ def entropy(size: int) -> bytes:
 
 
 OWN = ("10.200.5.1/32", "fd00::1/128")
-REQUEST = RegistrationRequest("mpq5", "wan5", b"b" * 16, 1, OWN, site="site1", wan="wan5")
+REQUEST = RegistrationRequest("mpq5", "wan5", b"b" * 16, 1, OWN, wan="wan5")
 
 
 @dataclass
@@ -192,7 +192,7 @@ def test_a_recorded_registration_is_worth_nothing_on_another_connection() -> Non
     server = Server()
     recorded = _recorded_register(server)
     connection = server.connection("replay")
-    connection.receive(Hello(min_version=1, max_version=1, nonce=b"n" * 32), 0.0)
+    connection.receive(Hello(min_version=2, max_version=2, nonce=b"n" * 32), 0.0)
     outputs = connection.receive(recorded, 0.0)
     assert isinstance(outputs[-1], Rejected)
     assert outputs[-1].code == RefuseCode.AUTHENTICATION
@@ -242,12 +242,14 @@ def test_a_stale_epoch_is_refused_and_the_present_connection_stays() -> None:
     assert group.connections == ["c1"]
 
 
-def test_a_client_with_another_version_is_told_which_ones_are_spoken() -> None:
+@pytest.mark.parametrize(("oldest", "newest"), [(1, 1), (7, 9)])
+def test_a_client_with_another_version_is_told_which_ones_are_spoken(oldest: int, newest: int) -> None:
     connection = Server().connection("c1")
-    refuse, rejected = connection.receive(Hello(min_version=7, max_version=9, nonce=bytes(32)), 0.0)
+    refuse, rejected = connection.receive(Hello(min_version=oldest, max_version=newest, nonce=bytes(32)), 0.0)
     assert isinstance(refuse, Send)
     assert isinstance(refuse.message, Refuse)
     assert refuse.message.code == RefuseCode.VERSION
+    assert f"client speaks {oldest}-{newest}, server speaks 2-2" in refuse.message.reason
     assert isinstance(rejected, Rejected)
 
 
@@ -257,7 +259,7 @@ def test_a_newer_client_that_also_speaks_our_version_is_welcome_with_what_both_c
     [challenge] = connection.receive(hello, 0.0)
     assert isinstance(challenge, Send)
     assert isinstance(challenge.message, Challenge)
-    assert (challenge.message.version, challenge.message.features) == (1, ["superframe"])
+    assert (challenge.message.version, challenge.message.features) == (2, ["superframe"])
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
@@ -279,13 +281,13 @@ def test_the_server_hears_nothing_else_before_registration(message: Message) -> 
     for steps in (0, 1):
         connection = Server().connection("c1")
         if steps:
-            connection.receive(Hello(min_version=1, max_version=1, nonce=bytes(32)), 0.0)
+            connection.receive(Hello(min_version=2, max_version=2, nonce=bytes(32)), 0.0)
         refuse, rejected = connection.receive(message, 0.0)
         assert isinstance(rejected, Rejected)
         assert rejected.code == RefuseCode.PROTOCOL
         assert isinstance(refuse, Send)
         assert connection.state is HandshakeState.FAILED
-        assert connection.receive(Hello(min_version=1, max_version=1, nonce=bytes(32)), 0.0) == []
+        assert connection.receive(Hello(min_version=2, max_version=2, nonce=bytes(32)), 0.0) == []
 
 
 def test_the_client_refuses_messages_out_of_order() -> None:
@@ -370,7 +372,7 @@ def test_a_registration_does_not_wait_beyond_its_deadline() -> None:
 def test_both_sides_give_up_at_their_deadline() -> None:
     connection, one = Server().connection("c1", timeout=5.0), client(timeout=10.0)
     one.start()
-    connection.receive(Hello(min_version=1, max_version=1, nonce=bytes(32)), 0.0)
+    connection.receive(Hello(min_version=2, max_version=2, nonce=bytes(32)), 0.0)
     assert connection.poll(4.99) == []
     [late] = connection.poll(5.0)
     assert isinstance(late, Rejected)
@@ -395,10 +397,11 @@ def test_a_registration_after_the_deadline_has_no_effect() -> None:
     assert_no_trace(server)
 
 
-def test_a_server_that_chooses_a_version_nobody_offered_is_left() -> None:
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_server_that_chooses_a_version_nobody_offered_is_left(version: int) -> None:
     one = client()
     one.start()
-    [rejected] = one.receive(Challenge(version=2, nonce=bytes(32)), 0.0)
+    [rejected] = one.receive(Challenge(version=version, nonce=bytes(32)), 0.0)
     assert isinstance(rejected, Rejected)
     assert rejected.code == RefuseCode.VERSION
 
@@ -417,8 +420,8 @@ def test_nothing_is_offered_that_does_not_exist() -> None:
 def test_what_an_older_client_says_beyond_is_ignored() -> None:
     """Earlier clients sent `limits`, which nobody read."""
     body = {
-        "min_version": 1,
-        "max_version": 1,
+        "min_version": 2,
+        "max_version": 2,
         "nonce": bytes(32),
         "features": ["report"],
         "limits": {"max_message": 9},

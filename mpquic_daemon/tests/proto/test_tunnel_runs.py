@@ -54,7 +54,7 @@ def test_a_path_that_takes_runs_gets_superframes_as_runs(reads: list[bytes]) -> 
     assert tx.tx_packets == tx.tx_frames == rx.rx_packets == rx.rx_frames == len(datagrams)
     assert tx.tx_bytes == rx.rx_bytes == sum(len(p) for read in reads for p in cut(parse_vnet(read)))
     assert (tx.tx_superframes, rx.rx_writes) == (len(reads), len(reads))
-    assert receiver.report().highest_sequence == len(datagrams) - 1
+    assert receiver._window.highest == len(datagrams) - 1
 
 
 @pytest.mark.parametrize("reliable", [False, True])
@@ -241,7 +241,7 @@ def test_the_numbers_of_runs_go_over_the_wrap() -> None:
     runs = [run_of(read, start + 5 * place) for place, read in enumerate(reads)]
     writes = receiver.receive(arrived(on_the_wire([*runs])), 0.0)
     assert packets_of(writes) == [packet for read in reads for packet in kernel_segments(read)]
-    assert receiver.report().highest_sequence == start + 14
+    assert receiver._window.highest == start + 14
     assert receiver.receive(arrived(on_the_wire([*runs])), 0.1) == []
     assert receiver.counters.rx_duplicates == 15
     # A run that is handed on in one piece, over the wrap: its frames one by one, as behind a gap.

@@ -84,7 +84,8 @@ def test_frames_beyond_the_budget_are_left(datagram_path):
 
 def test_the_share_of_the_wan_bounds_the_path(make_pair):
     pair = make_pair(options=LinkOptions())
-    budget = PathBudget(BudgetMember("mpq5", "wan5"), rate_limit=100_000.0)
+    budget = PathBudget(BudgetMember("mpq5", "wan5"))
+    budget.limit(800_000)
     path = QuicPath("wan5", pair.link, budget=budget)
     sent = 0
 
@@ -100,7 +101,8 @@ def test_the_share_of_the_wan_bounds_the_path(make_pair):
 
 def test_the_share_pays_for_what_was_sent_and_tells_when_it_allows_more(make_pair):
     pair = make_pair()
-    budget = PathBudget(BudgetMember("mpq5", "wan5"), rate_limit=100_000.0)
+    budget = PathBudget(BudgetMember("mpq5", "wan5"))
+    budget.limit(800_000)
     path = QuicPath("wan5", pair.link, budget=budget)
     full = path.budget(pair.now)
     large = Frame(bytes(path.frame_capacity), 1, 0)

@@ -163,9 +163,7 @@ class ClientConnection:
             boot_id=boot_id,
             epoch=epoch,
             inner=config.inner_addresses,
-            site=config.site,
             wan=config.wan or "",
-            traffic_class=config.traffic_class,
             weight=float(path.weight),
             priority=path.priority,
             transport_mode=config.transport_mode,
@@ -187,7 +185,7 @@ class ClientConnection:
             raise
         self._registration: ClientRegistration | None = None
         self._reported = ReportedErrors(self.socket, self._on_path_mtu)
-        member = BudgetMember(config.name, path.name, config.traffic_class, float(path.weight), path.priority)
+        member = BudgetMember(config.name, path.name, float(path.weight), path.priority)
         self.session = Session(
             member,
             self.link,

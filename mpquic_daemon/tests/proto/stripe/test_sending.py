@@ -214,7 +214,8 @@ def test_a_session_is_a_path_of_the_tunnel() -> None:
     assert path.send(frames, duplex.now) == 5
     assert path.rtt == pytest.approx(0.03, abs=0.01)
     assert path.frame_capacity == 1452 - 36
-    share = PathBudget(BudgetMember("mpq6", "wan6"), rate_limit=10_000.0)
+    share = PathBudget(BudgetMember("mpq6", "wan6"))
+    share.limit(80_000)
     limited = StripePath("wan6", duplex.client.session, budget=share)
     taken = limited.send([Frame(b"\x45" + bytes(1399), 1, number) for number in range(64)], duplex.now)
     assert 0 < taken <= 47

@@ -46,9 +46,7 @@ class RegistrationRequest:
     boot_id: bytes
     epoch: int
     inner: tuple[str, ...]
-    site: str = ""
     wan: str = ""
-    traffic_class: int = 0
     weight: float = 1.0
     priority: int = 100
     transport_mode: str = "datagram"
@@ -156,9 +154,7 @@ class ClientRegistration:
             certificates=list(self._credentials.chain),
             algorithm=algorithm,
             signature=signature,
-            site=request.site,
             wan=request.wan,
-            traffic_class=request.traffic_class,
             weight=request.weight,
             priority=request.priority,
             transport_mode=request.transport_mode,

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from mpquic.proto.control.identity import Identity
 
 FEATURES = frozenset({str(Feature.SUPERFRAME), str(Feature.FRAGMENT)})
-"""What this version can do, and always does, so nobody asks yet which of them were agreed. REPORT has a message that
-nobody sends: it isn't offered."""
+"""What this version can do, and always does, so nobody asks yet which of them were agreed."""
 HELLO_ID = 1
 REGISTER_ID = 2
 """Ids of the two requests; a reply has the id of its request."""

@@ -12,8 +12,8 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-PROTOCOL_VERSION = 1
-MIN_PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+MIN_PROTOCOL_VERSION = 2
 MAX_MESSAGE = 32768
 NONCE_SIZE = 32
 BOOT_ID_SIZE = 16
@@ -43,7 +43,6 @@ class Feature(StrEnum):
 
     SUPERFRAME = "superframe"
     FRAGMENT = "fragment"
-    REPORT = "report"
 
 
 class RefuseCode(StrEnum):
@@ -138,9 +137,7 @@ class Register(Message, frozen=True, kw_only=True):
     ]
     algorithm: Word
     signature: Annotated[bytes, msgspec.Meta(max_length=512)]
-    site: Word = ""
     wan: Word = ""
-    traffic_class: Annotated[int, msgspec.Meta(ge=0, le=127)] = 0
     weight: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
     priority: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 100
     transport_mode: Word = "datagram"
@@ -211,16 +208,6 @@ class ProbeAck(Message, frozen=True, kw_only=True):
     sequence: Counter
 
 
-class Report(Message, frozen=True, kw_only=True):
-    """Receiver report of tunnel frames since the session began: counters only grow, so a lost report harms nothing."""
-
-    TYPE: ClassVar[str] = "report"
-    highest_sequence: Annotated[int, msgspec.Meta(ge=-1, le=_U64)]
-    received: Counter
-    duplicates: Counter = 0
-    received_bytes: Counter = 0
-
-
 class Held(Message, frozen=True, kw_only=True):
     """Either way, before BYE: the sender is put out of service on purpose. Fields as in `mpquic.hold.Hold`.
 
@@ -272,7 +259,6 @@ _TYPES: tuple[type[Message], ...] = (
     Wait,
     Probe,
     ProbeAck,
-    Report,
     Held,
     Bye,
 )

@@ -1,7 +1,6 @@
 """A tunnel's share of the WAN that it uses.
 
-Several instances on one WAN share its capacity by agreement: each publishes what it wants and gets, and takes its share
-as an upper bound of its pacing. A budget has one member, so its share is the whole, limited only by a configured rate.
+It bounds the pacing. A budget has one member, so its share is the whole, limited only by a configured rate.
 """
 
 from __future__ import annotations
@@ -11,17 +10,12 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class BudgetMember:
-    """What one instance publishes about itself on a WAN. Rates are bytes per second, RTT is seconds."""
+    """One instance on a WAN."""
 
     name: str
     wan: str
-    traffic_class: int = 0
     weight: float = 1.0
     priority: int = 100
-    demand: float = 0.0
-    delivery_rate: float = 0.0
-    rtt: float | None = None
-    published_at: float = float("-inf")
 
 
 class PathBudget:
@@ -32,11 +26,9 @@ class PathBudget:
 
     MIN_BURST = 65536
 
-    def __init__(self, member: BudgetMember, *, rate_limit: float | None = None, burst: float = 0.05) -> None:
-        if rate_limit is not None and rate_limit <= 0:
-            raise ValueError("rate_limit must be positive (bytes per second) or None")
+    def __init__(self, member: BudgetMember, *, burst: float = 0.05) -> None:
         self.member = member
-        self._rate_limit = rate_limit
+        self._rate_limit: float | None = None
         self._burst = burst
         self._tokens = 0.0
         self._filled_at: float | None = None
@@ -49,11 +41,6 @@ class PathBudget:
     def share(self) -> float | None:
         """Bytes per second that this member may send; None when nothing limits it."""
         return self._rate_limit
-
-    def publish(self, demand: float, delivery_rate: float, rtt: float | None, now: float) -> None:
-        """Record the member's demand and delivery rate (bytes per second) and RTT (seconds)."""
-        member = self.member
-        member.demand, member.delivery_rate, member.rtt, member.published_at = demand, delivery_rate, rtt, now
 
     def allowance(self, wanted: int, now: float) -> int:
         """How many of `wanted` bytes the share allows now; never negative."""

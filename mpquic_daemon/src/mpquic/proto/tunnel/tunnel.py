@@ -8,7 +8,6 @@ from __future__ import annotations
 from math import log
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from mpquic.proto.control.messages import Report
 from mpquic.proto.packet import ip
 from mpquic.proto.packet.ack_filter import thin
 from mpquic.proto.packet.coalescer import Coalescer, Write
@@ -440,16 +439,6 @@ class TunnelReceiver:
         counters.rx_packets += packets
         counters.rx_bytes += size
         return accepted
-
-    def report(self) -> Report:
-        """Return the receiver report for the peer."""
-        counters = self.counters
-        return Report(
-            highest_sequence=self._window.highest,
-            received=counters.rx_frames,
-            duplicates=counters.rx_duplicates,
-            received_bytes=counters.rx_bytes,
-        )
 
 
 def _served_first(entry: tuple[int, ClassQueue]) -> tuple[bool, int]:
