@@ -69,6 +69,13 @@ format: bootstrap ## rewrite the sources in the project's format
 	ruff format .
 	ruff check --fix .
 
+.PHONY: wheel
+wheel: bootstrap ## the daemon's wheel and all that it needs, as a host gets them, in build/wheelhouse; PYTHON=3.13, MACHINE=aarch64
+	@mkdir -p build/wheelhouse
+	ansible localhost -i localhost, -c local -e ansible_python_interpreter=$(CURDIR)/.venv/bin/python -m wheelhouse \
+		-a 'source=$(CURDIR)/mpquic_daemon requirements=$(CURDIR)/requirements/daemon.txt cache=$(CURDIR)/build/wheelhouse \
+		python_version=$(or $(PYTHON),3.11) machine=$(or $(MACHINE),$(shell uname -m)) pip=$(CURDIR)/.cache/uv/bin/python,-m,pip'
+
 .PHONY: docs
 docs: bootstrap ## regenerate the documents that are made from code
 	python -m mpquic_plan.docs docs/site-variables.md

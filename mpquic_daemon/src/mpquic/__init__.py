@@ -1,3 +1,3 @@
 """Tunnel daemon of the mpquic multi-WAN appliance."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
