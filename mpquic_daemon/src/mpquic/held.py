@@ -9,8 +9,8 @@ from typing import overload
 
 from mpquic import hold
 from mpquic.hold import Hold
+from mpquic.proto.control.printable import printable
 from mpquic.proto.control.validity import shown
-from mpquic.table import printable
 
 UNIT_FOLDERS = (Path("/etc/systemd/system"), Path("/run/systemd/system"))
 """Where `systemctl mask` and `systemctl mask --runtime` put their links."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mpquic
 from mpquic.build_hash import BUILD_HASH
-from mpquic.table import printable
+from mpquic.proto.control.printable import printable
 
 MAX_SHOWN = 64
 

@@ -11,7 +11,8 @@ from mpquic import control_client
 from mpquic.ctl import lan_counters
 from mpquic.ctl.exit_status import FAILED, UNUSABLE
 from mpquic.ctl.instances import add_directory, for_one, instance_files
-from mpquic.table import printable, table
+from mpquic.proto.control.printable import printable
+from mpquic.table import table
 from mpquic.trace import host
 
 if TYPE_CHECKING:

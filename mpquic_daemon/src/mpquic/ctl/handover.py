@@ -13,7 +13,8 @@ from mpquic import control_client
 from mpquic.ctl.exit_status import FAILED, NOT_RUNNING, UNUSABLE
 from mpquic.ctl.hold import duration
 from mpquic.ctl.instances import add_directory, ask_each, instance_files, reason, row_of_file
-from mpquic.table import SITE_PREFIX, printable
+from mpquic.proto.control.printable import printable
+from mpquic.table import SITE_PREFIX
 
 if TYPE_CHECKING:
     from mpquic.ctl.command import Commands

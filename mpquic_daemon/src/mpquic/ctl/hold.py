@@ -14,7 +14,8 @@ from mpquic import control_client, held
 from mpquic.ctl.exit_status import FAILED, NOT_RUNNING, UNKNOWN
 from mpquic.ctl.instances import add_directory, known_names, reason, tell_unknown
 from mpquic.hold import from_plain
-from mpquic.table import printable, table
+from mpquic.proto.control.printable import printable
+from mpquic.table import table
 
 if TYPE_CHECKING:
     from mpquic.ctl.command import Commands

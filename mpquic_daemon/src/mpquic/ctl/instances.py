@@ -14,8 +14,8 @@ from mpquic.config import ClientConfig, InstanceConfig, load
 from mpquic.config.schema import ConfigError
 from mpquic.ctl.exit_status import FAILED, NOT_RUNNING, UNKNOWN
 from mpquic.net.netlink import LinkMonitor
+from mpquic.proto.control.printable import printable
 from mpquic.proto.path.address import endpoint
-from mpquic.table import printable
 
 if TYPE_CHECKING:
     import argparse

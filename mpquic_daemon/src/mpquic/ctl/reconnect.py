@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mpquic import control_client
 from mpquic.ctl.exit_status import FAILED, NOT_RUNNING
 from mpquic.ctl.instances import Row, add_directory, known_names, reason, row_of_stopped, tell_unknown
-from mpquic.table import printable
+from mpquic.proto.control.printable import printable
 
 if TYPE_CHECKING:
     from mpquic.ctl.command import Commands

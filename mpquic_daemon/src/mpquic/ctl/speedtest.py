@@ -17,9 +17,9 @@ from mpquic.config import ClientConfig, load
 from mpquic.config.schema import ConfigError
 from mpquic.ctl.exit_status import FAILED, NOT_RUNNING, UNUSABLE
 from mpquic.ctl.instances import add_directory, known_names, reason, row_of_stopped, tell_unknown
+from mpquic.proto.control.printable import printable
 from mpquic.speedtest import iperf3, report
 from mpquic.speedtest.runs import Counters, Reading, Run, Transfer, measure, order, summary
-from mpquic.table import printable
 from mpquic.trace import host
 
 if TYPE_CHECKING:

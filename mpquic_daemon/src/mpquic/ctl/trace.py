@@ -14,7 +14,7 @@ from mpquic.ctl import trace_send
 from mpquic.ctl.exit_status import FAILED, UNKNOWN, UNUSABLE
 from mpquic.ctl.instances import add_directory
 from mpquic.ctl.tun_owner import describe
-from mpquic.table import printable
+from mpquic.proto.control.printable import printable
 from mpquic.trace import host, links, text
 from mpquic.trace.expression import dscp_number
 from mpquic.trace.way import NOT_UNICAST, Question, Way, agree, evaluate, mark_of, report

@@ -17,8 +17,8 @@ from mpquic import control_client
 from mpquic.ctl.exit_status import UNUSABLE
 from mpquic.ctl.instances import Row, add_directory, instance_files, reason, row_of_file, row_of_stopped, tell_unknown
 from mpquic.ctl.peers import names
+from mpquic.proto.control.printable import printable
 from mpquic.proto.control.validity import shown
-from mpquic.table import printable
 
 if TYPE_CHECKING:
     import argparse

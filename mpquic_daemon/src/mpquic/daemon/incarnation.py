@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from mpquic.proto.control.identity import claimed_uri
 from mpquic.proto.control.messages import RefuseCode
-from mpquic.table import SITE_PREFIX, printable
+from mpquic.proto.control.printable import printable
+from mpquic.table import SITE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable

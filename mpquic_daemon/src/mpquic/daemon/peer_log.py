@@ -14,7 +14,7 @@ import msgspec
 from mpquic.hold import Hold
 from mpquic.proto.control.handover import MAX_FORMER, Handover
 from mpquic.proto.control.messages import BOOT_ID_SIZE
-from mpquic.table import printable
+from mpquic.proto.control.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

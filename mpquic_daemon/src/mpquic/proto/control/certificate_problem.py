@@ -14,8 +14,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mpquic.proto.control.identity import Credentials, IdentityError
+from mpquic.proto.control.printable import printable
 from mpquic.proto.control.validity import Validity, shown
-from mpquic.table import printable
 
 if TYPE_CHECKING:
     import datetime as dt

@@ -1,6 +1,6 @@
 """Acknowledgements of TCP that a later one of the same read makes superfluous (RFC 3449 section 5.2.1, ACK filtering).
 
-A receiver of bulk data acknowledges every superframe, and each acknowledgement costs a tunnel as much as a superframe.
+A receiver of a long transfer acknowledges each superframe, and an acknowledgement costs a tunnel as much as that.
 Of those that wait together, and would share a datagram, the last says all: acknowledgements are cumulative. None waits
 for another here, and none is left out that says anything else: duplicates (which count), new windows without progress,
 SACK, ECN echoes, and whatever carries data stay.

@@ -55,7 +55,7 @@ class Suite(IntEnum):
 Aead = AESGCM | ChaCha20Poly1305
 
 
-class KeyLimitError(RuntimeError):
+class KeyLimitError(Exception):
     """An epoch is used up. The session needs a new secret from the control connection."""
 
 

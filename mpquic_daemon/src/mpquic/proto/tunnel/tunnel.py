@@ -71,23 +71,25 @@ class PathChooser(Protocol):
         ...
 
 
+_COUNTERS = (
+    "rx_bytes",
+    "rx_duplicates",
+    "rx_frames",
+    "rx_late",
+    "rx_packets",
+    "rx_writes",
+    "tx_bytes",
+    "tx_frames",
+    "tx_packets",
+    "tx_superframes",
+    "tx_thinned",
+)
+
+
 class Counters:
     """What passed and what was refused. Packets are IP packets on the wire: each segment of a superframe is one."""
 
-    __slots__ = (
-        "refused",
-        "rx_bytes",
-        "rx_duplicates",
-        "rx_frames",
-        "rx_late",
-        "rx_packets",
-        "rx_writes",
-        "tx_bytes",
-        "tx_frames",
-        "tx_packets",
-        "tx_superframes",
-        "tx_thinned",
-    )
+    __slots__ = (*_COUNTERS, "refused")
 
     def __init__(self) -> None:
         self.tx_packets = self.tx_bytes = self.tx_frames = self.tx_superframes = self.tx_thinned = 0
@@ -101,9 +103,7 @@ class Counters:
 
     def snapshot(self) -> dict[str, int | dict[str, int]]:
         """Return all counters by name."""
-        values: dict[str, int | dict[str, int]] = {
-            name: getattr(self, name) for name in self.__slots__ if name != "refused"
-        }
+        values: dict[str, int | dict[str, int]] = {name: getattr(self, name) for name in _COUNTERS}
         values["refused"] = dict(self.refused)
         return values
 

@@ -1,0 +1,105 @@
+"""What may import what, how long a module may be, and what `proto/` must not know: docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mpquic
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SOURCE = Path(mpquic.__file__).parent
+MODULES = {path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rglob("*.py"))}
+MOST_LINES = 400
+TOO_LONG = {
+    "daemon/client.py",
+    "daemon/client_connection.py",
+    "daemon/server.py",
+    "proto/tunnel/tunnel.py",
+}
+"""Modules that are longer, and are to be split. Nothing is added here."""
+SANS_IO = ("proto", "quic")
+OUTER_WORLD = {"asyncio", "os", "random", "secrets", "select", "selectors", "socket", "subprocess", "threading", "time"}
+RANDOM_OF_THEIR_OWN = {"proto/stripe/pipes.py", "proto/stripe/session.py"}
+"""Modules that take `secrets` as their default, and are to be given it. Nothing is added here."""
+CLOCKS = {"now", "utcnow", "today"}
+"""Methods of datetime that read the machine's clock."""
+LAYERS = {"proto": {"proto"}, "quic": {"proto", "quic"}, "net": {"proto", "net"}}
+"""What a package may import of mpquic; `daemon` may import all of them."""
+CLASS_NAMES = re.compile(r"\b(critical|bulk|interactive|realtime|voice)\b", re.IGNORECASE)
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
+
+
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imports(module: str, *, types: bool = True) -> Iterator[str]:
+    """Absolute names of what a module imports; with `types`, of what it names in annotations only too."""
+    hidden = {id(each) for block in ast.walk(tree(module)) if is_for_types(block) for each in ast.walk(block)}
+    for node in ast.walk(tree(module)):
+        if not types and id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: a relative import"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def of(*packages: str) -> list[str]:
+    return [module for module in MODULES if module.split("/")[0] in packages]
+
+
+def test_there_are_modules_of_each_layer() -> None:
+    assert all(len(of(layer)) > 5 for layer in (*LAYERS, "daemon"))
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    too_long = {module for module, path in MODULES.items() if path.read_text().count("\n") > MOST_LINES}
+    assert not too_long - TOO_LONG, "split by what it does"
+    assert not TOO_LONG - too_long, "take it off the list: it is short enough"
+
+
+@pytest.mark.parametrize("module", of(*SANS_IO))
+def test_what_is_sans_io_has_no_socket_clock_or_random(module: str) -> None:
+    used = {name.split(".")[0] for name in imports(module, types=False)} & OUTER_WORLD
+    assert used == ({"secrets"} if module in RANDOM_OF_THEIR_OWN else set())
+    called = {
+        node.func.attr
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    assert not called & CLOCKS
+
+
+@pytest.mark.parametrize("module", of(*LAYERS))
+def test_a_layer_imports_only_what_is_to_its_left(module: str) -> None:
+    own = {name.split(".")[1] for name in imports(module) if name.startswith("mpquic.")}
+    assert own <= LAYERS[module.split("/")[0]]
+
+
+@pytest.mark.parametrize("module", of("proto"))
+def test_proto_knows_no_class_of_traffic_by_name(module: str) -> None:
+    """What a class gets is a property of it; its name is the configuration's."""
+    words = (
+        {
+            node.value
+            for node in ast.walk(tree(module))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        | {node.id for node in ast.walk(tree(module)) if isinstance(node, ast.Name)}
+        | {node.attr for node in ast.walk(tree(module)) if isinstance(node, ast.Attribute)}
+    )
+    assert not [word for word in words if CLASS_NAMES.search(word.replace("_", " "))]
