@@ -61,14 +61,21 @@ def test_a_tunnel_shows_what_is_known_and_a_dash_for_the_rest() -> None:
         "name": "mpq5",
         "state": "up",
         "wan": "wan5",
-        "rtt_ms": 13.62,
-        "loss": 0.015,
+        "rtt_seconds": 0.01362,
+        "loss_ratio": 0.015,
         "down_mbit": 181.3,
         "up_mbit": 45.5,
         "wan_mbit": 190.0,
         "reconnects": 2,
     }
-    idle = {"name": "mpq1", "state": "inactive", "wan": "wan1", "rtt_ms": None, "loss": None, "reconnects": None}
+    idle = {
+        "name": "mpq1",
+        "state": "inactive",
+        "wan": "wan1",
+        "rtt_seconds": None,
+        "loss_ratio": None,
+        "reconnects": None,
+    }
     text = tunnels.render({"wans": [], "tunnels": [tunnel, idle | UNMEASURED]})
     rows = [line.split() for line in text.splitlines() if " mpq" in line]
     assert rows == [
@@ -78,7 +85,7 @@ def test_a_tunnel_shows_what_is_known_and_a_dash_for_the_rest() -> None:
 
 
 def test_a_probe_that_failed_says_why_below_the_table() -> None:
-    tunnel = {"name": "mpq5", "state": "up", "wan": "wan5", "rtt_ms": 1, "loss": 0}
+    tunnel = {"name": "mpq5", "state": "up", "wan": "wan5", "rtt_seconds": 0.001, "loss_ratio": 0}
     text = tunnels.render({"wans": [], "tunnels": [tunnel | UNMEASURED | {"reconnects": 0, "error": "no answer"}]})
     assert text.endswith("\n  mpq5: no answer")
 
@@ -118,7 +125,7 @@ def test_a_measurement_is_wrong_where_traffic_does_not_flow(found: list[dict[str
 def test_a_failed_measurement_is_the_exit_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failing: bool
 ) -> None:
-    row = {"wan": "wan5", "rtt_ms": 13.0, "loss": 0.0, "reconnects": 0, "wan_mbit": 95.0}
+    row = {"wan": "wan5", "rtt_seconds": 0.013, "loss_ratio": 0.0, "reconnects": 0, "wan_mbit": 95.0}
     tunnel = measured("mpq5", **row) | ({"down_mbit": 0.0} if failing else {})
     monkeypatch.setattr(cli.preflight, "check_system", lambda: None)
     monkeypatch.setattr(tunnels, "gather", lambda _lab, *, measure: {"wans": [], "tunnels": [tunnel][: 1 + measure]})
@@ -212,6 +219,6 @@ def test_a_class_tunnel_is_measured_from_the_network_of_its_vlan(tunnel: str, la
 
 
 def test_tunnels_are_shown_with_their_wan_and_class() -> None:
-    row = {"name": "cr1", "state": "up", "wan": "wan4", "class": "critical", "rtt_ms": 110, "loss": 0}
+    row = {"name": "cr1", "state": "up", "wan": "wan4", "class": "critical", "rtt_seconds": 0.11, "loss_ratio": 0}
     text = tunnels.render({"wans": [], "tunnels": [row | UNMEASURED | {"reconnects": 0}]})
     assert text.splitlines()[-1].split()[:5] == ["WAN4", "critical", "cr1", "up", "110"]

@@ -134,23 +134,23 @@ def _measure(
     if load.refused:
         sources[-1] = FOREIGN
     length = OMIT + seconds
-    at_first = _refused(deployment.counters("server")["tunnels"])
+    at_first = _refused(deployment.counters("server")["tunnel"])
     with ThreadPoolExecutor(CLIENTS) as pool:
         floods = [pool.submit(_flood, *each, length) for each in zip(others, sources, strict=True)]
         transfers = [pool.submit(_transfer, node, b, load, index, seconds) for index, node in enumerate(clients)]
         time.sleep(OMIT)
-        before, used, since = deployment.counters("server")["tunnels"], server.usage().cpu, time.monotonic()
+        before, used, since = deployment.counters("server")["tunnel"], server.usage().cpu, time.monotonic()
         time.sleep(seconds)
         elapsed = time.monotonic() - since
         used = server.usage().cpu - used
-        after = deployment.counters("server")["tunnels"]
+        after = deployment.counters("server")["tunnel"]
         rates = [transfer.result() for transfer in transfers]
         for flood in floods:
             flood.result()
     samples = [Sample("fairness", load.case, "server CPU", used / elapsed, "cores")]
     if load.refused:
         # In the window it may be none: that is what the server makes of it. In all it can't be.
-        if _refused(deployment.counters("server")["tunnels"]) == at_first:
+        if _refused(deployment.counters("server")["tunnel"]) == at_first:
             raise BenchError("the server has refused nothing")
         refused = (_refused(after) - _refused(before)) / elapsed
         samples.append(Sample("fairness", load.case, "refused", refused, "packets/s"))
@@ -158,7 +158,7 @@ def _measure(
 
 
 def _refused(counters: Keys) -> int:
-    return int(counters.get("refused: source", 0))
+    return int(counters["refused"].get("source", 0))
 
 
 def _transfer(client: Node, server: Node, load: Load, index: int, seconds: float) -> float:

@@ -57,7 +57,7 @@ _PING_TIME = re.compile(r"time=([\d.]+) ms")
 def gather(lab: Lab, *, measure: bool) -> dict[str, Any]:
     """Return `wans` and `tunnels`; with `measure`, send TCP through each tunnel that is up, one after the other.
 
-    `rtt_ms` of a WAN is a ping from the client's device to the Internet, that of a tunnel the daemon's own figure;
+    `rtt_seconds` of a WAN is a ping from the client's device to the Internet, that of a tunnel the daemon's own figure;
     `down_mbit` is the download from the Internet to the host behind the tunnel's LAN, `up_mbit` the upload,
     `wan_mbit` what came in on the tunnel's own WAN during the download. A measurement first waits up to
     `SETTLE_SECONDS` for tunnels that are connecting.
@@ -130,7 +130,7 @@ def _wan(lab: Lab, wan: Wan) -> dict[str, Any]:
         "device": wan.device,
         "state": links.link_state(link),
         "address": None,
-        "rtt_ms": None,
+        "rtt_seconds": None,
     }
     facts["mbit_limit"] = None
     if "settings" in link:
@@ -139,10 +139,10 @@ def _wan(lab: Lab, wan: Wan) -> dict[str, Any]:
         facts["address"] = address_of(lab, wan.device)
     if facts["address"] is not None and link["carrier"]:
         # A cut WAN is asked too: it is the absence of an answer that shows the cut.
-        facts["rtt_ms"] = _ping(lab, wan.device)
+        facts["rtt_seconds"] = _ping(lab, wan.device)
     if facts["state"] == "plugged":
         facts["state"] = (
-            "no lease" if facts["address"] is None else "up" if facts["rtt_ms"] is not None else "no answer"
+            "no lease" if facts["address"] is None else "up" if facts["rtt_seconds"] is not None else "no answer"
         )
     return facts
 
@@ -161,11 +161,23 @@ def address_of(lab: Lab, device: str) -> str | None:
 def _ping(lab: Lab, device: str) -> float | None:
     command = f"ping -n -c 1 -W {PING_SECONDS:g} -I {device} {topology.INTERNET_ADDRESS} || true"
     found = _PING_TIME.search(run(lab.machines[CLIENT].enter(["sh", "-c", command]), timeout=PING_SECONDS + 5.0))
-    return float(found[1]) if found else None
+    return round(float(found[1]) / 1000, 6) if found else None
 
 
 def _tunnel(status: dict[str, Any]) -> dict[str, Any]:
-    keys = ("name", "state", "wan", "class", "since", "peer", "rtt_ms", "loss", "tx_bytes", "rx_bytes", "reconnects")
+    keys = (
+        "name",
+        "state",
+        "wan",
+        "class",
+        "since",
+        "peer",
+        "rtt_seconds",
+        "loss_ratio",
+        "tx_bytes",
+        "rx_bytes",
+        "reconnects",
+    )
     return {key: status.get(key) for key in keys} | {"down_mbit": None, "up_mbit": None, "wan_mbit": None}
 
 
@@ -225,20 +237,31 @@ def render(table: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000
+
+
 def _wan_row(wan: dict[str, Any]) -> list[str]:
     limit = wan["mbit_limit"]
     rates = "/".join(number(limit[name]) if limit[name] else "free" for name in ("down", "up")) if limit else "-"
-    return [wan["name"].upper(), wan["device"], wan["state"], wan["address"] or "-", number(wan["rtt_ms"]), rates]
+    return [
+        wan["name"].upper(),
+        wan["device"],
+        wan["state"],
+        wan["address"] or "-",
+        number(_ms(wan["rtt_seconds"])),
+        rates,
+    ]
 
 
 def _tunnel_row(tunnel: dict[str, Any]) -> list[str]:
-    loss = tunnel["loss"]
+    loss = tunnel["loss_ratio"]
     return [
         str(tunnel["wan"] or "-").upper(),
         str(tunnel.get("class") or "-"),
         str(tunnel["name"]),
         str(tunnel["state"]),
-        number(tunnel["rtt_ms"]),
+        number(_ms(tunnel["rtt_seconds"])),
         number(None if loss is None else 100.0 * loss),
         number(tunnel["down_mbit"]),
         number(tunnel["up_mbit"]),

@@ -51,7 +51,7 @@ def stale(lab: Lab, tunnel: str) -> dict[str, Any]:
         "client's tunnel": [client["tunnel"][name] for name in ("rx_late", "rx_duplicates")],
         "VPS's port": vps["stripe"]["refused"],
         "VPS's pipes": lab.stripe(tunnel, "vps")["refused"],
-        "VPS's tunnel": [vps["tunnels"][name] for name in ("rx_late", "rx_duplicates")],
+        "VPS's tunnel": [vps["tunnel"][name] for name in ("rx_late", "rx_duplicates")],
     }
 
 
@@ -67,9 +67,9 @@ def test_killed_daemon_of_a_striped_tunnel_begins_a_session_without_a_past(
     assert traffic.longest_gap(killed) <= within
     assert lab.daemon_counters("mpq6", "vps")["tables"]["stripe_sessions"] == 1
 
-    before, shards = stale(lab, "mpq6"), lab.stripe("mpq6")["received_shards"]
+    before, shards = stale(lab, "mpq6"), lab.stripe("mpq6")["rx_shards"]
     traffic.wait_answers(40, within=10, after=time.time())
-    assert lab.stripe("mpq6")["received_shards"] >= shards + 40
+    assert lab.stripe("mpq6")["rx_shards"] >= shards + 40
     assert stale(lab, "mpq6") == before
 
 

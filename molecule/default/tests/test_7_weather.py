@@ -30,22 +30,22 @@ def test_a_link_that_loses_5_percent_takes_little_from_a_striped_tunnel(
     for wan in ("wan5", "wan6"):
         lab.link("set", wan, "loss_percent=5")
     learning = download(6, 1_000_000_000)
-    wait_until(lambda: lab.stripe("mpq6", "vps")["loss"] > 0.03, 20, "aware of the loss")
+    wait_until(lambda: lab.stripe("mpq6", "vps")["loss_ratio"] > 0.03, 20, "aware of the loss")
     learning.close()
     plain, striped = download_rate(lab, 5), download_rate(lab, 6)
     print(f"lossless {lossless}, striped {striped}, QUIC {plain} Mbit/s")
     assert striped >= lossless / 2
     # Loss alone makes the difference: the other tunnel's link has the higher rate and the shorter way.
     assert plain <= striped / 4
-    assert lab.stripe("mpq6")["repaired"] > 0
+    assert lab.stripe("mpq6")["rx_repaired_shards"] > 0
 
 
 def test_a_path_that_silently_loses_large_packets_stalls_a_transfer_for_5_s_at_most(
     lab: Lab, download: Callable[..., Download]
 ) -> None:
     session = lab.wait_striping("mpq6", within=10)
-    wait_until(lambda: lab.stripe("mpq6", "vps")["path_mtu"] == "search_complete", 30, "search complete")
-    assert lab.stripe("mpq6", "vps")["datagram_size"] > 1400
+    wait_until(lambda: lab.stripe("mpq6", "vps")["path_mtu_state"] == "search_complete", 30, "search complete")
+    assert lab.stripe("mpq6", "vps")["datagram_bytes"] > 1400
     transfer = download(6, 120_000_000)
     transfer.wait_bytes(4_000_000, within=20)
     lab.link("set", "wan6", "mtu=1280", "mtu_icmp=off")
@@ -55,4 +55,4 @@ def test_a_path_that_silently_loses_large_packets_stalls_a_transfer_for_5_s_at_m
     print(f"longest stall {transfer.longest_gap(shrunk):.2f} s")
     assert transfer.longest_gap(shrunk) <= 5
     assert lab.striping("mpq6") == session
-    assert lab.stripe("mpq6", "vps")["datagram_size"] <= 1280 - 28
+    assert lab.stripe("mpq6", "vps")["datagram_bytes"] <= 1280 - 28

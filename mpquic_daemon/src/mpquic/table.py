@@ -28,16 +28,16 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
 def _cell(key: str, value: object) -> str:
     if value is None:
         return "-"
-    if key == "duration_s" and isinstance(value, int | float):
+    if key == "duration_seconds" and isinstance(value, int | float):
         return _duration(value)
-    if key == "loss" and isinstance(value, int | float):
+    if key == "loss_ratio" and isinstance(value, int | float):
         return f"{value * 100:.1f}%"
     if key.endswith("_bytes") and isinstance(value, int):
         return _amount(value)
     if key == "stripe" and isinstance(value, dict):
         return "carries" if value.get("carries") else "silent"
-    if key == "rtt_ms" and isinstance(value, int | float):
-        return f"{value:.1f}"
+    if key == "rtt_seconds" and isinstance(value, int | float):
+        return f"{value * 1000:.1f}"
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "-"
     return str(value).removeprefix(SITE_PREFIX) if key == "identity" else str(value)

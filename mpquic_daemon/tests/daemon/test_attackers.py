@@ -213,5 +213,5 @@ def test_a_registered_client_can_not_send_from_an_address_that_is_not_its_own(se
         assert "100% packet loss" in server.run("client", *command, check=False)
     finally:
         server.ip("client", "addr", "del", "10.200.9.77/32", "dev", "mpq9")
-    assert server.ask("sv", "counters")["tunnels"]["refused: source"] == 3
+    assert server.ask("sv", "counters")["tunnel"]["refused"]["source"] == 3
     assert server.ping()

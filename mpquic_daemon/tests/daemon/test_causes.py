@@ -108,9 +108,9 @@ def test_a_step_of_the_wall_clock_changes_no_duration(ends: Make, monkeypatch: p
     both = ends()
     both.run(60.0)
     monkeypatch.setattr("time.time", lambda: 0.0)
-    before = both.client.status()["duration_s"], both.server.status()["duration_s"]
+    before = both.client.status()["duration_seconds"], both.server.status()["duration_seconds"]
     both.run(30.0)
-    after = both.client.status()["duration_s"], both.server.status()["duration_s"]
+    after = both.client.status()["duration_seconds"], both.server.status()["duration_seconds"]
     assert after == tuple(pytest.approx(value + 30.0, abs=0.2) for value in before)
 
 
@@ -119,9 +119,9 @@ def test_a_suspend_counts_as_time() -> None:
     kernel = SimpleNamespace(suspended=lambda: kernel.slept, slept=5.0)
     period = Period(clock, kernel)
     clock.now, kernel.slept = 110.0, 3605.0
-    assert period.status()["duration_s"] == 3610.0
+    assert period.status()["duration_seconds"] == 3610.0
     period.restart()
-    assert period.status()["duration_s"] == 0.0
+    assert period.status()["duration_seconds"] == 0.0
 
 
 ADDRESS = ipaddress.ip_address("192.0.2.7")

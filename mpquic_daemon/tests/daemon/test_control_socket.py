@@ -28,7 +28,7 @@ class FakeInstance:
     def set(self, key: str, value: object, owner: str, ttl: float | None) -> object:
         if key != "log_level":
             raise RequestError(f"key: {key} is not policy")
-        return {"key": key, "value": value, "owner": owner, "ttl_s": ttl}
+        return {"key": key, "value": value, "owner": owner, "ttl_seconds": ttl}
 
     def reload(self) -> object:
         return {"applied": []}
@@ -110,21 +110,27 @@ BAD = {
         "owner: expected a text of 1 to 64 characters that says who sets this",
     ),
     "set for ever and a day": (
-        request(op="set", key="log_level", value="debug", owner="me", ttl_s=1e9),
-        "ttl_s: expected seconds from 1 to 604800",
+        request(op="set", key="log_level", value="debug", owner="me", ttl_seconds=1e9),
+        "ttl_seconds: expected seconds from 1 to 604800",
     ),
-    "handover to nobody": (request(op="handover", for_s=60), "who: expected the name of a site, or an identity"),
+    "handover to nobody": (request(op="handover", for_seconds=60), "who: expected the name of a site, or an identity"),
     "handover of no tunnel": (
-        request(op="handover", who="site1", tunnel=5, for_s=60),
+        request(op="handover", who="site1", tunnel=5, for_seconds=60),
         "tunnel: expected the name of a tunnel",
     ),
-    "handover without a time": (request(op="handover", who="site1"), "for_s: expected seconds from 1 to 86400"),
-    "handover for true": (request(op="handover", who="a", for_s=True), "for_s: expected seconds from 1 to 86400"),
-    "handover for a week": (
-        request(op="handover", who="a", for_s=7 * 86400),
-        "for_s: expected seconds from 1 to 86400",
+    "handover without a time": (request(op="handover", who="site1"), "for_seconds: expected seconds from 1 to 86400"),
+    "handover for true": (
+        request(op="handover", who="a", for_seconds=True),
+        "for_seconds: expected seconds from 1 to 86400",
     ),
-    "handover of an unknown site": (request(op="handover", who="nobody", for_s=60), "there is no client nobody here"),
+    "handover for a week": (
+        request(op="handover", who="a", for_seconds=7 * 86400),
+        "for_seconds: expected seconds from 1 to 86400",
+    ),
+    "handover of an unknown site": (
+        request(op="handover", who="nobody", for_seconds=60),
+        "there is no client nobody here",
+    ),
     "set of what isn't policy": (request(op="set", key="tun_mtu", value=1, owner="me"), "key: tun_mtu is not policy"),
 }
 
@@ -135,7 +141,7 @@ def test_who_asks_for_a_handover_is_what_the_kernel_says(tmp_path: Path, user: s
 
     async def work() -> None:
         async with serving(tmp_path / "a.sock"):
-            data = request(op="handover", who="site1", tunnel="mpq5", for_s=60, user=user)
+            data = request(op="handover", who="site1", tunnel="mpq5", for_seconds=60, user=user)
             (answer,) = await exchange(tmp_path / "a.sock", data)
             own = pwd.getpwuid(os.getuid()).pw_name
             expected = own if by is None or os.getuid() != 0 else by
@@ -251,9 +257,11 @@ def test_a_socket_left_behind_is_replaced_and_one_that_answers_is_not(tmp_path: 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=200) | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-    | st.sampled_from(["v", "id", "op", "get", "set", "watch", "what", "status", "key", "owner", "ttl_s"]),
+    | st.sampled_from(["v", "id", "op", "get", "set", "watch", "what", "status", "key", "owner", "ttl_seconds"]),
     lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.sampled_from(["v", "id", "op", "what", "key", "value", "owner", "ttl_s"]), inner, max_size=8),
+    | st.dictionaries(
+        st.sampled_from(["v", "id", "op", "what", "key", "value", "owner", "ttl_seconds"]), inner, max_size=8
+    ),
     max_leaves=12,
 ).map(lambda value: json.dumps(value).encode()), max_size=6))  # fmt: skip
 def test_whatever_is_written_each_line_has_an_answer_and_the_socket_lives(tmp_path: Path, lines: list[bytes]) -> None:

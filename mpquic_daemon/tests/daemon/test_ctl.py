@@ -40,9 +40,10 @@ SERVER = {
 }
 LACK = "mpq-absent0: no such device"
 UP = {
-    "name": "mpq5", "role": "client", "state": "up", "since": "2026-06-01T12:30:00Z", "duration_s": 3700.2,
+    "name": "mpq5", "role": "client", "state": "up", "since": "2026-06-01T12:30:00Z", "duration_seconds": 3700.2,
     "peer": "203.0.113.10:45005", "wan": "wan5", "class": None, "missing": None, "peers": None,
-    "rtt_ms": 13.24, "loss": 0.015, "tx_bytes": 1234567, "rx_bytes": 999, "reconnects": 2, "flaps": 1, "secret": "x",
+    "rtt_seconds": 0.01324, "loss_ratio": 0.015, "tx_bytes": 1234567, "rx_bytes": 999, "reconnects": 2, "flaps": 1,
+    "secret": "x",
     "release": "9.9-ab", "peer_releases": ["9.8-cd"], "hold": None, "hold_at": None,
     "certificate": {"serial": "a", "not_after": "2028-06-01T12:30:00Z", "days_left": 99},
 }  # fmt: skip
@@ -228,25 +229,25 @@ def test_an_instance_with_a_wrong_file_is_listed_with_the_wrong_key(
 def test_paths_lists_those_of_running_instances(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(host, "mpq5", CLIENT)
     write(host, "srv", SERVER)
-    told = {"path": "wan5", "state": "up", "rtt_ms": 13.0, "release": "9.9-ab", "peer_release": "9.8-cd"}
+    told = {"path": "wan5", "state": "up", "rtt_seconds": 0.013, "release": "9.9-ab", "peer_release": "9.8-cd"}
     with process(host, "mpq5", ok([told])):
         (row,) = json.loads(run(host, capsys, "paths", "--json"))
         line = run(host, capsys, "paths").splitlines()[1]
     assert (row["release"], row["peer_release"]) == ("9.9-ab", "9.8-cd")
     assert line.split()[-2:] == ["9.9-ab", "9.8-cd"]
-    assert (row["instance"], row["path"], row["state"], row["rtt_ms"]) == ("mpq5", "wan5", "up", 13.0)
+    assert (row["instance"], row["path"], row["state"], row["rtt_seconds"]) == ("mpq5", "wan5", "up", 0.013)
 
 
 def test_paths_says_whether_the_striped_data_plane_carries(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"path": name, "state": "up", "stripe": stripe} for name, stripe in (
-        ("wan5", {"carries": True, "lost": 3}), ("wan6", {"carries": False}), ("wan7", None),
+        ("wan5", {"carries": True, "lost_shards": 3}), ("wan6", {"carries": False}), ("wan7", None),
     )]  # fmt: skip
     write(host, "mpq5", CLIENT)
     with process(host, "mpq5", ok(rows)):
         lines = run(host, capsys, "paths").splitlines()
         found = json.loads(run(host, capsys, "paths", "--json"))
     assert [line.split()[3] for line in lines] == ["STRIPE", "carries", "silent", "-"]
-    assert found[0]["stripe"]["lost"] == 3
+    assert found[0]["stripe"]["lost_shards"] == 3
 
 
 def test_version_names_this_command_and_each_instance(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -363,7 +364,7 @@ def test_a_connection_that_does_not_come_has_a_reason(
     [(-5, "0s"), (59.9, "59s"), (61, "1m 1s"), (3600, "1h 0m"), (90061, "1d 1h"), (20782 * 86400, "20782d 0h")],
 )
 def test_a_duration_has_the_letter_of_each_unit(seconds: float, text: str) -> None:
-    assert table([{"duration_s": seconds}], {"duration_s": "FOR"}).splitlines()[1] == text
+    assert table([{"duration_seconds": seconds}], {"duration_seconds": "FOR"}).splitlines()[1] == text
 
 
 def test_what_a_peer_says_reaches_no_terminal_as_a_command() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["host"]
 
-ROW = {"identity": "urn:mpquic:site:site1", "tunnel": "mpq5", "for_s": 600.0, "peer": "192.0.2.7:40000"}
+ROW = {"identity": "urn:mpquic:site:site1", "tunnel": "mpq5", "for_seconds": 600.0, "peer": "192.0.2.7:40000"}
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_every_server_of_the_host_is_asked_and_one_that_knows_the_site_is_enough
         text == "site1 mpq5: the next other machine within 600 s takes over, in place of the one at 192.0.2.7:40000\n"
     )
     (request,) = asked
-    expected = {"op": "handover", "who": "site1", "tunnel": "mpq5", "for_s": 1800, "user": "alice"}
+    expected = {"op": "handover", "who": "site1", "tunnel": "mpq5", "for_seconds": 1800, "user": "alice"}
     assert {key: request[key] for key in expected} == expected
 
 

@@ -79,7 +79,7 @@ def test_a_held_instance_says_for_how_long(
     write(host, "mpq5", CLIENT)
     hold.write("mpq5", Hold(by="alice", reason="the dish is moved", since=time.time() - ago))
     (row,) = json.loads(run(host, capsys, "status", "--json"))
-    assert least <= row["duration_s"] <= most
+    assert least <= row["duration_seconds"] <= most
     assert row["since"] == row["hold"]["since"]
 
 
@@ -89,8 +89,8 @@ def test_a_held_instance_says_for_how_long(
 def peer(site: str, state: str = "up", **more: object) -> dict[str, object]:
     return {
         "identity": f"urn:mpquic:site:{site}", "tunnel": "mpq5", "class": None, "state": state,
-        "connected": state == "up", "duration_s": 61.0, "since": "2026-06-01T12:30:00Z", "last_heard": None,
-        "peer": None, "rtt_ms": None, "loss": None, "flaps": 0, "release": None, "error": None, "hold": None,
+        "connected": state == "up", "duration_seconds": 61.0, "since": "2026-06-01T12:30:00Z", "last_heard": None,
+        "peer": None, "rtt_seconds": None, "loss_ratio": None, "flaps": 0, "release": None, "error": None, "hold": None,
         "hold_at": None, "second_machine": None, "handover_until": None, **more,
     }  # fmt: skip
 
@@ -105,7 +105,7 @@ def test_each_site_has_a_row_and_those_that_are_not_up_come_first(
     host: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = shown(host, capsys, [
-        peer("a", peer="198.51.100.7:4242", rtt_ms=31.0, release="9.8-cd"),
+        peer("a", peer="198.51.100.7:4242", rtt_seconds=0.031, release="9.8-cd"),
         peer("b", "silent", last_heard="2026-06-01T12:29:57Z"),
         peer("c", "never"),
         peer("d", "held", error="held by alice: the dish is moved"),

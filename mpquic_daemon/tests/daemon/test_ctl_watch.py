@@ -52,8 +52,8 @@ def row(state: str, error: str | None = None, **more: object) -> dict[str, Any]:
 def test_each_change_of_state_or_reason_is_a_line_and_nothing_else_is() -> None:
     lines = Lines()
     for each in (
-        row("up", rtt_ms=1.0),
-        row("up", rtt_ms=2.0),
+        row("up", rtt_seconds=0.001),
+        row("up", rtt_seconds=0.002),
         row("down", "no answer"),
         row("down", "no answer"),
         row("down", "refused"),

@@ -268,7 +268,7 @@ def test_an_honest_too_big_is_followed(tunnels: Tunnels) -> None:
         for name, (version, transport) in PATHS.items():
             (row,) = tunnels.site.ask(name, "paths")
             if transport == "quic":
-                assert row["max_datagram_size"] <= 1296 - {4: 28, 6: 48}[version]
+                assert row["quic"]["max_datagram_bytes"] <= 1296 - {4: 28, 6: 48}[version]
             assert tunnels.site.ask(name)["reconnects"] == before[name]
         for name in PATHS:
             tunnels.reconnect(name)

@@ -341,9 +341,9 @@ def test_what_a_peer_says_while_it_is_up_costs_no_look_at_all_the_others(
 
 def test_the_receipt_is_no_ordinary_probe(ends: Make) -> None:
     both = ends()
-    before = both.client.status()["loss"]
+    before = both.client.status()["loss_ratio"]
     send(both, Probe(sequence=(1 << 63) - 1))
-    assert (both.state, both.client.status()["loss"]) == ("up", before)
+    assert (both.state, both.client.status()["loss_ratio"]) == ("up", before)
 
 
 # What is kept
@@ -359,7 +359,7 @@ def test_a_site_that_was_there_yesterday_is_not_said_to_have_never_come(ends: Ma
     rows = both.server.status()["peers"]
     assert [row["state"] for row in rows] == ["silent", "never", "never"]
     assert rows[0]["last_heard"] is not None
-    assert 9.0 < rows[0]["duration_s"] + 3.5 < 16.0
+    assert 9.0 < rows[0]["duration_seconds"] + 3.5 < 16.0
     assert json.loads((state / "sv.json").read_text())["version"] == 1
 
 

@@ -82,7 +82,7 @@ def flood(site: Site) -> Iterator[None]:
 def sent_shards(site: Site) -> int:
     """How many shards the server has sent to the attacker."""
     rows = [row for row in site.ask("sv", "paths") if row["identity"] == MALLORY]
-    return sum(row["stripe"]["data_shards"] for row in rows if row["stripe"] is not None)
+    return sum(row["stripe"]["tx_data_shards"] for row in rows if row["stripe"] is not None)
 
 
 def attack(site: Site, *arguments: str, seconds: float = 6.0) -> dict[str, Any]:

@@ -97,7 +97,7 @@ requests = st.one_of(
             "what": st.one_of(st.just("instances"), values),
             "name": st.one_of(st.just("mpq5"), values),
             "reason": st.one_of(st.just("the dish is moved"), values),
-            "for_s": st.one_of(st.just(60), values),
+            "for_seconds": st.one_of(st.just(60), values),
             "user": values,
         },
     ).map(lambda request: json.dumps(request).encode()),

@@ -261,7 +261,7 @@ def test_an_operator_holds_an_instance_and_releases_it(host: Host) -> None:
     assert (row["state"], row["hold"]["by"], row["hold"]["until"]) == ("held", "alice", None)
     wait_for(lambda: not host.running())
     assert on_disk == [True], "the instance tells its peer of the hold when it is stopped"
-    host.say(op="hold", name="mpq5", reason="and painted", for_s=3600)
+    host.say(op="hold", name="mpq5", reason="and painted", for_seconds=3600)
     record = json.loads((host.holds / "mpq5.json").read_text())
     assert (record["by"], record["reason"], record["until"] - record["since"]) == ("root", "and painted", 3600)
     assert (host.holds / "mpq5.json").stat().st_mode & 0o777 == 0o644
@@ -281,10 +281,10 @@ def test_an_operator_holds_an_instance_and_releases_it(host: Host) -> None:
         ({"op": "hold", "name": "mpq5"}, "reason: expected"),
         ({"op": "hold", "name": "mpq5", "reason": "two\nlines"}, "reason: expected"),
         ({"op": "hold", "name": "mpq5", "reason": "x" * 201}, "reason: expected"),
-        ({"op": "hold", "name": "mpq5", "reason": "x", "for_s": 0}, "for_s: expected"),
-        ({"op": "hold", "name": "mpq5", "reason": "x", "for_s": True}, "for_s: expected"),
-        ({"op": "hold", "name": "mpq5", "reason": "x", "for_s": float("inf")}, "for_s: expected"),
-        ({"op": "hold", "name": "mpq5", "reason": "x", "for_s": float("nan")}, "for_s: expected"),
+        ({"op": "hold", "name": "mpq5", "reason": "x", "for_seconds": 0}, "for_seconds: expected"),
+        ({"op": "hold", "name": "mpq5", "reason": "x", "for_seconds": True}, "for_seconds: expected"),
+        ({"op": "hold", "name": "mpq5", "reason": "x", "for_seconds": float("inf")}, "for_seconds: expected"),
+        ({"op": "hold", "name": "mpq5", "reason": "x", "for_seconds": float("nan")}, "for_seconds: expected"),
         ({"op": "release", "name": "mpq5"}, "mpq5 is not held"),
         ({"op": "get", "what": "status"}, "what: expected"),
         ({"op": "reboot"}, "op: expected"),
@@ -301,7 +301,7 @@ def test_a_hold_survives_a_crash_of_linkd_and_ends_when_its_time_is_over(host: H
     bring_up()
     host.start()
     wait_for(lambda: host.running() == {"mpq5"})
-    host.say(op="hold", name="mpq5", reason="x", for_s=6)
+    host.say(op="hold", name="mpq5", reason="x", for_seconds=6)
     wait_for(lambda: not host.running())
     host.kill()
     host.bus.log.clear()
@@ -352,7 +352,7 @@ def test_a_hold_ends_with_its_time_although_its_record_cannot_be_removed(host: H
     bring_up()
     host.start()
     wait_for(lambda: host.running() == {"mpq5"})
-    host.say(op="hold", name="mpq5", reason="x", for_s=2)
+    host.say(op="hold", name="mpq5", reason="x", for_seconds=2)
     wait_for(lambda: not host.running())
     spoil(host, "mpq5")
     wait_for(lambda: host.running() == {"mpq5"})

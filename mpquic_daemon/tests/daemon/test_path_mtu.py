@@ -123,7 +123,7 @@ def test_a_path_that_shrinks_carries_on_and_grows_again(
     if transport == "quic":
         (row,) = both.server.paths()
         assert both.client._current.link.max_datagram_size > 1440
-        assert int(str(row["max_datagram_size"])) > 1440
+        assert int(str(row["quic"]["max_datagram_bytes"])) > 1440
 
 
 @pytest.mark.parametrize("tells", [True, False], ids=["told", "silent"])

@@ -87,7 +87,7 @@ def test_a_level_that_is_set_at_run_time_outlives_the_process_and_ends_in_its_ti
 
     answer = request(running, "cl", op="set", key="log_level", value="loud", owner="test")
     assert answer["error"] == "value: expected one of debug, info, warning, error"
-    assert request(running, "cl", op="set", key="log_level", value="warning", owner="test", ttl_s=6)["ok"] is True
+    assert request(running, "cl", op="set", key="log_level", value="warning", owner="test", ttl_seconds=6)["ok"] is True
     assert level() == "warning"
     running.kill("cl")
     running.start("client", running.client_config())

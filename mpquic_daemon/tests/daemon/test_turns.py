@@ -441,8 +441,9 @@ def test_both_ends_have_a_share_of_their_wan_and_wake_when_it_allows_more(play):
 def test_counters_show_reassembly_and_paths(play):
     async def scenario(ends: Ends, _wire: Wire) -> None:
         counters = ends.client.counters()
-        assert counters["path"] == {"frames_sent": 0, "datagrams_sent": 0, "oversized": 0}
-        assert counters["reassembly"]["completed"] == counters["coalesced"] == 0
-        assert ends.server.counters()["tunnels"]["reassembly evicted"] == 0
+        (path,) = counters["paths"]
+        assert [path["quic"][name] for name in ("tx_frames", "tx_datagrams", "oversized_frames")] == [0, 0, 0]
+        assert counters["tunnel"]["reassembly"]["completed"] == counters["tunnel"]["rx_coalesced"] == 0
+        assert ends.server.counters()["tunnel"]["reassembly"]["evicted"] == 0
 
     play(scenario)

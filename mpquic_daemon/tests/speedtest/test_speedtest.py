@@ -16,8 +16,8 @@ ZERO = Reading(Counters(0, 0), Counters(0, 0))
 MB = 1_000_000
 
 
-def transfer(size: int = 10 * MB, mbit: float = 80.0) -> Transfer:
-    return Transfer(mbit, size, 1.0, 0)
+def transfer(size: int = 10 * MB, rate: int = 80 * MB) -> Transfer:
+    return Transfer(rate, size, 1.0, 0)
 
 
 def moved(direction: str, tun: int, wan: int) -> Reading:
@@ -96,7 +96,7 @@ def test_a_run_without_a_byte_and_one_that_others_shared_are_told() -> None:
 
 
 def test_medians_leave_out_what_is_not_valid() -> None:
-    figures = iter([100.0, 200.0, 50.0, 190.0, 90.0, 210.0])
+    figures = iter([100, 200, 50, 190, 90, 210])
     proven = iter([True, True, False, True, True, True])
     runs = [Run(way, "down", 1, number) for number in (1, 2, 3) for way in ("tunnel", "bare")]  # type: ignore[arg-type]
     size = 10 * MB
@@ -110,9 +110,17 @@ def test_medians_leave_out_what_is_not_valid() -> None:
         total = Reading(Counters(0, total.tun.received + tun), Counters(0, total.wan.received + size))
         readings.append(total)
     source = iter(readings)
-    results = measure(runs, lambda: next(source), lambda _: transfer(size, next(figures)))
+    results = measure(runs, lambda: next(source), lambda _: transfer(size, next(figures) * MB))
     assert [result.valid for result in results] == [True, True, False, True, True, True]
-    assert summary(results) == [{"direction": "down", "connections": 1, "tunnel": 95.0, "bare": 200.0, "ratio": 0.475}]
+    assert summary(results) == [
+        {
+            "direction": "down",
+            "connections": 1,
+            "tunnel_bits_per_second": 95_000_000,
+            "bare_bits_per_second": 200_000_000,
+            "ratio": 0.475,
+        }
+    ]
 
 
 def test_without_a_floor_there_is_no_conclusion() -> None:
@@ -125,12 +133,12 @@ def test_without_a_floor_there_is_no_conclusion() -> None:
     assert summary(results)[0]["ratio"] is None
     lines = report.render([result.plain() for result in results], summary(results))
     assert "NOT VALID: iperf3 says: the server is busy" in lines
-    assert lines.splitlines()[-1].split() == ["up", "1", "80.0", "-", "-"]
+    assert lines.splitlines()[-1].split() == ["up", "1", "80.00", "-", "-"]
 
 
 def test_iperf3s_own_words_are_read() -> None:
     found = iperf3.transfer(ANSWER)
-    assert (found.mbit, found.bytes, found.retransmits) == (34.52, 4314948, 0)
+    assert (round(found.bits_per_second, -4), found.bytes, found.retransmits) == (34_520_000, 4314948, 0)
 
 
 @pytest.mark.parametrize("output", ["", "Segmentation fault", "[]", "{}", '{"end": {"sum_received": {}}}', "null"])

@@ -142,10 +142,10 @@ def counted(name: str, sent: int | None, received: int | None) -> dict[str, obje
     before = None if sent is None else 5
     return {
         "name": name,
-        "sent_before": before,
-        "sent_after": None if sent is None else 5 + sent,
-        "received_before": None if received is None else 7,
-        "received_after": None if received is None else 7 + received,
+        "tx_packets_before": before,
+        "tx_packets_after": None if sent is None else 5 + sent,
+        "rx_packets_before": None if received is None else 7,
+        "rx_packets_after": None if received is None else 7 + received,
     }
 
 

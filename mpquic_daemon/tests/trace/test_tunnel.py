@@ -41,8 +41,8 @@ ANSWERS: dict[str, object] = {
             "peer": "203.0.113.10:45005",
             "transport_mode": "datagram",
             "stripe": {"carries": True},
-            "rtt_ms": 14.5,
-            "loss": 0.0,
+            "rtt_seconds": 0.0145,
+            "loss_ratio": 0.0,
         }
     ],
 }

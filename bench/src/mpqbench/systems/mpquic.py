@@ -99,7 +99,8 @@ class Deployment:
 
     def uses_pipes(self, tunnel: str) -> bool:
         """Whether packets have come in on the pipes of the client of `tunnel`: until they do, QUIC carries."""
-        return int(self.counters(client_name(tunnel)).get("stripe", {}).get("received_shards", 0)) > 0
+        sessions = [path["stripe"] for path in self.counters(client_name(tunnel))["paths"]]
+        return any(session is not None and session["rx_shards"] > 0 for session in sessions)
 
     @staticmethod
     def add_tun(node: Node) -> None:

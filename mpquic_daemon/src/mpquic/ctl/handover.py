@@ -64,7 +64,13 @@ def _run(options: argparse.Namespace) -> int:
         print("mpquicctl: no instance of this host is a server: run it on the VPS of the site", file=sys.stderr)
         return FAILED
     user = os.environ.get("SUDO_USER") or _own_name()
-    request = {"op": "handover", "who": options.site, "tunnel": options.tunnel, "for_s": options.seconds, "user": user}
+    request = {
+        "op": "handover",
+        "who": options.site,
+        "tunnel": options.tunnel,
+        "for_seconds": options.seconds,
+        "user": user,
+    }
     answers = ask_each(servers, request)
     rows: list[Row] = [row for answer in answers if not isinstance(answer, Exception) for row in answer]
     if not rows:
@@ -86,4 +92,4 @@ def _own_name() -> str | None:
 def _sentence(row: Row) -> str:
     name = f"{str(row['identity']).removeprefix(SITE_PREFIX)} {row['tunnel']}"
     instead = f"in place of the one at {row['peer']}" if row["peer"] is not None else "(none is connected now)"
-    return f"{name}: the next other machine within {row['for_s']:g} s takes over, {instead}"
+    return f"{name}: the next other machine within {row['for_seconds']:g} s takes over, {instead}"

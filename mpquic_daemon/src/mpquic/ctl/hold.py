@@ -56,7 +56,7 @@ def duration(text: str) -> int:
 
 
 def _hold(options: argparse.Namespace) -> int:
-    request = {"op": "hold", "reason": options.reason, "for_s": options.duration}
+    request = {"op": "hold", "reason": options.reason, "for_seconds": options.duration}
     return _change(
         options, request, lambda row: f"{options.name} is held{_until(row['hold'])}: {row['hold']['reason']}"
     )

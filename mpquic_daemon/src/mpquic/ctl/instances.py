@@ -83,7 +83,7 @@ def row_of_stopped(path: Path) -> Row:
     if hold is not None:
         report = held.report(hold)
         told = {"missing": "held", "hold": report, "hold_at": "here", "error": held.words(hold)}
-        return {**row, "state": "held", "duration_s": held.lasting(hold, now), "since": report["since"], **told}
+        return {**row, "state": "held", "duration_seconds": held.lasting(hold, now), "since": report["since"], **told}
     lack = _lack(config) if isinstance(config, ClientConfig) else None
     if lack is not None:
         return {**row, "state": "inactive", **lack}

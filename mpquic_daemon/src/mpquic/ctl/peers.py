@@ -16,7 +16,7 @@ FEW = 10
 """So many sites of a server are all shown, of more only those that need a look."""
 URGENCY = ("silent", "down", "never", "held", "up")
 """States in the order in which rows are shown."""
-_COLUMNS = ("class", "state", "duration_s", "peer", "rtt_ms", "loss", "flaps", "release", "error")
+_COLUMNS = ("class", "state", "duration_seconds", "peer", "rtt_seconds", "loss_ratio", "flaps", "release", "error")
 _BLANK = (*_COLUMNS, "wan", "tx_bytes", "rx_bytes", "reconnects", "peer_releases")
 
 
@@ -43,7 +43,7 @@ def rows(instance: str, peers: Sequence[Row] | None, *, complete: bool) -> list[
 def _row(name: str, peer: Row) -> Row:
     row: dict[str, Any] = {"name": f"  {name}", "role": "peer", **{key: peer.get(key) for key in _COLUMNS}}
     if peer.get("state") == "never":
-        row["duration_s"] = None
+        row["duration_seconds"] = None
     if row["error"] is None and peer.get("state") == "silent":
         row["error"] = f"last heard {peer['last_heard']}" if peer.get("last_heard") else "silent"
     return row

@@ -31,21 +31,23 @@ if TYPE_CHECKING:
     from mpquic.ctl.command import Commands
 
 FIELDS = (
-    "name", "role", "state", "duration_s", "peer", "wan", "class", "rtt_ms", "loss", "tx_bytes", "rx_bytes",
-    "reconnects", "flaps", "release", "peer_releases", "error",
+    "name", "role", "state", "duration_seconds", "peer", "wan", "class", "rtt_seconds", "loss_ratio", "tx_bytes",
+    "rx_bytes", "reconnects", "flaps", "release", "peer_releases", "error",
 )  # fmt: skip
 JSON_FIELDS = (*FIELDS, "since", "missing", "hold", "hold_at", "peers", "certificate")
 PATH_FIELDS = (
-    "instance", "path", "state", "stripe", "identity", "local", "peer", "device", "rtt_ms", "loss", "tx_bytes",
-    "rx_bytes", "release", "peer_release",
+    "instance", "path", "state", "stripe", "identity", "local", "peer", "device", "rtt_seconds", "loss_ratio",
+    "tx_bytes", "rx_bytes", "release", "peer_release",
 )  # fmt: skip
 HEADINGS = {
-    "duration_s": "FOR", "identity": "PEER IDENTITY", "peer_release": "PEER RELEASE", "peer_releases": "PEER RELEASE",
+    "duration_seconds": "FOR", "identity": "PEER IDENTITY", "rtt_seconds": "RTT_MS", "loss_ratio": "LOSS",
+    "peer_release": "PEER RELEASE", "peer_releases": "PEER RELEASE",
 }  # fmt: skip
+"""Of columns that aren't called as their field."""
 JSON_VERSION_FIELDS = ("name", "release", "peer_releases", "error")
 JSON_PATH_FIELDS = (
-    *PATH_FIELDS, "tunnel", "inner", "peer_certificate", "transport_mode", "max_datagram_size",
-    "frame_capacity", "congestion_window", "rate_bytes_per_s",
+    *PATH_FIELDS, "tunnel", "inner", "peer_certificate", "transport_mode", "tx_datagrams", "rx_datagrams", "quic",
+    "pipes",
 )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def _plain(sent: send.Sent, counters: Counters, *, proven: bool, problems: list[
         "returned_by": sent.returned,
         "reply": sent.reply,
         "delivered": sent.delivered,
-        "rtt_ms": sent.rtt_ms,
+        "rtt_seconds": sent.rtt_seconds,
         "connection": sent.connection,
         "counters": counters,
         "proven": proven,
@@ -127,10 +127,10 @@ def _changes(
     return [
         {
             "name": name,
-            "sent_before": sent,
-            "sent_after": after.get(name, nothing)[0],
-            "received_before": received,
-            "received_after": after.get(name, nothing)[1],
+            "tx_packets_before": sent,
+            "tx_packets_after": after.get(name, nothing)[0],
+            "rx_packets_before": received,
+            "rx_packets_after": after.get(name, nothing)[1],
         }
         for name, (sent, received) in before.items()
     ]

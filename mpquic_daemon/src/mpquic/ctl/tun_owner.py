@@ -69,6 +69,6 @@ def _path(path: dict[str, Any]) -> dict[str, Any]:
         "local": path.get("local"),
         "peer": path.get("peer"),
         "data_plane": plane if path.get("local") is not None else None,
-        "rtt_ms": path.get("rtt_ms"),
-        "loss": path.get("loss"),
+        "rtt_seconds": path.get("rtt_seconds"),
+        "loss_ratio": path.get("loss_ratio"),
     }

@@ -1,1 +1,1 @@
-"""The asyncio shell around the protocol: client, server, control socket, telemetry."""
+"""The asyncio shell around the protocol: client, server, control socket, statistics."""

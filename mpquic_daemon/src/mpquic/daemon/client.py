@@ -20,13 +20,14 @@ from mpquic.daemon.period import Period
 from mpquic.daemon.retry import RetryPolicy
 from mpquic.daemon.server_hold import ServerHold
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
-from mpquic.daemon.telemetry import snapshot
+from mpquic.daemon.statistics import snapshot, tunnel_statistics
 from mpquic.net.kernel import KERNEL
 from mpquic.proto.control.messages import Held
 from mpquic.proto.packet.frame import FrameError, class_octet
 from mpquic.proto.path.address import endpoint, plain_host
 from mpquic.proto.path.liveness import QUIET_LIMIT
 from mpquic.proto.path.path import PathState
+from mpquic.proto.path.traffic import Traffic
 from mpquic.proto.stripe.renewal import StripeRenewal
 from mpquic.proto.tunnel.scheduler import FailoverScheduler
 from mpquic.proto.tunnel.tunnel import RECEIVE_WINDOW, Counters, TunnelReceiver, TunnelSender
@@ -103,6 +104,7 @@ class Client:
         self._heard_at = self._loop.time()
         """When anything came from the server last, or the WAN changed."""
         self._counters = Counters()
+        self._traffic = Traffic()
         self._scheduler = FailoverScheduler()
         traffic_class = class_octet(config.traffic_class, low_latency=config.low_latency)
         self._sender = TunnelSender(self._scheduler, traffic_class=traffic_class, counters=self._counters)
@@ -402,6 +404,7 @@ class Client:
             self._retry.no_socket(now)
             self._journal.limited("socket", now, "path.no_socket", path=self._path.name, error=error)
             return
+        connection.link.count_in(self._traffic)
         self._candidate = connection
         self._loop.add_reader(connection.socket.fileno(), self._on_socket, connection)
 
@@ -720,8 +723,7 @@ class Client:
             "peer": self._peer(),
             "wan": self._path.name,
             "class": self._config.class_name,
-            "rtt_ms": client_report.rtt_ms(current) if current is not None else None,
-            "loss": round(current.session.path.loss, 4) if current is not None else None,
+            **client_report.quality(current),
             "tx_bytes": self._counters.tx_bytes,
             "rx_bytes": self._counters.rx_bytes,
             "reconnects": max(0, self._registrations - 1),
@@ -746,31 +748,19 @@ class Client:
             "device": self._path.bind_device,
             "tunnel": self._config.tunnel_name,
             "inner": list(self._config.inner_addresses),
-            "tx_bytes": self._counters.tx_bytes,
-            "rx_bytes": self._counters.rx_bytes,
         }
-        return [row if self._current is None else row | client_report.path(self._current)]
+        return [row | client_report.path(self._current, self._traffic)]
 
     def counters(self) -> dict[str, object]:
         """Return all counters."""
-        found: dict[str, object] = {
-            "tunnel": self._counters.snapshot(),
+        return {
+            "tunnel": snapshot(tunnel_statistics(self._sender, self._receiver)),
+            "paths": [{"path": self._path.name, **client_report.path_counters(self._current, self._traffic)}],
             "tun": snapshot(self._tun.counters),
-            "queues": {str(name): client_report.queue(queue) for name, queue in self._sender.queues.items()},
-            "reassembly": self._receiver.reassembler.snapshot(),
-            "coalesced": self._receiver.coalescer.coalesced,
             "attempts": self._incarnation.epoch,
             "registrations": self._registrations,
             "flaps": self._flaps,
         }
-        if self._current is not None:
-            path = self._current.session.path
-            found["path"] = {name: getattr(path, name) for name in ("frames_sent", "datagrams_sent", "oversized")}
-            found["udp"] = snapshot(self._current.socket.counters)
-            found["quic"] = client_report.quic(self._current.link)
-            if self._current.plane is not None:
-                found["stripe"] = self._current.plane.session.counters()
-        return found
 
     def _peer(self) -> str:
         return endpoint(self._path.remote_addr, self._path.remote_port)

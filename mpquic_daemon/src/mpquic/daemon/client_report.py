@@ -1,60 +1,52 @@
-"""What a client tells about its connection: a row for people, numbers of a queue."""
+"""What a client tells about its connection: a row for people and programs, numbers of a path."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from mpquic.daemon import server_report
-from mpquic.daemon.telemetry import snapshot
+from mpquic.daemon.statistics import path_statistics, rtt_of, snapshot
 from mpquic.proto.path.address import endpoint
 from mpquic.release import RELEASE
 
 if TYPE_CHECKING:
     from mpquic.daemon.client_connection import ClientConnection
-    from mpquic.proto.tunnel.class_queue import ClassQueue
-    from mpquic.quic.link import QuicLink
+    from mpquic.proto.path.traffic import Traffic
 
 
-def path(connection: ClientConnection) -> dict[str, object]:
-    """Return what `mpquicctl paths` shows of a registered connection."""
-    used, server = connection.session.path, connection.server_certificate
+def path(connection: ClientConnection | None, traffic: Traffic) -> dict[str, object]:
+    """Return what `mpquicctl paths` shows of a path; `connection` is the registered one, if there is one."""
+    row = snapshot(path_statistics(connection.session if connection is not None else None, traffic))
+    if connection is None:
+        return row
+    server = connection.server_certificate
     host, port = connection.socket.local_address[:2]
-    return {
-        "state": used.state.value,
+    return row | {
+        "state": connection.session.path.state.value,
         "local": endpoint(host, port),
         "identity": connection.server_name,
         "peer_certificate": server_report.peer_certificate(server) if server is not None else None,
         "release": RELEASE,
         "peer_release": connection.peer_release,
-        "rtt_ms": rtt_ms(connection),
-        "loss": round(used.loss, 4),
-        "transport_mode": "reliable" if used.reliable else "datagram",
-        "max_datagram_size": connection.link.max_datagram_size,
-        "frame_capacity": used.frame_capacity,
-        "congestion_window": connection.link.congestion_window,
-        "rate_bytes_per_s": round(connection.link.rate),
-        "stripe": server_report.stripe(connection.plane),
+        "transport_mode": "reliable" if connection.session.path.reliable else "datagram",
     }
 
 
+def path_counters(connection: ClientConnection | None, traffic: Traffic) -> dict[str, object]:
+    """Return the statistics of a path, with those of the socket of its present connection."""
+    if connection is None:
+        return {**snapshot(path_statistics(None, traffic)), "udp": None}
+    return {**snapshot(path_statistics(connection.session, traffic)), "udp": snapshot(connection.socket.counters)}
+
+
+def quality(connection: ClientConnection | None) -> dict[str, object]:
+    """Return the round-trip time and the loss that `mpquicctl status` shows."""
+    if connection is None:
+        return {"rtt_seconds": None, "loss_ratio": None}
+    return {"rtt_seconds": rtt_of(connection.session), "loss_ratio": round(connection.session.path.loss, 4)}
+
+
 def rtt_ms(connection: ClientConnection) -> float | None:
-    """Return the smoothed round-trip time: of the probes, or QUIC's own until the first is answered."""
-    rtt = connection.session.liveness.rtt.smoothed or connection.session.path.rtt
+    """Return the round-trip time as the log has it, in milliseconds."""
+    rtt = rtt_of(connection.session)
     return round(rtt * 1000, 2) if rtt is not None else None
-
-
-def quic(link: QuicLink) -> dict[str, object]:
-    """Return what the congestion controller measured, with round-trip times in milliseconds."""
-    found: dict[str, object] = {"black_holes": link.black_holes}
-    for name, value in snapshot(link.meter).items():
-        if name.startswith("rtt_"):
-            found[f"{name}_ms"] = round(value * 1000, 2) if isinstance(value, float) else None
-        else:
-            found[name] = value
-    return found
-
-
-def queue(waiting: ClassQueue) -> dict[str, int]:
-    """Return the numbers of a class queue."""
-    names = ("bytes", "overflow_drops", "codel_drops", "codel_marks", "expired")
-    return {name: int(getattr(waiting, name)) for name in names}

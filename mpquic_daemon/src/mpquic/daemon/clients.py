@@ -153,7 +153,7 @@ class Clients:
             group = self._table.get(*key)
             peer = next((connection.peer for connection in group.connections), None) if group is not None else None
             self._journal.warning("handover.open", identity=key[0], tunnel=key[1], seconds=seconds, by=by, peer=peer)
-            rows.append({"identity": key[0], "tunnel": key[1], "for_s": seconds, "peer": peer})
+            rows.append({"identity": key[0], "tunnel": key[1], "for_seconds": seconds, "peer": peer})
         self._on_change()
         return rows
 

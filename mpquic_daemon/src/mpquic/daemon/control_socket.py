@@ -58,13 +58,13 @@ class ControlSocket(JsonLineSocket):
                 self._watchers[writer] = request.get("id")
                 return self._instance.get("status")
             case "set":
-                key, owner, ttl = request.get("key"), request.get("owner"), request.get("ttl_s")
+                key, owner, ttl = request.get("key"), request.get("owner"), request.get("ttl_seconds")
                 if not isinstance(key, str):
                     raise RequestError("key: expected the name of a key")
                 if not isinstance(owner, str) or not 1 <= len(owner) <= 64:
                     raise RequestError("owner: expected a text of 1 to 64 characters that says who sets this")
                 if ttl is not None and (type(ttl) not in (int, float) or not 1 <= ttl <= 7 * 86400):
-                    raise RequestError("ttl_s: expected seconds from 1 to 604800")
+                    raise RequestError("ttl_seconds: expected seconds from 1 to 604800")
                 return self._instance.set(key, request.get("value"), owner, ttl)
             case "reload":
                 return self._instance.reload()
@@ -78,12 +78,12 @@ class ControlSocket(JsonLineSocket):
         raise RequestError("op: expected one of get, watch, set, reload, reconnect, handover")
 
     def _hand_over(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> object:
-        who, tunnel, seconds = request.get("who"), request.get("tunnel"), request.get("for_s", 0)
+        who, tunnel, seconds = request.get("who"), request.get("tunnel"), request.get("for_seconds", 0)
         if not isinstance(who, str) or not 1 <= len(who) <= MAX_NAME:
             raise RequestError("who: expected the name of a site, or an identity")
         if tunnel is not None and (not isinstance(tunnel, str) or not 1 <= len(tunnel) <= MAX_NAME):
             raise RequestError("tunnel: expected the name of a tunnel")
         if type(seconds) not in (int, float) or not 1 <= seconds <= LONGEST_HANDOVER:
-            raise RequestError(f"for_s: expected seconds from 1 to {LONGEST_HANDOVER}")
+            raise RequestError(f"for_seconds: expected seconds from 1 to {LONGEST_HANDOVER}")
         by = caller(writer.get_extra_info("socket"), request.get("user"))
         return self._instance.hand_over(who, tunnel, float(seconds), by)

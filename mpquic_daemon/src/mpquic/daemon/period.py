@@ -40,7 +40,7 @@ class Period:
 def lasting(seconds: float) -> dict[str, object]:
     """Return the fields that tell for how long something has lasted."""
     seconds = max(0.0, seconds)
-    return {"since": ago(seconds), "duration_s": round(seconds, 1)}
+    return {"since": ago(seconds), "duration_seconds": round(seconds, 1)}
 
 
 def ago(seconds: float) -> str:

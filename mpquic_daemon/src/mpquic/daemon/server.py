@@ -23,8 +23,8 @@ from mpquic.daemon.server_connection import ServerConnection
 from mpquic.daemon.server_planes import ServerPlanes
 from mpquic.daemon.server_tunnel import ServerTunnel
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
+from mpquic.daemon.statistics import TunnelStatistics, snapshot, tunnel_statistics
 from mpquic.daemon.stripe_listener import StripeListener
-from mpquic.daemon.telemetry import add, snapshot
 from mpquic.net.kernel import KERNEL
 from mpquic.net.send_status import SendStatus
 from mpquic.net.udp import split_segments
@@ -102,7 +102,7 @@ class Server:
         self._waiting: dict[ServerTunnel, None] = {}
         """Tunnels in which packets wait, in order of their turn."""
         self._counters = Counters()
-        self._past: dict[str, int] = {}
+        self._past = TunnelStatistics()
         self._registrations = 0
         self._clients = Clients(config, self._loop, self._period, journal, self._table, self._announce)
         self._admission = Admission(self._table, self._clients)
@@ -594,6 +594,7 @@ class Server:
             tunnel.receiver.coalescer.uso = self._tun.uso
             self._tunnels[group] = tunnel
         connection.tunnel = tunnel
+        tunnel.count(registration.path, connection.link)
         connection.link.dscp = rule.dscp
         connection.session.budget.limit(rule.max_rate)
         inner = [str(prefix) for prefix in prefixes]
@@ -694,7 +695,7 @@ class Server:
             self._waiting.pop(tunnel, None)
             self._share.forget(tunnel)
             self._arrivals.forget(tunnel)
-            add(self._past, server_report.numbers(tunnel))
+            self._past.add(tunnel_statistics(tunnel.sender, tunnel.receiver).drained())
 
     def _set_carrier(self) -> None:
         carrying = any(tunnel.is_carrying for tunnel in self._tunnels.values())
@@ -721,10 +722,10 @@ class Server:
             "peers": peers,
             "wan": None,
             "class": None,
-            "rtt_ms": None,
-            "loss": None,
-            "tx_bytes": totals.get("tx_bytes", 0),
-            "rx_bytes": totals.get("rx_bytes", 0),
+            "rtt_seconds": None,
+            "loss_ratio": None,
+            "tx_bytes": totals.tx_bytes,
+            "rx_bytes": totals.rx_bytes,
             "reconnects": max(0, self._registrations - count),
             "flaps": self._clients.log.flaps,
             "hold": None,
@@ -738,13 +739,13 @@ class Server:
 
     def paths(self) -> list[dict[str, object]]:
         """Return the rows of `mpquicctl paths`."""
-        return server_report.paths(self._table, self._tunnels, self._config.bind_device)
+        return server_report.paths(self._table, self._config.bind_device)
 
     def counters(self) -> dict[str, object]:
         """Return all counters, with the size of every table."""
         return {
-            "tunnels": self._totals(),
-            "unrouted": self._counters.snapshot(),
+            "tunnel": snapshot(self._totals()),
+            "unrouted": dict(self._counters.refused),
             "tun": snapshot(self._tun.counters),
             "udp": snapshot(self._socket.counters),
             "dropped_waiting": self._arrivals.dropped,
@@ -764,10 +765,11 @@ class Server:
             },
         }
 
-    def _totals(self) -> dict[str, int]:
-        totals = dict(self._past)
+    def _totals(self) -> TunnelStatistics:
+        totals = TunnelStatistics()
+        totals.add(self._past)
         for tunnel in self._tunnels.values():
-            add(totals, server_report.numbers(tunnel))
+            totals.add(tunnel_statistics(tunnel.sender, tunnel.receiver))
         return totals
 
 

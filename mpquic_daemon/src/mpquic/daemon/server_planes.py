@@ -71,6 +71,7 @@ class ServerPlanes:
         plane.on_fault = lambda error: self._on_fault(connection, error)
         plane.on_change = lambda: self._changed(plane, tunnel)
         plane.dscp = connection.link.dscp
+        plane.session.count_in(connection.link.traffic)
         plane.path.limit_by(connection.session.budget)
         connection.plane = connection.session.plane = plane
         connection.stripe_granted_at = self._loop.time()

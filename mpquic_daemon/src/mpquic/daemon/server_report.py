@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from mpquic import held, release
 from mpquic.daemon.period import ago, lasting
+from mpquic.daemon.statistics import path_statistics, rtt_of, snapshot
 from mpquic.proto.control.validity import Validity, shown
-from mpquic.proto.path.path import PathState
 from mpquic.table import SITE_PREFIX
 
 if TYPE_CHECKING:
@@ -17,26 +17,18 @@ if TYPE_CHECKING:
     from mpquic.config import Peer as Rule
     from mpquic.daemon.peer_log import Peer, SecondMachine
     from mpquic.daemon.server_connection import ServerConnection
-    from mpquic.daemon.server_tunnel import ServerTunnel
-    from mpquic.daemon.stripe_plane import StripePlane
     from mpquic.proto.control.groups import Group, GroupTable
 
 NAMED_PEERS = 3
 """At most so many peers are named in a line."""
 
 
-def paths(
-    table: GroupTable[ServerConnection],
-    tunnels: Mapping[Group[ServerConnection], ServerTunnel],
-    device: str | None,
-) -> list[dict[str, object]]:
+def paths(table: GroupTable[ServerConnection], device: str | None) -> list[dict[str, object]]:
     """Return the rows of `mpquicctl paths`: one for each connection that is registered."""
     rows: list[dict[str, object]] = []
     for group in table:
-        counters = tunnels[group].counters
         for name, member in group.members.items():
             session, admitted = member.connection.session, member.connection.admitted
-            rtt = session.liveness.rtt.smoothed or session.path.rtt
             rows.append(
                 {
                     "path": name,
@@ -49,14 +41,8 @@ def paths(
                     "inner": [str(prefix) for prefix in group.prefixes],
                     "peer": member.connection.peer,
                     "device": device,
-                    "epoch": member.registration.epoch,
-                    "rtt_ms": round(rtt * 1000, 2) if rtt is not None else None,
-                    "loss": round(session.path.loss, 4),
-                    "tx_bytes": counters.tx_bytes,
-                    "rx_bytes": counters.rx_bytes,
                     "transport_mode": "reliable" if session.path.reliable else "datagram",
-                    "max_datagram_size": member.connection.link.max_datagram_size,
-                    "stripe": stripe(member.connection.plane),
+                    **snapshot(path_statistics(session, session.link.traffic)),
                 }
             )
     return rows
@@ -78,7 +64,6 @@ def peer(rule: Rule, known: Peer, group: Group[ServerConnection] | None, now: fl
         error = "; ".join(text for text in (error, _second_machine(second)) if text is not None)
     admitted = member.connection.admitted if member is not None and session is not None else None
     until = known.handover.until if known.handover.is_open(now) else None
-    rtt = session.liveness.rtt.smoothed or session.path.rtt if session is not None else None
     return {
         "identity": rule.identity,
         "tunnel": rule.tunnel,
@@ -88,8 +73,8 @@ def peer(rule: Rule, known: Peer, group: Group[ServerConnection] | None, now: fl
         **lasting(now - known.since),
         "last_heard": ago(now - known.heard) if known.heard is not None else None,
         "peer": member.connection.peer if member is not None else None,
-        "rtt_ms": round(rtt * 1000, 2) if rtt is not None else None,
-        "loss": round(session.path.loss, 4) if session is not None else None,
+        "rtt_seconds": rtt_of(session) if session is not None else None,
+        "loss_ratio": round(session.path.loss, 4) if session is not None else None,
         "flaps": known.flaps,
         "release": release.of_peer(admitted.register.release) if admitted is not None else None,
         "error": error,
@@ -143,14 +128,6 @@ def peer_certificate(validity: Validity) -> dict[str, object]:
     return {"serial": f"{validity.serial:x}", "not_after": shown(validity.not_after)}
 
 
-def stripe(plane: StripePlane | None) -> dict[str, object] | None:
-    """Return the numbers of a striped data plane, None where there is none."""
-    if plane is None:
-        return None
-    session = plane.session
-    return {"session": f"{session.session:08x}", "carries": plane.path.state is PathState.UP, **session.counters()}
-
-
 def names(connection: ServerConnection) -> dict[str, object]:
     """Return the fields by which the log names a connection."""
     admitted = connection.admitted
@@ -163,13 +140,3 @@ def names(connection: ServerConnection) -> dict[str, object]:
         "path": register.path,
         "peer": connection.peer,
     }
-
-
-def numbers(tunnel: ServerTunnel) -> dict[str, object]:
-    """Return the counters of a tunnel without nesting."""
-    values: dict[str, object] = dict(tunnel.counters.snapshot())
-    refused = values.pop("refused")
-    assert isinstance(refused, dict)
-    values |= {f"reassembly {name}": count for name, count in tunnel.receiver.reassembler.snapshot().items()}
-    values["coalesced"] = tunnel.receiver.coalescer.coalesced
-    return values | {f"refused: {reason}": count for reason, count in refused.items()}

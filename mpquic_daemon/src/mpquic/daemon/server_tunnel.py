@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpquic.proto.control.groups import MAX_PATHS_PER_GROUP
 from mpquic.proto.path.path import PathState
+from mpquic.proto.path.traffic import Traffic
 from mpquic.proto.tunnel.scheduler import FailoverScheduler
 from mpquic.proto.tunnel.tunnel import RECEIVE_WINDOW, Counters, TunnelReceiver, TunnelSender
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from mpquic.daemon.processor_share import Work
     from mpquic.daemon.session import Session
     from mpquic.daemon.stripe_listener import ServerStripe
+    from mpquic.quic.link import QuicLink
 
 
 class ServerTunnel:
@@ -22,6 +25,8 @@ class ServerTunnel:
     def __init__(self, traffic_class: int, permits: Callable[[bytes], bool]) -> None:
         self.counters = Counters()
         self._sessions: list[Session] = []
+        self._traffic: dict[str, Traffic] = {}
+        """By the name of the path, over all its connections."""
         self.scheduler = FailoverScheduler()
         self.sender = TunnelSender(self.scheduler, traffic_class=traffic_class, counters=self.counters)
         self.receiver = TunnelReceiver(permits=permits, counters=self.counters, window=RECEIVE_WINDOW)
@@ -34,6 +39,14 @@ class ServerTunnel:
     def is_carrying(self) -> bool:
         """Whether any path isn't down."""
         return any(member.path.state is not PathState.DOWN for member in self.scheduler)
+
+    def count(self, name: str, link: QuicLink) -> None:
+        """Count what a connection sends and receives as that of the path `name`."""
+        traffic = self._traffic.pop(name, None) or Traffic()
+        link.count_in(traffic)
+        self._traffic[name] = traffic
+        if len(self._traffic) > 2 * MAX_PATHS_PER_GROUP:  # as the peer may give each connection another name
+            del self._traffic[next(iter(self._traffic))]
 
     def next_allowance(self, now: float) -> float | None:
         """When a path's share of its WAN allows sending again; None when it is not for that that packets wait."""

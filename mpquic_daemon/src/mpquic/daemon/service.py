@@ -177,7 +177,7 @@ class Service:
             raise RequestError(f"value: expected one of {', '.join(LEVELS)}")
         self._policy.put(key, value, owner, None if ttl is None else time.time() + ttl)
         self._apply_policy()
-        self._journal.info("policy.set", key=key, value=value, owner=owner, ttl_s=ttl)
+        self._journal.info("policy.set", key=key, value=value, owner=owner, ttl_seconds=ttl)
         return self._policy.values()
 
     def reload(self) -> object:

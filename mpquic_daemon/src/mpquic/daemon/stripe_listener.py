@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from mpquic.daemon.arrivals import Arrivals
 from mpquic.daemon.claims import UNPROVEN, Unproven
 from mpquic.daemon.processor_share import PIECE
+from mpquic.daemon.statistics import snapshot
 from mpquic.daemon.stripe_plane import StripePlane, stripe_config
-from mpquic.daemon.telemetry import snapshot
 from mpquic.net.aead import preferred_suites
 from mpquic.net.kernel import KERNEL
 from mpquic.net.send_status import SendStatus

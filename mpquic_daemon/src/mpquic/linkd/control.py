@@ -1,7 +1,7 @@
 """The control socket of linkd: JSON lines (`mpquic.daemon.json_lines`), version 1.
 
-Operations: `get` (instances), `hold` with `name`, `reason` and optionally `for_s`, and `release` with `name`. Who asks
-is what the kernel says; root may say on whose behalf it does, in `user`, as sudo knows it.
+Operations: `get` (instances), `hold` with `name`, `reason` and optionally `for_seconds`, and `release` with `name`.
+Who asks is what the kernel says; root may say on whose behalf it does, in `user`, as sudo knows it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class LinkdSocket(JsonLineSocket):
         by = caller(writer.get_extra_info("socket"), request.get("user"))
         if operation == "release":
             return self._operations.release(name, by)
-        return self._operations.hold(name, by, _reason(request.get("reason")), _seconds(request.get("for_s")))
+        return self._operations.hold(name, by, _reason(request.get("reason")), _seconds(request.get("for_seconds")))
 
 
 def _reason(value: object) -> str:
@@ -65,5 +65,5 @@ def _seconds(value: object) -> float | None:
     if value is None:
         return None
     if type(value) not in (int, float) or not 1 <= float(str(value)) <= LONGEST:
-        raise RequestError(f"for_s: expected seconds from 1 to {LONGEST:.0f}")
+        raise RequestError(f"for_seconds: expected seconds from 1 to {LONGEST:.0f}")
     return float(str(value))

@@ -12,6 +12,7 @@ from aioquic.quic.packet import QuicErrorCode
 from cryptography import x509
 
 from mpquic.proto.path.address import Address
+from mpquic.proto.path.traffic import Traffic
 from mpquic.quic import aioquic_internals as internals
 from mpquic.quic import congestion, server_certificate
 from mpquic.quic.aioquic_bounds import BoundedConnection, PacketDroppedError
@@ -69,6 +70,8 @@ class QuicLink(ConnectionView):
         self._connection_due = float("inf")
         """When the connection itself wanted to be called at the latest, as it was found out last."""
         self._timer_known = False
+        self.traffic = Traffic()
+        """What it has sent and received; that of its path as soon as there is one."""
         self.dropped = 0
         """Packets of the peer that were dropped since there was no room for what they hold."""
         self.on_output: Callable[[], None] = _nothing
@@ -90,6 +93,11 @@ class QuicLink(ConnectionView):
         """Begin the handshake of a client; `flush` gives its first packets."""
         self._connection.connect(address, now)
 
+    def count_in(self, traffic: Traffic) -> None:
+        """Count what is sent and received in `traffic` from now on, with what has been counted here so far."""
+        traffic.add(self.traffic)
+        self.traffic = traffic
+
     def admit(self) -> None:
         """The peer proved who it is: open the flow control window, and find out which packets reach it."""
         self._connection.admit()
@@ -109,6 +117,7 @@ class QuicLink(ConnectionView):
             return
         self._notice_pause(now)
         self._mark_dirty()
+        self.traffic.received(len(datagrams), sum(map(len, datagrams)))
         index = 0
         try:
             while True:
@@ -203,7 +212,10 @@ class QuicLink(ConnectionView):
             self._fail()
             return []
         # In front, where the small ones can't end the segmented send of larger ones and share their fate.
-        return probes + out if probes else out
+        found = probes + out if probes else out
+        if found:
+            self.traffic.sent(len(found), sum([len(datagram) for datagram, _ in found]))
+        return found
 
     def close(self, code: int = 0, reason: str = "") -> None:
         """End the connection; the next `flush` tells the peer, then the connection is closed."""

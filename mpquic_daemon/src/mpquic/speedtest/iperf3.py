@@ -49,7 +49,7 @@ def transfer(output: str) -> Transfer:
             raise Iperf3Error(str(report["error"]))
         received, sent = report["end"]["sum_received"], report["end"]["sum_sent"]
         return Transfer(
-            mbit=round(float(received["bits_per_second"]) / 1e6, 2),
+            bits_per_second=round(float(received["bits_per_second"])),
             bytes=int(received["bytes"]),
             seconds=round(float(received["seconds"]), 2),
             retransmits=sent.get("retransmits"),

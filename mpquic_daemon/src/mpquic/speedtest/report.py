@@ -15,7 +15,7 @@ COLUMNS = {
     "direction": "DIRECTION",
     "connections": "CONNECTIONS",
     "way": "WAY",
-    "mbit": "MBIT/S",
+    "bits_per_second": "MBIT/S",
     "moved": "BYTES",
     "tun": "TUN",
     "wan": "WAN",
@@ -24,24 +24,31 @@ COLUMNS = {
 MEDIANS = {
     "direction": "DIRECTION",
     "connections": "CONNECTIONS",
-    "tunnel": "TUNNEL MBIT/S",
-    "bare": "BARE LINK MBIT/S",
+    "tunnel_bits_per_second": "TUNNEL MBIT/S",
+    "bare_bits_per_second": "BARE LINK MBIT/S",
     "ratio": "RATIO",
 }
 
 
 def render(runs: Sequence[Mapping[str, Any]], medians: Sequence[Mapping[str, Any]]) -> str:
     """Return both tables; the columns TUN and WAN are what these devices moved in the direction of the run."""
-    return "\n".join([table([_row(run) for run in runs], COLUMNS), "", table(medians, MEDIANS)])
+    return "\n".join(
+        [table([_row(run) for run in runs], COLUMNS), "", table([_in_megabits(row) for row in medians], MEDIANS)]
+    )
 
 
 def _row(run: Mapping[str, Any]) -> dict[str, Any]:
-    side = "sent" if run["direction"] == "up" else "received"
+    side = "tx_bytes" if run["direction"] == "up" else "rx_bytes"
     words = [*(["yes"] if run["valid"] else [f"NOT VALID: {'; '.join(run['problems'])}"]), *run["notes"]]
     return {
-        **run,
+        **_in_megabits(run),
         "moved": amount(run["bytes"]) if run["bytes"] is not None else None,
         "tun": amount(run["tun"][f"{side}_after"] - run["tun"][f"{side}_before"]),
         "wan": amount(run["wan"][f"{side}_after"] - run["wan"][f"{side}_before"]),
         "verdict": "; ".join(words),
     }
+
+
+def _in_megabits(row: Mapping[str, Any]) -> dict[str, Any]:
+    rates = {key: value for key, value in row.items() if key.endswith("bits_per_second") and value is not None}
+    return {**row, **{key: f"{value / 1e6:.2f}" for key, value in rates.items()}}

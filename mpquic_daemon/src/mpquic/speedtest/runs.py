@@ -56,7 +56,7 @@ class Reading:
 class Transfer:
     """What iperf3 tells of a run: rate and amount at the receiver."""
 
-    mbit: float
+    bits_per_second: int
     bytes: int
     seconds: float
     retransmits: int | None
@@ -86,9 +86,9 @@ class Result:
             "direction": self.run.direction,
             "connections": self.run.connections,
             "run": self.run.number,
-            "mbit": transfer.mbit if transfer is not None else None,
+            "bits_per_second": transfer.bits_per_second if transfer is not None else None,
             "bytes": transfer.bytes if transfer is not None else None,
-            "seconds": transfer.seconds if transfer is not None else None,
+            "duration_seconds": transfer.seconds if transfer is not None else None,
             "retransmits": transfer.retransmits if transfer is not None else None,
             "tun": _counted(self.before.tun, self.after.tun),
             "wan": _counted(self.before.wan, self.after.wan),
@@ -100,10 +100,10 @@ class Result:
 
 def _counted(before: Counters, after: Counters) -> dict[str, int]:
     return {
-        "sent_before": before.sent,
-        "sent_after": after.sent,
-        "received_before": before.received,
-        "received_after": after.received,
+        "tx_bytes_before": before.sent,
+        "tx_bytes_after": after.sent,
+        "rx_bytes_before": before.received,
+        "rx_bytes_after": after.received,
     }
 
 
@@ -171,16 +171,22 @@ def _cell(direction: Direction, connections: int, results: Sequence[Result]) -> 
     medians: dict[str, float | None] = {}
     for way in ("tunnel", "bare"):
         figures = [
-            result.transfer.mbit
+            result.transfer.bits_per_second
             for result in results
             if (result.run.way, result.run.direction, result.run.connections) == (way, direction, connections)
             and result.valid
             and result.transfer is not None
         ]
-        medians[way] = round(statistics.median(figures), 2) if figures else None
+        medians[way] = round(statistics.median(figures)) if figures else None
     tunnel, bare = medians["tunnel"], medians["bare"]
     ratio = round(tunnel / bare, 3) if tunnel is not None and bare else None
-    return {"direction": direction, "connections": connections, "tunnel": tunnel, "bare": bare, "ratio": ratio}
+    return {
+        "direction": direction,
+        "connections": connections,
+        "tunnel_bits_per_second": tunnel,
+        "bare_bits_per_second": bare,
+        "ratio": ratio,
+    }
 
 
 def amount(count: int) -> str:

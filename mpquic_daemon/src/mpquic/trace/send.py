@@ -61,7 +61,7 @@ class Sent:
     reply: str | None = None
     delivered: bool = False
     """Whether the reply reached the socket."""
-    rtt_ms: float | None = None
+    rtt_seconds: float | None = None
     connection: str | None = None
     """The kernel's entry in its table of connections."""
     error: str | None = None
@@ -173,7 +173,7 @@ def _note(sent: Sent, device: str, sighting: Sighting, started: float) -> None:
         sent.returned.append(device)
     if sent.reply is None:
         sent.reply = sighting.words
-        sent.rtt_ms = round((time.monotonic() - started) * 1000, 2)
+        sent.rtt_seconds = round(time.monotonic() - started, 6)
     # A raw socket isn't told of errors.
     sent.delivered = sent.delivered or sighting.kind == "error"
 
@@ -255,8 +255,8 @@ def judge(sent: Sent, device: str, counters: list[dict[str, Any]]) -> tuple[bool
     if sent.returned and not sent.delivered:
         problems.append("its reply came in, and the packet filter or the kernel didn't deliver it to the socket")
     for counter in counters:
-        for word in ("sent", "received") if sent.returned else ("sent",):
-            before, after = counter[f"{word}_before"], counter[f"{word}_after"]
+        for side, word in (("tx", "sent"), ("rx", "received")) if sent.returned else (("tx", "sent"),):
+            before, after = counter[f"{side}_packets_before"], counter[f"{side}_packets_after"]
             if sent.left and None not in (before, after) and after <= before:
                 problems.append(f"{counter['name']} hasn't counted it as {word}")
     return not problems, problems

@@ -102,7 +102,7 @@ def _tunnel(tunnel: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if path["local"] is None:
             yield "path", f"{path['wan']} ({path['device']}): no connection to {path['peer']}"
             continue
-        rtt = f", RTT {path['rtt_ms']:.1f} ms" if path["rtt_ms"] is not None else ""
+        rtt = f", RTT {path['rtt_seconds'] * 1000:.1f} ms" if path["rtt_seconds"] is not None else ""
         yield "path", f"{path['wan']} ({path['device']}): {path['local']} to {path['peer']}, {path['data_plane']}{rtt}"
 
 
@@ -117,13 +117,16 @@ def _sent(sent: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if sent["returned_by"]:
         yield (
             "",
-            f"reply: {sent['reply']} after {sent['rtt_ms']:.1f} ms, seen coming in by {', '.join(sent['returned_by'])}",
+            (
+                f"reply: {sent['reply']} after {sent['rtt_seconds'] * 1000:.1f} ms, "
+                f"seen coming in by {', '.join(sent['returned_by'])}"
+            ),
         )
     for counter in sent["counters"]:
         sides = [
-            f"{word} {counter[f'{word}_before']} -> {counter[f'{word}_after']}"
-            for word in ("sent", "received")
-            if counter[f"{word}_before"] is not None
+            f"{word} {counter[f'{side}_packets_before']} -> {counter[f'{side}_packets_after']}"
+            for side, word in (("tx", "sent"), ("rx", "received"))
+            if counter[f"{side}_packets_before"] is not None
         ]
         yield "", f"{counter['name']}: packets {', '.join(sides) or 'not known'}"
     if sent["connection"] is not None:

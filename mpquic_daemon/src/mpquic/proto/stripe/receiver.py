@@ -85,8 +85,8 @@ class StripeReceiver:
         self.refused: dict[str, int] = {}
         self.shards = 0
         """Shards opened: each number counts once."""
-        self.octets = 0
-        """Octets of the datagrams of the last `receive`."""
+        self.octets = self.datagrams = 0
+        """Octets and number of the datagrams of the last `receive`."""
         self._assembler = FrameAssembler(self.refuse)
         self._lowest = 0
         self._known: dict[int, tuple[int, int, EpochKey]] = {}
@@ -103,7 +103,7 @@ class StripeReceiver:
         control: list[ControlPacket] = []
         shards_before, highest_before = self.shards, self.window.highest
         self._lowest = highest_before + 1
-        octets = 0
+        octets = datagrams = 0
         unproven = self._pipes.unproven
         for data, segment, address in batch:
             view = memoryview(data)
@@ -112,13 +112,14 @@ class StripeReceiver:
             start = 0
             if segment <= 0:
                 segment = size
+            datagrams += -(-size // segment) if segment else 1
             if size >= 2 * segment and segment >= _SHORTEST:
                 start = self._take_run(view, segment, address) * segment
             if start < size:
                 self._take_each(view[start:], segment, address, now, control)
             if unproven and address in unproven:
                 unproven[address].received += size
-        self.octets = octets
+        self.octets, self.datagrams = octets, datagrams
         fresh = self.shards - shards_before
         if fresh:
             self.reporter.on_shards(fresh, self._lowest, highest_rose=self.window.highest > highest_before, now=now)

@@ -10,6 +10,7 @@ from secrets import token_bytes
 from typing import TYPE_CHECKING
 
 from mpquic.proto.congestion.bbr import Bbr
+from mpquic.proto.path.traffic import Traffic
 from mpquic.proto.stripe.config import check_datagram_size
 from mpquic.proto.stripe.control import Control, Outgoing
 from mpquic.proto.stripe.hold import FlowHold, hold_time
@@ -69,6 +70,8 @@ class StripeSession:
         self.hold = FlowHold(extend=self.memory.extend) if in_order else None
         self.memory.join(self)
         self.control = Control(self._sealer, self._opener, self.pipes, self.sender, self.receiver, client=client)
+        self.traffic = Traffic()
+        """What it has sent and received; that of its path as soon as there is one."""
         self.heard_at = now
         self.exhausted = False
         """True when an epoch is used up and unconfirmed: the control connection has to hand out a new session."""
@@ -100,44 +103,10 @@ class StripeSession:
         """What keeps something that the peer has sent."""
         return [self.receiver.decoder, *([self.hold] if self.hold is not None else [])]
 
-    def counters(self) -> dict[str, object]:
-        """Return the session's numbers for people and metrics."""
-        sender, receiver, control = self.sender, self.receiver, self.control
-        recovery, inflight = sender.recovery, sender.recovery.inflight
-        found: dict[str, object] = {
-            "state": str(getattr(getattr(sender.controller, "state", None), "value", "")),
-            "pacing_bytes_per_s": round(sender.controller.pacing_rate),
-            "bandwidth_bytes_per_s": round(sender.controller.bandwidth),
-            "congestion_window": sender.controller.congestion_window,
-            "bytes_in_flight": inflight.bytes,
-            "loss": round(recovery.loss.loss, 5),
-            "data_shards": sender.data_shards,
-            "parity_shards": sender.parity_shards,
-            "copies": recovery.arq.retransmitted,
-            "lost": inflight.lost_shards,
-            "spurious": inflight.spurious,
-            "reordering": inflight.reordering,
-            "probes": sender.probes,
-            "datagram_size": sender.datagram_size,
-            "path_mtu": self.pmtu.state.value,
-            "path_mtu_probes": control.probes_sent,
-            "black_holes": self.pmtu.black_holes,
-            "oversized": sender.oversized,
-            "received_shards": receiver.shards,
-            "repaired": receiver.decoder.repaired,
-            "copies_in_vain": receiver.copies_in_vain,
-            "reports_sent": control.reports_sent,
-            "reports_received": control.reports_received,
-            "epochs": list(self.epochs),
-            "pipes_moved": self.pipes.moved,
-            "paths_unproven": len(self.pipes.unproven),
-            "paths_given_up": self.pipes.given_up,
-            "stored_bytes": sum(store.bytes for store in self.stores),
-            "refused": dict(receiver.refused),
-        }
-        if self.hold is not None:
-            found |= {"held": self.hold.held, "given_up": self.hold.given_up}
-        return found
+    def count_in(self, traffic: Traffic) -> None:
+        """Count what is sent and received in `traffic` from now on, with what has been counted here so far."""
+        traffic.add(self.traffic)
+        self.traffic = traffic
 
     def resize(self, datagram_size: int) -> None:
         """The path carries UDP payloads of another size from now on. Copies of larger shards are not made any more.
@@ -193,6 +162,7 @@ class StripeSession:
         """
         self.pipes.now = now
         frames, control = self.receiver.receive(batch, now)
+        self.traffic.received(self.receiver.datagrams, self.receiver.octets)
         if frames or control:
             self.heard_at = now
         if frames:
@@ -262,4 +232,6 @@ class StripeSession:
             if pipe.unproven is not None:
                 address = self.pipes.route(pipe, sum(map(len, datagrams)))
             outgoing.append(Outgoing(pipe.number, address, datagrams))
+        for _, _, datagrams in outgoing:
+            self.traffic.sent(len(datagrams), sum(map(len, datagrams)))
         return outgoing
