@@ -55,6 +55,7 @@ def test_mp1_has_the_numbers_of_the_reference(plan_of: Callable[..., dict[str, A
 
 def test_its_instance_has_a_path_for_each_wan_and_no_wan_of_its_own(plan_of: Callable[..., dict[str, Any]]) -> None:
     config = _config(plan_of())
+    assert (config["transport"], config["stripe_port"]) == ("stripe", 46017)
     assert {"bind_ip", "remote_addr", "remote_port", "wan"}.isdisjoint(config)
     assert (config["multipath_enabled"], config["multipath_policy"]) == (True, "failover")
     ends = {"remote_addr": "203.0.113.10", "remote_port": 45017, "weight": 1}

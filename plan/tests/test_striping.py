@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 Hosts = dict[str, dict[str, Any]]
 Change = tuple[str, str, Any]
 STRIPED: Change = ("site1-client", "site.tunnels[5].transport", "stripe")
+QUIC: Change = ("site1-client", "site.tunnels[5].transport", "quic")
+RELIABLE: Change = ("site1-client", "site.tunnels[5].transport_mode", "reliable")
 KEYS = ("pipes", "stripe_data_shards", "stripe_parity_shards", "stripe_fec", "stripe_fec_max_overhead")
 
 
@@ -39,6 +41,46 @@ def test_a_striped_tunnel_meets_its_listener_1000_ports_higher(plan_of: Callable
     assert [client[key] for key in KEYS] == [4, 10, 2, "adaptive", 0.5]
 
 
+def test_a_tunnel_that_states_nothing_is_striped(plan_of: Callable[..., dict[str, Any]]) -> None:
+    plan = plan_of()
+    for instance in plan["site1-client"]["instances"]:
+        config = instance["config"]
+        assert (config["transport"], config["transport_mode"]) == ("stripe", "datagram")
+        assert config["stripe_port"] == config["remote_port"] + 1000
+
+
+def test_a_reliable_tunnel_goes_over_quic_without_saying_so(plan_of: Callable[..., dict[str, Any]]) -> None:
+    plan = plan_of(RELIABLE)
+    config = config_of(plan, "site1-client")
+    assert (config["transport"], config["transport_mode"]) == ("quic", "reliable")
+    assert {*KEYS, "stripe_enabled", "stripe_port"}.isdisjoint(config)
+    assert config_of(plan, "site1-client", "mpq5")["transport"] == "stripe"
+    assert config_of(plan_of(QUIC), "site1-client") == config
+
+
+@pytest.mark.parametrize(
+    ("of_class", "own", "expected"),
+    [
+        ({}, {}, "stripe"),
+        ({"transport_mode": "reliable"}, {}, "quic"),
+        ({"transport": "quic"}, {}, "quic"),
+        ({"transport_mode": "reliable"}, {"transport_mode": "datagram"}, "stripe"),
+        ({"transport": "quic"}, {"transport": "stripe"}, "stripe"),
+        ({}, {"transport_mode": "reliable"}, "quic"),
+    ],
+)
+def test_the_transport_is_what_tunnel_and_class_state_or_follows_from_the_mode(
+    whole: Hosts, of_class: dict[str, str], own: dict[str, str], expected: str
+) -> None:
+    site = whole["site1-client"]["site"]
+    site["classes"] = [{"name": "all", "slot": 1, "prefix": "al", "catch_all": True, **of_class}]
+    for lan in site["lans"]:
+        lan.pop("vlans", None)
+    site["tunnels"] += [{"name": "al2", **own}]
+    plan = build(whole)
+    assert config_of(plan, "site1-client", "al2")["transport"] == expected
+
+
 def test_a_stated_stripe_port_reaches_both_ends_and_the_firewall(plan_of: Callable[..., dict[str, Any]]) -> None:
     plan = plan_of(STRIPED, ("vps1", "vps.listeners[5].stripe_port", 50006))
     assert config_of(plan, "site1-client")["stripe_port"] == 50006
@@ -48,7 +90,7 @@ def test_a_stated_stripe_port_reaches_both_ends_and_the_firewall(plan_of: Callab
 
 
 def test_a_tunnel_over_quic_is_told_nothing_of_stripes(plan_of: Callable[..., dict[str, Any]]) -> None:
-    config = config_of(plan_of(("site1-client", "site.pipes", 8)), "site1-client")
+    config = config_of(plan_of(QUIC, ("site1-client", "site.pipes", 8)), "site1-client")
     assert config["transport"] == "quic"
     assert {*KEYS, "stripe_enabled", "stripe_port"}.isdisjoint(config)
 
@@ -89,6 +131,7 @@ def test_a_tunnel_that_is_not_striped_in_fact_may_be_reliable_and_needs_no_strip
 
 def test_a_listener_without_striped_tunnels_opens_no_port_for_them(plan_of: Callable[..., dict[str, Any]]) -> None:
     plan = plan_of(
+        QUIC,
         ("vps1", "vps.listeners[5].stripe_enabled", False),
         ("vps1", "vps.listeners[5].port", 65535),
     )

@@ -160,13 +160,8 @@ class TunnelReader:
     ) -> Tunnel:
         """What a tunnel doesn't state is its class's, then the site's; `places` are those of a class tunnel's keys."""
         settings = traffic_class.settings if traffic_class else {}
-        stated: dict[str, Any] = {
-            "transport": reference.TRANSPORT,
-            "transport_mode": reference.TRANSPORT_MODE,
-            **self.value,
-            **settings,
-            **item,
-        }
+        stated: dict[str, Any] = {"transport_mode": reference.TRANSPORT_MODE, **self.value, **settings, **item}
+        stated.setdefault("transport", reference.TRANSPORTS[stated["transport_mode"]])
         return Tunnel(
             path=path,
             name=item["name"],

@@ -41,7 +41,6 @@ CLASSES: Final[tuple[dict[str, Any], ...]] = (
         "prefix": "cr",
         "dscp": "EF",
         "low_latency": True,
-        "transport": "stripe",
         "match": [{"protocol": "udp", "ports": [5060, "10000-20000"]}, {"dscp": ["EF"]}],
     },
     {
@@ -49,21 +48,20 @@ CLASSES: Final[tuple[dict[str, Any], ...]] = (
         "slot": 2,
         "prefix": "br",
         "catch_all": True,
-        "transport": "stripe",
         "match": [{"protocol": "tcp", "ports": ["5001-6000"]}],
     },
     {
         "name": "default",
         "slot": 3,
         "prefix": "df",
-        "transport": "stripe",
         "match": [{"protocol": "tcp", "ports": [80, 443, 8443]}],
     },
 )
 STRIPE_PORT_OFFSET: Final = 1000
 BLOCK: Final = "block"
 """The fallback that lets nothing leak."""
-TRANSPORT: Final = "quic"
+TRANSPORTS: Final = {"datagram": "stripe", "reliable": "quic"}
+"""Transport of a tunnel that states none, by its mode: striping sends again by itself, and has no reliable mode."""
 TRANSPORT_MODE: Final = "datagram"
 MULTIPATH_POLICY: Final = "failover"
 PATH_PRIORITY: Final = 100
