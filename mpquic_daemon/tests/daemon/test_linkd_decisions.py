@@ -54,6 +54,21 @@ def test_a_device_with_a_tunnel_up_is_never_reconfigured() -> None:
     assert limiter.decide("wan5", evidence(up=True, failed=True), 10.0) == "renew"
 
 
+def test_a_device_by_which_servers_are_heard_has_a_good_lease() -> None:
+    limiter = RenewLimiter()
+    heard = LeaseEvidence(True, False, frozenset({(2, 1)}), OLD, all_heard=True)
+    assert [limiter.decide("wan5", heard, float(second)) for second in range(30)] == [None] * 30
+    assert limiter.decide("wan5", evidence(failed=True), 30.0) == "reconfigure", "no pause has begun by that"
+
+
+def test_a_server_that_is_heard_between_two_outages_makes_them_two() -> None:
+    limiter = RenewLimiter()
+    assert [t for t in range(60) if limiter.decide("wan5", evidence(), float(t))] == [0, 8, 24, 56]
+    heard = LeaseEvidence(True, False, frozenset({(2, 1)}), OLD, all_heard=True)
+    assert limiter.decide("wan5", heard, 120.0) is None
+    assert limiter.decide("wan5", evidence(), 121.0) == "renew", "with the first pause again"
+
+
 def test_requests_are_limited_for_each_device_by_itself() -> None:
     limiter = RenewLimiter()
     allowed = [t for t in range(200) if limiter.decide("wan5", evidence(), float(t))]
@@ -149,6 +164,18 @@ def test_a_file_is_parsed_again_when_it_has_changed(tmp_path: Path, monkeypatch:
     (tmp_path / "odd.yml").unlink()
     assert files.read() == ({"mpq5": (("wan6", int(socket.AF_INET)),)}, {})
     assert parsed == ["mpq5.yml", "odd.yml", "mpq5.yml"]
+
+
+def test_an_instance_over_several_wans_depends_on_each_of_them(tmp_path: Path) -> None:
+    entries = [
+        {"name": "wan5", "bind_ip": "iface:wan5", "remote_addr": "203.0.113.10", "remote_port": 45011},
+        {"name": "wan6", "bind_ip": "iface:wan6", "remote_addr": "2001:db8::10", "remote_port": 45011},
+    ]
+    one = {key: value for key, value in CLIENT.items() if key not in ("bind_ip", "remote_addr", "remote_port")}
+    data = {**one, "name": "mp1", "multipath_enabled": True, "multipath_paths": entries}
+    (tmp_path / "mp1.yml").write_text(yaml.safe_dump(data))
+    wans, broken = instances.InstanceFiles(tmp_path).read()
+    assert (wans, broken) == ({"mp1": (("wan5", socket.AF_INET), ("wan6", socket.AF_INET6))}, {})
 
 
 def test_an_instance_that_its_file_puts_out_of_service_is_disabled_and_has_no_wans(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from mpquic.hold import Hold
 from mpquic.linkd.systemd import Systemd
 
 from .fake_bus import FakeBus
+from .test_ctl import ok, process
 
 pytestmark = [
     pytest.mark.root,
@@ -66,7 +67,7 @@ class Host:
         self.control = self.runtime / "control.sock"
         self.bus = FakeBus(directory / "bus", device_name)
         self.environment = {
-            **os.environ, "DBUS_SYSTEM_BUS_ADDRESS": self.bus.address, "MPQUIC_RUNTIME_DIR": str(directory),
+            **os.environ, "DBUS_SYSTEM_BUS_ADDRESS": self.bus.address, "MPQUIC_RUNTIME_DIR": str(self.runtime),
             "MPQUIC_HOLDS_DIR": str(self.holds),
         }  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
@@ -74,6 +75,9 @@ class Host:
 
     def add(self, name: str, device: str, **changes: object) -> None:
         data = {**CLIENT, "name": name, "tun_name": name, "bind_ip": f"iface:{device}", **changes}
+        if "multipath_paths" in changes:
+            for key in ("bind_ip", "remote_addr", "remote_port"):
+                del data[key]
         path = self.instances / f"{name}.new"
         path.write_text(yaml.safe_dump(data))
         path.rename(self.instances / f"{name}.yml")
@@ -172,6 +176,14 @@ def bring_up() -> None:
     ip("route", "replace", "default", "via", "10.150.19.1", "dev", "wan5", "table", "105")
 
 
+def add_wan6() -> None:
+    ip("link", "add", "wan6", "type", "veth", "peer", "name", "isp6")
+    ip("link", "set", "isp6", "up")
+    ip("link", "set", "wan6", "up")
+    ip("addr", "add", "100.64.0.100/24", "dev", "wan6")
+    ip("route", "add", "default", "dev", "wan6", "table", "106")
+
+
 def test_an_instance_starts_within_a_second_of_its_wan_and_others_stay_as_they_are(host: Host) -> None:
     host.add("mpq5", "wan5")
     host.add("mpq1", "wan1")
@@ -215,6 +227,47 @@ def test_a_dead_path_gets_its_lease_renewed_and_then_the_device_configured_anew(
     host.ask(b"renew wan5")
     wait_for(lambda: "reconfigure wan5" in host.log())
     assert host.log() == ["start mpq5", "renew wan5", "reconfigure wan5"]
+    assert host.stop() == 0
+
+
+def test_a_lease_is_not_renewed_while_another_instance_hears_its_server_by_it(host: Host) -> None:
+    heard = []
+
+    def paths(request: dict[str, object]) -> bytes:
+        heard.append(request["what"])
+        row = {"path": "wan5", "device": "wan5", "state": "up", "peer": "203.0.113.10:45009"}
+        return ok([row])(request)
+
+    add_wan6()
+    host.add("mpq5", "wan5")
+    host.add("mpq9", "wan5")
+    host.add("mpq6", "wan6")
+    bring_up()
+    host.start()
+    wait_for(lambda: len(host.running()) == 3)
+    with process(host.runtime.parent, "mpq9", paths):
+        host.ask(b"renew wan5")  # That of mpq5.
+        wait_for(lambda: heard == ["paths"])
+        host.ask(b"renew wan6")
+        wait_for(lambda: "renew wan6" in host.log())
+        assert "renew wan5" not in host.log()
+    host.ask(b"renew wan5")
+    wait_for(lambda: "renew wan5" in host.log())
+    assert host.stop() == 0
+
+
+def test_an_instance_over_two_wans_runs_while_one_of_them_is_usable(host: Host) -> None:
+    add_wan6()
+    entries = [{"name": f"wan{n}", "bind_ip": f"iface:wan{n}", "remote_addr": "203.0.113.10", "remote_port": 45011}
+               for n in (5, 6)]  # fmt: skip
+    host.add("mp1", "", multipath_enabled=True, multipath_paths=entries)
+    host.start()
+    wait_for(lambda: host.running() == {"mp1"})
+    ip("route", "del", "default", "dev", "wan6", "table", "106")
+    wait_for(lambda: host.state("mp1") == "waiting")
+    bring_up()
+    wait_for(lambda: host.state("mp1") == "running")
+    assert host.log() == ["start mp1"], "it was never without a WAN for the time of grace"
     assert host.stop() == 0
 
 

@@ -68,6 +68,16 @@ def test_an_instance_over_two_wans_needs_one_of_them() -> None:
     assert Reconciler().decide({"mp1": ("wan5", "wan6")}, NONE, {"wan6"}, STOPPED, 0.0) == [Action("start", "mp1")]
 
 
+def test_an_instance_over_two_wans_is_stopped_when_both_have_gone() -> None:
+    reconciler, over_two = Reconciler(), {"mp1": ("wan5", "wan6")}
+    assert reconciler.decide(over_two, NONE, {"wan5", "wan6"}, running("mp1"), 0.0) == []
+    assert reconciler.decide(over_two, NONE, {"wan6"}, running("mp1"), 1.0) == []
+    assert reconciler.decide(over_two, NONE, {"wan6"}, running("mp1"), 60.0) == []
+    assert reconciler.decide(over_two, NONE, NONE, running("mp1"), 61.0) == []
+    assert reconciler.decide(over_two, NONE, NONE, running("mp1"), 71.0) == [Action("stop", "mp1")]
+    assert reconciler.decide(over_two, NONE, {"wan5"}, STOPPED, 72.0) == [Action("start", "mp1")]
+
+
 def test_a_start_that_does_not_succeed_is_repeated_every_10_s() -> None:
     reconciler = Reconciler()
     assert starts(reconciler, range(60)) == [0, 10, 20, 30, 40, 50]

@@ -34,9 +34,11 @@ async def gather(
     state = monitor.state(device)
     neighbours = [monitor.neighbour(device, gateway) for family in families if (gateway := state.gateway(family))]
     stamps = {(family, stamp) for family in families if (stamp := address_stamp(state.index, family))}
-    answers = await asyncio.gather(*(asyncio.to_thread(_is_up, name) for name in instances))
+    answers = await asyncio.gather(*(asyncio.to_thread(_families_heard, name, device) for name in instances))
+    heard = frozenset[int]().union(*answers)
     return LeaseEvidence(
-        tunnel_up=any(answers),
+        tunnel_up=bool(heard),
+        all_heard=heard.issuperset(families),
         gateway_failed=any(entry & (NeighbourState.FAILED | NeighbourState.INCOMPLETE) for entry in neighbours),
         address_stamps=frozenset(stamps or _NO_ADDRESS),
         identity=identity(state, families),
@@ -78,9 +80,12 @@ class _AddressSocket(RouteSocket):
         return found
 
 
-def _is_up(name: str) -> bool:
+def _families_heard(name: str, device: str) -> frozenset[int]:
+    """Return the address families by which an instance hears its server over the device, whatever its other WANs do."""
     try:
-        answer = control_client.ask(name, {"op": "get", "what": "status"}, CONTROL_TIMEOUT)
+        answer = control_client.ask(name, {"op": "get", "what": "paths"}, CONTROL_TIMEOUT)
     except (control_client.NotRunning, control_client.ControlError, OSError):
-        return False  # What can't say that it is up isn't.
-    return bool(answer.get("state") == "up")
+        return frozenset()  # What can't say that it hears anything doesn't.
+    rows = [row for row in answer if isinstance(row, dict)] if isinstance(answer, list) else []
+    up = [str(row.get("peer")) for row in rows if row.get("device") == device and row.get("state") == "up"]
+    return frozenset(int(socket.AF_INET6 if peer.startswith("[") else socket.AF_INET) for peer in up)

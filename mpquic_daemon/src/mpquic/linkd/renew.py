@@ -5,6 +5,9 @@ gave the lease, and disturbs nothing. `reconfigure` forgets the lease and asks e
 for a moment: only when no tunnel on the device is up, and either the gateway no longer resolves or the last renewal
 went unanswered (the kernel's stamp on the address didn't change).
 
+Where by every address family that is used on the device some tunnel hears its server, the lease is good and nothing is
+done: what is silent is another server, or beyond the WAN.
+
 The pauses between renewals grow until the lease gives something new or a tunnel comes up, of which the tunnel's process
 tells. That an address comes back is no such sign, since a reconfiguration takes it away itself.
 """
@@ -29,14 +32,16 @@ Request = Literal["renew", "works"]
 class LeaseEvidence:
     """What is known of a device when a request comes: facts, not conclusions.
 
-    `address_stamps` holds (family, time of the address's last change) for each family that has an address,
-    `identity` the addresses and gateways that the device has.
+    `tunnel_up`: some instance hears its server over the device. `all_heard`: by each address family that is used there
+    some instance does. `address_stamps` holds (family, time of the address's last change) for each family that has an
+    address, `identity` the addresses and gateways that the device has.
     """
 
     tunnel_up: bool
     gateway_failed: bool
     address_stamps: frozenset[tuple[int, int]]
     identity: frozenset[object]
+    all_heard: bool = False
 
 
 @dataclass(slots=True)
@@ -60,10 +65,14 @@ class RenewLimiter:
         return known is None or now - known.last >= (FIRST_PAUSE if known.worked else known.pause)
 
     def decide(self, device: str, evidence: LeaseEvidence, now: float) -> Verb | None:
-        """Return what to do for `device`, or None when it was done too recently."""
+        """Return what to do for `device`, or None when that was too recent, or tunnels hear their servers by it."""
         if not self.wants(device, now):
             return None
         known = self._devices.get(device)
+        if evidence.all_heard:
+            if known is not None and self._recovered(known, evidence):
+                known.worked = True
+            return None
         if known is None or now - known.last > max(CALM, 2 * known.pause) or self._recovered(known, evidence):
             unanswered = False
             self._devices[device] = _Device(now, FIRST_PAUSE, evidence)
