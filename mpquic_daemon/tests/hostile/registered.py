@@ -34,7 +34,7 @@ from mpquic.proto.control.messages import Held, RenewStripe, StripeRenewed
 from mpquic.proto.packet import ip
 from mpquic.proto.packet.frame import Frame, encode_frames
 from mpquic.proto.stripe.fec import parity
-from mpquic.proto.stripe.pipes import Keepalive, encode_keepalive
+from mpquic.proto.stripe.keepalive import Keepalive, encode_keepalive
 from mpquic.proto.stripe.reports import MAX_RANGES, Report, encode_report
 from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.wire import PacketType

@@ -17,7 +17,7 @@ from mpquic.proto.control.client_registration import ClientRegistration, Registr
 from mpquic.proto.control.groups import GroupTable, Registration
 from mpquic.proto.control.handshake import Admitted, Output, Rejected, Send, Welcomed
 from mpquic.proto.control.identity import ChainVerifier, Identity
-from mpquic.proto.control.messages import ControlDecoder, Message, Probe, ProbeAck, Register, Welcome
+from mpquic.proto.control.messages import ControlDecoder, Message, Register, Welcome
 from mpquic.proto.control.messages import encode as encode_message
 from mpquic.proto.control.peers import PeerRule, PeerTable
 from mpquic.proto.control.prefix import parse_prefix
@@ -26,6 +26,7 @@ from mpquic.proto.packet.frame import FrameStreamDecoder, encode_frames
 from mpquic.proto.path.backoff import Backoff
 from mpquic.proto.path.liveness import Liveness
 from mpquic.proto.path.path import PathState
+from mpquic.proto.path.probe import decode, is_probe
 from mpquic.proto.tunnel.scheduler import FailoverScheduler
 from mpquic.proto.tunnel.tunnel import TunnelReceiver, TunnelSender
 
@@ -241,7 +242,7 @@ class Pair:
         halves = []
         request = RegistrationRequest("mpq5", "wan5", b"b" * 16, self.epoch, INNER)
         for wire in (up, down):
-            liveness = Liveness(now)
+            liveness = Liveness(now, asks=wire is up)
             path = SimulatedPath("wan5", wire, liveness, reliable=self.reliable, capacity=self.capacity)
             handshake: ClientRegistration | ServerRegistration
             if wire is up:
@@ -284,19 +285,16 @@ class Pair:
             outputs = half.handshake.poll(now)
             for _, message in half.control.feed(incoming.stream("control", now)):
                 half.liveness.on_receive(now)
-                if isinstance(message, Probe):
-                    half.send(ProbeAck(sequence=message.sequence), 0, now)
-                elif isinstance(message, ProbeAck):
-                    half.liveness.on_probe_ack(message, now)
-                else:
-                    outputs += half.handshake.receive(message, now)
+                outputs += half.handshake.receive(message, now)
             self._perform(connection, half, outputs)
             if half.closed or not half.registered:
                 continue
             self._carry(half, incoming, client=half is connection.client)
             for probe in half.liveness.poll(now):
-                half.send(probe, 0, now)
+                half.out.send_datagram(probe.encode(), now)
             if half.liveness.answered and half.liveness.state is PathState.DOWN:
+                # As a daemon goes on to do: it tells that it hears nothing.
+                half.out.send_datagram(half.liveness.probe(now).encode(), now)
                 if half is connection.client:
                     self._close_client(connection)
                 else:
@@ -306,10 +304,16 @@ class Pair:
 
     def _carry(self, half: Half, incoming: Wire, *, client: bool) -> None:
         receiver, sink = (self.client_receiver, self.at_client) if client else (self.server_receiver, self.at_server)
+        datagrams = incoming.datagrams(self.now)
+        for found in map(decode, filter(is_probe, datagrams)):
+            assert found is not None
+            reply = half.liveness.on_probe(found, self.now)
+            if reply is not None:
+                half.out.send_datagram(reply.encode(), self.now)
         if self.reliable:
             writes = receiver.receive(half.data.feed(incoming.stream("data", self.now)), self.now)
         else:
-            writes = receiver.receive_datagrams(incoming.datagrams(self.now), self.now)
+            writes = receiver.receive_datagrams([each for each in datagrams if not is_probe(each)], self.now)
         if writes:
             half.liveness.on_receive(self.now)
         sink.extend(b"".join(write) for write in writes)

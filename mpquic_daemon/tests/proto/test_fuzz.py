@@ -31,11 +31,13 @@ from mpquic.proto.packet.frame import Frame, FrameError, FrameStreamDecoder, dec
 from mpquic.proto.packet.ip import MalformedPacketError
 from mpquic.proto.packet.run import FIRST_OCTET, SEGMENT_HEADER
 from mpquic.proto.packet.superframe import Packet, SuperframeError, cut, parse_vnet
+from mpquic.proto.path import probe as path_probe
 from mpquic.proto.path.pmtu import decode_probe, decode_probe_ack
+from mpquic.proto.path.probe import PathProbe
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.fec import GroupDecoder, parity
+from mpquic.proto.stripe.keepalive import Keepalive, decode_keepalive, encode_keepalive
 from mpquic.proto.stripe.keys import Sealer, Suite, direction_secret
-from mpquic.proto.stripe.pipes import Keepalive, decode_keepalive, encode_keepalive
 from mpquic.proto.stripe.reports import Report, ReportError, decode_report, encode_report
 from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.shard import trim
@@ -169,6 +171,7 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], list[bytes], tuple[type[Exc
     "session": (session_of, [bytes.fromhex("6d7110005ec0de010000000500000019") + bytes(25)], ()),
     "report": (decode_report, REPORTS, (ReportError,)),
     "keepalive": (decode_keepalive, BODIES[PacketType.KEEPALIVE], ()),
+    "path probe": (path_probe.decode, [PathProbe(7, heard_ago=0.2, rtt=0.03).encode()], ()),
     "probe": (decode_probe, BODIES[PacketType.PROBE], ()),
     "probe answer": (decode_probe_ack, BODIES[PacketType.PROBE_ACK], ()),
     "repaired shard": (trim, [frame + bytes(40) for frame in FRAMES], (FrameError,)),

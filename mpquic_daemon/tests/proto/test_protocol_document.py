@@ -14,6 +14,7 @@ from mpquic.proto.control.messages import Feature, RefuseCode, StreamType, Strip
 from mpquic.proto.packet.frame import LOW_LATENCY, Frame, FrameFlag, decode_frames
 from mpquic.proto.packet.run import SegmentRun
 from mpquic.proto.packet.segment import layout
+from mpquic.proto.path.probe import PathProbe, decode
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
 FRAMES = re.findall(r"^\| ([^|]+) \| `(\{.+\})` \| `([0-9a-f]+)` \|$", DOCUMENT, re.MULTILINE)
@@ -89,3 +90,10 @@ def test_the_tests_of_the_bounds_are_there() -> None:
     named = set(re.findall(r"`((?:daemon|net|proto|quic)/[\w/]+\.py)`", DOCUMENT))
     assert len(named) > 20
     assert [name for name in sorted(named) if not (tests / name).is_file()] == []
+
+
+def test_path_probes_are_encoded_as_written() -> None:
+    probe, reply = re.findall(r"^\| (?:probe|reply to probe) 7[^|]* \| `(\w+)` \|$", DOCUMENT, re.MULTILINE)
+    assert PathProbe(7, heard_ago=0.03, rtt=0.0333).encode().hex() == probe
+    assert PathProbe(7, is_reply=True).encode().hex() == reply
+    assert decode(bytes.fromhex(probe)) == PathProbe(7, heard_ago=0.03, rtt=0.0333)

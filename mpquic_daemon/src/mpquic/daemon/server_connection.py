@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from mpquic.daemon.claims import Unproven
 from mpquic.daemon.path_mtu import BASE_FAILS
-from mpquic.daemon.session import PRESENCE, CloseCode, Inbox, Session, SessionError
+from mpquic.daemon.session import CloseCode, Inbox, Session, SessionError
 from mpquic.proto.control.handshake import Admitted, Output, Rejected, Send
-from mpquic.proto.control.messages import Bye, ControlError, Probe
+from mpquic.proto.control.messages import Bye, ControlError
 from mpquic.proto.control.server_registration import ServerRegistration
 from mpquic.proto.path.address import endpoint, plain_host
 from mpquic.proto.path.budget import BudgetMember
@@ -49,7 +49,9 @@ class ServerConnection:
     ) -> None:
         self.link = link
         self.unproven = Unproven(self)
-        self.session = Session(BudgetMember("", ""), link, now, probe_interval=probe_interval, down_after=down_after)
+        self.session = Session(
+            BudgetMember("", ""), link, now, probe_interval=probe_interval, down_after=down_after, asks=False
+        )
         self.admitted: Admitted | None = None
         self.tunnel: ServerTunnel | None = None
         self.plane: ServerStripe | None = None
@@ -150,7 +152,7 @@ class ServerConnection:
 
     def ask(self, now: float) -> None:
         """Have the client send something, by the connection and by the pipes that carry."""
-        self.session.send(Probe(sequence=PRESENCE))
+        self.session.ask(now)
         plane = self.plane
         if plane is not None and plane.path.state is PathState.UP:
             plane.contain(plane.session.ask, now)

@@ -14,8 +14,11 @@ from mpquic.proto.control import messages as control
 from mpquic.proto.control.messages import Bye, ControlDecoder, Message, Probe, ProbeAck, StreamType
 from mpquic.proto.packet.frame import FrameStreamDecoder
 from mpquic.proto.path.budget import BudgetMember, PathBudget
+from mpquic.proto.path.estimators import PathEstimators
 from mpquic.proto.path.liveness import Liveness
 from mpquic.proto.path.path import PathState
+from mpquic.proto.path.probe import decode, is_probe
+from mpquic.proto.stripe.pipes import REST_INTERVAL
 from mpquic.quic.events import DatagramsReceived, LinkEvent, StreamAborted, StreamReceived
 from mpquic.quic.path import QuicPath
 
@@ -31,8 +34,6 @@ MAX_REFUSED_STREAMS = 64
 """Streams of a peer that are refused, for a connection: those of a later version are few."""
 RECEIPT = (1 << 63) - 1
 """Sequence number of the probe behind a message whose arrival is to be known; no other probe has it."""
-PRESENCE = RECEIPT - 1
-"""That of a probe which asks for any sign of life and measures nothing."""
 IDLE_TIMEOUT = 90.0
 """Seconds without a packet after which both ends forget a connection. A cut that heals earlier is survived by it."""
 
@@ -67,7 +68,10 @@ class Inbox:
 
 
 class Session:
-    """Streams, liveness and frames of one path. `probe_interval` and `down_after` are seconds."""
+    """Streams, liveness and frames of one path. `probe_interval` and `down_after` are seconds.
+
+    `asks` tells whether this end probes the path by itself, as a client does.
+    """
 
     def __init__(
         self,
@@ -78,6 +82,7 @@ class Session:
         probe_interval: float,
         down_after: float,
         max_rate: int | None = None,
+        asks: bool = True,
     ) -> None:
         self.link = link
         self.member = member
@@ -86,9 +91,15 @@ class Session:
         """What may be sent in all, by the connection and by the striped data plane."""
         self.budget.limit(max_rate)
         self.path = QuicPath(member.wan, link, budget=self.budget)
-        self.liveness = Liveness(now, probe_interval=probe_interval, down_after=down_after)
-        self.plane: StripePlane | None = None
-        """The striped data plane beside the connection, if there is one: what it hears counts as evidence."""
+        self.estimators = PathEstimators()
+        """Round-trip time and loss of the path, by the connection and the striped data plane."""
+        self.liveness = Liveness(
+            now, probe_interval=probe_interval, down_after=down_after, asks=asks, estimators=self.estimators
+        )
+        self._newest_received = -1
+        self._meter_read = (0, 0)
+        self._plane: StripePlane | None = None
+        self._proved_at: float | None = None
         self.active = False
         """Whether the registration is done: probes are sent and answered, frames are taken."""
         self._control_stream: int | None = None
@@ -102,6 +113,18 @@ class Session:
     def data_stream(self) -> int | None:
         """The stream of the reliable mode, once it is open."""
         return self.path.data_stream
+
+    @property
+    def plane(self) -> StripePlane | None:
+        """The striped data plane beside the connection, if there is one: what it hears counts as proof of life."""
+        return self._plane
+
+    @plane.setter
+    def plane(self, plane: StripePlane | None) -> None:
+        self._plane = plane
+        self._proved_at = None
+        if plane is not None:
+            plane.session.estimators = self.estimators
 
     def open_control(self) -> None:
         """Open the control stream (client)."""
@@ -146,16 +169,31 @@ class Session:
         inbox = Inbox()
         for event in events:
             if isinstance(event, DatagramsReceived):
-                inbox.datagrams += event.payloads
+                inbox.datagrams += self._take_probes(event.payloads, now)
             elif isinstance(event, StreamReceived):
-                self._take_stream(event, inbox, now)
+                self._take_stream(event, inbox)
             elif isinstance(event, StreamAborted) and event.stream_id in (self._control_stream, self.path.data_stream):
                 raise SessionError("the peer reset a stream of the path")
-        if inbox.datagrams or inbox.stream_bytes or inbox.messages:
+        newest = self.link.newest_received
+        if newest != self._newest_received:
+            # Whatever it was: an acknowledgement alone is proof of life as well.
+            self._newest_received = newest
             self.liveness.on_receive(now)
         return inbox
 
-    def _take_stream(self, event: StreamReceived, inbox: Inbox, now: float) -> None:
+    def _take_probes(self, payloads: list[bytes], now: float) -> list[bytes]:
+        """Act on the probes among what datagrams have brought; return the rest."""
+        probes = [payload for payload in payloads if is_probe(payload)]
+        if not probes:
+            return payloads
+        for payload in probes if self.active else ():
+            found = decode(payload)
+            reply = self.liveness.on_probe(found, now) if found is not None else None
+            if reply is not None:
+                self.link.send_apart(reply.encode())
+        return [payload for payload in payloads if not is_probe(payload)]
+
+    def _take_stream(self, event: StreamReceived, inbox: Inbox) -> None:
         stream, data = event.stream_id, event.data
         if stream in self._refused:
             return  # Sent before the peer learned of it.
@@ -176,21 +214,19 @@ class Session:
                 return
         if stream == self._control_stream:
             for message_id, message in self._control.feed(data):
-                self._take_message(message_id, message, inbox, now)
+                self._take_message(message_id, message, inbox)
         elif data:
             inbox.stream_bytes.append(data)
         if event.end:
             raise SessionError("the peer ended a stream of the path")
 
-    def _take_message(self, message_id: int, message: Message, inbox: Inbox, now: float) -> None:
+    def _take_message(self, message_id: int, message: Message, inbox: Inbox) -> None:
         if not self.active:
             inbox.messages.append((message_id, message))
         elif isinstance(message, Probe):
             self.send(ProbeAck(sequence=message.sequence), message_id)
-            self.liveness.on_receive(now)
         elif isinstance(message, ProbeAck):
             self._receipt_wanted = self._receipt_wanted and message.sequence != RECEIPT
-            self.liveness.on_probe_ack(message, now)
         elif isinstance(message, Bye):
             inbox.bye = message.reason
         else:
@@ -206,15 +242,35 @@ class Session:
         """Send the probe that is due and bring the path's state up to date."""
         if not self.active:
             return
-        if self.plane is not None:
-            striped = self.plane.session
-            if striped.round_trip_at is not None:
-                self.liveness.on_other_evidence(striped.round_trip_at, now)
-            if striped.pmtu.is_silent:
-                self.link.doubt_size()
-        for probe in self.liveness.poll(now):
-            self.send(probe)
+        self._look_at_planes(now)
+        for due in self.liveness.poll(now):
+            self.link.send_apart(due.encode())
         self.path.state = self.liveness.state
+
+    def ask(self, now: float) -> None:
+        """Have the peer send something by the connection, whatever is due."""
+        self.link.send_apart(self.liveness.probe(now).encode())
+
+    def _look_at_planes(self, now: float) -> None:
+        """Take over what the connection and the striped data plane have learned since this was done last."""
+        meter = self.link.meter
+        acked, lost = meter.packets_acked, meter.packets_lost
+        if (acked, lost) != self._meter_read:
+            self.estimators.on_sent(acked - self._meter_read[0], lost - self._meter_read[1], now)
+            self._meter_read = acked, lost
+        plane = self._plane
+        if plane is None:
+            self.liveness.proved_every = None
+            return
+        striped = plane.session
+        self.liveness.proved_every = REST_INTERVAL if plane.path.state is PathState.UP else None
+        if striped.heard_at > self.liveness.heard_at:
+            self.liveness.on_receive(striped.heard_at)
+        if striped.round_trip_at is not None and striped.round_trip_at != self._proved_at:
+            self._proved_at = striped.round_trip_at
+            self.liveness.on_round_trip(striped.round_trip_at)
+        if striped.pmtu.is_silent:
+            self.link.doubt_size()
 
     def timer(self, now: float) -> float | None:
         """When `poll` is due, or the share of the WAN allows sending again."""

@@ -69,6 +69,8 @@ class PlainWriter:
         self._pair: CryptoPair | None = None
         self._space: QuicPacketSpace | None = None
         self._acknowledged_at = 0.0
+        self.apart: list[bytes] = []
+        """Payloads of datagrams that wait for nothing but `write_apart`."""
 
     def write(self, now: float) -> list[bytes] | None:
         """Make the packets that may leave now; None when that is for aioquic."""
@@ -138,6 +140,23 @@ class PlainWriter:
         batch.add_probe(size, handler)
         return batch.finish(self._control)[0]
 
+    def write_apart(self, now: float) -> list[bytes]:
+        """Make a packet of each datagram in `apart`; aioquic writes them soon where it has something to say first.
+
+        Their loss says nothing of congestion, and a timeout doesn't repeat them.
+        """
+        apart, self.apart = self.apart, []
+        if not self.can_probe():
+            for payload in apart:
+                self._connection.send_datagram_frame(payload)
+            return []
+        assert self._pair is not None
+        assert self._space is not None
+        batch = _Batch(self._connection, self._pair, self._space, now)
+        for payload in apart:
+            batch.add_apart(payload)
+        return batch.finish(self._control)
+
 
 class _Batch:
     """Packets of one call, as they grow. `size` counts what is in flight, in bytes."""
@@ -192,6 +211,13 @@ class _Batch:
     def add_probe(self, size: int, handler: tuple[Any, tuple[Any, ...]]) -> None:
         """Make a PING, padded to a packet of `size` bytes, that isn't in flight."""
         packet = self._add([_PING.ljust(size - self._overhead, b"\0")], 0, [handler])
+        packet.in_flight = packet.is_ack_eliciting = False
+        self.size -= packet.sent_bytes
+
+    def add_apart(self, payload: bytes) -> None:
+        """Make a packet with a datagram that isn't in flight."""
+        head = _pack_datagram(QuicFrameType.DATAGRAM_WITH_LENGTH, 0x4000 | len(payload))
+        packet = self._add([head, payload], 0, [])
         packet.in_flight = packet.is_ack_eliciting = False
         self.size -= packet.sent_bytes
 

@@ -165,6 +165,11 @@ class QuicLink(ConnectionView):
             self.on_output()
         return taken
 
+    def send_apart(self, payload: bytes) -> None:
+        """Have the next `flush` send a small datagram first, in a packet that waits for no window: a few a second."""
+        self._writer.apart.append(payload)
+        self._request_flush()
+
     def open_stream(self) -> int:
         """Reserve a bidirectional stream and give its identifier. The peer learns of it with the first bytes."""
         return self._outgoing.open_stream()
@@ -197,6 +202,8 @@ class QuicLink(ConnectionView):
         try:
             self._taker.settle()
             probes = self._probe_path(now, address) if now >= self._mtu.due else []
+            if self._writer.apart:
+                probes += [(datagram, address) for datagram in self._writer.write_apart(now)]
             plain = self._writer.write(now)
             out: list[tuple[bytes, Address]]
             if plain is None:

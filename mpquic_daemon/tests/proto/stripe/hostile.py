@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpquic.proto.packet.frame import Frame, encode_frames
-from mpquic.proto.stripe.pipes import Keepalive, encode_keepalive
+from mpquic.proto.stripe.keepalive import Keepalive, encode_keepalive
 from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.wire import PacketType
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpquic.proto.packet.frame import Frame
 from mpquic.proto.stripe.config import StripeConfig
+from mpquic.proto.stripe.keepalive import Keepalive, encode_keepalive
 from mpquic.proto.stripe.keys import Sealer, Suite, direction_secret
-from mpquic.proto.stripe.pipes import Keepalive, encode_keepalive
 from mpquic.proto.stripe.reports import Report, encode_report
 from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.table import SessionTable

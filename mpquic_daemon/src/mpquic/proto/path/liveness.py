@@ -1,57 +1,41 @@
-"""Is the peer of a path there? Probes, round-trip time and loss of probes."""
+"""Is the peer of a path there? By what arrives, by whichever data plane, and by probes where nothing else tells."""
 
 from __future__ import annotations
 
-from collections import deque
-
-from mpquic.proto.control.messages import Probe, ProbeAck
+from mpquic.proto.path.estimators import PathEstimators
 from mpquic.proto.path.path import PathState
+from mpquic.proto.path.probe import SEQUENCES, PathProbe
 
-QUIET_TIME = 2.0
 QUIET_LIMIT = 20.0
-"""Seconds without a probe after other evidence, and at most: the connection that carries probes must not fall idle."""
-QUIET_SHARE = 2 / 3
-"""Of `down_after`, where that is short: a probe goes out, and its reply comes, before the path is called down."""
-_LOSS_HISTORY = 64
+"""Seconds without a probe at most where others prove the path: the connection that carries probes must not be idle."""
+URGENT_SHARE = 1 / 5
+"""Of the probe interval: pauses between probes while a reply is overdue."""
+LATENESS = 1 / 2
+"""Of the probe interval: by so much a proof may be late before it is asked for."""
 _MAX_OUTSTANDING = 256
 
 
-class RttEstimator:
-    """Smoothed round-trip time (RFC 6298 section 2), in seconds."""
-
-    def __init__(self) -> None:
-        self.smoothed: float | None = None
-        self.variation = 0.0
-        self.latest: float | None = None
-        self.minimum: float | None = None
-
-    def add(self, sample: float) -> None:
-        """Take one measurement in seconds."""
-        self.latest = sample
-        self.minimum = sample if self.minimum is None else min(self.minimum, sample)
-        if self.smoothed is None:
-            self.smoothed, self.variation = sample, sample / 2
-            return
-        self.variation += (abs(self.smoothed - sample) - self.variation) / 4
-        self.smoothed += (sample - self.smoothed) / 8
-
-    @property
-    def timeout(self) -> float:
-        """Time after which an answer is overdue: RTO without the one-second floor, 1 s before the first sample."""
-        if self.smoothed is None:
-            return 1.0
-        return self.smoothed + max(4 * self.variation, 0.05)
-
-
 class Liveness:
-    """State of one path by silence.
+    """State of one path by what comes in.
 
-    Answers to probes are the proof that both directions work. Anything else that arrives proves only that the peer's
-    packets reach us, so it counts for no longer than `suspect_after` past the last answer: a link that is cut in one
-    direction is noticed although the other still delivers.
+    Each authenticated datagram, of any plane and kind, proves that the peer's packets reach us (`on_receive`). That
+    ours reach the peer is proved by its replies, its reports, or its word when it heard us last (`on_round_trip`).
 
-    Times are seconds. `down_after` is counted from the last evidence. A pause of this process itself (it was polled
-    more than a probe interval after `next_timer`) is not held against the peer.
+    * UP: both are known of late.
+    * SUSPECT: for `suspect_after` it wasn't proved that both directions work; traffic leaves by another path if it can.
+    * DOWN: nothing has come in for `down_after` since something was due; or the peer has said that it hears nothing of
+      us, for as long. As long as packets come in and the peer doesn't say so, a path is never called down: they may
+      wait in a queue, or be lost one in two.
+
+    So a path that is cut in one direction goes down at both ends: the end that hears nothing sees the silence, and its
+    probes, which still arrive, tell the other. (Much as in RFC 5880 section 6.8.6, where a session goes down on the
+    neighbour's word.) Its word doesn't count where a later round trip contradicts it: it may have been under way long.
+
+    The end that `asks` (the client) sends a probe each `probe_interval`; the other, and either end while
+    `proved_every` is longer since another plane asks, only when proof is late. While it is, probes follow each other
+    quickly: then neither half of them lost nor a pause of 2.5 s makes a peer seem gone. Times are seconds.
+    A pause of this process itself (it was polled more than a probe interval after `next_timer`) is not held against
+    the peer.
     """
 
     def __init__(
@@ -61,20 +45,29 @@ class Liveness:
         probe_interval: float = 0.5,
         suspect_after: float | None = None,
         down_after: float = 3.0,
+        asks: bool = True,
+        estimators: PathEstimators | None = None,
     ) -> None:
         self.retime(probe_interval, down_after, suspect_after)
-        self.rtt = RttEstimator()
+        self.estimators = estimators if estimators is not None else PathEstimators()
+        self.rtt = self.estimators.rtt
         self.state = PathState.DOWN
         self.answered = False
-        self._last_answer = now
+        self.asks = asks
+        self.proved_every: float | None = None
+        """Seconds from one proof of another plane to the next, while there is such a plane."""
+        self._last_round_trip = now
         self._last_receive = now
+        self._unheard = False
+        """Whether the peer has said that it hears nothing of us, and nothing has contradicted it since."""
         self._poll_due = now
         """When `poll` was to be called at the latest."""
-        self._next_probe = self._last_probe = now
-        self._last_other = float("-inf")
+        self._last_probe = float("-inf")
         self._next_sequence = 0
         self._outstanding: dict[int, float] = {}
-        self._history: deque[bool] = deque(maxlen=_LOSS_HISTORY)
+        self._count_from = now
+        """Probes that were sent earlier don't count as lost: an outage was to blame."""
+        self._untold_rtt: float | None = None
 
     def retime(self, probe_interval: float, down_after: float, suspect_after: float | None = None) -> None:
         """Use other times from now on; ValueError when they contradict each other."""
@@ -86,107 +79,138 @@ class Liveness:
 
     @property
     def loss(self) -> float:
-        """Share of recent probes that were not answered in time, 0.0 to 1.0."""
-        return self._history.count(False) / len(self._history) if self._history else 0.0
+        """Share of packets and probes that were lost of late, 0.0 to 1.0."""
+        return self.estimators.loss
 
     @property
     def heard_at(self) -> float:
         """When anything came from the peer last."""
         return self._last_receive
 
-    def poll(self, now: float) -> list[Probe]:
+    def poll(self, now: float) -> list[PathProbe]:
         """Advance time: return the probe that is due, and bring `state` up to date."""
         pause = self._pause(now)
         if pause:
             # What has arrived since the last poll, before this one looked, needs no credit: nothing lies in the future.
-            self._last_answer = min(now, self._last_answer + pause)
+            self._last_round_trip = min(now, self._last_round_trip + pause)
             self._last_receive = min(now, self._last_receive + pause)
             for sequence, sent in self._outstanding.items():
                 self._outstanding[sequence] = min(now, sent + pause)
         self._poll_due = now + self.probe_interval
         self._expire(now)
         self._update(now)
-        if now < self._next_probe:
+        if now < self._probe_at():
             return []
-        self._next_probe = now + self.probe_interval
+        return [self.probe(now)]
+
+    def probe(self, now: float) -> PathProbe:
+        """Return a probe that is sent now, due or not."""
         self._last_probe = now
         sequence = self._next_sequence
-        self._next_sequence += 1
+        self._next_sequence = (sequence + 1) % SEQUENCES
         self._outstanding[sequence] = now
-        return [Probe(sequence=sequence)]
+        rtt, self._untold_rtt = self._untold_rtt, None
+        return PathProbe(sequence, heard_ago=now - self._last_receive, rtt=rtt)
 
     def next_timer(self, now: float) -> float:
         """When `poll` is due at the latest."""
-        timer = self._next_probe
+        timer = self._probe_at()
         if self.answered and self.state is not PathState.DOWN:
-            # Where other evidence comes steadily, it has mostly come by then: one look less for each idle session.
-            steady = self._last_answer - self._last_other < self.suspect_after
-            limit = self.suspect_after if self.state is PathState.UP and not steady else self.down_after
-            timer = min(timer, self._evidence() + limit)
+            timer = min(timer, self._last_receive + self._silence_limit)
+            if self.state is PathState.UP:
+                timer = min(timer, self._suspect_at())
         self._poll_due = max(timer, now)
         return self._poll_due
 
     def on_receive(self, now: float) -> None:
-        """Anything authentic arrived from the peer."""
-        self._last_receive = now
-
-    def on_probe_ack(self, ack: ProbeAck, now: float) -> None:
-        """An answer arrived. One that nobody asked for, or that came twice, is ignored."""
-        sent = self._outstanding.pop(ack.sequence, None)
-        if sent is None:
-            return
-        if not self._pause(now):  # else the answer waited for this process, nobody knows how long
-            self.rtt.add(max(0.0, now - sent))
-        self._history.append(True)
-        self.on_round_trip(now)
-
-    def on_other_evidence(self, at: float, now: float) -> None:
-        """Both directions were known to work at a time, by other means than probes: these become rare."""
-        if at > self._last_answer:
-            self.on_round_trip(at)
-            self._last_other = at
-            rest = min(at + min(QUIET_TIME, QUIET_SHARE * self.down_after), self._last_probe + QUIET_LIMIT)
-            self._next_probe = max(self._next_probe, rest)
-            self._update(now)
-
-    def on_round_trip(self, now: float) -> None:
-        """The peer answered something that we sent, so both directions work."""
-        self._last_answer = max(self._last_answer, now)
+        """An authenticated datagram of the peer arrived, by any plane."""
+        if now - self._last_receive >= self._silence_limit and not self._pause(now):
+            self.estimators.outage_over(now)
+            self._count_from = now
         self._last_receive = max(self._last_receive, now)
-        self.answered = True
         self._update(now)
 
+    def on_probe(self, probe: PathProbe, now: float) -> PathProbe | None:
+        """A probe or a reply arrived: return the reply to a probe. One that nobody asked for is ignored."""
+        self.on_receive(now)
+        if probe.is_reply:
+            sent = self._outstanding.pop(probe.sequence, None)
+            if sent is None:
+                return None
+            if not self._pause(now):  # else it waited for this process, nobody knows how long
+                self._untold_rtt = max(0.0, now - sent)
+                self.rtt.add(self._untold_rtt, now)
+            self.estimators.on_sent(1, 0, now)
+        elif probe.rtt is not None and not self._pause(now):
+            self.rtt.add(probe.rtt, now)
+        if probe.heard_ago < self._silence_limit:
+            self.on_round_trip(now - probe.heard_ago)
+        elif now - self._last_round_trip >= self.suspect_after and not self._pause(now):
+            self._unheard = True
+            self._update(now)
+        return None if probe.is_reply else PathProbe(probe.sequence, is_reply=True)
+
+    def on_round_trip(self, at: float) -> None:
+        """At a time the peer replied to something that we sent, or said that it hears us: both directions work."""
+        self._last_round_trip = max(self._last_round_trip, at)
+        self._last_receive = max(self._last_receive, at)
+        self._unheard = False
+        self.answered = True
+        self._update(self._last_receive)
+
     def silence(self, now: float) -> float:
-        """Seconds since the last evidence that the path works."""
-        return now - self._evidence()
+        """Seconds since anything came in."""
+        return now - self._last_receive
+
+    @property
+    def _interval(self) -> float:
+        """Seconds from one proof to the next, as they come by themselves."""
+        return self.probe_interval if self.proved_every is None else max(self.probe_interval, self.proved_every)
+
+    @property
+    def _proof_interval(self) -> float:
+        # Who doesn't ask learns by each probe of the other that the reply to the one before has arrived.
+        return self._interval if self.asks or self.proved_every is not None else 2 * self._interval
+
+    @property
+    def _silence_limit(self) -> float:
+        return self._interval + self.down_after
+
+    def _suspect_at(self) -> float:
+        return self._last_round_trip + self._proof_interval + self.suspect_after - self.probe_interval
+
+    def _probe_at(self) -> float:
+        """When the next probe is due."""
+        usual = self._last_probe + self.probe_interval
+        if not self.answered or self.state is PathState.DOWN:
+            return usual
+        late = self._last_round_trip + self._proof_interval + LATENESS * self.probe_interval
+        urgent = max(late, self._last_probe + URGENT_SHARE * self.probe_interval)
+        if self.asks and self.proved_every is None:
+            return min(usual, urgent)
+        return min(self._last_probe + QUIET_LIMIT, urgent)
 
     def _pause(self, now: float) -> float:
         """Seconds by which this process is late with `poll`, 0.0 while it is on time."""
         pause = now - self._poll_due
         return pause if pause > self.probe_interval else 0.0
 
-    def _evidence(self) -> float:
-        return max(self._last_answer, min(self._last_receive, self._last_answer + self.suspect_after))
-
     def _update(self, now: float) -> None:
-        if not self.answered:
+        if not self.answered or self._unheard or now - self._last_receive >= self._silence_limit:
             self.state = PathState.DOWN
-            return
-        silence = self.silence(now)
-        if silence >= self.down_after:
-            self.state = PathState.DOWN
-        elif silence >= self.suspect_after:
-            # From DOWN the way back is an answer, which makes the silence short.
-            self.state = PathState.SUSPECT if self.state is not PathState.DOWN else PathState.DOWN
-        else:
+        elif now < self._suspect_at():
             self.state = PathState.UP
+        elif self.state is PathState.UP:
+            # From DOWN the way back is a round trip, which makes it UP.
+            self.state = PathState.SUSPECT
 
     def _expire(self, now: float) -> None:
-        # A late answer still counts as evidence (it stays outstanding for down_after), but is lost for the estimate.
+        # A late reply still counts as proof (it stays outstanding for down_after), but is lost for the estimate.
         horizon = max(self.down_after, 4 * self.rtt.timeout)
         while self._outstanding:
             sequence, sent = next(iter(self._outstanding.items()))
             if now - sent < horizon and len(self._outstanding) <= _MAX_OUTSTANDING:
                 return
             del self._outstanding[sequence]
-            self._history.append(False)
+            if sent >= self._count_from:
+                self.estimators.on_sent(0, 1, now)

@@ -18,7 +18,7 @@ from mpquic.proto.path.pmtu import (
     encode_probe,
     encode_probe_ack,
 )
-from mpquic.proto.stripe.pipes import Keepalive, decode_keepalive, encode_keepalive
+from mpquic.proto.stripe.keepalive import Keepalive, decode_keepalive, encode_keepalive
 from mpquic.proto.stripe.reports import ReportError, decode_report
 from mpquic.proto.stripe.return_path import TOKEN_SIZE
 from mpquic.proto.stripe.wire import PacketType
@@ -65,6 +65,8 @@ class Control:
         self._answers = AnswerLimit()
         self._responses = AnswerLimit()
         self._outgoing: list[Outgoing] = []
+        self._counted = (0, 0)
+        """Questions that were answered or given up when this was last told the estimators."""
         self.round_trip_at: float | None = None
         """When the peer last answered, reported, or said that it is answered: proof that both directions work."""
         self.reports_sent = 0
@@ -80,7 +82,9 @@ class Control:
         """Send what is due: keepalives, challenges, a report, a probe of the path's MTU."""
         for pipe in self._pipes.due(now):
             kind = PacketType.REGISTER if pipe.registering else PacketType.KEEPALIVE
-            self._send(kind, pipe.number, encode_keepalive(Keepalive.ASK, self._opener.epoch, now))
+            rtt_told, pipe.untold_rtt = pipe.untold_rtt, None
+            self._send(kind, pipe.number, encode_keepalive(Keepalive.ASK, self._opener.epoch, now, rtt_told))
+        self._count_questions(now)
         if self._pipes.unproven:
             self.challenge(now, rtt or 0.0)
         reporter = self._receiver.reporter
@@ -134,6 +138,11 @@ class Control:
         if pmtu.size < before:
             self._sender.recovery.on_shrunk(pmtu.size, now)
 
+    def _count_questions(self, now: float) -> None:
+        pipes, (answered, unanswered) = self._pipes, self._counted
+        self._counted = pipes.answered, pipes.unanswered
+        self._sender.recovery.estimators.on_sent(pipes.answered - answered, pipes.unanswered - unanswered, now)
+
     def _send(self, kind: PacketType, pipe: int, body: bytes) -> None:
         datagram = self._sealer.seal_control(kind, pipe, body)
         self._outgoing.append(Outgoing(pipe, self._pipes.route(self._pipes.all[pipe], len(datagram)), [datagram]))
@@ -156,18 +165,22 @@ class Control:
         if decoded is None or (decoded[0] is Keepalive.ANSWER) is not self._client:
             self._receiver.refuse("keepalive")
             return
-        kind, epoch, stamp = decoded
+        kind, epoch, stamp, told_rtt = decoded
         self._sealer.confirm(epoch)
         if kind is Keepalive.ANSWER:
             rtt = self._pipes.on_answer(packet.pipe, stamp, now)
             if rtt is not None:
                 self.round_trip_at = now
-                self._sender.on_rtt(rtt)
+                self._sender.on_rtt(rtt, now)
+                self._count_questions(now)
             return
         registering = packet.kind == PacketType.REGISTER
         if not registering:
             self.round_trip_at = now
         self._pipes.on_asked(packet.pipe, packet.number, now, registering=registering)
+        if told_rtt is not None:
+            self._pipes.all[packet.pipe].rtt.add(told_rtt, now)
+            self._sender.on_rtt(told_rtt, now)
         self._send(PacketType.KEEPALIVE, packet.pipe, encode_keepalive(Keepalive.ANSWER, self._opener.epoch, stamp))
 
     def _probe_path(self, alive: list[Pipe], now: float, rtt: float) -> None:

@@ -8,12 +8,10 @@ section 9.3), so that a delayed packet doesn't move it back; and only once the p
 
 from __future__ import annotations
 
-from enum import IntEnum
 from secrets import token_bytes
-from struct import Struct
 from typing import TYPE_CHECKING
 
-from mpquic.proto.path.liveness import RttEstimator
+from mpquic.proto.path.estimators import RttEstimator
 from mpquic.proto.stripe.return_path import (
     MAX_UNPROVEN,
     STILL_REACHED,
@@ -34,40 +32,20 @@ DEAD_AFTER = 3.5
 BUSY_TIME = 5.0
 """Seconds after the last shard for which every pipe is asked. Later one pipe is, in turn, each `REST_INTERVAL`: a
 thousand sessions that do nothing must not keep a server busy."""
-REST_INTERVAL = 1.7
-"""Well below `liveness.QUIET_TIME`: each answer that comes later than that, as answers do when processors are short,
-has a probe go out on the control connection as well, which costs several times as much."""
+REST_INTERVAL = 1.0
+"""A round trip a second at least: so a change is seen within 3 s, and silence in time."""
 RETRY_INTERVAL = 0.5
 """Seconds after which a pipe of a session at rest that hasn't answered is followed by the next: so a single loss is no
 outage, and an outage is still noticed in time."""
+REPEAT_INTERVAL = 0.25
+"""Seconds after which an unanswered question is repeated, or the round-trip time where that is longer: where one packet
+in two is lost a pipe isn't dead."""
 MAX_REST = 20.0
 """Seconds after an answer for which a pipe that rests isn't registered anew."""
 MOVING_TIME = 2.0
 """Seconds after a pipe's peer has moved in which overdue reports are put down to that."""
 SHARDS_ROOM = 1 << 16
 """Bytes that an unproven address must have room for before shards go there: a run of full datagrams."""
-_BODY = Struct("!BBQ")
-KEEPALIVE_SIZE = _BODY.size
-
-
-class Keepalive(IntEnum):
-    """First octet of the body of REGISTER and KEEPALIVE; an epoch and the asker's time in microseconds follow."""
-
-    ASK = 0
-    ANSWER = 1
-
-
-def encode_keepalive(kind: Keepalive, epoch: int, stamp: float) -> bytes:
-    """Return the body: the newest epoch opened here, and the asker's time in seconds, which an answer repeats."""
-    return _BODY.pack(kind, epoch & 0xFF, int(stamp * 1e6) & 0xFFFFFFFFFFFFFFFF)
-
-
-def decode_keepalive(body: bytes) -> tuple[Keepalive, int, float] | None:
-    """Return kind, low 8 bits of the epoch, and stamp; None when the body is malformed."""
-    if len(body) != KEEPALIVE_SIZE or body[0] > 1:
-        return None
-    kind, epoch, stamp = _BODY.unpack(body)
-    return Keepalive(kind), epoch, stamp / 1e6
 
 
 class Pipe:
@@ -86,6 +64,7 @@ class Pipe:
         "rtt",
         "sent_bytes",
         "unproven",
+        "untold_rtt",
     )
 
     def __init__(self, number: int, now: float) -> None:
@@ -105,11 +84,18 @@ class Pipe:
         self.registering = True
         """Whether it was last asked as one that has had no answer."""
         self.rtt = RttEstimator()
+        self.untold_rtt: float | None = None
+        """What was measured since the pipe was asked last."""
         self.sent_bytes = 0
 
     def alive(self, now: float) -> bool:
         """True when both directions have worked of late."""
         return self.confirmed_at is not None and now - self.confirmed_at < DEAD_AFTER
+
+    @property
+    def waits(self) -> bool:
+        """Whether the last question is unanswered."""
+        return self.confirmed_at is None or self.asked_at > self.confirmed_at
 
     def rests(self, now: float) -> bool:
         """True when it carried before the session fell idle, and nothing tells that it wouldn't now."""
@@ -147,6 +133,12 @@ class Pipes:
         self._alive_until = now
         self._next_ask = now
         self._busy_until = now + BUSY_TIME
+        self._slept_at = float("-inf")
+        self._rest_unanswered = 0
+        """Questions since the last answer, of a session at rest."""
+        self.answered = 0
+        self.unanswered = 0
+        """Questions on pipes that carry; the peer's answers and what was given up."""
 
     def busy(self, now: float) -> None:
         """Shards come or go: all pipes are wanted."""
@@ -296,16 +288,20 @@ class Pipes:
 
         None when it cannot be ours, or says nothing of now: the reply waited to be read while this process slept.
         """
-        if not 0 <= now - stamp < DEAD_AFTER:
+        if not 0 <= now - stamp < DEAD_AFTER or stamp < self._slept_at:
             return None
         pipe = self.all[number]
+        self.answered += 1
+        self._rest_unanswered = 0
+        pipe.next_ask = max(pipe.next_ask, pipe.asked_at + KEEPALIVE_INTERVAL)
         if pipe.registering:
             pipe.next_ask = self._next_ask = now  # tell the server at once that it may use this pipe
         elif now >= self._busy_until:
             self._next_ask = max(self._next_ask, pipe.asked_at + REST_INTERVAL)
         self._confirm(pipe, now)
         rtt = max(now - stamp, 1e-6)
-        pipe.rtt.add(rtt)
+        pipe.rtt.add(rtt, now)
+        pipe.untold_rtt = rtt
         return rtt
 
     def _confirm(self, pipe: Pipe, at: float | None) -> None:
@@ -335,9 +331,12 @@ class Pipes:
             return asking
         if now >= self._busy_until and self.alive(now):
             pipe = min(self.all, key=_asked_at)
+            self._note_unanswered(pipe, now)
             pipe.registering = not (pipe.alive(now) or pipe.rests(now))
             pipe.asked_at = now
-            self._next_ask = now + RETRY_INTERVAL
+            self._rest_unanswered += 1
+            wait = RETRY_INTERVAL if self._rest_unanswered == 1 else REPEAT_INTERVAL
+            self._next_ask = now + max(wait, min(pipe.rtt.timeout, REST_INTERVAL) if pipe.rtt.samples else 0.0)
             return [pipe]
         for pipe in self.all:
             if now < pipe.next_ask:
@@ -345,11 +344,25 @@ class Pipes:
             alive = pipe.alive(now) or pipe.rests(now)
             if not alive:
                 pipe.confirmed_at = None
+            self._note_unanswered(pipe, now)
             pipe.registering, pipe.asked_at = not alive, now
-            pipe.next_ask = now + (KEEPALIVE_INTERVAL if alive else REGISTER_INTERVAL)
+            repeat = max(REPEAT_INTERVAL, min(pipe.rtt.timeout, KEEPALIVE_INTERVAL))
+            pipe.next_ask = now + (repeat if alive else REGISTER_INTERVAL)
             asking.append(pipe)
         self._next_ask = min(pipe.next_ask for pipe in self.all)
         return asking
+
+    def _note_unanswered(self, pipe: Pipe, now: float) -> None:
+        if pipe.confirmed_at is not None and pipe.waits and now - pipe.asked_at >= pipe.rtt.timeout:
+            self.unanswered += 1
+
+    def slept(self, seconds: float, now: float) -> None:
+        """This process has slept: nothing that was not heard meanwhile tells against a pipe."""
+        self._slept_at = now
+        for pipe in self.all:
+            if pipe.confirmed_at is not None:
+                pipe.confirmed_at = min(now, pipe.confirmed_at + seconds)
+        self._alive_until = float("-inf")
 
     def next_time(self, now: float) -> float | None:
         """When `due` has something, on a client; when the next pipe counts as dead unless it is heard, on a server."""

@@ -7,7 +7,7 @@ from math import log
 from typing import TYPE_CHECKING
 
 from mpquic.proto.congestion.controller import AckSample
-from mpquic.proto.path.liveness import RttEstimator
+from mpquic.proto.path.estimators import PathEstimators, RttEstimator
 from mpquic.proto.stripe.adaptive import LossMeter
 from mpquic.proto.stripe.arq import Repair, Retransmitter
 from mpquic.proto.stripe.inflight import InFlight, SentBatch
@@ -31,6 +31,8 @@ class Recovery:
         self._pmtu = pmtu
         self.loss = LossMeter()
         self.rtt = RttEstimator()
+        self.estimators = PathEstimators()
+        """Those of the path, which are fed by all of its planes."""
         self.inflight = InFlight(self._on_lost, self._on_arrived, self._on_arrived_late)
         self.arq = Retransmitter()
         # Shards that FEC or a copy delivered, perhaps before their loss was noticed.
@@ -84,7 +86,8 @@ class Recovery:
             self._progress_at = now
             self._timeouts = 0
         if sample.rtt is not None:
-            self.rtt.add(sample.rtt)
+            self.rtt.add(sample.rtt, now)
+            self.estimators.rtt.add(sample.rtt, now)
         self._detect(sample, now)
 
     def detect(self, now: float) -> None:
@@ -104,7 +107,9 @@ class Recovery:
         if target is not None:
             self._pmtu.on_stall(target[0].sizes[target[1]])
         if self._timeouts >= MAX_TIMEOUTS + self._usual_timeouts or target is None:
-            self.loss.add(0, self.inflight.declare_all_lost())
+            lost = self.inflight.declare_all_lost()
+            self.loss.add(0, lost)
+            self.estimators.on_sent(0, lost, now)
             if target is not None:
                 self._controller.on_timeout(now)
             self._timeouts = 0
@@ -128,6 +133,7 @@ class Recovery:
         if self.inflight.detect(sample, now, max(self.smoothed_rtt, self.rtt.latest or 0.0)):
             self._pmtu.weigh(self.inflight.carried)
         self.loss.add(sample.delivered_shards, sample.lost_shards)
+        self.estimators.on_sent(sample.delivered_shards, sample.lost_shards, now)
         self.arq.loss = self.loss.loss
         sample.in_flight = self.inflight.bytes
         self._controller.on_ack(sample)

@@ -150,10 +150,11 @@ class StripeSender:
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
 
-    def on_rtt(self, rtt: float) -> None:
-        """A round trip that a keepalive measured; it serves until reports do."""
+    def on_rtt(self, rtt: float, now: float) -> None:
+        """A round trip that a keepalive measured; by itself it serves until reports do."""
+        self.recovery.estimators.rtt.add(rtt, now)
         if self.recovery.rtt.smoothed is None:
-            self.recovery.rtt.add(rtt)
+            self.recovery.rtt.add(rtt, now)
 
     def affords_report(self, size: int, now: float) -> bool:
         """Tell whether a report of `size` bytes is worth its work: a peer has no reason to report more than it gets."""

@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from mpquic.proto.congestion.controller import Controller
+    from mpquic.proto.path.estimators import PathEstimators
     from mpquic.proto.path.path import Carried
     from mpquic.proto.stripe.config import StripeConfig
     from mpquic.proto.stripe.memory import Store
     from mpquic.proto.stripe.receiver import ControlPacket, Datagrams
 
 _INITIAL_RTT = 0.1
+SLEPT = 1.0
+"""Seconds by which a call is late after which this process, or its machine, has slept meanwhile."""
 
 
 class StripeSession:
@@ -73,6 +76,8 @@ class StripeSession:
         self.traffic = Traffic()
         """What it has sent and received; that of its path as soon as there is one."""
         self.heard_at = now
+        self._due = float("inf")
+        """When `poll` was to be called at the latest."""
         self.exhausted = False
         """True when an epoch is used up and unconfirmed: the control connection has to hand out a new session."""
 
@@ -87,6 +92,15 @@ class StripeSession:
         if self.sender.recovery.rtt.smoothed is not None:
             return self.sender.recovery.rtt.smoothed
         return min((pipe.rtt.smoothed for pipe in self.pipes.all if pipe.rtt.smoothed is not None), default=None)
+
+    @property
+    def estimators(self) -> PathEstimators:
+        """Round-trip time and loss of the path, which other planes may feed as well."""
+        return self.sender.recovery.estimators
+
+    @estimators.setter
+    def estimators(self, estimators: PathEstimators) -> None:
+        self.sender.recovery.estimators = estimators
 
     @property
     def epochs(self) -> tuple[int, int]:
@@ -134,7 +148,20 @@ class StripeSession:
 
     def idle(self, now: float) -> bool:
         """True when nothing authentic has come for the idle timeout."""
-        return now - self.heard_at >= self.config.idle_timeout
+        return now - self.heard_at - self._sleep(now) >= self.config.idle_timeout
+
+    def _sleep(self, now: float) -> float:
+        """Seconds for which this process has slept since it was to be called; 0.0 while it is on time."""
+        late = now - self._due
+        return late if late > SLEPT else 0.0
+
+    def _notice_sleep(self, now: float) -> None:
+        """What wasn't heard while this process slept is no silence of the peer."""
+        slept = self._sleep(now)
+        if slept:
+            self._due = float("inf")
+            self.heard_at = min(now, self.heard_at + slept)
+            self.pipes.slept(slept, now)
 
     def budget(self, now: float) -> int:
         """Bytes of encoded frames that may be handed over now."""
@@ -160,6 +187,8 @@ class StripeSession:
 
         Frames have the low 32 bits of their sequence number, and may repeat: the tunnel's window tells.
         """
+        if now > self._due:
+            self._notice_sleep(now)
         self.pipes.now = now
         frames, control = self.receiver.receive(batch, now)
         self.traffic.received(self.receiver.datagrams, self.receiver.octets)
@@ -176,6 +205,7 @@ class StripeSession:
 
     def poll(self, now: float) -> list[Carried]:
         """Do what time asks for; return the frames that have waited in vain for others of their connection."""
+        self._notice_sleep(now)
         waited = [] if self.hold is None else self.hold.expire(now)
         self.receiver.decoder.expire(now)
         self._opener.expire(now)
@@ -208,6 +238,11 @@ class StripeSession:
 
     def next_time(self, now: float) -> float | None:
         """When `poll` is due; None when only a datagram can change anything."""
+        due = self._next_time(now)
+        self._due = float("inf") if due is None else due
+        return due
+
+    def _next_time(self, now: float) -> float | None:
         if self.exhausted:
             return None if self.hold is None else self.hold.next_time()
         times = [
