@@ -45,4 +45,6 @@ def _of_tunnel(path: Path) -> Row:
         config = load(path)
     except ConfigError:
         return {}
-    return {"wan": config.paths[0].name, "class": config.class_name} if isinstance(config, ClientConfig) else {}
+    if not isinstance(config, ClientConfig):
+        return {}
+    return {"wan": ",".join(way.name for way in config.paths), "class": config.class_name}

@@ -105,11 +105,11 @@ def order_of(found: dict[str, Any], way: Way, routing: Routing) -> tuple[send.Or
 
 
 def _read(owner: dict[str, Any]) -> dict[str, tuple[int | None, int | None]]:
-    """Return packets sent and received of the TUN, of its instance, and of the WAN."""
+    """Return packets sent and received of the TUN, of its instance, and of its WANs."""
     devices = host.devices()
     found: dict[str, tuple[int | None, int | None]] = {}
-    for kind, name in (("TUN", owner["device"]), ("WAN", owner["wan_device"])):
-        device = devices.get(name or "")
+    for kind, name in (("TUN", owner["device"]), *(("WAN", name) for name in owner["wan_devices"])):
+        device = devices.get(name)
         if device is not None:
             found[f"{kind} {name}"] = device.sent_packets, device.received_packets
     try:

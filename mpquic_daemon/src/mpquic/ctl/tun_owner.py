@@ -39,8 +39,8 @@ def describe(directory: Path, device: str) -> dict[str, Any] | None:
     facts: dict[str, Any] = {
         "name": path.stem,
         "device": device,
-        "wan": config.paths[0].name if isinstance(config, ClientConfig) else None,
-        "wan_device": config.paths[0].bind_device if isinstance(config, ClientConfig) else None,
+        "wan": ",".join(way.name for way in config.paths) if isinstance(config, ClientConfig) else None,
+        "wan_devices": list(config.devices),
         "state": None,
         "error": None,
         "enabled": enabled,
