@@ -29,7 +29,10 @@ def test_it_says_that_it_needs_root(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 @pytest.mark.usefixtures("_root")
 def test_an_unknown_name_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert trace("lan9", "192.0.2.80") == 4
-    assert "no LAN lan9; it has lan4 (enp6s23), lan5 (inside), lan5.21 (inside.21)" in capsys.readouterr().err
+    assert (
+        "no LAN lan9; it has lan4 (enp6s23), lan4.17 (enp6s23.17), lan5 (inside), lan5.21 (inside.21)"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.usefixtures("_root")
