@@ -269,7 +269,7 @@ def _stripe(plane: StripePlane) -> StripeStatistics:
     return StripeStatistics(
         session=f"{session.session:08x}",
         carries=plane.path.state is PathState.UP,
-        controller_state=str(getattr(getattr(controller, "state", None), "value", "")),
+        controller_state=controller.state_name,
         pacing_bytes_per_second=round(controller.pacing_rate),
         bandwidth_bytes_per_second=round(controller.bandwidth),
         congestion_window_bytes=controller.congestion_window,

@@ -116,7 +116,7 @@ def test_a_peer_that_reports_what_was_never_sent_is_not_believed(duplex: Duplex)
     client = duplex.client.session
     evil = Sealer(Suite.AES_128_GCM, direction_secret(SECRET, from_client=False), SESSION, 0.0)
     evil.next_control = 10_000
-    in_flight = client.sender.recovery.inflight.delivered
+    in_flight = client.sender.recovery.inflight.sampler.delivered
     bodies = [
         encode_report(Report(2**40, 0.0, 9, [(2**40 - 5, 2**40)], [])),
         encode_report(Report(5, 0.0, 9, [(0, 5)], [(0, 5)])),
@@ -126,7 +126,7 @@ def test_a_peer_that_reports_what_was_never_sent_is_not_believed(duplex: Duplex)
     for body in bodies:
         packet = evil.seal_control(PacketType.REPORT, 0, body)
         client.receive([(packet, len(packet), None)], duplex.now)
-    assert client.sender.recovery.inflight.delivered == in_flight
+    assert client.sender.recovery.inflight.sampler.delivered == in_flight
     assert client.receiver.refused == {"report_of_what_was_not_sent": 1, "report_ranges": 1, "report_truncated": 1}
     for packet in (
         evil.seal_control(PacketType.KEEPALIVE, 0, b"short"),

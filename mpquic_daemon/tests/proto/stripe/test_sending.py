@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mpquic.proto.congestion.bbr import INITIAL_SHARDS, Bbr, BbrState
-from mpquic.proto.congestion.controller import AckSample, Controller
+from mpquic.proto.congestion.controller import AckSample
 from mpquic.proto.congestion.pacer import Pacer
 from mpquic.proto.packet.frame import Frame, class_octet
 from mpquic.proto.path.budget import BudgetMember, PathBudget
@@ -162,15 +162,14 @@ def test_pacing_never_exceeds_its_rate_and_a_burst(rate: float, steps: list[tupl
 
 def test_the_controller_starts_and_restarts_with_its_initial_window() -> None:
     bbr = Bbr(1452, 0.0)
-    assert isinstance(bbr, Controller)
     assert bbr.congestion_window >= INITIAL_SHARDS * 1452
     assert bbr.pacing_rate > 0
-    sample = AckSample(0.05)
-    sample.rate, sample.rtt, sample.delivered, sample.newly_delivered = 10.0, 0.05, 1452, 1452
-    bbr.on_ack(sample)
+    sample = AckSample()
+    sample.rate, sample.rtt, sample.delivered, sample.bytes_acked = 10.0, 0.05, 1452, 1452
+    bbr.on_ack(sample, 0.05)
     assert bbr.state is BbrState.STARTUP
     assert bbr.congestion_window >= INITIAL_SHARDS * 1452
-    bbr.on_timeout(1.0)
+    bbr.on_persistent_congestion(1.0)
     assert bbr.congestion_window >= INITIAL_SHARDS * 1452
 
 
@@ -189,15 +188,15 @@ def test_whatever_it_is_told_the_controller_keeps_sending(
     now, delivered = 0.0, 0
     for step, (pause, rate, rtt, shards, limited) in enumerate(samples):
         now += pause
-        sample = AckSample(now)
+        sample = AckSample()
         sample.prior_delivered = delivered
         delivered += 1452 * shards
-        sample.delivered, sample.newly_delivered, sample.delivered_shards = delivered, 1452 * shards, shards
+        sample.delivered, sample.bytes_acked, sample.acked_packets = delivered, 1452 * shards, shards
         sample.rate, sample.rtt, sample.app_limited = rate, rtt, limited
         sample.low_delivered, sample.low_lost = shards, shards // 2
-        bbr.on_ack(sample)
+        bbr.on_ack(sample, now)
         if step % 20 == 19:
-            bbr.on_timeout(now)
+            bbr.on_persistent_congestion(now)
         assert bbr.congestion_window >= 4 * 1452
         assert 0 < bbr.pacing_rate < 1e11
         assert 0 <= bbr.link_loss <= 0.5

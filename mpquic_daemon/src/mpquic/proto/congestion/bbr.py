@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from mpquic.proto.congestion.controller import AckSample
@@ -48,7 +48,7 @@ class BbrState(Enum):
 class Bbr:
     """Implements `controller.Controller`. `datagram` is the size of a full shard on the wire in bytes."""
 
-    name = "bbr"
+    name: ClassVar[str] = "bbr"
 
     def __init__(self, datagram: int, now: float) -> None:
         self._datagram = datagram
@@ -70,6 +70,11 @@ class Bbr:
         self._long_rounds = 0
         self._probe_rtt_until: float | None = None
         self._probe_rtt_minimum: float | None = None
+
+    @property
+    def state_name(self) -> str:
+        """`startup`, `drain`, `probe_bw` or `probe_rtt`."""
+        return self.state.value
 
     @property
     def bandwidth(self) -> float:
@@ -116,9 +121,16 @@ class Bbr:
         gain = STARTUP_GAIN if not self._full else 2.0
         return max(smallest, int(gain * rate * self.min_rtt + waiting) + 3 * self._datagram)
 
-    def on_ack(self, sample: AckSample) -> None:
-        """Take one report into the model, then move between states."""
-        now = sample.now
+    def on_sent(self, size: int, now: float) -> None:
+        """Nothing follows from it."""
+
+    def on_idle(self, now: float) -> None:  # noqa: ARG002
+        """Send at the known rate until something is acknowledged: there is nothing to drain, and no time to probe."""
+        if self.state is BbrState.PROBE_BW:
+            self._gain = 1.0
+
+    def on_ack(self, sample: AckSample, now: float) -> None:
+        """Take one batch into the model, then move between states."""
         new_round = self._count_round(sample)
         self._update_rate(sample)
         self._update_loss(sample)
@@ -135,7 +147,7 @@ class Bbr:
         if new_round:
             self._round_rtt = None
 
-    def on_timeout(self, now: float) -> None:
+    def on_persistent_congestion(self, now: float) -> None:
         """Begin anew with the model's rate as the ceiling that start-up will find again."""
         self.state, self._gain = BbrState.STARTUP, STARTUP_GAIN
         self._full, self._full_rate, self._full_rounds = False, 0.0, 0

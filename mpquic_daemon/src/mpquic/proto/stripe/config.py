@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mpquic.proto.congestion.algorithms import controller_class
 from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.keys import Suite
 from mpquic.proto.stripe.wire import MAX_GROUP, MAX_PIPES
@@ -40,6 +41,8 @@ class StripeConfig:
     fec: FecMode = FecMode.ADAPTIVE
     max_overhead: float = 0.5
     """Bytes of parity and copies for each byte sent for the first time."""
+    congestion_algorithm: str = "auto"
+    """Congestion control of what this end sends: auto (which is bbr here), bbr, cubic or reno."""
     group_timeout: float = 0.003
     """A group that doesn't fill is closed after so long."""
     suite: Suite = Suite.AES_128_GCM
@@ -47,6 +50,7 @@ class StripeConfig:
     """A server forgets a session from which nothing came for so long."""
 
     def __post_init__(self) -> None:
+        controller_class(self.congestion_algorithm, "bbr")
         if not 1 <= self.pipes <= MAX_PIPES:
             raise ValueError(f"pipes: 1 to {MAX_PIPES}")
         check_datagram_size(self.datagram_size)

@@ -1,9 +1,8 @@
 """What has been sent and not yet settled: acknowledgement, loss by RACK, samples for the controller.
 
 Loss detection follows RFC 8985 (RACK): a shard is lost when one that was sent sufficiently later has arrived. How much
-is sufficient follows the reordering that is seen: in numbers from 3 up, and in time a share of the RTT. Rate samples
-follow draft-cheng-iccrg-delivery-rate-estimation. Shards that left together are one record; nothing is kept for each of
-them but its size and one octet of state.
+is sufficient follows the reordering that is seen: in numbers from 3 up, and in time a share of the RTT. Shards that
+left together are one record; nothing is kept for each of them but its size and one octet of state.
 """
 
 from __future__ import annotations
@@ -12,11 +11,13 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from mpquic.proto.congestion.controller import AckSample
+from mpquic.proto.congestion.sampler import DeliveryRateSampler
 from mpquic.proto.stripe.replay import SHARD_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from mpquic.proto.congestion.sampler import SendStamp
     from mpquic.proto.stripe.arq import Repair, SentGroup
     from mpquic.proto.stripe.reports import Report
 
@@ -34,24 +35,20 @@ class SentBatch:
     """Shards with consecutive numbers that left at one instant. What is needed to send them again goes with them."""
 
     __slots__ = (
-        "app_limited",
         "bodies",
         "bytes",
         "count",
         "data_shards",
-        "delivered",
-        "delivered_at",
         "first",
         "flying",
         "group",
         "index",
-        "probing_down",
         "repairs",
         "sent_at",
         "sizes",
+        "stamp",
         "state",
         "traffic_class",
-        "window_start",
     )
 
     def __init__(self, first: int, sizes: list[int], sent_at: float) -> None:
@@ -70,11 +67,7 @@ class SentBatch:
         self.index = 0
         self.data_shards = 0
         self.traffic_class = 0
-        self.delivered = 0
-        self.delivered_at = 0.0
-        self.window_start = 0.0
-        self.app_limited = False
-        self.probing_down = False
+        self.stamp: SendStamp | None = None
 
 
 class InFlight:
@@ -92,15 +85,12 @@ class InFlight:
         self._batches: list[SentBatch] = []
         self._firsts: list[int] = []
         self.bytes = 0
-        self.delivered = 0
+        self.sampler = DeliveryRateSampler()
         self.highest_arrived = -1
         self.reordering = MIN_REORDERING
         self.spurious = 0
         self.lost_shards = 0
         self.arrived_shards = 0
-        self._delivered_at = 0.0
-        self._window_start = 0.0
-        self._app_limited_until = 0
         self._last_reordering = 0.0
         self.loss_time: float | None = None
         """When `detect` will find a shard lost by time."""
@@ -131,17 +121,11 @@ class InFlight:
 
     def mark_app_limited(self) -> None:
         """The sender had less to send than it might: samples until now's flight has landed say nothing of the link."""
-        self._app_limited_until = max(self.delivered + self.bytes, 1)
+        self.sampler.mark_app_limited(self.bytes)
 
-    def add(self, batch: SentBatch) -> None:
-        """Shards left."""
-        now = batch.sent_at
-        if not self.bytes:
-            self._delivered_at = self._window_start = now
-        batch.delivered = self.delivered
-        batch.delivered_at = self._delivered_at
-        batch.window_start = self._window_start
-        batch.app_limited = self._app_limited_until > 0
+    def add(self, batch: SentBatch, *, probing_down: bool = False) -> None:
+        """Shards left; `probing_down` as the controller said then."""
+        batch.stamp = self.sampler.on_sent(batch.sent_at, self.bytes, probing_down=probing_down)
         self.bytes += batch.bytes
         self._batches.append(batch)
         self._firsts.append(batch.first)
@@ -159,7 +143,8 @@ class InFlight:
 
     def on_report(self, report: Report, now: float, rtt: float | None) -> AckSample:
         """Settle what a report names; return the sample for the controller. Loss is found by `detect` after it."""
-        sample = AckSample(now)
+        sample = AckSample()
+        sample.prior_in_flight = self.bytes
         newest: SentBatch | None = None
         batches = self._batches
         for first, last in report.received:
@@ -178,7 +163,9 @@ class InFlight:
             if newest.first <= highest < newest.first + newest.count and highest > self.highest_arrived:
                 sample.rtt = max(1e-6, now - newest.sent_at - report.delay)
             self.highest_arrived = max(self.highest_arrived, min(highest, newest.first + newest.count - 1))
-            self._sample_rate(newest, sample, now)
+            sample.sent_at = newest.sent_at
+            assert newest.stamp is not None
+            self.sampler.sample(newest.stamp, sample, now)
         sample.in_flight = self.bytes
         return sample
 
@@ -217,11 +204,11 @@ class InFlight:
 
     def _delivered(self, batch: SentBatch, size: int, count: int, sample: AckSample) -> None:
         self.bytes -= size
-        self.delivered += size
+        self.sampler.delivered += size
         self.arrived_shards += count
-        sample.newly_delivered += size
-        sample.delivered_shards += count
-        if batch.probing_down:
+        sample.bytes_acked += size
+        sample.acked_packets += count
+        if batch.stamp is not None and batch.stamp.probing_down:
             sample.low_delivered += count
 
     def _spurious(self, batch: SentBatch, place: int, sample: AckSample, now: float, rtt: float | None) -> None:
@@ -230,11 +217,11 @@ class InFlight:
         self.spurious += 1
         self.lost_shards -= 1
         self.arrived_shards += 1
-        self.delivered += batch.sizes[place]
-        sample.newly_delivered += batch.sizes[place]
-        sample.delivered_shards += 1
-        sample.lost_shards -= 1
-        if batch.probing_down:
+        self.sampler.delivered += batch.sizes[place]
+        sample.bytes_acked += batch.sizes[place]
+        sample.acked_packets += 1
+        sample.lost_packets -= 1
+        if batch.stamp is not None and batch.stamp.probing_down:
             sample.low_delivered += 1
             sample.low_lost -= 1
         self._on_late(batch, place)
@@ -242,20 +229,6 @@ class InFlight:
         if rtt is None or late < 2 * rtt + 0.05:
             self._last_reordering = now
             self.reordering = max(self.reordering, min(distance + 1, 2 * self.reordering, MAX_REORDERING))
-
-    def _sample_rate(self, newest: SentBatch, sample: AckSample, now: float) -> None:
-        self._delivered_at = now
-        if self._app_limited_until and self.delivered > self._app_limited_until:
-            self._app_limited_until = 0
-        sample.delivered = self.delivered
-        sample.prior_delivered = newest.delivered
-        sample.app_limited = newest.app_limited
-        self._window_start = newest.sent_at
-        send_elapsed = newest.sent_at - newest.window_start
-        ack_elapsed = now - newest.delivered_at
-        interval = max(send_elapsed, ack_elapsed)
-        if interval > 0:
-            sample.rate = (self.delivered - newest.delivered) / interval
 
     def detect(self, sample: AckSample | None, now: float, rtt: float) -> int:
         """Find lost shards; `rtt` is the smoothed or latest one, whichever is larger. Returns how many."""
@@ -291,20 +264,23 @@ class InFlight:
         return found
 
     def _mark_lost(self, batch: SentBatch, up_to: int, sample: AckSample | None) -> int:
-        state, found = batch.state, 0
+        state, found, size = batch.state, 0, 0
         place = state.find(FLYING)
         end = min(batch.count, up_to - batch.first + 1)
         while 0 <= place < end:
             state[place] = LOST
             found += 1
             batch.flying -= 1
+            size += batch.sizes[place]
             self.bytes -= batch.sizes[place]
             self._on_lost(batch, place)
             place = state.find(FLYING, place + 1)
         self.lost_shards += found
-        if sample is not None:
-            sample.lost_shards += found
-            if batch.probing_down:
+        if sample is not None and found:
+            sample.lost_packets += found
+            sample.bytes_lost += size
+            sample.lost_sent_at = max(sample.lost_sent_at, batch.sent_at)
+            if batch.stamp is not None and batch.stamp.probing_down:
                 sample.low_lost += found
         if not batch.flying:
             batch.bodies = None

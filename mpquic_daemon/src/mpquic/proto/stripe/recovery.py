@@ -70,10 +70,12 @@ class Recovery:
 
     def on_sent(self, batch: SentBatch) -> None:
         """Shards left."""
+        controller, now = self._controller, batch.sent_at
         if not self.inflight.bytes:
-            self._progress_at = batch.sent_at
-        batch.probing_down = self._controller.probing_down
-        self.inflight.add(batch)
+            self._progress_at = now
+            controller.on_idle(now)
+        self.inflight.add(batch, probing_down=controller.probing_down)
+        controller.on_sent(batch.bytes, now)
 
     def on_report(self, report: Report, now: float) -> None:
         """Take a receiver report. What it calls repaired lies in what is on its way or was lost of late (`clip`)."""
@@ -82,7 +84,7 @@ class Recovery:
             for number in range(first, last + 1):
                 self._recover(number)
         sample = self.inflight.on_report(report, now, self.rtt.smoothed)
-        if sample.newly_delivered:
+        if sample.bytes_acked:
             self._progress_at = now
             self._timeouts = 0
         if sample.rtt is not None:
@@ -94,7 +96,9 @@ class Recovery:
         """Find what is lost by time, when `inflight.loss_time` has come."""
         self._now = now
         if self.inflight.loss_time is not None and now >= self.inflight.loss_time:
-            self._detect(AckSample(now), now)
+            sample = AckSample()
+            sample.prior_in_flight = self.inflight.bytes
+            self._detect(sample, now)
 
     def on_timeout(self, now: float) -> Repair | None:
         """Call at `timeout_at`: return a shard to probe the tail with (RFC 8985 section 7).
@@ -111,7 +115,7 @@ class Recovery:
             self.loss.add(0, lost)
             self.estimators.on_sent(0, lost, now)
             if target is not None:
-                self._controller.on_timeout(now)
+                self._controller.on_persistent_congestion(now)
             self._timeouts = 0
             self._progress_at = now
             return None
@@ -132,11 +136,12 @@ class Recovery:
     def _detect(self, sample: AckSample, now: float) -> None:
         if self.inflight.detect(sample, now, max(self.smoothed_rtt, self.rtt.latest or 0.0)):
             self._pmtu.weigh(self.inflight.carried)
-        self.loss.add(sample.delivered_shards, sample.lost_shards)
-        self.estimators.on_sent(sample.delivered_shards, sample.lost_shards, now)
+        self.loss.add(sample.acked_packets, sample.lost_packets)
+        self.estimators.on_sent(sample.acked_packets, sample.lost_packets, now)
         self.arq.loss = self.loss.loss
         sample.in_flight = self.inflight.bytes
-        self._controller.on_ack(sample)
+        sample.smoothed_rtt = self.rtt.smoothed
+        self._controller.on_ack(sample, now)
 
     def _on_lost(self, batch: SentBatch, place: int) -> None:
         now, rtt, group = self._now, self.smoothed_rtt, batch.group

@@ -9,7 +9,7 @@ from __future__ import annotations
 from secrets import token_bytes
 from typing import TYPE_CHECKING
 
-from mpquic.proto.congestion.bbr import Bbr
+from mpquic.proto.congestion.algorithms import controller_class
 from mpquic.proto.path.traffic import Traffic
 from mpquic.proto.stripe.config import check_datagram_size
 from mpquic.proto.stripe.control import Control, Outgoing
@@ -55,7 +55,7 @@ class StripeSession:
         *,
         client: bool,
         in_order: bool = True,
-        controller: Callable[[int, float], Controller] = Bbr,
+        controller: Callable[[int, float], Controller] | None = None,
         entropy: Callable[[int], bytes] = token_bytes,
         memory: MemoryBudget | None = None,
     ) -> None:
@@ -65,7 +65,8 @@ class StripeSession:
         self.pipes = Pipes(config.pipes, now, client=client, entropy=entropy)
         self._sealer = Sealer(config.suite, direction_secret(secret, from_client=client), session, now)
         self._opener = Opener(config.suite, direction_secret(secret, from_client=not client))
-        self.sender = StripeSender(config, self._sealer, self.pipes, controller(config.datagram_size, now), now)
+        make = controller or controller_class(config.congestion_algorithm, "bbr")
+        self.sender = StripeSender(config, self._sealer, self.pipes, make(config.datagram_size, now), now)
         self.pmtu = self.sender.pmtu
         self.memory = memory if memory is not None else MemoryBudget()
         """The budget of the peer, of which this session may be one of several."""
