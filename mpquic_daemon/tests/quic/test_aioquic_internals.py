@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from aioquic.quic.connection import MAX_NETWORK_PATHS, Limit, QuicConnection, QuicNetworkPath
 from aioquic.tls import CipherSuite
+from mpquic.proto.congestion.pacer import Pacer
 from mpquic.quic import aioquic_internals as internals
 from mpquic.quic.configuration import LinkOptions, quic_configuration
 from mpquic.quic.connection_view import LinkState
-from mpquic.quic.pacing import BurstPacer
+from mpquic.quic.pacing import LinkPacer
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_the_pacer_and_the_flow_control_can_be_replaced(fresh):
     assert hasattr(fresh._loss, "_pacer"), "aioquic changed: QuicPacketRecovery._pacer is gone"
     assert type(fresh._local_max_data) is Limit
     assert {"sent", "used", "value", "name", "frame_type"} <= set(vars(fresh._local_max_data))
-    pacer = BurstPacer(max_datagram_size=1200)
+    pacer = LinkPacer(Pacer(1e6, 0.0), max_datagram_size=1200)
     internals.install_pacer(fresh, pacer)
     assert fresh._loss._pacer is pacer
 
@@ -75,10 +76,26 @@ def test_only_the_cipher_without_a_packet_limit_is_used(make_pair):
 def test_the_replaced_pacer_is_the_one_that_paces(make_pair):
     pair = make_pair()
     pacer = pair.link._connection._loss._pacer
-    assert isinstance(pacer, BurstPacer)
+    assert isinstance(pacer, LinkPacer)
     pair.link.send_datagrams([b"x"])
     assert pair.run(lambda: len(pair.server.datagrams) == 1)
-    assert pacer.packet_time is not None
+    assert pacer.next_send_time(pair.now) is None
+    pair.link._control.pacer.spend(1 << 20)
+    assert pacer.next_send_time(pair.now) > pair.now
+    pair.link.send_datagrams([b"x"])
+    assert pair.link.flush(pair.now) == []
+
+
+def test_the_end_of_a_batch_is_told_after_its_losses(make_pair):
+    pair = make_pair()
+    control, told = pair.link._control, []
+    control.controller.on_ack = lambda sample, now: told.append((sample, now))
+    pair.link.send_datagrams([bytes(1000)] * 5)
+    assert pair.run(lambda: len(pair.server.datagrams) == 5)
+    pair.run(lambda: False, seconds=1.0)
+    assert told
+    assert sum(sample.bytes_acked for sample, _ in told) >= 5000
+    assert control.bytes_in_flight == told[-1][0].in_flight == 0
 
 
 def test_the_capacity_is_exactly_what_fits(make_pair):

@@ -216,7 +216,7 @@ def test_flow_control_and_the_window_hold_plain_packets_back(make_pair):
     for _ in range(6):
         wait_and_flush()
     assert link.congestion_window - 1452 < link.bytes_in_flight <= link.congestion_window
-    link._control.congestion_window *= 10
+    link._control.controller.congestion_window *= 10
     connection._remote_max_data = connection._remote_max_data_used + 700
     before = connection._remote_max_data_used
     wait_and_flush()
@@ -309,8 +309,9 @@ def test_lost_pieces_of_a_stream_leave_together(make_pair):
     pair.run(lambda: False, seconds=2.0)
     stream_id = pair.link.open_stream()
     connection = pair.link._connection
-    pair.link._control.congestion_window = 1 << 20
-    connection._loss._pacer.packet_time = None
+    pair.link._control.controller.congestion_window = 1 << 20
+    pair.link._control.pacer.set_rate(1e12, pair.now)
+    pair.now += 0.001
     pair.link.send_stream(stream_id, bytes(40_000))
     pair.link.flush(pair.now)
     sent = list(connection._spaces[Epoch.ONE_RTT].sent_packets.values())
@@ -319,7 +320,7 @@ def test_lost_pieces_of_a_stream_leave_together(make_pair):
     connection._loss._on_packets_lost(
         congestion_event=False, now=pair.now, packets=lost, space=connection._spaces[Epoch.ONE_RTT]
     )
-    pair.link._control.congestion_window = 1 << 20
+    pair.link._control.controller.congestion_window = 1 << 20
     sender = connection._streams[stream_id].sender
     assert len(sender._pending) == len(lost)
     pair.link._mark_dirty()

@@ -118,7 +118,7 @@ def test_a_peer_that_never_acknowledges_the_first_byte_ends_what_is_written(pair
         pair.peer._connection._remote_max_data = 1 << 50
         for _ in range(1200 // count):
             pair.now += 0.01
-            pair.peer._control.congestion_window = 4 * MIB
+            pair.peer._control.controller.congestion_window = 4 * MIB
             room = pair.peer.stream_budget(0)
             if room > 0:
                 pair.peer.send_stream(0, bytes(room))
@@ -172,7 +172,7 @@ def test_half_of_a_large_window_may_be_lost_and_no_bound_is_met(make_pair: Make)
     pair = make_pair(up=LinkModel(delay=0.125, loss=0.5), down=LinkModel(delay=0.125))
     control = pair.link._control
     control.on_packets_lost = lambda packets, **_: control.on_packets_expired(packets=packets)  # type: ignore[method-assign]
-    control.congestion_window = WINDOW
+    control.controller.congestion_window = WINDOW
     stream_id = pair.link.open_stream()
     pair.link.send_stream(stream_id, b"\1")
     total = 24 * MIB
@@ -181,7 +181,7 @@ def test_half_of_a_large_window_may_be_lost_and_no_bound_is_met(make_pair: Make)
 
     def gaps() -> bool:
         nonlocal most
-        control.congestion_window = WINDOW
+        control.controller.congestion_window = WINDOW
         found = pair.peer._connection._streams.get(stream_id)
         most = max(most, len(found.receiver._ranges)) if found is not None else most
         return len(pair.server.streams.get(stream_id, b"")) > total

@@ -5,13 +5,14 @@ Packets by the thousand have modules of their own: `aioquic_receive` and `aioqui
 Written against aioquic 1.7. tests/quic/test_aioquic_internals.py fails with the name of whatever a new version changed.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import END_STATES, Limit, QuicConnection, QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicFrameType
-from aioquic.quic.recovery import QuicPacketPacer
+from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
 from aioquic.quic.stream import QuicStreamSender
 from aioquic.tls import Epoch
 from cryptography import x509
@@ -123,6 +124,21 @@ def set_ack_delay(connection: QuicConnection, seconds: float) -> None:
 def install_pacer(connection: QuicConnection, pacer: QuicPacketPacer) -> None:
     """Replace the pacer; aioquic has no way to choose one."""
     connection._loss._pacer = pacer
+
+
+def after_loss_detection(connection: QuicConnection, call: Callable[[float], None]) -> None:
+    """Call with the time whenever an acknowledgement was processed or the loss timer was due, losses included.
+
+    aioquic tells its congestion control of packets one by one, and not which of them belong together.
+    """
+    loss = connection._loss
+    detect = loss._detect_loss
+
+    def detect_and_tell(*, now: float, space: QuicPacketSpace) -> None:
+        detect(now=now, space=space)
+        call(now)
+
+    loss._detect_loss = detect_and_tell  # type: ignore[method-assign]
 
 
 class ReceiveWindow(Limit):

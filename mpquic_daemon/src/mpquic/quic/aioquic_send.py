@@ -25,8 +25,7 @@ from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 
 from mpquic.quic.aioquic_paths import is_idle
-from mpquic.quic.congestion import MeasuredControl
-from mpquic.quic.pacing import BurstPacer
+from mpquic.quic.congestion import LinkControl
 
 _TAG_BYTES = 16
 _ACK_BYTES = 256
@@ -61,10 +60,10 @@ class PlainPacket(QuicSentPacket):
 class PlainWriter:
     """Writes the plain packets of a connection."""
 
-    def __init__(self, connection: QuicConnection, control: MeasuredControl, pacer: BurstPacer) -> None:
+    def __init__(self, connection: QuicConnection, control: LinkControl) -> None:
         self._connection = connection
         self._control = control
-        self._pacer = pacer
+        self._pacer = control.pacer
         # Both stay the same objects from the end of the handshake on; aioquic finds them by an Enum's slow hash.
         self._pair: CryptoPair | None = None
         self._space: QuicPacketSpace | None = None
@@ -107,19 +106,24 @@ class PlainWriter:
             batch.acknowledge(may_elicit=self._control.bytes_in_flight < self._control.congestion_window)
         if has_data:
             flight = self._control.congestion_window - self._control.bytes_in_flight
-            allowed = self._pacer.allowance(now)
+            # A packet that begins within the allowance may leave whole.
+            allowed = -(-self._pacer.allowance(now) // connection._max_datagram_size)
             if stream is None:
                 batch.add_datagrams(allowed, flight)
             else:
                 batch.add_stream(stream, allowed, flight)
             self._pacer.spend(batch.size)
             if pending or (stream is not None and not stream.sender.buffer_is_empty):
-                connection._pacing_at = self._pacer.next_send_time(now)
+                at = self._pacer.next_allowance(now)
+                connection._pacing_at = at if at > now else None
         if is_due:
             batch.add_acknowledgement()
         if space.ack_at is None and ack_at is not None:
             self._acknowledged_at = now
-        return batch.finish(self._control)
+        datagrams = batch.finish(self._control)
+        if not pending and (stream is None or stream.sender.buffer_is_empty):
+            self._control.mark_app_limited()
+        return datagrams
 
     def can_probe(self) -> bool:
         """Whether `write_probe` may be called: the connection has nothing to say that comes first."""
@@ -272,7 +276,7 @@ class _Batch:
             self._add([head, piece], len(piece) + _STREAM_OVERHEAD, [handler])
         return not sender.buffer_is_empty
 
-    def finish(self, control: MeasuredControl) -> list[bytes]:
+    def finish(self, control: LinkControl) -> list[bytes]:
         """Record what was made and give it."""
         if not self._datagrams:
             return []

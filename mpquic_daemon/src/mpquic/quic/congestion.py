@@ -1,31 +1,31 @@
-"""Congestion controllers for aioquic that tell what they know: window, flight, RTT, loss.
+"""Congestion control of QUIC: what aioquic tells packet by packet becomes the batches of the controllers' contract.
 
-aioquic creates the controller of a connection from a registered name and keeps it to itself. Ours are subclasses of its
-controllers, registered under own names by its public `register_congestion_control`; `capture` hands over the instance
-that a connection got. Nothing private of aioquic is needed to read them.
+aioquic creates the controller of a connection from a registered name and keeps it to itself. `LinkControl` is
+registered under own names by its public `register_congestion_control`; `capture` hands over the instance that a
+connection got. It keeps the bytes in flight, samples the delivery rate, and owns the controller and the pacer.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
-from aioquic.quic.congestion.cubic import CubicCongestionControl
-from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.packet_builder import QuicSentPacket
 
-from mpquic.proto.congestion.hystart import CSS_GROWTH_DIVISOR, SlowStart
+from mpquic.proto.congestion.algorithms import ALGORITHMS, AUTO, controller_class
+from mpquic.proto.congestion.controller import AckSample
+from mpquic.proto.congestion.pacer import Pacer
+from mpquic.proto.congestion.sampler import DeliveryRateSampler, SendStamp
+from mpquic.quic.pacing import QUANTUM
 
 _LOSS_SAMPLE_PACKETS = 64
 _LOSS_WEIGHT = 0.25
-FILLED = 0.8
-"""Share of the window in flight from which on it is the window that limits what is sent: in slow start it is twice what
-was in flight one RTT ago, so that little less than half of it is always in use."""
 
 
 @dataclass(slots=True)
 class PathMeter:
-    """What a controller measured. Times in seconds; counters since the connection began."""
+    """What a connection measured. Times in seconds; counters since the connection began."""
 
     packets_sent: int = 0
     bytes_sent: int = 0
@@ -33,6 +33,7 @@ class PathMeter:
     bytes_acked: int = 0
     packets_lost: int = 0
     congestion_events: int = 0
+    """How often the congestion window was cut."""
     rtt_latest: float | None = None
     rtt_smoothed: float | None = None
     rtt_variation: float = 0.0
@@ -57,143 +58,166 @@ class PathMeter:
             self._sample_acked, self._sample_lost = self.packets_acked, self.packets_lost
 
 
-class MeasuredControl(QuicCongestionControl):
-    """Mixin over one of aioquic's controllers: it counts, and the window grows only while it is in use.
+class LinkControl(QuicCongestionControl):
+    """Stands between aioquic and a controller. `finish` ends a batch: call it when losses have been looked for."""
 
-    aioquic's controllers grow with each acknowledgement, even while the application sends far less than the window
-    allows: hours of little traffic would end in a burst of megabytes (RFC 9002 section 7.8 forbids it).
-    """
-
-    last_ack: float = 0.0
-    """When the packet was sent that was acknowledged last: aioquic's CUBIC begins anew after two idle seconds."""
-
-    def __init__(self, *, max_datagram_size: int) -> None:
-        super().__init__(max_datagram_size=max_datagram_size)
+    def __init__(self, algorithm: str, *, max_datagram_size: int) -> None:
+        # aioquic has no time to give here; what counts begins with the first packet.
+        self.controller = controller_class(algorithm, "cubic")(max_datagram_size, 0.0)
+        self.pacer = Pacer(self.controller.pacing_rate, 0.0, quantum=QUANTUM)
         self.meter = PathMeter()
-        self._initial_window = self.congestion_window
-        self._slow_start = SlowStart()
-        self._is_avoiding = False
-        """Whether an acknowledgement came in congestion avoidance: CUBIC's time begins with the first."""
+        self.bytes_in_flight = 0
         self.on_lost: Callable[[Sequence[QuicSentPacket]], None] = _ignore_losses
+        self._sampler = DeliveryRateSampler()
+        self._acked: list[QuicSentPacket] = []
+        self._lost: list[QuicSentPacket] = []
+        self._rtt: float | None = None
+        self._is_persistent = False
         if _capture:
             _capture[-1].append(self)
 
     @property
+    def congestion_window(self) -> int:  # type: ignore[override]
+        """Bytes that may be in flight."""
+        return self.controller.congestion_window
+
+    @property
     def rate(self) -> float:
-        """Bytes per second that the window allows over the smoothed RTT; 0.0 before the first sample."""
-        smoothed = self.meter.rtt_smoothed
-        return self.congestion_window / max(smoothed, 0.001) if smoothed is not None else 0.0
+        """Bytes per second that the controller believes in; 0.0 before the first sample."""
+        return self.controller.bandwidth
+
+    def mark_app_limited(self) -> None:
+        """Nothing more is to be sent for now: while the window has room, samples tell nothing of the path."""
+        if self.bytes_in_flight * 2 < self.controller.congestion_window:
+            self._sampler.mark_app_limited(self.bytes_in_flight)
 
     def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
-        """Count, then act as the controller does."""
-        meter = self.meter
-        meter.packets_sent += 1
-        meter.bytes_sent += packet.sent_bytes
-        super().on_packet_sent(packet=packet)  # type: ignore[safe-super]
+        """Count a packet that aioquic wrote itself: it seldom has as much to say as there is room for."""
+        self.on_packets_sent([packet], packet.sent_bytes)
+        self.mark_app_limited()
 
     def on_packets_sent(self, packets: Sequence[QuicSentPacket], size: int) -> None:
-        """Do what `on_packet_sent` would for packets of `size` bytes together, all sent at the same time."""
-        first = packets[0]
-        meter = self.meter
-        meter.packets_sent += len(packets) - 1
-        meter.bytes_sent += size - first.sent_bytes
-        self.on_packet_sent(packet=first)  # where a controller sees that it was idle
-        self.bytes_in_flight += size - first.sent_bytes
+        """Count packets of `size` bytes together, all sent at the same time."""
+        now = packets[0].sent_time or 0.0
+        controller, flight = self.controller, self.bytes_in_flight
+        if not flight:
+            controller.on_idle(now)
+        stamp = self._sampler.on_sent(now, flight, probing_down=controller.probing_down)
+        for packet in packets:
+            packet.stamp = stamp  # type: ignore[attr-defined]
+        self.bytes_in_flight = flight + size
+        self.meter.packets_sent += len(packets)
+        self.meter.bytes_sent += size
+        controller.on_sent(size, now)
 
-    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
-        """Count, then act as the controller does, but don't grow a window that isn't filled."""
-        meter = self.meter
-        meter.packets_acked += 1
-        meter.bytes_acked += packet.sent_bytes
-        window = self.congestion_window
-        # In slow start the window is twice what was in flight one RTT ago, so half of it counts as filled.
-        flight = self.bytes_in_flight
-        filled = flight * 2 >= window
-        if not filled and self._is_avoiding:
-            # Of what the controller would reckon for each packet nothing would be kept.
-            self.bytes_in_flight -= packet.sent_bytes
-            self.last_ack = packet.sent_time or 0.0
-            return
-        super().on_packet_acked(now=now, packet=packet)  # type: ignore[safe-super]
-        self._is_avoiding = self.ssthresh is not None and self.congestion_window >= self.ssthresh
-        if self.ssthresh is None:
-            self._slow_start.on_acked(packet.sent_time or 0.0, now, filled=flight >= FILLED * window)
-            if self._slow_start.conservative:
-                self.congestion_window = window + (self.congestion_window - window) // CSS_GROWTH_DIVISOR
-            if self._slow_start.over:
-                self.ssthresh = self.congestion_window
-                self._slow_start = SlowStart()
-        if not filled and self.congestion_window > window:
-            self.congestion_window = window
+    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:  # noqa: ARG002
+        """Take it into the batch."""
+        self._acked.append(packet)
 
-    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
-        """Count, then act as the controller does.
-
-        A loss while little is sent says nothing of where the path is full: so slow start ends where it did before, and
-        the window remains as wide as that of a new connection (RFC 5681 section 4.1). aioquic would let a single lost
-        ping of an idle tunnel have each transfer begin at a crawl.
-        """
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:  # noqa: ARG002
+        """Take them into the batch."""
         lost = list(packets)
-        self.meter.packets_lost += len(lost)
-        window, threshold = self.congestion_window, self.ssthresh
-        filled = self.bytes_in_flight * 2 >= window
-        super().on_packets_lost(now=now, packets=lost)  # type: ignore[safe-super]
-        self.meter.congestion_events += self.congestion_window < window
-        if not filled and self.ssthresh != threshold:
-            self.ssthresh = threshold
-            self._slow_start = SlowStart()
-            self.congestion_window = max(self.congestion_window, min(window, self._initial_window))
-        self._is_avoiding = False
+        self._lost += lost
         self.on_lost(lost)
 
     def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
-        """Act as the controller does: these may have been lost, which a timeout has shown."""
+        """Forget packets that may have been lost, which a timeout has shown."""
         expired = list(packets)
-        super().on_packets_expired(packets=expired)  # type: ignore[safe-super]
+        self.bytes_in_flight -= sum([packet.sent_bytes for packet in expired])
         self.on_lost(expired)
 
+    def on_persistent_congestion(self) -> None:
+        """Remember it for the end of the batch."""
+        self._is_persistent = True
+
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:  # noqa: ARG002
-        """Measure. aioquic's own controllers would end slow start here, see `hystart`."""
-        self.meter.on_rtt(rtt)
-        if self.ssthresh is None:
-            self._slow_start.on_rtt(rtt)
+        """Take it into the batch."""
+        self._rtt = rtt
+
+    def finish(self, now: float) -> None:
+        """Give the controller what was acknowledged and lost since the last call."""
+        acked, lost = self._acked, self._lost
+        if not acked and not lost:
+            return
+        sample = AckSample()
+        sample.prior_in_flight = self.bytes_in_flight
+        if acked:
+            self._acked = []
+            self._add_acked(sample, acked)
+        if lost:
+            self._lost = []
+            self._add_lost(sample, lost)
+        sample.in_flight = self.bytes_in_flight = self.bytes_in_flight - sample.bytes_acked - sample.bytes_lost
+        meter, controller = self.meter, self.controller
+        if self._rtt is not None:
+            meter.on_rtt(self._rtt)
+            sample.rtt, self._rtt = self._rtt, None
+        sample.smoothed_rtt = meter.rtt_smoothed
+        if acked:
+            self._sampler.sample(_stamp(acked[-1]), sample, now)
+        window = controller.congestion_window
+        controller.on_ack(sample, now)
+        if self._is_persistent:
+            self._is_persistent = False
+            controller.on_persistent_congestion(now)
+        meter.congestion_events += bool(lost) and controller.congestion_window < window
+        self.pacer.set_rate(controller.pacing_rate, now)
+
+    def _add_acked(self, sample: AckSample, acked: list[QuicSentPacket]) -> None:
+        sample.acked_packets = count = len(acked)
+        sample.bytes_acked = size = sum([packet.sent_bytes for packet in acked])
+        sample.sent_at = acked[-1].sent_time or 0.0
+        sample.low_delivered = _count_low(acked)
+        self._sampler.delivered += size
+        self.meter.packets_acked += count
+        self.meter.bytes_acked += size
+
+    def _add_lost(self, sample: AckSample, lost: list[QuicSentPacket]) -> None:
+        sample.lost_packets = count = len(lost)
+        sample.bytes_lost = sum([packet.sent_bytes for packet in lost])
+        sample.lost_sent_at = lost[-1].sent_time or 0.0
+        sample.low_lost = _count_low(lost)
+        self.meter.packets_lost += count
 
 
-class MeasuredCubic(MeasuredControl, CubicCongestionControl):
-    """CUBIC (RFC 9438) with a meter."""
-
-    def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
-        """Measure, and give CUBIC the RTT by which it looks ahead."""
-        self.rtt = rtt
-        super().on_rtt_measurement(now=now, rtt=rtt)
+def _stamp(packet: QuicSentPacket) -> SendStamp:
+    stamp = packet.stamp  # type: ignore[attr-defined]
+    assert isinstance(stamp, SendStamp)
+    return stamp
 
 
-class MeasuredReno(MeasuredControl, RenoCongestionControl):
-    """NewReno (RFC 9002 section 7) with a meter."""
+def _count_low(packets: list[QuicSentPacket]) -> int:
+    """Return how many left while the controller held back. What left together has one stamp."""
+    if _stamp(packets[0]) is _stamp(packets[-1]):
+        return len(packets) if _stamp(packets[0]).probing_down else 0
+    return sum([_stamp(packet).probing_down for packet in packets])
 
 
 def _ignore_losses(_packets: Sequence[QuicSentPacket]) -> None:
     """Stand in for a callback that nobody set."""
 
 
-_capture: list[list[MeasuredControl]] = []
-_REGISTERED = {"cubic": "mpquic-cubic", "reno": "mpquic-reno"}
-ALGORITHMS = tuple(_REGISTERED)
-"""Names that `congestion_algorithm` may have."""
-
-register_congestion_control(_REGISTERED["cubic"], MeasuredCubic)
-register_congestion_control(_REGISTERED["reno"], MeasuredReno)
+_capture: list[list[LinkControl]] = []
+_PREFIX = "mpquic-"
+_NAMES = (AUTO, *ALGORITHMS)
+for _algorithm in _NAMES:
+    register_congestion_control(_PREFIX + _algorithm, partial(LinkControl, _algorithm))
 
 
 def registered_name(algorithm: str) -> str:
-    """Name by which aioquic knows our controller; KeyError for an unknown algorithm."""
-    return _REGISTERED[algorithm]
+    """Name by which aioquic knows our controller.
+
+    Raises:
+        ValueError: no algorithm has this name.
+    """
+    controller_class(algorithm, "cubic")
+    return _PREFIX + algorithm
 
 
 @contextmanager
-def capture() -> Iterator[list[MeasuredControl]]:
+def capture() -> Iterator[list[LinkControl]]:
     """Collect the controllers made inside the block: a connection makes its own while it is constructed."""
-    made: list[MeasuredControl] = []
+    made: list[LinkControl] = []
     _capture.append(made)
     try:
         yield made

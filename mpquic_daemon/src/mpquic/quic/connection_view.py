@@ -25,7 +25,7 @@ class ConnectionView:
     """Properties of a connection. `certificate` is that of the server, None as long as a client hasn't accepted it."""
 
     def __init__(
-        self, connection: BoundedConnection, control: congestion.MeasuredControl, certificate: x509.Certificate | None
+        self, connection: BoundedConnection, control: congestion.LinkControl, certificate: x509.Certificate | None
     ) -> None:
         self._connection = connection
         self._control = control

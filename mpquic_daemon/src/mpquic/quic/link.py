@@ -24,7 +24,7 @@ from mpquic.quic.events import Established, EventQueue, LinkEvent, StreamAborted
 from mpquic.quic.fault_log import faults
 from mpquic.quic.memory import QuicBudget
 from mpquic.quic.outgoing import Outgoing
-from mpquic.quic.pacing import BurstPacer
+from mpquic.quic.pacing import LinkPacer
 from mpquic.quic.pmtu import IP_UDP_BYTES, MIN_DATAGRAM_SIZE
 
 _HANDSHAKE_TIMEOUT = "handshake timed out"
@@ -78,10 +78,10 @@ class QuicLink(ConnectionView):
         self.on_connection_ids: Callable[[list[bytes], list[bytes]], None] = _ignore_connection_ids
         size = connection.configuration.max_datagram_size
         internals.set_ack_delay(connection, ACK_DELAY)
-        pacer = BurstPacer(max_datagram_size=size)
-        internals.install_pacer(connection, pacer)
+        internals.install_pacer(connection, LinkPacer(self._control.pacer, max_datagram_size=size))
+        internals.after_loss_detection(connection, self._control.finish)
         self._taker = PlainTaker(connection, self._inbound)
-        self._writer = PlainWriter(connection, self._control, pacer)
+        self._writer = PlainWriter(connection, self._control)
         # Only what passes is raised, by discovery; windows and pacing count in the local link's packets all the time.
         internals.set_packet_size(connection, MIN_DATAGRAM_SIZE)
         self._control.on_lost = self._mtu.on_lost

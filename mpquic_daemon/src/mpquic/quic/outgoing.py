@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mpquic.quic import aioquic_internals as internals
 from mpquic.quic.aioquic_bounds import BoundedConnection
-from mpquic.quic.congestion import MeasuredControl
+from mpquic.quic.congestion import LinkControl
 from mpquic.quic.memory import FLOOR
 
 _MAX_PENDING = 256 << 10
@@ -20,7 +20,7 @@ _MAX_UNSENT = 1 << 20
 class Outgoing:
     """Datagrams and stream bytes of one connection. `max_datagram_size` is that of the local link, in bytes."""
 
-    def __init__(self, connection: BoundedConnection, control: MeasuredControl, max_datagram_size: int) -> None:
+    def __init__(self, connection: BoundedConnection, control: LinkControl, max_datagram_size: int) -> None:
         self._connection = connection
         self._control = control
         self._two_packets = 2 * max_datagram_size
