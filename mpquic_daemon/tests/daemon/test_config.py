@@ -66,7 +66,7 @@ def without(data: dict[str, object], key: str) -> dict[str, object]:
 def test_a_client_has_the_documented_defaults() -> None:
     config = parse(yaml.safe_dump(CLIENT))
     assert isinstance(config, ClientConfig)
-    assert (config.transport_mode, config.congestion_algorithm, config.udp_gso) == ("datagram", "cubic", "auto")
+    assert (config.transport_mode, config.congestion_algorithm, config.udp_gso) == ("datagram", "auto", "auto")
     assert (config.tun_mtu, config.probe_interval, config.down_after, config.reconnect_max_s) == (1400, 0.5, 3.0, 8.0)
     assert config.tunnel_name == "mpq5"
     assert config.devices == ("enp7s7",)
@@ -202,9 +202,9 @@ WRONG = {
         {**CLIENT, "transport_mode": "relaible"},
         ["transport_mode: expected datagram or reliable, not 'relaible'; did you mean reliable?"],
     ),
-    "controller of the future": (
-        {**CLIENT, "congestion_algorithm": "bbr"},
-        ["congestion_algorithm: expected cubic or reno, not 'bbr'"],
+    "unknown congestion control": (
+        {**CLIENT, "congestion_algorithm": "bbr2"},
+        ["congestion_algorithm: expected auto, bbr, cubic or reno, not 'bbr2'; did you mean bbr?"],
     ),
     "host bits": (
         {**CLIENT, "inner_addresses": ["10.200.5.1/30"]},

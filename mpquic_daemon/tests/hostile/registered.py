@@ -55,7 +55,7 @@ class Striped:
     """One striped session: sockets, and the session that keeps it alive and seals whatever it is asked to."""
 
     def __init__(self, config: ClientConfig, grant: StripeGrant, request: object, now: float) -> None:
-        settings = stripe_config(request, grant.suite, config.max_datagram_size)  # type: ignore[arg-type]
+        settings = stripe_config(request, grant.suite, config.max_datagram_size, "auto")  # type: ignore[arg-type]
         self.session = StripeSession(settings, grant.session, grant.secret, now, client=True)
         path = config.paths[0]
         self.server = (path.remote_addr, grant.port)

@@ -194,6 +194,8 @@ class Pair:
         while not until():
             self.pump()
             self._send()
+            self.pump()  # as the daemon does: what was acknowledged is acted on by the flush, and makes room
+            self._send()
             if until():
                 return True
             moments = [self.link.timer(), self.listener.timer(), self.flights[0][0] if self.flights else None, end]

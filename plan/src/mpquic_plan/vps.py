@@ -129,7 +129,7 @@ def _config(listener: Listener, vps: Vps, pairs: Sequence[Pair]) -> dict[str, An
         "stripe_port": listener.stripe_port,
         "tun_name": listener.tun,
         "tun_mtu": listener.tun_mtu,
-        "congestion_algorithm": first.congestion_algorithm if first else "cubic",
+        "congestion_algorithm": first.congestion_algorithm if first else "auto",
         "max_datagram_size": largest,
         "udp_gso": "auto",
         "tls": hosts.server_tls(vps),

@@ -125,7 +125,9 @@ class _Instance(msgspec.Struct, frozen=True, kw_only=True):
     transport_mode: Annotated[Literal["datagram", "reliable"], msgspec.Meta(description="datagram or reliable")] = (
         "datagram"
     )
-    congestion_algorithm: Annotated[Literal["cubic", "reno"], msgspec.Meta(description="cubic or reno")] = "cubic"
+    congestion_algorithm: Annotated[
+        Literal["auto", "bbr", "cubic", "reno"], msgspec.Meta(description="auto, bbr, cubic or reno")
+    ] = "auto"
     max_datagram_size: Annotated[
         int, msgspec.Meta(ge=1200, le=9000, description="bytes of a UDP payload from 1200 to 9000")
     ] = 1200

@@ -144,6 +144,7 @@ class StripeListener:
         )
         self._arrivals: Arrivals[Claim] = Arrivals(self.socket, self._claim, _on_first, singles=SINGLES)
         self._largest = config.max_datagram_size
+        self._congestion_algorithm = config.congestion_algorithm
         self.table: SessionTable[ServerStripe] = SessionTable(os.urandom)
         self._memory: dict[str, MemoryBudget] = {}
         """The budgets of clients by identity."""
@@ -166,7 +167,7 @@ class StripeListener:
             return None
         number, secret = room
         try:
-            settings = stripe_config(request, suite, self._largest)
+            settings = stripe_config(request, suite, self._largest, self._congestion_algorithm)
         except ValueError:
             return None
         memory = self._memory.setdefault(identity, MemoryBudget())

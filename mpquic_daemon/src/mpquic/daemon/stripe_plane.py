@@ -52,7 +52,7 @@ Deliver = Callable[["list[Carried]", float], None]
 """Takes frames that came from the peer, and the time."""
 
 
-def stripe_config(request: StripeRequest, suite: int, largest: int) -> StripeConfig:
+def stripe_config(request: StripeRequest, suite: int, largest: int, congestion_algorithm: str) -> StripeConfig:
     """Return the settings of a session of which this end sends UDP payloads of `largest` bytes at most.
 
     Each end finds out by itself what the path takes. Raises ValueError when a peer asks for what doesn't exist.
@@ -66,6 +66,7 @@ def stripe_config(request: StripeRequest, suite: int, largest: int) -> StripeCon
         fec=FecMode(request.fec),
         max_overhead=request.max_overhead,
         suite=Suite(suite),
+        congestion_algorithm=congestion_algorithm,
     )
 
 
@@ -206,7 +207,7 @@ class ClientStripe(StripePlane):
         kernel: Kernel = KERNEL,
     ) -> None:
         now = asyncio.get_running_loop().time()
-        settings = stripe_config(request, grant.suite, config.max_datagram_size)
+        settings = stripe_config(request, grant.suite, config.max_datagram_size, config.congestion_algorithm)
         session = StripeSession(settings, grant.session, grant.secret, now, client=True)
         super().__init__(path.name, session, sender, deliver)
         self.sockets: list[UdpSocket] = []

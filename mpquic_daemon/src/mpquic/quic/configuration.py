@@ -24,7 +24,8 @@ _UNLIMITED = 1 << 50  # streams are limited by the connection's window alone
 class LinkOptions:
     """What may differ between connections. Sizes in bytes, times in seconds."""
 
-    congestion_algorithm: str = "cubic"
+    congestion_algorithm: str = "auto"
+    """auto (which is cubic here), bbr, cubic or reno."""
     max_datagram_size: int = 1452
     """UDP payload that the local link takes, without IP and UDP headers; what the path takes is found out."""
     idle_timeout: float = 30.0
