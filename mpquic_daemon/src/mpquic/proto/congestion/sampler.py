@@ -17,13 +17,21 @@ class SendStamp:
 
     __slots__ = ("app_limited", "delivered", "delivered_at", "probing_down", "sent_at", "window_start")
 
-    def __init__(self, sent_at: float) -> None:
+    def __init__(
+        self,
+        sent_at: float,
+        delivered: int,
+        delivered_at: float,
+        window_start: float,
+        app_limited: bool,
+        probing_down: bool,
+    ) -> None:
         self.sent_at = sent_at
-        self.delivered = 0
-        self.delivered_at = sent_at
-        self.window_start = sent_at
-        self.app_limited = False
-        self.probing_down = False
+        self.delivered = delivered
+        self.delivered_at = delivered_at
+        self.window_start = window_start
+        self.app_limited = app_limited
+        self.probing_down = probing_down
 
 
 class DeliveryRateSampler:
@@ -43,13 +51,8 @@ class DeliveryRateSampler:
         """Packets leave together; `in_flight` are the bytes on their way before them."""
         if not in_flight:
             self._delivered_at = self._window_start = now
-        stamp = SendStamp(now)
-        stamp.delivered = self.delivered
-        stamp.delivered_at = self._delivered_at
-        stamp.window_start = self._window_start
-        stamp.app_limited = self._app_limited_until > 0
-        stamp.probing_down = probing_down
-        return stamp
+        limited = self._app_limited_until > 0
+        return SendStamp(now, self.delivered, self._delivered_at, self._window_start, limited, probing_down)
 
     def sample(self, newest: SendStamp, sample: AckSample, now: float) -> None:
         """Enter the rate into `sample`. `newest` belongs to the packet sent last of those just delivered.
