@@ -43,7 +43,7 @@ def quality(connection: ClientConnection | None) -> dict[str, object]:
     """Return the round-trip time and the loss that `mpquicctl status` shows."""
     if connection is None:
         return {"rtt_seconds": None, "loss_ratio": None}
-    return {"rtt_seconds": rtt_of(connection.session), "loss_ratio": round(connection.session.path.loss, 4)}
+    return {"rtt_seconds": rtt_of(connection.session), "loss_ratio": round(connection.session.estimators.loss, 4)}
 
 
 def rtt_ms(connection: ClientConnection) -> float | None:

@@ -74,7 +74,7 @@ def peer(rule: Rule, known: Peer, group: Group[ServerConnection] | None, now: fl
         "last_heard": ago(now - known.heard) if known.heard is not None else None,
         "peer": member.connection.peer if member is not None else None,
         "rtt_seconds": rtt_of(session) if session is not None else None,
-        "loss_ratio": round(session.path.loss, 4) if session is not None else None,
+        "loss_ratio": round(session.estimators.loss, 4) if session is not None else None,
         "flaps": known.flaps,
         "release": release.of_peer(admitted.register.release) if admitted is not None else None,
         "error": error,

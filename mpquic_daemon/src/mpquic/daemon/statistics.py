@@ -206,7 +206,7 @@ def path_statistics(session: Session | None, traffic: Traffic) -> PathStatistics
     rtt = rtt_of(session) if session is not None else None
     return PathStatistics(
         rtt_seconds=rtt,
-        loss_ratio=round(session.path.loss, 4) if session is not None else None,
+        loss_ratio=round(session.estimators.loss, 4) if session is not None else None,
         tx_bytes=traffic.tx_bytes,
         tx_datagrams=traffic.tx_datagrams,
         rx_bytes=traffic.rx_bytes,
