@@ -63,6 +63,8 @@ class Liveness:
         self._poll_due = now
         """When `poll` was to be called at the latest."""
         self._last_probe = float("-inf")
+        self._probes_heard_at = now
+        """When a probe or a reply came last: the connection that carries them is known to work as well."""
         self._next_sequence = 0
         self._outstanding: dict[int, float] = {}
         self._count_from = now
@@ -133,6 +135,7 @@ class Liveness:
     def on_probe(self, probe: PathProbe, now: float) -> PathProbe | None:
         """A probe or a reply arrived: return the reply to a probe. One that nobody asked for is ignored."""
         self.on_receive(now)
+        self._probes_heard_at = now
         if probe.is_reply:
             sent = self._outstanding.pop(probe.sequence, None)
             if sent is None:
@@ -188,7 +191,7 @@ class Liveness:
         urgent = max(late, self._last_probe + URGENT_SHARE * self.probe_interval)
         if self.asks and self.proved_every is None:
             return min(usual, urgent)
-        return min(self._last_probe + QUIET_LIMIT, urgent)
+        return min(max(self._probes_heard_at + QUIET_LIMIT, usual), urgent)
 
     def _pause(self, now: float) -> float:
         """Seconds by which this process is late with `poll`, 0.0 while it is on time."""
