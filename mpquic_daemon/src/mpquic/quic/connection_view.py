@@ -1,4 +1,4 @@
-"""What can be read of a QUIC connection: its state, sizes, measurements and the server's certificate."""
+"""What can be read of a QUIC connection: its state, sizes, measurements, traffic and the server's certificate."""
 
 import enum
 
@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mpquic.proto.control.identity import certificate_sha256
 from mpquic.proto.path.address import Address
+from mpquic.proto.path.traffic import Traffic
 from mpquic.quic import aioquic_internals as internals
 from mpquic.quic import congestion
 from mpquic.quic.aioquic_bounds import BoundedConnection
@@ -32,8 +33,15 @@ class ConnectionView:
         self._server_certificate = certificate
         self._mtu = QuicPathMtu(connection.configuration.max_datagram_size, control.meter)
         self.state = LinkState.HANDSHAKE
+        self.traffic = Traffic()
+        """What it has sent and received; that of its path as soon as there is one."""
         self._capacity: int | None = None
         """Largest payload of a datagram; None when it has to be found out, which costs more than asking often."""
+
+    def count_in(self, traffic: Traffic) -> None:
+        """Count what is sent and received in `traffic` from now on, with what has been counted here so far."""
+        traffic.add(self.traffic)
+        self.traffic = traffic
 
     @property
     def meter(self) -> congestion.PathMeter:

@@ -12,7 +12,6 @@ from aioquic.quic.packet import QuicErrorCode
 from cryptography import x509
 
 from mpquic.proto.path.address import Address
-from mpquic.proto.path.traffic import Traffic
 from mpquic.quic import aioquic_internals as internals
 from mpquic.quic import congestion, server_certificate
 from mpquic.quic.aioquic_bounds import BoundedConnection, PacketDroppedError
@@ -70,11 +69,9 @@ class QuicLink(ConnectionView):
         self._connection_due = float("inf")
         """When the connection itself wanted to be called at the latest, as it was found out last."""
         self._timer_known = False
-        self.traffic = Traffic()
-        """What it has sent and received; that of its path as soon as there is one."""
         self.dropped = 0
         """Packets of the peer that were dropped since there was no room for what they hold."""
-        self.on_output: Callable[[], None] = _nothing
+        self.on_output: Callable[[], None] = lambda: None
         self.on_connection_ids: Callable[[list[bytes], list[bytes]], None] = _ignore_connection_ids
         size = connection.configuration.max_datagram_size
         internals.set_ack_delay(connection, ACK_DELAY)
@@ -92,11 +89,6 @@ class QuicLink(ConnectionView):
     def start(self, address: Address, now: float) -> None:
         """Begin the handshake of a client; `flush` gives its first packets."""
         self._connection.connect(address, now)
-
-    def count_in(self, traffic: Traffic) -> None:
-        """Count what is sent and received in `traffic` from now on, with what has been counted here so far."""
-        traffic.add(self.traffic)
-        self.traffic = traffic
 
     def admit(self) -> None:
         """The peer proved who it is: open the flow control window, and find out which packets reach it."""
@@ -402,10 +394,6 @@ class QuicLink(ConnectionView):
             self._connection.release()
             self._mark_dirty()
             self._events.others.append(Terminated(int(code), reason, by_peer))
-
-
-def _nothing() -> None:
-    """Stand in for a callback that nobody set."""
 
 
 def _ignore_connection_ids(_issued: list[bytes], _retired: list[bytes]) -> None:
