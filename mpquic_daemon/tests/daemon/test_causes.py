@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from mpquic.daemon import server_report
-from mpquic.daemon.cause import Cause
 from mpquic.daemon.client_connection import Failure
 from mpquic.daemon.period import Period
 from mpquic.net.netlink import WanState
 from mpquic.net.rtnetlink import DefaultRoute
+from mpquic.proto.path.cause import Cause
 
 from .test_outages import ends
 
@@ -58,7 +58,7 @@ def test_an_obstacle_explains_silence_and_nothing_that_was_answered() -> None:
 def test_a_server_that_stopped_and_then_went_silent_is_silent(ends: Make) -> None:
     both = ends()
     both.run(5.0)
-    both.processes["cl"].call(lambda: both.client._current._end(Failure.ENDED, "the server stops"))
+    both.processes["cl"].call(lambda: both.client._paths[0].current._end(Failure.ENDED, "the server stops"))
     both.network.cut()
     both.processes["cl"].call(both.client._turn)
     assert both.client.status()["error"] == "the server stops"

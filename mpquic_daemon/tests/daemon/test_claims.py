@@ -39,7 +39,7 @@ def forged(both: Ends, transport: str) -> bytes:
 
 
 def own_address(both: Ends, transport: str) -> Endpoint:
-    current = both.client._current
+    current = both.client._paths[0].current
     assert current is not None
     sockets = [current.socket] if transport == "quic" else current.plane.sockets  # type: ignore[union-attr]
     return sockets[0].local_address  # type: ignore[return-value]
@@ -104,7 +104,7 @@ def test_a_flood_in_somebodys_name_displaces_nothing_that_he_has_sent(
         honest.append((source, data))
 
     both.network.send = caught  # type: ignore[method-assign]
-    current: Any = both.client._current
+    current: Any = both.client._paths[0].current
 
     def ask() -> None:
         if transport == "quic":

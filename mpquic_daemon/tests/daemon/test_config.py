@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mpquic.config import ClientConfig, ClientPath, ServerConfig, load, parse
+from mpquic.config import ClientConfig, PathConfig, ServerConfig, load, parse
 from mpquic.config.reload import compare, hot_keys, take_hot
 from mpquic.config.schema import ConfigError
 
@@ -92,7 +92,7 @@ def test_what_the_suite_renders_is_accepted() -> None:
     assert all(path.stripe_port == ports[path.remote_port] for path in paths if path.transport == "stripe")
 
 
-def client_path(**keys: object) -> ClientPath:
+def client_path(**keys: object) -> PathConfig:
     config = parse(yaml.safe_dump({**CLIENT, **keys}))
     assert isinstance(config, ClientConfig)
     (path,) = config.paths

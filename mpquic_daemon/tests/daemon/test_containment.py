@@ -43,7 +43,7 @@ def server_session(both: Ends) -> object:
 
 
 def client_session(both: Ends) -> object:
-    plane = both.client._current.plane
+    plane = both.client._paths[0].current.plane
     assert plane is not None
     return plane.session
 
@@ -81,7 +81,7 @@ def test_a_session_that_faults_again_and_again_is_renewed_with_a_limit(
 @pytest.mark.parametrize("part", ["advance", "read"])
 def test_a_fault_in_the_clients_quic_connection_ends_that_connection(ends: Make, part: str) -> None:
     both = ends()
-    setattr(both.client._current, part, broken)
+    setattr(both.client._paths[0].current, part, broken)
     both.wait(lambda: both.client.status()["reconnects"] == 1 and both.session, 30.0, "up again")
 
 
@@ -119,7 +119,7 @@ def test_the_datagrams_of_others_in_the_same_read_are_served(ends: Make) -> None
     before = both.session
 
     def give() -> None:
-        stripe = both.client._current.plane
+        stripe = both.client._paths[0].current.plane
         stripe.session.pipes.busy(both.now)
         known.put((("10.77.1.2", 1), stripe.session._sealer.seal_control(9, 0, bytes(10))))
         known.put((("10.77.1.3", 1), b"other"))
@@ -134,7 +134,7 @@ def test_the_budget_of_a_client_is_one_for_all_its_sessions_and_goes_with_them(e
     (memory,) = both.server._stripe._memory.values()
     assert len(memory) == 1
     before = both.session
-    both.processes["cl"].call(lambda: setattr(both.client._current.plane.session, "exhausted", True))
+    both.processes["cl"].call(lambda: setattr(both.client._paths[0].current.plane.session, "exhausted", True))
     both.wait(lambda: both.session not in (None, before), 10.0, "striped anew")
     (memory,) = both.server._stripe._memory.values()
     assert len(memory) == 1
@@ -195,7 +195,7 @@ def test_a_client_that_asks_for_sessions_all_the_time_gets_one_a_second(
     monkeypatch.setattr(SessionTable, "allocate", lambda table: (granted.append(both.now), allocate(table))[1])
 
     def ask() -> None:
-        current: Any = both.client._current
+        current: Any = both.client._paths[0].current
         for _ in range(20):
             current.session.send(RenewStripe(stripe=current._request.stripe))
         both.client._turn()
@@ -237,7 +237,7 @@ def test_nothing_refers_to_the_secret_of_a_grant_once_the_keys_are_derived(
     monkeypatch.setattr(SessionTable, "allocate", recorded)
     both = ends()
     before = both.session
-    both.processes["cl"].call(lambda: setattr(both.client._current.plane.session, "exhausted", True))
+    both.processes["cl"].call(lambda: setattr(both.client._paths[0].current.plane.session, "exhausted", True))
     both.wait(lambda: both.session not in (None, before), 10.0, "striped anew")
     both.run(2.0)
     # One in the welcome, and one in the renewal.

@@ -246,7 +246,7 @@ def test_a_server_that_refuses_is_no_longer_held(ends: Make) -> None:
 
 def send(both: Ends, *messages: object) -> None:
     """Have the client say something to the server."""
-    session = both.client._current.session
+    session = both.client._paths[0].current.session
     both.processes["cl"].call(lambda: [session.send(message) for message in messages])
     both.processes["cl"].call(both.client._turn)
     both.run(0.2)

@@ -270,8 +270,8 @@ def test_a_goodbye_of_the_first_machine_lets_it_come_back_before_the_second_one(
 ) -> None:
     both = start(transport="quic", probes=False)
     first = second(both, site, "c3", "10.77.1.10")
-    both.processes["cl"].call(lambda: both.client._drop("_current", "leaves"))
-    both.processes["cl"].call(lambda: both.client._drop("_candidate", None))
+    both.processes["cl"].call(lambda: both.client._paths[0].drop_current("leaves"))
+    both.processes["cl"].call(lambda: both.client._paths[0].drop_candidate(None))
     both.network.lost = lambda source, destination: CLIENT in (source[0], destination[0])
     both.wait(lambda: state(first) == "up", 12.0, "up")
     copy = second(both, site, "c2")
@@ -346,9 +346,9 @@ def test_a_machine_that_was_set_back_to_a_snapshot_gets_its_place_back(start: St
     assert incarnation.epoch == 6
 
     def revert() -> None:
-        both.client._drop("_current", None)
+        both.client._paths[0].drop_current(None)
         incarnation.epoch = 2
-        both.client._retry.changed()
+        both.client._paths[0].connector.retry.changed()
         both.client._turn()
 
     both.processes["cl"].call(revert)
@@ -370,7 +370,7 @@ def test_a_machine_is_not_in_its_own_way(start: Start) -> None:
     """It was set back, and the server still hears its old connection, on which it hears nothing."""
     both = start(transport="quic", probes=False, probe_interval_ms=100)
     both.run(10.0)
-    deaf = both.client._current.socket.local_address
+    deaf = both.client._paths[0].current.socket.local_address
     both.network.lost = lambda _source, destination: destination == deaf
     both.client._incarnation.epoch = 0
     both.wait(lambda: both.state == "down", 10.0, "down")
@@ -426,7 +426,7 @@ def test_copies_of_a_running_machine_do_not_take_turns(start: Start, site: Site)
     """They have one boot id, and each has newer epochs than the other at times."""
     both = start(transport="quic", probes=False)
     copy = second(both, site)
-    both.processes["c2"].call(lambda: copy._drop("_candidate", None))
+    both.processes["c2"].call(lambda: copy._paths[0].drop_candidate(None))
     original = both.client._incarnation
     copy._incarnation.boot_id, copy._incarnation.epoch = original.boot_id, original.epoch
     copy._incarnation.registered()

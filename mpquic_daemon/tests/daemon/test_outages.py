@@ -141,7 +141,7 @@ def test_a_lease_is_not_asked_for_because_this_process_slept(ends: Make) -> None
     both = ends(bind_ip="iface:wan0")
     both.sleep("cl", 45.0)
     both.run(46.0)
-    assert both.client._lease._asked is False
+    assert both.client._paths[0].wan.lease._asked is False
 
 
 @pytest.mark.parametrize("outage", [0.0, 1.0, 40.0, 120.0])
@@ -211,7 +211,7 @@ def test_packets_pass_by_quic_while_no_pipe_carries(ends: Make) -> None:
 def test_a_session_that_has_used_up_its_keys_is_replaced_at_once(ends: Make) -> None:
     both = ends()
     before = both.session
-    both.processes["cl"].call(lambda: setattr(both.client._current.plane.session, "exhausted", True))
+    both.processes["cl"].call(lambda: setattr(both.client._paths[0].current.plane.session, "exhausted", True))
     both.wait(lambda: both.session not in (None, before), WITHIN, "another session")
     assert both.client.status()["reconnects"] == 0
 
@@ -222,7 +222,7 @@ def test_requests_that_come_too_fast_change_nothing(ends: Make) -> None:
 
     def ask_often() -> None:
         for _ in range(50):
-            both.client._current.renew_stripe(both.now)
+            both.client._paths[0].current.renew_stripe(both.now)
         both.client._turn()
 
     both.processes["cl"].call(ask_often)
@@ -238,7 +238,7 @@ def test_a_server_without_striping_is_asked_seldom_and_told_of_once(
     ends: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     both = ends(striped=False, server={"stripe_enabled": False})
-    connection, asked = both.client._current, []
+    connection, asked = both.client._paths[0].current, []
     renew = connection.renew_stripe
     connection.renew_stripe = lambda now: (asked.append(now), renew(now))
     both.run(250.0)

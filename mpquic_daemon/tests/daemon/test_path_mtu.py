@@ -77,8 +77,8 @@ def test_forged_icmp_does_not_hold_up_a_tunnel_that_runs(ends: Make, transport: 
         both.run(0.1)
     assert max(pauses(both, began)) < 0.25
     assert (states, both.session, both.client.status()["reconnects"]) == ([], session, 0)
-    assert both.client._current is not None
-    assert both.client._current.link.max_datagram_size == 1452
+    assert both.client._paths[0].current is not None
+    assert both.client._paths[0].current.link.max_datagram_size == 1452
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -98,7 +98,7 @@ def test_forged_icmp_does_not_hold_up_a_tunnel_that_connects(ends: Make, transpo
     assert both.state == "up"
     assert both.client.status()["error"] is None
     carry(both)
-    both.wait(lambda: both.client._current.link.max_datagram_size == 1452, WITHIN, "of full size")
+    both.wait(lambda: both.client._paths[0].current.link.max_datagram_size == 1452, WITHIN, "of full size")
 
 
 @pytest.mark.simulation
@@ -122,7 +122,7 @@ def test_a_path_that_shrinks_carries_on_and_grows_again(
     assert states == []
     if transport == "quic":
         (row,) = both.server.paths()
-        assert both.client._current.link.max_datagram_size > 1440
+        assert both.client._paths[0].current.link.max_datagram_size > 1440
         assert int(str(row["quic"]["max_datagram_bytes"])) > 1440
 
 

@@ -217,7 +217,7 @@ def flaps(both: Ends) -> tuple[object, object, object, object]:
 
 def test_a_silence_that_ends_on_the_same_connection_is_a_flap_and_no_reconnect(ends: Make) -> None:
     both = ends(striped=False, transport="quic")
-    port = both.client._current.socket.local_address[1]
+    port = both.client._paths[0].current.socket.local_address[1]
     both.network.cut()
     both.wait(lambda: both.state == "down", 6.0, "down")
     # Those that are to take its place get no reply.

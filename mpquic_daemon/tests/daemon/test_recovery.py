@@ -60,7 +60,7 @@ def test_a_reply_in_the_middle_of_an_outage_delays_nothing(ends: Make, silence: 
     both.network.heal()
 
     def registering() -> bool:
-        candidate = both.client._candidate
+        candidate = both.client._paths[0].candidate
         return candidate is not None and candidate.phase is Phase.REGISTERING
 
     both.wait(registering, 3.0, "answered")
@@ -75,7 +75,7 @@ def test_a_dead_control_connection_is_replaced_while_pipes_carry(ends: Make, pha
     """nebula issue 1748: what else arrives keeps a dead path alive until everything on it is torn down."""
     both = ends()
     both.run(phase)
-    dead, states, began = both.client._current.socket.local_address, both.states(), both.now
+    dead, states, began = both.client._paths[0].current.socket.local_address, both.states(), both.now
     both.network.lost = lambda source, destination: dead in (source, destination)
     both.run(130.0)
     assert states == []
@@ -88,8 +88,8 @@ def test_a_request_that_can_not_be_made_now_costs_no_iterations(ends: Make) -> N
     """quic-go issue 3567: a loop that spins on a timer which is due and can't be acted on."""
     both = ends(probes=False)
     both.network.lost = pipes
-    both.wait(lambda: (both.client._renewal.due or 0.0) > both.now + 10.0, 120.0, "a long pause")
-    both.run(both.client._renewal.due - both.now - 1.6)
+    both.wait(lambda: (both.client._paths[0].stripe.renewal.due or 0.0) > both.now + 10.0, 120.0, "a long pause")
+    both.run(both.client._paths[0].stripe.renewal.due - both.now - 1.6)
     turn, turns = both.client._turn, []
     both.client._turn = lambda: (turns.append(both.now), turn())
     both.network.cut()
@@ -102,7 +102,7 @@ def test_a_grant_that_an_outage_has_delayed_is_not_trusted_for_long(ends: Make, 
     """strongswan issue 3042: the reply to a rekeying meets an outage."""
     both = ends()
     both.network.lost = pipes
-    both.wait(lambda: both.client._current.renewing_stripe, 8.0, "asking")
+    both.wait(lambda: both.client._paths[0].current.renewing_stripe, 8.0, "asking")
     both.network.lost = to_client
     both.run(0.05)
     both.network.cut()
@@ -213,7 +213,7 @@ def test_a_lease_that_covers_the_server_is_named_until_it_changes(ends: Make) ->
 def test_nothing_leaves_any_more_from_an_address_that_the_wan_has_lost(ends: Make) -> None:
     both = ends(bind_ip="iface:wan0")
     both.run(5.0)
-    connection = both.client._current
+    connection = both.client._paths[0].current
     assert connection is not None
     assert connection.plane is not None
     before = [connection.socket, *connection.plane.sockets]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from mpquic.daemon.statistics import QueueStatistics, TunnelStatistics, snapshot
-from mpquic.proto.tunnel.tunnel import Counters
+from mpquic.proto.tunnel.counters import Counters
 
 from .conftest import Site
 from .virtual import CLIENT, Ends, Network

@@ -8,12 +8,12 @@ from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 from mpquic.config import load
 from mpquic.daemon import client as client_module
 from mpquic.daemon import server as server_module
-from mpquic.daemon.client_connection import Ending, Failure, Phase
+from mpquic.daemon import wan_watch
+from mpquic.daemon.client_connection import Phase
 from mpquic.daemon.credentials import CredentialsError
 from mpquic.daemon.journal import Journal
 from mpquic.daemon.session import MAX_REFUSED_STREAMS, CloseCode, Inbox, SessionError
@@ -22,6 +22,7 @@ from mpquic.net.send_status import SendStatus
 from mpquic.net.udp import UdpCounters
 from mpquic.proto.control.handshake import HandshakeState
 from mpquic.proto.control.messages import StreamType
+from mpquic.proto.path.ending import Ending, Failure
 from mpquic.quic.connection_view import LinkState
 from mpquic.quic.events import StreamReceived
 
@@ -133,9 +134,9 @@ class Ends:
         while not condition():
             assert loop.time() < end, f"not reached: {self.client.status()}"
             self.server._on_socket()
-            for connection in (self.client._current, self.client._candidate):
+            for connection in (self.client._paths[0].current, self.client._paths[0].candidate):
                 if connection is not None:
-                    self.client._on_socket(connection)
+                    self.client._paths[0]._on_socket(connection)
             await asyncio.sleep(0.002)
 
 
@@ -170,7 +171,7 @@ def test_a_fault_in_a_turn_leaves_the_loop_its_timer(play, monkeypatch):
         def broken(_now: float) -> None:
             raise IndexError("a defect")
 
-        for end, part in ((ends.server, "_send"), (ends.client, "_settle_state")):
+        for end, part in ((ends.server, "_send"), (ends.client, "_settle")):
             end._timer.close()
             with monkeypatch.context() as patch:
                 patch.setattr(end, part, broken)
@@ -233,20 +234,20 @@ def test_a_lost_welcome_takes_nothing_down(play, monkeypatch):
 
     async def scenario(ends: Ends, _wire: Wire) -> None:
         client = ends.client
-        old = client._current
+        old = client._paths[0].current
         client.reconnect(silent=False)
-        candidate = client._candidate
+        candidate = client._paths[0].candidate
         read = candidate.read
         await ends.run(lambda: has_registered(candidate))
         monkeypatch.setattr(candidate, "read", lambda _now: None)  # The WELCOME is on its way for long.
         since = client.status()["since"]
-        await ends.run(lambda: client._current is None)
+        await ends.run(lambda: client._paths[0].current is None)
         assert old.ending.failure is Failure.REPLACED
         began = asyncio.get_running_loop().time()
         await ends.run(lambda: asyncio.get_running_loop().time() > began + 0.3)
         assert (ends.client_state, client._tun.carrier) == ("up", True)
         monkeypatch.setattr(candidate, "read", read)
-        await ends.run(lambda: client._current is candidate)
+        await ends.run(lambda: client._paths[0].current is candidate)
         assert (client.status()["since"], client._tun.carrier) == (since, True)
         assert client.status()["error"] is None
 
@@ -256,12 +257,12 @@ def test_a_lost_welcome_takes_nothing_down(play, monkeypatch):
 def test_a_welcome_that_never_comes_takes_the_tunnel_down_in_time(play, monkeypatch):
     async def scenario(ends: Ends, _wire: Wire) -> None:
         client = ends.client
-        client._config = msgspec.structs.replace(client._config, down_after_ms=1000)
+        client._paths[0].connector.down_after = 1.0
         client.reconnect(silent=False)
-        candidate = client._candidate
+        candidate = client._paths[0].candidate
         await ends.run(lambda: has_registered(candidate))
         monkeypatch.setattr(candidate, "read", lambda _now: None)
-        await ends.run(lambda: client._current is None)
+        await ends.run(lambda: client._paths[0].current is None)
         await ends.run(lambda: ends.client_state == "down", 2.0)
         assert not client._tun.carrier
 
@@ -274,7 +275,7 @@ def test_a_copy_of_this_machine_is_named_and_not_fought(play, caplog):
         connection.end(CloseCode.REPLACED, "replaced by a newer connection")
         ends.server._changed[connection] = None
         await ends.run(lambda: ends.client_state == "down")
-        assert ends.client._retry.next_attempt - asyncio.get_running_loop().time() > 3.0
+        assert ends.client._paths[0].connector.retry.next_attempt - asyncio.get_running_loop().time() > 3.0
         assert caplog.text.count("path.taken_over") == 1
         (told,) = (record for record in caplog.records if record.message == "path.taken_over")
         assert "a copy of this machine" in told.fields["cause"]
@@ -286,11 +287,12 @@ def test_a_second_connection_that_ends_is_no_outage(play):
     async def scenario(ends: Ends, _wire: Wire) -> None:
         client = ends.client
         client.reconnect(silent=False)
-        candidate = client._candidate
+        candidate = client._paths[0].candidate
         candidate.ending = Ending(Failure.SILENT, "no answer")
         client._turn()
-        assert client._candidate is not candidate
-        assert (client._retry.failures, client._retry._silent, client._retry._outage_began) == (0, 0, None)
+        assert client._paths[0].candidate is not candidate
+        retry = client._paths[0].connector.retry
+        assert (retry.failures, retry._silent, retry._outage_began) == (0, 0, None)
         assert ends.client_state == "up"
 
     play(scenario)
@@ -299,9 +301,9 @@ def test_a_second_connection_that_ends_is_no_outage(play):
 def test_a_fault_in_sending_for_a_candidate_leaves_the_current_connection(play, monkeypatch, caplog):
     async def scenario(ends: Ends, _wire: Wire) -> None:
         client = ends.client
-        current = client._current
+        current = client._paths[0].current
         client.reconnect(silent=False)
-        candidate = client._candidate
+        candidate = client._paths[0].candidate
 
         def broken(_now: float) -> None:
             raise IndexError("a defect")
@@ -309,8 +311,8 @@ def test_a_fault_in_sending_for_a_candidate_leaves_the_current_connection(play, 
         monkeypatch.setattr(candidate, "flush", broken)
         client._turn()
         assert "connection.fault" in caplog.text
-        assert client._candidate is not candidate
-        assert (client._current, current.phase, current.ending) == (current, Phase.REGISTERED, None)
+        assert client._paths[0].candidate is not candidate
+        assert (client._paths[0].current, current.phase, current.ending) == (current, Phase.REGISTERED, None)
         assert ends.client_state == "up"
 
     play(scenario)
@@ -319,9 +321,9 @@ def test_a_fault_in_sending_for_a_candidate_leaves_the_current_connection(play, 
 def test_a_fault_in_a_handover_between_connections_leaves_no_old_one_behind(play, monkeypatch, caplog):
     async def scenario(ends: Ends, _wire: Wire) -> None:
         client = ends.client
-        old = client._current
+        old = client._paths[0].current
         released: list[object] = []
-        release = client._release
+        release = client._paths[0]._release
 
         def broken(*_: object) -> None:
             raise IndexError("a defect")
@@ -331,15 +333,15 @@ def test_a_fault_in_a_handover_between_connections_leaves_no_old_one_behind(play
             release(connection, farewell)
 
         with monkeypatch.context() as patches:
-            patches.setattr(client, "_open_plane", broken)
-            patches.setattr(client, "_release", note)
+            patches.setattr(client._paths[0].stripe, "open", broken)
+            patches.setattr(client._paths[0], "_release", note)
             # The server closes the old connection as it registers the new one: here WELCOME is the first to arrive.
             patches.setattr(old.socket, "recv_batch", list)
             client.reconnect(silent=False)
             await ends.run(lambda: "connection.fault" in caplog.text)
         assert released[0] is old
         await ends.run(lambda: ends.client_state == "up")
-        assert [member.path for member in client._scheduler] == [client._current.session.path]
+        assert [path.control for path in client._scheduler] == [client._paths[0].current.session.path]
 
     play(scenario)
 
@@ -366,21 +368,21 @@ def test_netlink_that_fails_is_asked_again(play, monkeypatch, caplog):
         def broken() -> None:
             raise OSError(105, "No buffer space available")
 
-        monkeypatch.setattr(client_module, "LOOK_AGAIN", 0.05)
-        monkeypatch.setattr(client._monitor, "read", broken)
-        monkeypatch.setattr(client._monitor, "refresh", lambda: refreshed.append(1))
-        client._on_netlink()
-        client._on_netlink()
+        monkeypatch.setattr(wan_watch, "LOOK_AGAIN", 0.05)
+        monkeypatch.setattr(client._wan_watch.monitor, "read", broken)
+        monkeypatch.setattr(client._wan_watch.monitor, "refresh", lambda: refreshed.append(1))
+        client._wan_watch.on_netlink()
+        client._wan_watch.on_netlink()
         await ends.run(lambda: refreshed)
         assert caplog.text.count("wan.unknown") == 1
-        assert client._look_again_at is None
+        assert client._wan_watch.again_at is None
 
     play(scenario)
 
 
 def test_bytes_of_a_refused_stream_are_not_taken_for_a_new_one(play):
     async def scenario(ends: Ends, _wire: Wire) -> None:
-        session = ends.client._current.session
+        session = ends.client._paths[0].current.session
         data_stream = session.data_stream
 
         def arrives(stream: int, data: bytes) -> Inbox:
@@ -413,7 +415,7 @@ def test_files_that_can_not_be_used_are_refused_and_the_old_stay_in_force(play, 
         # The client needs no file for another attempt.
         (tmp_path / "ca.crt").unlink()
         ends.client.reconnect(silent=True)
-        await ends.run(lambda: ends.client_state == "up" and ends.client._current is not None)
+        await ends.run(lambda: ends.client_state == "up" and ends.client._paths[0].current is not None)
 
     play(scenario)
 
@@ -422,7 +424,7 @@ def test_both_ends_have_a_share_of_their_wan_and_wake_when_it_allows_more(play):
     async def scenario(ends: Ends, _wire: Wire) -> None:
         loop = asyncio.get_running_loop()
         (connection,) = ends.server._connections.values()
-        sessions = (ends.client._current.session, connection.session)
+        sessions = (ends.client._paths[0].current.session, connection.session)
         for session in sessions:
             assert (session.member.name, session.member.wan) == ("mpq9" if session is sessions[1] else "cl", "wan9")
             budget = session.path._budget

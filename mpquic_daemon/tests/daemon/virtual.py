@@ -408,7 +408,9 @@ class Ends:
             return self.monitors[-1]
 
         def udp(local: Endpoint, **options: Any) -> UdpSocket:
-            return UdpSocket(process, self.network, host, local, **options)
+            # A socket that is bound to an address of its own has that one, any other the machine's.
+            bound = host if ipaddress.ip_address(local[0]).is_unspecified else local[0]
+            return UdpSocket(process, self.network, bound, local, **options)
 
         return Kernel(
             *cast("tuple[Any, Any, Any]", (tun, udp, monitor)),

@@ -27,10 +27,12 @@ from mpquic.proto.path.backoff import Backoff
 from mpquic.proto.path.liveness import Liveness
 from mpquic.proto.path.path import PathState
 from mpquic.proto.path.probe import decode, is_probe
+from mpquic.proto.tunnel.receiver import TunnelReceiver
 from mpquic.proto.tunnel.scheduler import FailoverScheduler
-from mpquic.proto.tunnel.tunnel import TunnelReceiver, TunnelSender
+from mpquic.proto.tunnel.sender import TunnelSender
 
 from .pki import CA, CLIENT, NOW, SERVER, SITE1
+from .recording import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,6 +160,9 @@ class Half:
     data: FrameStreamDecoder = field(default_factory=FrameStreamDecoder)
     registered: bool = False
     closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.wan = path_of(self.path)
 
     def send(self, message: Message, message_id: int, now: float) -> None:
         self.out.send_stream("control", encode_message(message, message_id), now)
@@ -329,10 +334,10 @@ class Pair:
                     self.session = output.welcome.session
                     self.client_sender.restart()
                     self.client_receiver.restart()
-                self.client_schedule.add(half.path)
+                self.client_schedule.add(half.wan)
             elif isinstance(output, Admitted):
                 half.registered = True
-                self.server_schedule.add(half.path)
+                self.server_schedule.add(half.wan)
             elif isinstance(output, Rejected):
                 if half is connection.client:
                     self._close_client(connection)
@@ -342,11 +347,11 @@ class Pair:
     def _close_client(self, connection: Connection) -> None:
         connection.client.closed = True
         connection.client.path.open = False
-        self.client_schedule.remove(connection.client.path)
+        self.client_schedule.remove(connection.client.wan)
         self.retry_at = self.now + self.backoff.next_delay(self.now)
 
     def _close_server(self, connection: Connection) -> None:
         connection.server.closed = True
         connection.server.path.open = False
-        self.server_schedule.remove(connection.server.path)
+        self.server_schedule.remove(connection.server.wan)
         self.groups.remove(connection.number)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from mpquic.proto.packet.run import SegmentRun
 from mpquic.proto.path.path import Path, PathState
 from mpquic.proto.tunnel.scheduler import FailoverScheduler
-from mpquic.proto.tunnel.tunnel import TunnelSender
+from mpquic.proto.tunnel.sender import TunnelSender
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mpquic.proto.path.data_plane import DataPlane
     from mpquic.proto.path.path import Carried
 
 
@@ -58,11 +59,17 @@ class RecordingPath:
         return count
 
 
+def path_of(plane: DataPlane, *, priority: int = 100) -> Path:
+    """A path that has nothing but one data plane."""
+    path = Path(plane.name, priority=priority)
+    path.control = plane
+    return path
+
+
 def tunnel(*paths: RecordingPath) -> TunnelSender:
     scheduler = FailoverScheduler()
     for priority, path in enumerate(paths):
-        assert isinstance(path, Path)
-        scheduler.add(path, priority=priority)
+        scheduler.add(path_of(path, priority=priority))
     return TunnelSender(scheduler)
 
 

@@ -43,7 +43,7 @@ from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.shard import trim
 from mpquic.proto.stripe.wire import PacketType, WireError, decode_header, session_of
 from mpquic.proto.tunnel.fragments import Reassembler
-from mpquic.proto.tunnel.tunnel import TunnelReceiver
+from mpquic.proto.tunnel.receiver import TunnelReceiver
 
 from .packets import ACK, PSH, ipv4, ipv6, tcp, udp_superframe
 

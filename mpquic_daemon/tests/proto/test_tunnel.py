@@ -10,13 +10,15 @@ from mpquic.proto.packet.superframe import cut, parse_vnet
 from mpquic.proto.packet.vnet import PLAIN
 from mpquic.proto.path.path import PathState
 from mpquic.proto.tunnel.class_queue import ClassQueue
+from mpquic.proto.tunnel.counters import Counters
 from mpquic.proto.tunnel.dispatch import dispatch
+from mpquic.proto.tunnel.receiver import TunnelReceiver
 from mpquic.proto.tunnel.scheduler import FailoverScheduler
-from mpquic.proto.tunnel.tunnel import Counters, TunnelReceiver, TunnelSender
+from mpquic.proto.tunnel.sender import TunnelSender
 
 from . import packets as make
 from .pair import Pair
-from .recording import RecordingPath, joined, tunnel
+from .recording import RecordingPath, joined, path_of, tunnel
 
 
 def over_the_wire(frames: list[Frame]) -> list[Frame]:
@@ -129,9 +131,10 @@ def test_without_a_path_packets_wait_briefly_and_are_then_given_up() -> None:
 
 def test_a_suspect_path_is_used_only_while_none_is_up() -> None:
     first, second = RecordingPath("wan4"), RecordingPath("wan5")
+    better, worse = path_of(first, priority=1), path_of(second, priority=2)
     scheduler = FailoverScheduler()
-    scheduler.add(second, priority=2)
-    scheduler.add(first, priority=1)
+    scheduler.add(worse)
+    scheduler.add(better)
     assert scheduler.select(0) is first
     first.state = PathState.SUSPECT
     assert scheduler.select(0) is second
@@ -139,17 +142,43 @@ def test_a_suspect_path_is_used_only_while_none_is_up() -> None:
     assert scheduler.select(0) is first
     first.state = PathState.DOWN
     assert scheduler.select(0) is None
-    replacement = RecordingPath("wan4")
-    scheduler.add(replacement, priority=1)
-    scheduler.remove(first)
-    assert [member.path for member in scheduler] == [replacement, second]
+    replacement = path_of(RecordingPath("wan4"), priority=1)
+    scheduler.add(replacement)
+    scheduler.remove(better)
+    assert list(scheduler) == [replacement, worse]
     assert len(scheduler) == 2
+
+
+def test_a_path_sends_by_its_preferred_plane_while_that_is_up() -> None:
+    control, pipes = RecordingPath("wan5"), RecordingPath("wan5/stripe")
+    path = path_of(control)
+    path.preferred = pipes
+    assert path.plane is pipes
+    control.state = PathState.SUSPECT
+    assert (path.plane, path.state) == (pipes, PathState.SUSPECT)
+    pipes.state = PathState.DOWN
+    assert path.plane is control
+    path.control = None
+    assert (path.plane, path.state) == (None, PathState.DOWN)
+
+
+def test_who_was_given_frames_is_known_until_it_is_asked_for() -> None:
+    first, second = RecordingPath("wan4"), RecordingPath("wan5")
+    sender = tunnel(first, second)
+    sender.flush(0.0)
+    assert not sender.touched
+    sender.enqueue([PLAIN + make.udp(4, b"one", partial=False)], 0.0)
+    sender.flush(0.0)
+    first.state = PathState.SUSPECT
+    sender.enqueue([PLAIN + make.udp(4, b"two", partial=False)], 0.0)
+    sender.flush(0.0)
+    assert list(sender.touched) == [first, second]
 
 
 def test_packets_of_low_latency_leave_first_then_those_of_lower_classes() -> None:
     path = RecordingPath(budget=1 << 20)
     scheduler = FailoverScheduler()
-    scheduler.add(path)
+    scheduler.add(path_of(path))
     queues = {kind: ClassQueue() for kind in (2, 1, LOW_LATENCY | 3)}
     sender = TunnelSender(scheduler, queues=queues)
     for kind, queue in queues.items():

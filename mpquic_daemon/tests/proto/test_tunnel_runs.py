@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,11 +13,14 @@ from mpquic.proto.packet.run import SegmentRun
 from mpquic.proto.packet.superframe import cut, parse_vnet
 from mpquic.proto.packet.vnet import PLAIN
 from mpquic.proto.path.path import Carried, PathState
-from mpquic.proto.tunnel.tunnel import TunnelReceiver, TunnelSender
+from mpquic.proto.tunnel.receiver import TunnelReceiver
 
 from . import packets as make
 from .recording import RecordingPath, joined, tunnel
 from .superframes import kernel_segments, run_of, singles, superframes, without_checksum
+
+if TYPE_CHECKING:
+    from mpquic.proto.tunnel.sender import TunnelSender
 
 READ = make.superframe(4, 2**32 - 2000, bytes(range(250)) * 20, 1000, make.ACK | make.PSH)
 

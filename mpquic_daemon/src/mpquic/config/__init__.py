@@ -4,9 +4,9 @@ from mpquic.config.file import check_files, load, parse
 from mpquic.config.model import (
     ROLES,
     ClientConfig,
-    ClientPath,
     ClientTls,
     InstanceConfig,
+    PathConfig,
     Peer,
     ServerConfig,
     ServerTls,
@@ -15,9 +15,9 @@ from mpquic.config.model import (
 __all__ = [
     "ROLES",
     "ClientConfig",
-    "ClientPath",
     "ClientTls",
     "InstanceConfig",
+    "PathConfig",
     "Peer",
     "ServerConfig",
     "ServerTls",

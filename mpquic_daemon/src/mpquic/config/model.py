@@ -163,7 +163,7 @@ class MultipathPath(msgspec.Struct, frozen=True, kw_only=True):
     stripe_port: Port | None = None
 
 
-class ClientPath(NamedTuple):
+class PathConfig(NamedTuple):
     """One WAN as used by a client's tunnel."""
 
     name: str
@@ -231,7 +231,7 @@ class ClientConfig(_Instance, frozen=True, kw_only=True):
         return self.tunnel if self.tunnel is not None else self.name
 
     @property
-    def paths(self) -> tuple[ClientPath, ...]:
+    def paths(self) -> tuple[PathConfig, ...]:
         """The paths of the tunnel, in the order in which they were stated."""
         if self.multipath_enabled:
             return tuple(self._path(entry) for entry in self.multipath_paths)
@@ -245,9 +245,9 @@ class ClientConfig(_Instance, frozen=True, kw_only=True):
         )
         return (self._path(only),)
 
-    def _path(self, entry: MultipathPath) -> ClientPath:
+    def _path(self, entry: MultipathPath) -> PathConfig:
         stated = entry.transport or self.transport
-        return ClientPath(
+        return PathConfig(
             name=entry.name,
             bind_device=_device(entry.bind_ip),
             bind_address=_address(entry.bind_ip),

@@ -17,7 +17,7 @@ from mpquic.config.schema import Problem, expected
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mpquic.config.model import ClientPath, InstanceConfig, ServerConfig
+    from mpquic.config.model import InstanceConfig, PathConfig, ServerConfig
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -70,7 +70,7 @@ def _check_multipath(config: ClientConfig) -> Iterator[Problem]:
                 yield Problem(f"multipath_paths[{index}].{key}", message)
 
 
-def _check_path(path: ClientPath, place: str) -> Iterator[Problem]:
+def _check_path(path: PathConfig, place: str) -> Iterator[Problem]:
     if path.bind_address is not None:
         local, remote = ipaddress.ip_address(path.bind_address), ipaddress.ip_address(path.remote_addr)
         if local.version != remote.version:

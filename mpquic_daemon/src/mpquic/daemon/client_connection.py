@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,8 @@ from mpquic.proto.control.messages import Bye, ControlError, RefuseCode, RenewSt
 from mpquic.proto.control.validity import Validity
 from mpquic.proto.path.address import endpoint
 from mpquic.proto.path.budget import BudgetMember
+from mpquic.proto.path.ending import Ending, Failure
+from mpquic.proto.path.retry import SILENCE
 from mpquic.quic.configuration import LinkOptions
 from mpquic.quic.connect import connect
 from mpquic.quic.events import Established, Terminated
@@ -37,17 +38,12 @@ from mpquic.release import RELEASE, of_peer
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from mpquic.config import ClientConfig, ClientPath
+    from mpquic.config import ClientConfig, PathConfig
     from mpquic.daemon.credentials import ClientIdentity
-    from mpquic.daemon.stripe_plane import Deliver
+    from mpquic.daemon.pump import Pump
     from mpquic.net.kernel import Kernel
     from mpquic.proto.control.messages import StripeGrant, Welcome
-    from mpquic.proto.tunnel.tunnel import TunnelSender
 
-SILENCE = 1.8
-"""Seconds without a packet of the peer after which an attempt is given up for a new one, at first."""
-LONG_SILENCE = 6.0
-"""The same once several attempts in a row have met silence: the round trip may be longer than `SILENCE`."""
 ANSWERED_SILENCE = 3.0
 """The same at least, once the peer has answered: a server to which a thousand clients return at once is slow."""
 FIRST_FLIGHT_INTERVAL = 0.9
@@ -68,30 +64,7 @@ class Phase(Enum):
     OVER = "over"
 
 
-class Failure(Enum):
-    """Why it is over, as far as it matters for trying again."""
-
-    SILENT = "no answer"
-    LOCAL = "local error"
-    REFUSED = "refused"
-    REPLACED = "replaced"
-    IN_USE = "another machine has the identity"
-    HANDED_OVER = "an operator has given the identity to another machine"
-    ENDED = "ended"
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """The end of an attempt or connection."""
-
-    failure: Failure
-    reason: str
-    retry_after: float | None = None
-    unheard: bool = False
-    """Whether the server gave up the handshake: it hears this end, and isn't heard well enough."""
-
-
-def stripe_request(config: ClientConfig, path: ClientPath) -> StripeRequest | None:
+def stripe_request(config: ClientConfig, path: PathConfig) -> StripeRequest | None:
     """Return what is asked for with `transport: stripe`, None for another transport."""
     if path.transport != "stripe":
         return None
@@ -115,7 +88,7 @@ class ClientConnection:
     def __init__(
         self,
         config: ClientConfig,
-        path: ClientPath,
+        path: PathConfig,
         identity: ClientIdentity,
         *,
         boot_id: bytes,
@@ -334,14 +307,12 @@ class ClientConnection:
                 return message
         return None
 
-    def open_plane(self, grant: StripeGrant, sender: TunnelSender, deliver: Deliver) -> ClientStripe:
+    def open_plane(self, grant: StripeGrant, pump: Pump) -> ClientStripe:
         """Open the striped data plane that the server has granted. OSError, ValueError."""
         request = self._request.stripe
         if request is None:
             raise ValueError("the server grants a striped session that nobody has requested")
-        self.plane = plane = ClientStripe(
-            self._config, self._path, request, grant, sender, deliver, self._own, self._kernel
-        )
+        self.plane = plane = ClientStripe(self._config, self._path, request, grant, pump, self._own, self._kernel)
         plane.on_path_mtu = self._on_path_mtu
         plane.session.count_in(self.link.traffic)
         plane.path.limit_by(self.session.budget)

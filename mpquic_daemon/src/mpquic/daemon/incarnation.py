@@ -13,11 +13,15 @@ from mpquic.table import SITE_PREFIX
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mpquic.daemon.journal import Journal
     from mpquic.proto.control.handshake import Rejected
     from mpquic.proto.control.identity import Credentials
 
 CONFLICTS = (RefuseCode.IN_USE, RefuseCode.HANDED_OVER)
 """Codes of refusals because of another machine."""
+
+CONFLICT_INTERVAL = 3600.0
+"""Seconds between two journal lines that another machine has taken the place of this one."""
 
 
 class Incarnation:
@@ -32,6 +36,7 @@ class Incarnation:
         self.boot_id = entropy(16)
         self.epoch = 0
         self._was_registered = False
+        self._conflict_told_at = float("-inf")
 
     def next_epoch(self) -> int:
         """Begin another connection; return its epoch."""
@@ -46,6 +51,13 @@ class Incarnation:
         """Another machine has the place that this boot id had."""
         if self._was_registered:
             self.boot_id, self._was_registered = self._entropy(16), False
+
+    def tell_of_conflict(self, journal: Journal, path: str, now: float) -> None:
+        """Write, once an hour at most, that another machine has taken the place of this one."""
+        if now - self._conflict_told_at >= CONFLICT_INTERVAL:
+            self._conflict_told_at = now
+            cause = "another client has this identity and tunnel: a copy of this machine, or of its certificate and key"
+            journal.error("path.taken_over", path=path, cause=cause)
 
 
 def who(credentials: Credentials, tunnel: str) -> str:

@@ -35,8 +35,8 @@ from mpquic.proto.control.prefix import parse_prefix
 from mpquic.proto.control.validity import Validity
 from mpquic.proto.packet.frame import FrameError, class_octet
 from mpquic.proto.path.path import PathState
+from mpquic.proto.tunnel.counters import Counters
 from mpquic.proto.tunnel.dispatch import dispatch
-from mpquic.proto.tunnel.tunnel import Counters
 from mpquic.quic.configuration import LinkOptions
 from mpquic.quic.connection_view import LinkState
 from mpquic.quic.listener import QuicListener
@@ -148,9 +148,7 @@ class Server:
         self._socket = self._kernel.udp((host, config.bind_port), device=config.bind_device, gso=config.udp_gso)
         self._arrivals: Arrivals[Hashable] = Arrivals(self._socket, self._claim, self._on_arrival)
         self._stripe = StripeListener(config, self._share, self._kernel) if config.stripe_enabled else None
-        self._planes = ServerPlanes(
-            self._stripe, self._table, self._loop, self._tun.write, self._on_plane, self._on_plane_fault
-        )
+        self._planes = ServerPlanes(self._stripe, self._table, self._loop, self._on_plane, self._on_plane_fault)
         self._loop.add_reader(self._tun.fileno(), self._on_tun)
         self._loop.add_reader(self._socket.fileno(), self._on_socket)
         self._clients.load()
@@ -319,7 +317,7 @@ class Server:
         if tunnel.sender.waiting:
             self._waiting[tunnel] = None
         self._set_carrier()
-        self._more = self._more or self._loop.call_soon(self._turn)
+        self._turn_soon()
 
     def _on_plane_fault(self, connection: ServerConnection, error: Exception) -> None:
         self._fault(connection, error, self._loop.time())
@@ -354,6 +352,9 @@ class Server:
         if not self._stopping:
             self._share.charge(None)
             self._run_turn()
+
+    def _turn_soon(self) -> None:
+        self._more = self._more or self._loop.call_soon(self._turn)
 
     def _run_turn(self) -> None:
         now = self._loop.time()
@@ -438,7 +439,7 @@ class Server:
         self._planes.drop(connection)
         connection.end(CloseCode.INTERNAL, "internal error")
         self._changed[connection] = None
-        self._more = self._more or self._loop.call_soon(self._turn)
+        self._turn_soon()
 
     def _fault_of_sender(self, data: memoryview, error: Exception, now: float) -> None:
         """The same for the connection of which a datagram claims to be, which may be nobody's."""
@@ -495,7 +496,7 @@ class Server:
 
     def _send(self, now: float) -> None:
         if turn.send(lambda: self._flush(now), lambda: self._fill(now)):
-            self._more = self._more or self._loop.call_soon(self._turn)
+            self._turn_soon()
 
     def _flush(self, now: float) -> None:
         """Send what QUIC holds."""
@@ -516,8 +517,7 @@ class Server:
             if self._share.put_off(tunnel, tunnel.work):
                 continue
             try:
-                moved += tunnel.sender.flush(now, limit)
-                tunnel.push(now)
+                moved += tunnel.pump.send(now, limit)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is of this tunnel
                 self._fault_of_tunnel(tunnel, error, now)
                 continue
@@ -572,7 +572,7 @@ class Server:
             wan=register.wan,
             traffic_class=rule.traffic_class,
             weight=rule.weight,
-            priority=rule.priority,
+            priority=register.priority,
         )
         now = self._loop.time()
         place = self._admission.judge(registration, connection, now)
@@ -589,12 +589,14 @@ class Server:
         tunnel = self._tunnels.get(group)
         if tunnel is None:
             octet = class_octet(rule.traffic_class, low_latency=rule.low_latency)
-            tunnel = ServerTunnel(octet, lambda source: self._table.owner_of(source) is group)
+            tunnel = ServerTunnel(
+                octet, lambda source: self._table.owner_of(source) is group, self._tun.write, self._turn_soon
+            )
             tunnel.work = partial(self._push, tunnel)
             tunnel.receiver.coalescer.uso = self._tun.uso
             self._tunnels[group] = tunnel
         connection.tunnel = tunnel
-        tunnel.count(registration.path, connection.link)
+        tunnel.add(connection.session, registration)
         connection.link.dscp = rule.dscp
         connection.session.budget.limit(rule.max_rate)
         inner = [str(prefix) for prefix in prefixes]
@@ -613,12 +615,8 @@ class Server:
         self._announce()
 
     def _use(self, connection: ServerConnection, tunnel: ServerTunnel) -> None:
-        group = self._table.group_of(connection)
-        if group is None or any(member.path is connection.session.path for member in tunnel.scheduler):
-            return
-        registration = group.members[connection.session.path.name].registration
-        tunnel.add(connection.session, registration.priority, registration.weight)
-        self._set_carrier()
+        if tunnel.use(connection.session):
+            self._set_carrier()
 
     def _close_ended(self, now: float) -> None:
         """Close what is to be closed, and forget what is over: at once, with everything that it had."""

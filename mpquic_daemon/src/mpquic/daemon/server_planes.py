@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from mpquic.daemon.stripe_listener import ServerStripe, StripeListener
     from mpquic.proto.control.groups import GroupTable, Registration
     from mpquic.proto.control.messages import StripeGrant, StripeRequest
-    from mpquic.proto.packet.coalescer import Write
-    from mpquic.proto.path.path import Carried
 
 RENEW_INTERVAL = 1.0
 """Least seconds between two striped sessions of one connection."""
@@ -26,7 +24,7 @@ RENEW_INTERVAL = 1.0
 class ServerPlanes:
     """Grants, renews and drops data planes; `listener` is None where there is no striping.
 
-    `write` takes what arrives for the TUN. `on_change` is called with the tunnel when one of its planes has come up,
+    `on_change` is called with the tunnel when one of its planes has come up,
     gone down or been dropped: what waits in the tunnel may then leave by another path, or not at all. `on_fault` is
     called with the connection and the exception that ended its plane.
     """
@@ -36,14 +34,12 @@ class ServerPlanes:
         listener: StripeListener | None,
         table: GroupTable[ServerConnection],
         loop: asyncio.AbstractEventLoop,
-        write: Callable[[Write], object],
         on_change: Callable[[ServerTunnel], object],
         on_fault: Callable[[ServerConnection, Exception], object],
     ) -> None:
         self._listener = listener
         self._table = table
         self._loop = loop
-        self._write = write
         self._on_change = on_change
         self._on_fault = on_fault
 
@@ -57,14 +53,7 @@ class ServerPlanes:
         """Begin the data plane that a client requests; None when there is none here, or for it."""
         if request is None or self._listener is None:
             return None
-
-        def deliver(frames: list[Carried], now: float) -> None:
-            for buffers in tunnel.receiver.receive(frames, now):
-                self._write(buffers)
-
-        granted = self._listener.grant(
-            registration.path, registration.identity, request, tunnel.sender, deliver, tunnel
-        )
+        granted = self._listener.grant(registration.path, registration.identity, request, tunnel.pump, tunnel)
         if granted is None:
             return None
         grant, plane = granted
@@ -75,7 +64,7 @@ class ServerPlanes:
         plane.path.limit_by(connection.session.budget)
         connection.plane = connection.session.plane = plane
         connection.stripe_granted_at = self._loop.time()
-        tunnel.add_plane(plane, registration.priority, registration.weight)
+        tunnel.add_plane(connection.session, plane)
         return grant
 
     def renew(self, connection: ServerConnection, tunnel: ServerTunnel, inbox: Inbox, now: float) -> None:
@@ -98,7 +87,7 @@ class ServerPlanes:
             return
         self._listener.remove(plane)
         if connection.tunnel is not None:
-            connection.tunnel.remove_plane(plane)
+            connection.tunnel.remove_plane(connection.session, plane)
             self._on_change(connection.tunnel)
 
     def drop_idle(self, connections: Iterable[ServerConnection], now: float) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from mpquic.daemon.stripe_plane import StripePlane
     from mpquic.proto.packet.coalescer import Write
-    from mpquic.proto.tunnel.tunnel import TunnelReceiver
+    from mpquic.proto.tunnel.receiver import TunnelReceiver
     from mpquic.quic.link import QuicLink
 
 MAX_REFUSED_STREAMS = 64

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from mpquic.daemon.stripe_plane import StripePlane
     from mpquic.proto.path.traffic import Traffic
     from mpquic.proto.tunnel.class_queue import ClassQueue
-    from mpquic.proto.tunnel.tunnel import TunnelReceiver, TunnelSender
+    from mpquic.proto.tunnel.receiver import TunnelReceiver
+    from mpquic.proto.tunnel.sender import TunnelSender
     from mpquic.quic.link import QuicLink
     from mpquic.quic.path import QuicPath
 

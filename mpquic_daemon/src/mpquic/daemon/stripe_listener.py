@@ -27,14 +27,13 @@ if TYPE_CHECKING:
 
     from mpquic.config import ServerConfig
     from mpquic.daemon.processor_share import ProcessorShare
-    from mpquic.daemon.stripe_plane import Deliver
+    from mpquic.daemon.pump import Pump
     from mpquic.net.kernel import Kernel
     from mpquic.net.udp import Received
     from mpquic.proto.control.messages import StripeRequest
     from mpquic.proto.path.address import Address
     from mpquic.proto.stripe.control import Outgoing
     from mpquic.proto.stripe.receiver import Datagrams
-    from mpquic.proto.tunnel.tunnel import TunnelSender
 
 
 SINGLES = 56
@@ -48,8 +47,7 @@ class ServerStripe(StripePlane):
         self,
         name: str,
         session: StripeSession,
-        sender: TunnelSender,
-        deliver: Deliver,
+        pump: Pump,
         send: Callable[[list[bytes], Address, int], SendStatus],
         arrivals: Arrivals[Claim],
         share: ProcessorShare,
@@ -62,7 +60,7 @@ class ServerStripe(StripePlane):
         self.dscp = 0
         """DSCP of what is sent to the client."""
         self.unproven = Unproven(self)
-        super().__init__(name, session, sender, deliver)
+        super().__init__(name, session, pump)
 
     def take(self, batch: list[Received], now: float) -> None:
         """Take what has come from addresses of the client."""
@@ -101,7 +99,7 @@ class ServerStripe(StripePlane):
 
     def _fill(self, now: float) -> None:
         limit = self._share.piece
-        if self._sender.flush(now, limit) >= (limit or float("inf")):
+        if self._pump.send_from(self, now, limit) >= (limit or float("inf")):
             self._share.add(self.client, self._push_more)
 
     def _push_more(self, now: float) -> None:
@@ -156,8 +154,7 @@ class StripeListener:
         name: str,
         identity: str,
         request: StripeRequest,
-        sender: TunnelSender,
-        deliver: Deliver,
+        pump: Pump,
         client: Hashable,
     ) -> tuple[StripeGrant, ServerStripe] | None:
         """Begin a session of a client; None when the table is full, or the client asks for what doesn't exist."""
@@ -172,7 +169,7 @@ class StripeListener:
             return None
         memory = self._memory.setdefault(identity, MemoryBudget())
         session = StripeSession(settings, number, secret, self._loop.time(), client=False, memory=memory)
-        plane = ServerStripe(name, session, sender, deliver, self._transmit, self._arrivals, self._share, client)
+        plane = ServerStripe(name, session, pump, self._transmit, self._arrivals, self._share, client)
         self.table.add(session, plane)
         return StripeGrant(session=number, secret=secret, port=self.port, suite=suite), plane
 

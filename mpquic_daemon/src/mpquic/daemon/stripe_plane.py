@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mpquic.daemon.path_mtu import ReportedErrors, payload
@@ -25,16 +24,15 @@ from mpquic.proto.stripe.path import StripePath
 from mpquic.proto.stripe.session import StripeSession
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from mpquic.config import ClientConfig, ClientPath
+    from mpquic.config import ClientConfig, PathConfig
+    from mpquic.daemon.pump import Pump
     from mpquic.net.kernel import Kernel
     from mpquic.net.udp import UdpSocket
     from mpquic.proto.control.messages import StripeGrant, StripeRequest
-    from mpquic.proto.path.path import Carried
     from mpquic.proto.stripe.control import Outgoing
     from mpquic.proto.stripe.receiver import Datagrams
-    from mpquic.proto.tunnel.tunnel import TunnelSender
 
 TIMER_SLACK = 0.001
 """Seconds: a timer that fires so soon isn't set anew for something that is due earlier. The event loop's own clock has
@@ -47,9 +45,6 @@ READS = 16
 """Reads in a turn that give more than one datagram."""
 MOST = 64
 """Reads in a turn: without offload each gives one datagram."""
-
-Deliver = Callable[["list[Carried]", float], None]
-"""Takes frames that came from the peer, and the time."""
 
 
 def stripe_config(request: StripeRequest, suite: int, largest: int, congestion_algorithm: str) -> StripeConfig:
@@ -73,11 +68,10 @@ def stripe_config(request: StripeRequest, suite: int, largest: int, congestion_a
 class StripePlane:
     """One session in the loop. `transmit` sends what the session has made; subclasses have the sockets."""
 
-    def __init__(self, name: str, session: StripeSession, sender: TunnelSender, deliver: Deliver) -> None:
+    def __init__(self, name: str, session: StripeSession, pump: Pump) -> None:
         self.session = session
         self.path = StripePath(f"{name}/stripe", session)
-        self._sender = sender
-        self._deliver = deliver
+        self._pump = pump
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._due = float("inf")
@@ -103,9 +97,10 @@ class StripePlane:
         try:
             act(*arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is of this session
-            self._fail(error)
+            self.fail(error)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """End this session for a fault."""
         self.failed = True
         self.close()
         if self.on_fault is None:
@@ -113,38 +108,41 @@ class StripePlane:
         self._loop.call_soon(self.on_fault, error)
 
     def receive(self, batch: Iterable[Datagrams], now: float) -> None:
-        """Take what was read, answer, and use the room that it made."""
+        """Take what was read, reply, and use the room that it made."""
         frames = self.session.receive(batch, now)
         if frames:
-            self._deliver(frames, now)
+            self._pump.deliver(frames, now)
         if self.path.state is not PathState.UP and self.session.ready(now):
             self._set_state(PathState.UP)
         self.push(now)
 
-    def push(self, now: float) -> bool:
-        """Send what waits and may leave; False when no pipe carries, so that another path is wanted."""
+    def push(self, now: float) -> None:
+        """Send what waits in the tunnel, by whatever path, and what the session itself has to send."""
         if self.failed:
-            return False
-        if self._sender.waiting:
+            return
+        if self._pump.waiting:
             self._fill(now)
+        self.transmit_all(now)
+
+    def transmit_all(self, now: float) -> None:
+        """Send what the session has made, and set its clock."""
         outgoing = self.session.take_outgoing()
         if outgoing:
             self.transmit(outgoing)
         if self.session.exhausted:
             self._set_state(PathState.DOWN)
         self._schedule(now)
-        return self.path.state is PathState.UP
 
     def _fill(self, now: float) -> None:
         """Have the tunnel hand over what the paths take."""
-        self._sender.flush(now)
+        self._pump.send_from(self, now)
 
     def run(self, now: float) -> None:
         """Do what time asks for, then `push`."""
         session = self.session
         waited = session.poll(now)
         if waited:
-            self._deliver(waited, now)
+            self._pump.deliver(waited, now)
         self._set_state(PathState.UP if session.ready(now) else PathState.DOWN)
         self.push(now)
 
@@ -171,7 +169,7 @@ class StripePlane:
         if self._due <= now + TIMER_SLACK:
             return
         due = self.session.next_time(now)
-        again = self._send_time(now) if self._sender.waiting else None
+        again = self._send_time(now) if self._pump.waits_for(self) else None
         if due is None or (again is not None and again < due):
             due = again
         if due is None or self._due <= due < self._due + NO_MORE:
@@ -198,18 +196,17 @@ class ClientStripe(StripePlane):
     def __init__(
         self,
         config: ClientConfig,
-        path: ClientPath,
+        path: PathConfig,
         request: StripeRequest,
         grant: StripeGrant,
-        sender: TunnelSender,
-        deliver: Deliver,
+        pump: Pump,
         own: tuple[str, ...] = (),
         kernel: Kernel = KERNEL,
     ) -> None:
         now = asyncio.get_running_loop().time()
         settings = stripe_config(request, grant.suite, config.max_datagram_size, config.congestion_algorithm)
         session = StripeSession(settings, grant.session, grant.secret, now, client=True)
-        super().__init__(path.name, session, sender, deliver)
+        super().__init__(path.name, session, pump)
         self.sockets: list[UdpSocket] = []
         # Of each pipe one read at most waits for its turn.
         self._free = [bytearray(READ_BYTES) for _ in range(READS + path.pipes)]

@@ -15,12 +15,12 @@ from mpquic.proto.path.address import plain_host
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mpquic.config import ClientPath
+    from mpquic.config import PathConfig
     from mpquic.net.kernel import Kernel
     from mpquic.net.udp import UdpSocket
 
 
-def open_socket(kernel: Kernel, path: ClientPath, port: int, own: tuple[str, ...], **options: Any) -> UdpSocket:
+def open_socket(kernel: Kernel, path: PathConfig, port: int, own: tuple[str, ...], **options: Any) -> UdpSocket:
     """Return a socket that is connected to `port` of the server. OSError.
 
     `own` are the addresses of the path's device; empty for a path without one.

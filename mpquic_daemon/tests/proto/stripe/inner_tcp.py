@@ -15,7 +15,9 @@ from mpquic.proto.packet.superframe import Packet
 from mpquic.proto.path.path import PathState
 from mpquic.proto.stripe.path import StripePath
 from mpquic.proto.tunnel.scheduler import FailoverScheduler
-from mpquic.proto.tunnel.tunnel import TunnelSender
+from mpquic.proto.tunnel.sender import TunnelSender
+
+from ..recording import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,7 +184,7 @@ class InnerTcp:
         path = StripePath("wan", session)
         path.state = PathState.UP
         scheduler = FailoverScheduler()
-        scheduler.add(path)
+        scheduler.add(path_of(path))
         return TunnelSender(scheduler)
 
     def run(self, seconds: float) -> None:

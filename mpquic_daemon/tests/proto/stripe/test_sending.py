@@ -10,11 +10,12 @@ from mpquic.proto.congestion.controller import AckSample
 from mpquic.proto.congestion.pacer import Pacer
 from mpquic.proto.packet.frame import Frame, class_octet
 from mpquic.proto.path.budget import BudgetMember, PathBudget
-from mpquic.proto.path.path import Path
+from mpquic.proto.path.path import PathState
 from mpquic.proto.stripe.arq import Repair, Retransmitter, SentGroup
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.path import StripePath
 
+from ..recording import path_of
 from .duplex import Duplex, Weather
 
 RTT = 0.05
@@ -205,7 +206,7 @@ def test_whatever_it_is_told_the_controller_keeps_sending(
 def test_a_session_is_a_path_of_the_tunnel() -> None:
     duplex = Duplex()
     path = StripePath("wan6", duplex.client.session)
-    assert isinstance(path, Path)
+    assert path_of(path).state is PathState.DOWN
     frames = [Frame(b"\x45" + bytes(99), 1, number) for number in range(5)]
     assert path.budget(duplex.now) == path.send(frames, duplex.now) == 0
     duplex.run_until_ready()

@@ -1,15 +1,15 @@
-"""The contract between the tunnel and whatever carries its frames over one WAN."""
+"""One WAN of one tunnel: its state, and which of its data planes sends."""
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from mpquic.proto.packet.frame import Frame
 from mpquic.proto.packet.run import SegmentRun
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from mpquic.proto.path.data_plane import DataPlane
 
 Carried = Frame | SegmentRun
 """What a path carries."""
@@ -27,61 +27,32 @@ class PathState(Enum):
     DOWN = "down"
 
 
-@runtime_checkable
-class Path(Protocol):
-    """One WAN as used by one tunnel.
+class Path:
+    """One WAN as used by one tunnel, whatever its data planes. Both ends know it by the same name.
 
-    Implementations hold no queue of their own beyond what is already on its way to the socket: what they do not accept
-    stays with the tunnel, where class queues decide what is worth sending.
+    A lower `priority` is preferred, `weight` is the path's part in what several paths share.
     """
 
-    @property
-    def name(self) -> str:
-        """Name of the path inside its tunnel, the same on both ends."""
-        ...
+    __slots__ = ("control", "name", "preferred", "priority", "weight")
+
+    def __init__(self, name: str, *, priority: int = 100, weight: float = 1.0) -> None:
+        self.name = name
+        self.priority = priority
+        self.weight = weight
+        self.control: DataPlane | None = None
+        """Sends over the control connection, whose state is that of the path by liveness."""
+        self.preferred: DataPlane | None = None
+        """Sends instead while it is up."""
 
     @property
     def state(self) -> PathState:
-        """State by liveness."""
-        ...
+        """State by liveness, to which all planes contribute; DOWN without a control connection."""
+        return PathState.DOWN if self.control is None else self.control.state
 
     @property
-    def reliable(self) -> bool:
-        """True when frames travel on an ordered stream: superframes are carried whole and nothing is fragmented."""
-        ...
-
-    @property
-    def takes_runs(self) -> bool:
-        """True when `send` takes runs of segments beside frames."""
-        ...
-
-    @property
-    def frame_capacity(self) -> int:
-        """Largest encoded frame in bytes, header included, that one datagram takes now. Not used when `reliable`."""
-        ...
-
-    @property
-    def rtt(self) -> float | None:
-        """Smoothed round-trip time in seconds, None before the first sample."""
-        ...
-
-    @property
-    def loss(self) -> float:
-        """Estimated share of lost packets, 0.0 to 1.0."""
-        ...
-
-    @property
-    def rate(self) -> float:
-        """Estimated deliverable rate in bytes per second, 0.0 while unknown."""
-        ...
-
-    def budget(self, now: float) -> int:
-        """Bytes of encoded frames that may be handed over now (congestion window, pacing, share of the WAN)."""
-        ...
-
-    def send(self, frames: Sequence[Carried], now: float) -> int:
-        """Take frames in order and return how many were taken; the rest is offered again later.
-
-        A frame, or a run, is taken whole while `budget` is positive, so the last one may overshoot it.
-        """
-        ...
+    def plane(self) -> DataPlane | None:
+        """What sends now; None when nothing can."""
+        preferred = self.preferred
+        if preferred is not None and preferred.state is PathState.UP:
+            return preferred
+        return self.control

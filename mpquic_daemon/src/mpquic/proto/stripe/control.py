@@ -67,6 +67,8 @@ class Control:
         self._outgoing: list[Outgoing] = []
         self._counted = (0, 0)
         """Questions that were answered or given up when this was last told the estimators."""
+        self._has_heard = False
+        """Whether a reply has come since the last question."""
         self.round_trip_at: float | None = None
         """When the peer last answered, reported, or said that it is answered: proof that both directions work."""
         self.reports_sent = 0
@@ -83,7 +85,9 @@ class Control:
         for pipe in self._pipes.due(now):
             kind = PacketType.REGISTER if pipe.registering else PacketType.KEEPALIVE
             rtt_told, pipe.untold_rtt = pipe.untold_rtt, None
-            self._send(kind, pipe.number, encode_keepalive(Keepalive.ASK, self._opener.epoch, now, rtt_told))
+            question = Keepalive.ASK_HEARING if self._has_heard else Keepalive.ASK
+            self._has_heard = False
+            self._send(kind, pipe.number, encode_keepalive(question, self._opener.epoch, now, rtt_told))
         self._count_questions(now)
         if self._pipes.unproven:
             self.challenge(now, rtt or 0.0)
@@ -171,11 +175,12 @@ class Control:
             rtt = self._pipes.on_answer(packet.pipe, stamp, now)
             if rtt is not None:
                 self.round_trip_at = now
+                self._has_heard = True
                 self._sender.on_rtt(rtt, now)
                 self._count_questions(now)
             return
         registering = packet.kind == PacketType.REGISTER
-        if not registering:
+        if kind is Keepalive.ASK_HEARING and not registering:
             self.round_trip_at = now
         self._pipes.on_asked(packet.pipe, packet.number, now, registering=registering)
         if told_rtt is not None:

@@ -14,6 +14,8 @@ class Keepalive(IntEnum):
 
     ASK = 0
     ANSWER = 1
+    ASK_HEARING = 2
+    """A question of one who has had a reply since the one before: so both directions work."""
 
 
 def encode_keepalive(kind: Keepalive, epoch: int, stamp: float, rtt: float | None = None) -> bytes:
@@ -27,7 +29,7 @@ def encode_keepalive(kind: Keepalive, epoch: int, stamp: float, rtt: float | Non
 
 def decode_keepalive(body: bytes) -> tuple[Keepalive, int, float, float | None] | None:
     """Return kind, low 8 bits of the epoch, stamp, and RTT if there is one; None when the body is malformed."""
-    if len(body) != KEEPALIVE_SIZE or body[0] > 1:
+    if len(body) != KEEPALIVE_SIZE or body[0] > max(Keepalive):
         return None
     kind, epoch, stamp, microseconds = _BODY.unpack(body)
     return Keepalive(kind), epoch, stamp / 1e6, microseconds / 1e6 if microseconds else None

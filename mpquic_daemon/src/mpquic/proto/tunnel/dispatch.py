@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from mpquic.proto.packet import ip
-from mpquic.proto.tunnel.tunnel import Buffer, Counters, read_packets
+from mpquic.proto.tunnel.sender import Buffer, read_packets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from mpquic.proto.packet.superframe import Packet
+    from mpquic.proto.tunnel.counters import Counters
 
 Owner = TypeVar("Owner")
 

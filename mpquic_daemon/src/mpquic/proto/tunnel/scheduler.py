@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mpquic.proto.path.path import Path, PathState
+from mpquic.proto.path.path import PathState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
-@dataclass(frozen=True, slots=True)
-class ScheduledPath:
-    """A path as the scheduler sees it. A lower `priority` is preferred."""
-
-    path: Path
-    priority: int = 100
-    weight: float = 1.0
+    from mpquic.proto.path.data_plane import DataPlane
+    from mpquic.proto.path.path import Path
 
 
 class FailoverScheduler:
@@ -27,32 +20,32 @@ class FailoverScheduler:
     """
 
     def __init__(self) -> None:
-        self._members: list[ScheduledPath] = []
+        self._paths: list[Path] = []
 
-    def __iter__(self) -> Iterator[ScheduledPath]:
-        return iter(self._members)
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self._paths)
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._paths)
 
-    def add(self, path: Path, *, priority: int = 100, weight: float = 1.0) -> None:
+    def add(self, path: Path) -> None:
         """Add a path; one of the same name is replaced."""
-        self._members = [member for member in self._members if member.path.name != path.name]
-        self._members.append(ScheduledPath(path, priority, weight))
-        self._members.sort(key=lambda member: member.priority)
+        self._paths = sorted(
+            [*(each for each in self._paths if each.name != path.name), path], key=lambda each: each.priority
+        )
 
     def remove(self, path: Path) -> None:
         """Remove this very path; one that was replaced meanwhile under the same name stays."""
-        self._members = [member for member in self._members if member.path is not path]
+        self._paths = [each for each in self._paths if each is not path]
 
-    def select(self, traffic_class: int) -> Path | None:
-        """Return the path for a class, None when nothing carries. All classes share one policy."""
+    def select(self, traffic_class: int) -> DataPlane | None:
+        """Return what carries a class now, None when nothing does. All classes share one policy."""
         del traffic_class
         suspect: Path | None = None
-        for member in self._members:
-            state = member.path.state
+        for path in self._paths:
+            state = path.state
             if state is PathState.UP:
-                return member.path
+                return path.plane
             if state is PathState.SUSPECT and suspect is None:
-                suspect = member.path
-        return suspect
+                suspect = path
+        return suspect.plane if suspect is not None else None

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpquic.daemon.client_connection import LONG_SILENCE, SILENCE, Ending, Failure
 from mpquic.proto.path.backoff import Backoff
+from mpquic.proto.path.ending import Failure
 
 if TYPE_CHECKING:
     import random
 
+    from mpquic.proto.path.ending import Ending
+
+SILENCE = 1.8
+"""Seconds without a packet of the peer after which an attempt is given up for a new one, at first."""
+LONG_SILENCE = 6.0
+"""The same once several attempts in a row have met silence: the round trip may be longer than `SILENCE`."""
 PATIENCE = 3600.0
 """Seconds of an outage in which retries stay close together: most outages are over by then, and what they cost, some
 9 MB, is little. Only an attempt can show that a silent path has healed."""

@@ -1,6 +1,6 @@
-"""The way through an instance: TUN -> class queue -> scheduler -> path, and frames -> checks -> TUN.
+"""From the TUN to the paths: packets wait in class queues, and leave as frames by what the scheduler chooses.
 
-Both halves work on batches. Nothing here waits: what cannot be sent now stays in its class queue.
+Works on batches, and nothing here waits: what can't be sent now stays in its class queue.
 """
 
 from __future__ import annotations
@@ -10,32 +10,23 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mpquic.proto.packet import ip
 from mpquic.proto.packet.ack_filter import thin
-from mpquic.proto.packet.coalescer import Coalescer, Write
-from mpquic.proto.packet.frame import (
-    LOW_LATENCY,
-    MAX_CLASS,
-    Frame,
-    FrameError,
-    FrameFlag,
-    SequenceCounter,
-    decode_frames,
-)
+from mpquic.proto.packet.frame import LOW_LATENCY, MAX_CLASS, Frame, FrameError, FrameFlag, SequenceCounter
 from mpquic.proto.packet.run import SegmentRun
 from mpquic.proto.packet.segment import layout
 from mpquic.proto.packet.superframe import MIN_GSO_SIZE, Packet, SuperframeError, carried_whole, cut, parse_vnet
 from mpquic.proto.tunnel.class_queue import ClassQueue
-from mpquic.proto.tunnel.dedup import Arrival, SequenceWindow
-from mpquic.proto.tunnel.fragments import Reassembler, split
+from mpquic.proto.tunnel.counters import Counters, packets_of
+from mpquic.proto.tunnel.fragments import split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from mpquic.proto.path.path import Carried, Path
+    from mpquic.proto.path.data_plane import DataPlane
+    from mpquic.proto.path.path import Carried
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
 _SUPERFRAME = int(FrameFlag.SUPERFRAME)
 _CHECKSUM = int(FrameFlag.CHECKSUM)
-_NEW, _DUPLICATE = Arrival.NEW, Arrival.DUPLICATE
 
 Buffer = bytes | bytearray | memoryview
 
@@ -56,8 +47,6 @@ LONG_REPAIR = 0.25
 """Seconds of repairing in several rounds that the queue makes up for at most: other connections wait in it too."""
 PACKET = 1400
 """Bytes of a full packet, near enough."""
-RECEIVE_WINDOW = 1 << 16
-"""Sequence numbers that a receiver remembers: pipes and paths may be as far apart as this, at their highest rate."""
 
 # What waited longer than this (seconds) while no path carried is not sent any more.
 MAX_AGE_WITHOUT_PATH = 1.0
@@ -66,46 +55,9 @@ MAX_AGE_WITHOUT_PATH = 1.0
 class PathChooser(Protocol):
     """What the sender needs of a scheduler."""
 
-    def select(self, traffic_class: int) -> Path | None:
-        """Return the path for a class, None when nothing carries."""
+    def select(self, traffic_class: int) -> DataPlane | None:
+        """Return what carries a class now, None when nothing does."""
         ...
-
-
-_COUNTERS = (
-    "rx_bytes",
-    "rx_duplicates",
-    "rx_frames",
-    "rx_late",
-    "rx_packets",
-    "rx_writes",
-    "tx_bytes",
-    "tx_frames",
-    "tx_packets",
-    "tx_superframes",
-    "tx_thinned",
-)
-
-
-class Counters:
-    """What passed and what was refused. Packets are IP packets on the wire: each segment of a superframe is one."""
-
-    __slots__ = (*_COUNTERS, "refused")
-
-    def __init__(self) -> None:
-        self.tx_packets = self.tx_bytes = self.tx_frames = self.tx_superframes = self.tx_thinned = 0
-        self.rx_packets = self.rx_bytes = self.rx_frames = self.rx_writes = 0
-        self.rx_duplicates = self.rx_late = 0
-        self.refused: dict[str, int] = {}
-
-    def refuse(self, reason: str, count: int = 1) -> None:
-        """Count something that was not carried."""
-        self.refused[reason] = self.refused.get(reason, 0) + count
-
-    def snapshot(self) -> dict[str, int | dict[str, int]]:
-        """Return all counters by name."""
-        values: dict[str, int | dict[str, int]] = {name: getattr(self, name) for name in _COUNTERS}
-        values["refused"] = dict(self.refused)
-        return values
 
 
 def read_packets(buffers: Iterable[Buffer], counters: Counters) -> list[Packet]:
@@ -128,9 +80,9 @@ def read_packets(buffers: Iterable[Buffer], counters: Counters) -> list[Packet]:
 
 
 class _Pending(NamedTuple):
-    """Frames that a path did not take, the time of that, and the frame capacity for which they were built."""
+    """Frames that a data plane did not take, the time of that, and the frame capacity for which they were built."""
 
-    path: Path
+    plane: DataPlane
     since: float
     capacity: int
     frames: list[Carried]
@@ -157,6 +109,10 @@ class TunnelSender:
         self._sequence = SequenceCounter()
         self._pending: dict[int, _Pending] = {}
         """By class."""
+        self.touched: dict[DataPlane, None] = {}
+        """What was given frames since it was emptied: their sockets are to be written to."""
+        self.sending: DataPlane | None = None
+        """What was asked to send last: a fault in `flush` is of that one."""
 
     @property
     def backlog(self) -> int:
@@ -198,35 +154,39 @@ class TunnelSender:
         while limit is None or total < limit:
             if not queue and traffic_class not in self._pending:
                 return total
-            path = self._scheduler.select(traffic_class)
-            if path is None:
+            plane = self._scheduler.select(traffic_class)
+            if plane is None:
                 self._age(traffic_class, queue, now)
                 return total
-            budget = path.budget(now)
+            self.sending = plane
+            budget = plane.budget(now)
             if budget <= 0:
                 return total
             if limit is not None:
                 budget = min(budget, limit - total)
-            _tune(queue, path)
-            frames = self._frames(traffic_class, queue, path, budget, now)
+            _tune(queue, plane)
+            frames = self._frames(traffic_class, queue, plane, budget, now)
             if not frames:
                 return total
-            taken = path.send(frames, now)
+            taken = plane.send(frames, now)
+            self.touched[plane] = None
             total += self._count_sent(frames, taken)
             if taken < len(frames):
-                self._pending[traffic_class] = _Pending(path, now, path.frame_capacity, frames[taken:])
+                self._pending[traffic_class] = _Pending(plane, now, plane.frame_capacity, frames[taken:])
                 return total
         return total
 
-    def _frames(self, traffic_class: int, queue: ClassQueue, path: Path, budget: int, now: float) -> list[Carried]:
+    def _frames(
+        self, traffic_class: int, queue: ClassQueue, plane: DataPlane, budget: int, now: float
+    ) -> list[Carried]:
         """Return frames worth `budget` bytes, or a little more: first those that were handed back."""
         pending = self._pending.pop(traffic_class, None)
         if pending is not None:
-            fits = pending.path is path and pending.capacity <= path.frame_capacity
-            return pending.frames if fits else self._refit(pending.frames, path)
+            fits = pending.plane is plane and pending.capacity <= plane.frame_capacity
+            return pending.frames if fits else self._refit(pending.frames, plane)
         frames: list[Carried] = []
-        whole, runs = path.reliable, path.takes_runs
-        capacity = path.frame_capacity
+        whole, runs = plane.reliable, plane.takes_runs
+        capacity = plane.frame_capacity
         while budget > 0:
             packet = queue.pop(now)
             if packet is None:
@@ -274,20 +234,20 @@ class TunnelSender:
         except FrameError as error:
             self.counters.refuse(error.reason)
 
-    def _refit(self, frames: list[Carried], path: Path) -> list[Carried]:
+    def _refit(self, frames: list[Carried], plane: DataPlane) -> list[Carried]:
         """Make frames fit a path that were built for another one, or for a larger capacity."""
-        capacity = path.frame_capacity
+        capacity = plane.frame_capacity
         fitting: list[Carried] = []
         for frame in frames:
             if isinstance(frame, SegmentRun):
-                if path.takes_runs and frame.largest_frame <= capacity:
+                if plane.takes_runs and frame.largest_frame <= capacity:
                     fitting.append(frame)
                     continue
                 singles = frame.frames()
             else:
                 singles = [frame]
             for single in singles:
-                if path.reliable:
+                if plane.reliable:
                     fitting.append(single)
                 else:
                     self._fragment(single, capacity, fitting)
@@ -312,7 +272,7 @@ class TunnelSender:
                 size += frame.header_size - 8
                 if flags & _SUPERFRAME:
                     counters.tx_superframes += 1
-                    counters.tx_packets += _segments(frame) - 1
+                    counters.tx_packets += packets_of(frame) - 1
                 if flags & _FRAGMENT and frame.fragment_index:
                     counters.tx_packets -= 1
         counters.tx_packets += taken
@@ -329,124 +289,12 @@ class TunnelSender:
             del self._pending[traffic_class]
 
 
-class TunnelReceiver:
-    """Turns frames of the peer into TUN writes.
-
-    `permits(source)` is asked for the source address (4 or 16 bytes) of inner packets; what it denies is dropped and
-    counted. Without it any valid packet passes: right for a client, whose peer is the way to the whole Internet.
-    """
-
-    def __init__(
-        self,
-        *,
-        permits: Callable[[bytes], bool] | None = None,
-        counters: Counters | None = None,
-        window: int = 4096,
-        reassembly_timeout: float = 1.0,
-        reassembly_bytes: int = 1 << 20,
-    ) -> None:
-        self.counters = counters if counters is not None else Counters()
-        self._permits = permits
-        self._window_size = window
-        self._window = SequenceWindow(window)
-        self._reassembly = (reassembly_timeout, reassembly_bytes)
-        self.reassembler = Reassembler(*self._reassembly)
-        self.coalescer = Coalescer(self.counters.refused)
-
-    def restart(self) -> None:
-        """Begin a new session: forget sequence numbers and fragments."""
-        self._window = SequenceWindow(self._window_size)
-        self.reassembler = Reassembler(*self._reassembly)
-
-    def receive_datagrams(self, datagrams: Iterable[bytes], now: float) -> list[Write]:
-        """Take datagrams, each with frames back to back. A malformed one is counted and dropped whole."""
-        frames: list[Frame] = []
-        for datagram in datagrams:
-            try:
-                frames += decode_frames(datagram)
-            except FrameError as error:
-                self.counters.refuse(f"frame_{error.reason}")
-        return self.receive(frames, now)
-
-    def receive(self, frames: Iterable[Carried], now: float) -> list[Write]:
-        """Take decoded frames (low 32 bits of sequence numbers); return TUN writes, each a list of buffers."""
-        writes = self.coalescer.rebuild(self._accept(frames, now))
-        self.counters.rx_writes += len(writes)
-        return writes
-
-    def _accept(self, frames: Iterable[Carried], now: float) -> list[Carried]:
-        """Return what is new, well formed and allowed."""
-        counters, window, permits = self.counters, self._window, self._permits
-        accepted: list[Carried] = []
-        allowed_source: bytes | None = None
-        received = packets = size = 0
-        for frame in frames:
-            if isinstance(frame, SegmentRun):
-                if not window.add_low_run(frame.sequence, frame.count):
-                    accepted += self._accept(frame.frames(), now)
-                    continue
-                received += frame.count
-                if permits is not None:
-                    source = ip.source(frame.head)
-                    if source != allowed_source:
-                        if not permits(source):
-                            counters.refuse("source", frame.count)
-                            continue
-                        allowed_source = source
-                accepted.append(frame)
-                packets += frame.count
-                size += frame.payload_size + frame.count * frame.layout.header
-                continue
-            received += 1
-            if frame.flags & _FRAGMENT:
-                sequence = window.expand(frame.sequence)
-                # Entered into the window only when complete: fragments share their packet's number.
-                arrival = window.check(sequence)
-                if arrival is _NEW:
-                    frame.sequence = sequence
-                    whole = self.reassembler.add(frame, now)
-                    if whole is None:
-                        continue
-                    frame = whole
-                    window.add(sequence)
-            else:
-                arrival = window.add_low(frame.sequence)
-            if arrival is not _NEW:
-                if arrival is _DUPLICATE:
-                    counters.rx_duplicates += 1
-                else:
-                    counters.rx_late += 1
-                continue
-            packet = frame.payload
-            try:
-                version = ip.check(packet)
-            except ip.MalformedPacketError as error:
-                counters.refuse(error.reason)
-                continue
-            if permits is not None:
-                source = bytes(packet[12:16] if version == 4 else packet[8:24])
-                if source != allowed_source:
-                    if not permits(source):
-                        counters.refuse("source")
-                        continue
-                    allowed_source = source
-            accepted.append(frame)
-            packets += 1
-            size += len(packet)
-            if frame.flags & _SUPERFRAME:
-                packets += _segments(frame) - 1
-        counters.rx_frames += received
-        counters.rx_packets += packets
-        counters.rx_bytes += size
-        return accepted
-
-
 def _served_first(entry: tuple[int, ClassQueue]) -> tuple[bool, int]:
     """Order of classes: those of low latency first, then by number."""
     return not entry[0] & LOW_LATENCY, entry[0] & MAX_CLASS
 
 
-def _tune(queue: ClassQueue, path: Path) -> None:
+def _tune(queue: ClassQueue, plane: DataPlane) -> None:
     """Set a queue to a path: how much it holds, how much leaves at a time, and CoDel.
 
     While a path repairs losses, it holds back what its connections are told: their acknowledgements, and what follows
@@ -454,10 +302,10 @@ def _tune(queue: ClassQueue, path: Path) -> None:
     the path runs dry after each. A connection that starts fills such a queue with several times what the path holds
     before CoDel's interval is over, and is then cut down as often: it is told sooner when another round trip waits.
     """
-    rtt, rate = path.rtt or 0.0, path.rate
+    rtt, rate = plane.rtt or 0.0, plane.rate
     queue.max_bytes = max(QUEUE_BYTES, int(rate * QUEUE_TIME))
     queue.unit = min(int(rate * UNIT_TIME), LARGEST) or LARGEST
-    repair = min(path.loss / LOSSY, 1.0) * max(rtt, min(rtt * _repair_rounds(path.loss, rate * rtt), LONG_REPAIR))
+    repair = min(plane.loss / LOSSY, 1.0) * max(rtt, min(rtt * _repair_rounds(plane.loss, rate * rtt), LONG_REPAIR))
     queue.target = QUEUE_TARGET + repair
     queue.interval = max(QUEUE_INTERVAL, 2 * (rtt + queue.target))
     queue.excess = max(queue.target + rtt, QUEUE_INTERVAL / 2)
@@ -471,8 +319,3 @@ def _repair_rounds(loss: float, window: float) -> float:
     if not 0 < loss < 1 or window <= PACKET:
         return 1.0
     return log(window / PACKET) / -log(loss)
-
-
-def _segments(frame: Frame) -> int:
-    """Return how many packets a superframe stands for, near enough for counters (a header may hold options)."""
-    return -(-max(1, len(frame.payload) - 40) // frame.gso_size)

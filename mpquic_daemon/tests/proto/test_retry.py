@@ -4,8 +4,8 @@ import itertools
 import random
 
 import pytest
-from mpquic.daemon.client_connection import LONG_SILENCE, SILENCE, Ending, Failure
-from mpquic.daemon.retry import PATIENCE, RetryPolicy
+from mpquic.proto.path.ending import Ending, Failure
+from mpquic.proto.path.retry import LONG_SILENCE, PATIENCE, SILENCE, RetryPolicy
 
 
 def policy() -> RetryPolicy:

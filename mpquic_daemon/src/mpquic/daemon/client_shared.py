@@ -1,0 +1,54 @@
+"""What the paths of a client have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from mpquic.config import ClientConfig
+    from mpquic.daemon.credentials import ClientIdentity
+    from mpquic.daemon.incarnation import Incarnation
+    from mpquic.daemon.journal import Journal
+    from mpquic.daemon.pump import Pump
+    from mpquic.daemon.server_hold import ServerHold
+    from mpquic.net.kernel import Kernel
+    from mpquic.proto.tunnel.receiver import TunnelReceiver
+
+
+class Shared:
+    """Made once for a client. `turn` runs an iteration, `turn_soon` after the present event.
+
+    `on_session` is called with the session that the server names in a registration.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: ClientConfig,
+        identity: ClientIdentity,
+        incarnation: Incarnation,
+        server_hold: ServerHold,
+        journal: Journal,
+        loop: asyncio.AbstractEventLoop,
+        kernel: Kernel,
+        pump: Pump,
+        receiver: TunnelReceiver,
+        turn: Callable[[], None],
+        turn_soon: Callable[[], None],
+        on_session: Callable[[bytes], None],
+    ) -> None:
+        self.config = config
+        self.identity = identity
+        self.incarnation = incarnation
+        self.server_hold = server_hold
+        self.journal = journal
+        self.loop = loop
+        self.kernel = kernel
+        self.pump = pump
+        self.receiver = receiver
+        self.turn = turn
+        self.turn_soon = turn_soon
+        self.on_session = on_session

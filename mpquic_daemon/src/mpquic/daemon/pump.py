@@ -1,0 +1,104 @@
+"""Moves the packets of one tunnel: from its queues to every path that is given something, and from paths to the TUN."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpquic.daemon.stripe_plane import StripePlane
+    from mpquic.proto.packet.coalescer import Write
+    from mpquic.proto.path.data_plane import DataPlane
+    from mpquic.proto.path.path import Carried
+    from mpquic.proto.tunnel.receiver import TunnelReceiver
+    from mpquic.proto.tunnel.scheduler import FailoverScheduler
+    from mpquic.proto.tunnel.sender import TunnelSender
+
+
+class Pump:
+    """Joins a tunnel to the sockets of its striped data planes. What QUIC is given leaves when its owner flushes it.
+
+    `write` takes what is for the TUN. `on_quic` is called when an event of a pipe has given QUIC something: its owner
+    is to flush it soon. A fault of a striped data plane ends its session, and nothing else.
+    """
+
+    def __init__(
+        self,
+        scheduler: FailoverScheduler,
+        sender: TunnelSender,
+        receiver: TunnelReceiver,
+        write: Callable[[Write], object],
+        on_quic: Callable[[], object],
+    ) -> None:
+        self._scheduler = scheduler
+        self._sender = sender
+        self._receiver = receiver
+        self._write = write
+        self._on_quic = on_quic
+        self._striped: dict[DataPlane, StripePlane] = {}
+
+    def attach(self, plane: StripePlane) -> None:
+        """Write to the sockets of a striped data plane what the tunnel gives it."""
+        self._striped[plane.path] = plane
+
+    def detach(self, plane: StripePlane) -> None:
+        """Forget a striped data plane."""
+        self._striped.pop(plane.path, None)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether packets wait in the tunnel."""
+        return self._sender.waiting
+
+    @property
+    def is_striped(self) -> bool:
+        """Whether all classes leave by pipes now."""
+        return all(self._scheduler.select(each) in self._striped for each in self._sender.queues)
+
+    def waits_for(self, plane: StripePlane) -> bool:
+        """Whether packets wait until a data plane takes them."""
+        sender = self._sender
+        return sender.waiting and any(self._scheduler.select(each) is plane.path for each in sender.queues)
+
+    def send(self, now: float, limit: int | None = None) -> int:
+        """Give the paths what they take and send it, but for QUIC's part; return the bytes of frames."""
+        return self._send(None, now, limit)[0]
+
+    def send_from(self, plane: StripePlane, now: float, limit: int | None = None) -> int:
+        """Do the same when an event of a data plane has made room; its caller sends that one's own part."""
+        moved, is_quic_given = self._send(plane, now, limit)
+        if is_quic_given:
+            self._on_quic()
+        return moved
+
+    def _send(self, caller: StripePlane | None, now: float, limit: int | None) -> tuple[int, bool]:
+        sender = self._sender
+        try:
+            moved = sender.flush(now, limit)
+        except Exception as error:
+            failed = None if sender.sending is None else self._striped.get(sender.sending)
+            if failed is None:
+                raise
+            failed.fail(error)
+            moved = 0
+        is_quic_given = False
+        if sender.touched:
+            touched, sender.touched = sender.touched, {}
+            for each in touched:
+                plane = self._striped.get(each)
+                if plane is None:
+                    is_quic_given = True
+                elif plane is not caller:
+                    plane.contain(plane.transmit_all, now)
+        return moved, is_quic_given
+
+    def deliver(self, frames: list[Carried], now: float) -> None:
+        """Take frames that have come by a path, in the order in which it gives them."""
+        self.put(self._receiver.receive(frames, now))
+
+    def put(self, writes: list[Write]) -> None:
+        """Write to the TUN."""
+        write = self._write
+        for buffers in writes:
+            write(buffers)
