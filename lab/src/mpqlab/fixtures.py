@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import testinfra
@@ -34,12 +34,12 @@ def vps() -> Host:
 
 
 @pytest.fixture
-def probe(lab: Lab) -> Iterator[Callable[[int], Probe]]:
-    """Starts probes, by LAN number; ends them after the test."""
+def probe(lab: Lab) -> Iterator[Callable[..., Probe]]:
+    """Starts probes, by LAN number and what else `Probe` takes; ends them after the test."""
     probes: list[Probe] = []
 
-    def start(lan: int) -> Probe:
-        probes.append(Probe(lab, lan))
+    def start(lan: int, **how: Any) -> Probe:
+        probes.append(Probe(lab, lan, **how))
         probes[-1].wait_answers(10, within=20)
         return probes[-1]
 

@@ -222,10 +222,12 @@ def wait_until(condition: Callable[[], bool], within: float, what: str) -> float
 class Probe:
     """A ping from a LAN host to the Internet, every 50 ms unless told otherwise, with the times of its answers."""
 
-    def __init__(self, lab: Lab, lan: int, target: str = INTERNET, *, interval: float = 0.05) -> None:
+    def __init__(
+        self, lab: Lab, lan: int, target: str = INTERNET, *, source: str | None = None, interval: float = 0.05
+    ) -> None:
         # Not ping's own deadline: with it the first "unreachable" ends it.
-        command = ("timeout", "300", "ping", "-n", "-D", "-i", f"{interval:g}", target)
-        self._process = lab.start(f"host{lan}", *command)
+        command = ("timeout", "300", "ping", "-n", "-D", "-i", f"{interval:g}")
+        self._process = lab.start(f"host{lan}", *command, *(("-I", source) if source else ()), target)
         self._answers: list[tuple[float, int]] = []
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
@@ -264,6 +266,11 @@ class Probe:
         before = max((number for moment, number in answers if moment <= since), default=0)
         later = {number for moment, number in answers if moment > since}
         return max(later, default=before) - before - len(later)
+
+    def repeated(self) -> int:
+        """How many answers came more than once."""
+        numbers = [number for _, number in self._read()]
+        return len(numbers) - len(set(numbers))
 
     def close(self) -> None:
         """End the ping."""
