@@ -269,6 +269,7 @@ def test_a_fault_while_a_connection_is_closed_keeps_no_other_from_its_end(ends: 
     both.processes["sv"].call(lambda: both.server._expel(connection, "not allowed any more"))
     both.wait(lambda: connection not in both.server._connections.values(), 5.0, "forgotten")
     both.wait(lambda: both.client.status()["reconnects"] == 1 and both.state == "up", 60.0, "up again")
+    both.run(1.0)  # until the server has the client's farewell on the old connection
 
 
 def test_a_fault_in_a_registration_ends_that_attempt_and_nothing_else(

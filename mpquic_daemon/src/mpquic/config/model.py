@@ -11,6 +11,7 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from mpquic.config.schema import HOT, IFACE_PREFIX
+from mpquic.proto.path.address import endpoint
 
 TrafficClass = Annotated[int, msgspec.Meta(ge=0, le=8, description="the number of a class from 1 to 8, or 0 for none")]
 Dscp = Annotated[int, msgspec.Meta(ge=0, le=63, description="a whole number from 0 to 63")]
@@ -177,6 +178,11 @@ class PathConfig(NamedTuple):
     stripe_port: int | None
     """The server's port for pipes, where it isn't the one that the server names: behind a NAT that maps ports."""
     pipes: int
+
+    @property
+    def endpoint(self) -> str:
+        """Where the server is, for people."""
+        return endpoint(self.remote_addr, self.remote_port)
 
     @property
     def family(self) -> int:

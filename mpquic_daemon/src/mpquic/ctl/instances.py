@@ -15,7 +15,6 @@ from mpquic.config.schema import ConfigError
 from mpquic.ctl.exit_status import FAILED, NOT_RUNNING, UNKNOWN
 from mpquic.net.netlink import LinkMonitor
 from mpquic.proto.control.printable import printable
-from mpquic.proto.path.address import endpoint
 
 if TYPE_CHECKING:
     import argparse
@@ -64,7 +63,7 @@ def row_of_file(path: Path) -> Row:
 def _row_of_config(config: InstanceConfig) -> Row:
     if isinstance(config, ClientConfig):
         paths = config.paths
-        peer = endpoint(paths[0].remote_addr, paths[0].remote_port)
+        peer = paths[0].endpoint
         wan = ",".join(path.name for path in paths)
         return {"role": "client", "peer": peer, "wan": wan, "class": config.class_name}
     return {"role": "server", "peer": "-"}

@@ -301,7 +301,10 @@ class Client:
         self._period.restart()
         self._tun.set_carrier(state == "up")
         used = self._used or self._paths[0]
-        fields: dict[str, object] = {"path": used.path.name if state == "up" else self._wans, "peer": used.peer}
+        fields: dict[str, object] = {
+            "path": used.path.name if state == "up" else self._wans,
+            "peer": used.settings.endpoint,
+        }
         if state == "up" and used.current is not None:
             fields["rtt_ms"] = client_report.rtt_ms(used.current)
             fields["local"] = plain_host(used.current.socket.local_address)
@@ -351,7 +354,7 @@ class Client:
         hold = self._server_hold.in_force if self._state == "held" else None
         return {
             **self._period.status(),
-            "peer": (used or self._paths[0]).peer,
+            "peer": (used or self._paths[0]).settings.endpoint,
             "wan": self._wans,
             "class": self._config.class_name,
             **client_report.quality(current),

@@ -13,7 +13,6 @@ from mpquic.daemon.client_wan import ClientWan
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode
 from mpquic.proto.control.messages import Held
 from mpquic.proto.packet.frame import FrameError
-from mpquic.proto.path.address import endpoint
 from mpquic.proto.path.connector import Connector, ConnectorState
 from mpquic.proto.path.ending import Ending, Failure
 from mpquic.proto.path.liveness import QUIET_LIMIT
@@ -33,6 +32,8 @@ FORGOTTEN_MARGIN = 5.0
 CONTROL_SILENCE = QUIET_LIMIT + 10.0
 """Seconds without a QUIC packet, while pipes are heard, after which the connection is replaced. Both ends probe it each
 `QUIET_LIMIT` at the latest."""
+UNPROVED = 15.0
+"""Seconds without a reply to any probe, while other packets come in, after which another connection is tried beside."""
 STALE_REQUEST = 5.0
 """Seconds after which a reply to a request for a striped session may name one that the server has forgotten."""
 
@@ -73,11 +74,6 @@ class ClientPath:
         """Whether the current connection isn't down."""
         return self.current is not None and self.current.session.path.state is not PathState.DOWN
 
-    @property
-    def peer(self) -> str:
-        """Where the server is."""
-        return endpoint(self.settings.remote_addr, self.settings.remote_port)
-
     def _control_silent_at(self, current: ClientConnection) -> float | None:
         """When a connection whose path counts as up is to be replaced, since only pipes have been heard for long.
 
@@ -91,7 +87,7 @@ class ClientPath:
         if current is None:
             return False
         silent_at = self._control_silent_at(current)
-        if silent_at is not None and now >= silent_at:
+        if (silent_at is not None and now >= silent_at) or current.session.liveness.unproved(now) >= UNPROVED:
             return True
         return current.doubtful and current.session.path.state is PathState.SUSPECT
 
@@ -312,7 +308,9 @@ class ClientPath:
         self.stripe.renewal.changed()
         self.stripe.open(connection, welcome.stripe, now)
         if connection.server_certificate is not None:
-            expiry.warn_of_peer(connection.server_certificate, shared.journal, self.peer, dt.datetime.now(dt.UTC), now)
+            expiry.warn_of_peer(
+                connection.server_certificate, shared.journal, self.settings.endpoint, dt.datetime.now(dt.UTC), now
+            )
         self.registrations += 1
         shared.incarnation.registered()
         self.connector.registered(now)
@@ -389,7 +387,7 @@ class ClientPath:
         row: dict[str, object] = {
             "path": self.path.name,
             "state": self.connector.state.value,
-            "peer": self.peer,
+            "peer": self.settings.endpoint,
             "device": self.settings.bind_device,
         }
         return row | client_report.path(self.current, self.traffic)

@@ -165,6 +165,10 @@ class Liveness:
         """Seconds since anything came in."""
         return now - self._last_receive
 
+    def unproved(self, now: float) -> float:
+        """Seconds since both directions were last known to work."""
+        return now - self._last_round_trip
+
     @property
     def _interval(self) -> float:
         """Seconds from one proof to the next, as they come by themselves."""
