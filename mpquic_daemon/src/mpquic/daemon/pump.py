@@ -56,6 +56,11 @@ class Pump:
         """Whether all classes leave by pipes now."""
         return all(self._scheduler.select(each) in self._striped for each in self._sender.queues)
 
+    @property
+    def highest(self) -> int:
+        """The highest sequence number that has come by any path, -1 before the first."""
+        return self._receiver.highest
+
     def waits_for(self, plane: StripePlane) -> bool:
         """Whether packets wait until a data plane takes them."""
         sender = self._sender

@@ -109,6 +109,9 @@ class StripePlane:
 
     def receive(self, batch: Iterable[Datagrams], now: float) -> None:
         """Take what was read, reply, and use the room that it made."""
+        hold = self.session.hold
+        if hold is not None:
+            hold.arrived_elsewhere(self._pump.highest)
         frames = self.session.receive(batch, now)
         if frames:
             self._pump.deliver(frames, now)

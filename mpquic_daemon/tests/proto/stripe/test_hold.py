@@ -75,6 +75,28 @@ def test_what_follows_a_gap_of_its_own_connection_waits_for_the_repair() -> None
     assert hold.add([frames[7]], 0.06, 0.1) == [frames[7]]
 
 
+def test_what_came_by_another_path_is_no_gap() -> None:
+    hold = FlowHold()
+    frames = connection_frames(9)
+    hold.add(frames[:3], 0.0, 0.1)
+    hold.arrived_elsewhere(frames[5].sequence)
+    assert hold.add(frames[6:8], 0.01, 0.1) == frames[6:8]
+    assert hold.next_time() is None
+    # What it knows of itself isn't taken back.
+    hold.arrived_elsewhere(frames[4].sequence)
+    assert hold.add(frames[8:], 0.02, 0.1) == frames[8:]
+
+
+def test_what_came_by_another_path_fills_no_gap_of_this_one() -> None:
+    hold = FlowHold()
+    frames = connection_frames(9)
+    hold.add(frames[:3], 0.0, 0.1)
+    assert hold.add(frames[4:5], 0.01, 0.1) == []
+    hold.arrived_elsewhere(frames[6].sequence)
+    assert hold.add(frames[7:8], 0.02, 0.1) == []
+    assert hold.add(frames[3:4], 0.03, 0.1) == [frames[3], frames[4], frames[7]]
+
+
 def test_what_never_comes_is_waited_for_no_longer_than_said() -> None:
     hold = FlowHold()
     frames = connection_frames(6)

@@ -165,6 +165,14 @@ class FlowHold:
         """When `expire` has something to do."""
         return 0.0 if self._shed_frames else self._gaps.next_time
 
+    def arrived_elsewhere(self, sequence: int) -> None:
+        """Numbers up to `sequence` have come by another path: they are no gap of this one. -1 stands for none."""
+        if sequence < 0 or self._highest < 0:
+            return
+        number = expand_sequence(sequence & 0xFFFFFFFF, self._highest)
+        if number > self._highest:
+            self._highest = number
+
     def add(self, frames: list[Carried], now: float, wait: float, octets: int = 0) -> list[Carried]:
         """Take frames as they arrived; return those that may go on, in order. A gap is waited for `wait` seconds.
 

@@ -49,6 +49,11 @@ class TunnelReceiver:
         self.reassembler = Reassembler(*self._reassembly)
         self.coalescer = Coalescer(self.counters.refused)
 
+    @property
+    def highest(self) -> int:
+        """The highest sequence number that has come, -1 before the first."""
+        return self._window.highest
+
     def restart(self) -> None:
         """Begin a new session: forget sequence numbers and fragments."""
         self._window = SequenceWindow(self._window_size)
