@@ -59,7 +59,7 @@ def test_bytes_that_did_not_go_through_the_tunnel_are_no_figure(monkeypatch: pyt
     facts = compare()
     assert len(comparison.problems(facts)) == 4
     assert "tunnel down, 1 connections: the TUN moved 0 B of its 10.0 MB" in comparison.problems(facts)[0]
-    assert all(cell["tunnel"] is None and cell["ratio"] is None for cell in facts["medians"])
+    assert all(cell["tunnel_bits_per_second"] is None and cell["ratio"] is None for cell in facts["medians"])
 
 
 def test_a_tunnel_that_is_not_up_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
