@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mpquic.proto.path.data_plane import DataPlane
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
 
 
 class RecordingPath:
@@ -42,7 +42,7 @@ class RecordingPath:
         del now
         return self.left
 
-    def send(self, frames: Sequence[Carried], now: float) -> int:
+    def send(self, frames: Sequence[FrameOrRun], now: float) -> int:
         del now
         count = 0
         for frame in frames:

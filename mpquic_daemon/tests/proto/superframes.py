@@ -15,7 +15,7 @@ from mpquic.proto.packet.superframe import cut, parse_vnet
 from . import packets as make
 
 if TYPE_CHECKING:
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
 
 FLAGS = [
     make.ACK | push | fin | ece for push in (0, make.PSH) for fin in (0, make.FIN) for ece in (0, make.ECE)
@@ -62,7 +62,7 @@ def assembled(datagrams: list[bytes]) -> SegmentRun:
     return run
 
 
-def singles(carried: list[Carried]) -> list[Frame]:
+def singles(carried: list[FrameOrRun]) -> list[Frame]:
     """Runs and frames as frames of whole packets, with the low 32 bits of their numbers."""
     frames = [one for some in carried for one in (some.frames() if isinstance(some, SegmentRun) else [some])]
     for frame in frames:

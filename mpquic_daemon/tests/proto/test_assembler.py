@@ -18,10 +18,10 @@ from . import packets as make
 from .superframes import decoded, run_of, singles, superframes
 
 if TYPE_CHECKING:
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
 
 
-def assemble(datagrams: list[bytes]) -> tuple[list[Carried], dict[str, int]]:
+def assemble(datagrams: list[bytes]) -> tuple[list[FrameOrRun], dict[str, int]]:
     refused: dict[str, int] = {}
 
     def refuse(reason: str) -> None:
@@ -35,7 +35,7 @@ def assemble(datagrams: list[bytes]) -> tuple[list[Carried], dict[str, int]]:
     return carried, refused
 
 
-def assemble_by_reads(datagrams: list[bytes]) -> tuple[list[Carried], dict[str, int]]:
+def assemble_by_reads(datagrams: list[bytes]) -> tuple[list[FrameOrRun], dict[str, int]]:
     """The same for datagrams that come as reads of equal sizes."""
     refused: dict[str, int] = {}
 
@@ -52,7 +52,7 @@ def assemble_by_reads(datagrams: list[bytes]) -> tuple[list[Carried], dict[str, 
     return assembler.take(), refused
 
 
-def same(one: tuple[list[Carried], dict[str, int]], other: tuple[list[Carried], dict[str, int]]) -> bool:
+def same(one: tuple[list[FrameOrRun], dict[str, int]], other: tuple[list[FrameOrRun], dict[str, int]]) -> bool:
     """Whether both are the same runs and frames, and the same was refused."""
     counts = [[run.count if isinstance(run, SegmentRun) else 0 for run in carried] for carried, _ in (one, other)]
     return singles(one[0]) == singles(other[0]) and counts[0] == counts[1] and one[1] == other[1]

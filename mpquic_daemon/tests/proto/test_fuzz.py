@@ -25,7 +25,7 @@ from mpquic.proto.control.messages import (
     Welcome,
 )
 from mpquic.proto.packet import segment, vnet
-from mpquic.proto.packet.ack_filter import thin
+from mpquic.proto.packet.ack_filter import filter_acks
 from mpquic.proto.packet.assembler import FrameAssembler
 from mpquic.proto.packet.frame import Frame, FrameError, FrameStreamDecoder, decode_frames
 from mpquic.proto.packet.ip import MalformedPacketError
@@ -200,7 +200,7 @@ def test_acknowledgements_are_thinned_whatever_the_packets() -> None:
     corpus = [tcp(4, 1000, b"", ACK), tcp(6, 1000, b"", ACK, options=b""), *PACKETS]
     for _ in range(INPUTS // 4):
         packets = [Packet(data) for data in (mutate(rng, corpus) for _ in range(4)) if len(data) >= 20]
-        kept = thin(packets)
+        kept = filter_acks(packets)
         assert len(kept) <= len(packets)
         assert all(any(one is packet for packet in packets) for one in kept)
 

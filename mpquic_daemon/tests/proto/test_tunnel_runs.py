@@ -12,7 +12,7 @@ from mpquic.proto.packet.frame import Frame
 from mpquic.proto.packet.run import SegmentRun
 from mpquic.proto.packet.superframe import cut, parse_vnet
 from mpquic.proto.packet.vnet import PLAIN
-from mpquic.proto.path.path import Carried, PathState
+from mpquic.proto.path.path import FrameOrRun, PathState
 from mpquic.proto.tunnel.receiver import TunnelReceiver
 
 from . import packets as make
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 READ = make.superframe(4, 2**32 - 2000, bytes(range(250)) * 20, 1000, make.ACK | make.PSH)
 
 
-def on_the_wire(carried: list[Carried]) -> list[bytes]:
+def on_the_wire(carried: list[FrameOrRun]) -> list[bytes]:
     """One datagram for each segment and each frame."""
     return [data for one in carried for data in (one.encode() if isinstance(one, SegmentRun) else [one.encode()])]
 
 
-def arrived(datagrams: list[bytes]) -> list[Carried]:
+def arrived(datagrams: list[bytes]) -> list[FrameOrRun]:
     assembler = FrameAssembler(pytest.fail)
     for datagram in datagrams:
         assembler.add(datagram)

@@ -371,17 +371,17 @@ class ClientConnection:
             release=RELEASE,
         )
         self.session.open_control()
-        self._obey(self._registration.start(), now)
+        self._apply(self._registration.start(), now)
 
     def _talk(self, inbox: Inbox, now: float) -> None:
         registration = self._registration
         if registration is None or self.phase is not Phase.REGISTERING:
             return
         for _, message in inbox.messages:
-            self._obey(registration.receive(message, now), now)
-        self._obey(registration.poll(now), now)
+            self._apply(registration.receive(message, now), now)
+        self._apply(registration.poll(now), now)
 
-    def _obey(self, outputs: list[Output], now: float) -> None:
+    def _apply(self, outputs: list[Output], now: float) -> None:
         for output in outputs:
             if isinstance(output, Send):
                 self.session.send_bytes(output.encode())

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mpquic.daemon.stripe_plane import StripePlane
     from mpquic.proto.packet.coalescer import Write
     from mpquic.proto.path.data_plane import DataPlane
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
     from mpquic.proto.tunnel.receiver import TunnelReceiver
     from mpquic.proto.tunnel.scheduler import FailoverScheduler
     from mpquic.proto.tunnel.sender import TunnelSender
@@ -98,7 +98,7 @@ class Pump:
                     plane.contain(plane.transmit_all, now)
         return moved, is_quic_given
 
-    def deliver(self, frames: list[Carried], now: float) -> None:
+    def deliver(self, frames: list[FrameOrRun], now: float) -> None:
         """Take frames that have come by a path, in the order in which it gives them."""
         self.put(self._receiver.receive(frames, now))
 

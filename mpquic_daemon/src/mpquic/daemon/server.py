@@ -205,7 +205,7 @@ class Server:
             admitted = connection.admitted
             if admitted is not None and verifier.is_revoked(admitted.identity.serials):
                 self._expel(connection, "certificate revoked")
-        for connection in self._table.revoke(self._is_condemned):
+        for connection in self._table.revoke(self._is_revoked):
             self._expel(connection, "not allowed any more")
         self._clients.configure(config.peers)
         self._turn()
@@ -214,7 +214,7 @@ class Server:
         groups = (group.members.values() for group in self._table)
         return [member.connection.session for members in groups for member in members]
 
-    def _is_condemned(self, registration: Registration) -> bool:
+    def _is_revoked(self, registration: Registration) -> bool:
         return not self._peers.still_permits(registration.identity, registration.tunnel, registration.prefixes)
 
     def _expel(self, connection: ServerConnection, reason: str) -> None:
@@ -378,7 +378,7 @@ class Server:
                 self._farewell.advance()
             self._send(now)
         finally:
-            # A fault costs one turn: without a timer it could be the last.
+            # Always set the timer anew, even after an exception.
             self._schedule(now)
 
     def _serve_ready(self, now: float) -> None:

@@ -5,7 +5,7 @@ from typing import cast
 
 from mpquic.proto.packet.frame import Frame
 from mpquic.proto.path.budget import PathBudget
-from mpquic.proto.path.path import Carried, PathState
+from mpquic.proto.path.path import FrameOrRun, PathState
 from mpquic.quic.connection_view import LinkState
 from mpquic.quic.link import QuicLink
 
@@ -74,7 +74,7 @@ class QuicPath:
         """When the share of the WAN allows sending again; None when it allows it now."""
         return None if self._budget is None else self._budget.next_allowance(now)
 
-    def send(self, frames: Sequence[Carried], now: float) -> int:
+    def send(self, frames: Sequence[FrameOrRun], now: float) -> int:
         """Take frames in order while the budget lasts; gives how many."""
         budget = self.budget(now)
         if budget <= 0 or not frames:

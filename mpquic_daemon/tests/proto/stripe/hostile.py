@@ -14,7 +14,7 @@ from .duplex import SECRET, SESSION
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
 
 HOME = ("192.0.2.1", 40000)
 
@@ -58,7 +58,7 @@ class HostilePeer:
     def frames(self, frames: Sequence[Frame]) -> bytes:
         return self.shard(encode_frames(frames))
 
-    def give(self, packets: Iterable[bytes], now: float, address: tuple[str, int] | None = None) -> list[Carried]:
+    def give(self, packets: Iterable[bytes], now: float, address: tuple[str, int] | None = None) -> list[FrameOrRun]:
         """Have the victim read them; return what it passes on."""
         reads = [(packet, len(packet), address or self.address) for packet in packets]
         return self.victim.receive(reads, now)

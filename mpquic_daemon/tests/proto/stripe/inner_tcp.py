@@ -22,7 +22,7 @@ from ..recording import path_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
     from mpquic.proto.stripe.session import StripeSession
 
     from .duplex import Duplex
@@ -202,7 +202,7 @@ class InnerTcp:
                     times.append(host.session.send_time(duplex.now) or end)
             duplex.now = now = max(min(times), duplex.now + 0.0005)
             for host, _, take in ends:
-                frames: list[Carried] = []
+                frames: list[FrameOrRun] = []
                 for pipe, datagram in host.incoming.receive(now):
                     address = None if host.session.client else ("192.0.2.1", 40000 + pipe)
                     frames += host.session.receive([(datagram, len(datagram), address)], now)
@@ -226,7 +226,7 @@ class InnerTcp:
         self._up.flush(now)
         self._down.flush(now)
 
-    def at_server(self, frames: Sequence[Carried], now: float) -> None:
+    def at_server(self, frames: Sequence[FrameOrRun], now: float) -> None:
         """Segments have come out of the tunnel: one acknowledgement answers those that came together."""
         for frame in frames:
             number = int.from_bytes(frame.payload[24:28], "big") // MSS
@@ -242,7 +242,7 @@ class InnerTcp:
         self._acks[self._ack_number] = _Ack(self.delivered, tuple(self._beyond), self._echo)
         self._down.queues[_CLASS].push(Packet(_packet(self._ack_number, 0, back=True)), now)
 
-    def at_client(self, frames: Sequence[Carried], now: float) -> None:
+    def at_client(self, frames: Sequence[FrameOrRun], now: float) -> None:
         """Acknowledgements have come out of the tunnel."""
         for frame in frames:
             ack = self._acks.pop(int.from_bytes(frame.payload[24:28], "big"), None)

@@ -201,13 +201,13 @@ class GroupTable(Generic[Handle]):
         """Return the group to which an inner address (4 or 16 bytes) belongs, for routing and for source checks."""
         return self._prefixes.lookup(address)
 
-    def revoke(self, condemned: Callable[[Registration], bool]) -> list[Handle]:
-        """Remove every connection whose registration is condemned, and return their handles (close them)."""
+    def revoke(self, is_revoked: Callable[[Registration], bool]) -> list[Handle]:
+        """Remove every connection whose registration is revoked, and return their handles (close them)."""
         handles = [
             member.connection
             for group in self._groups.values()
             for member in group.members.values()
-            if condemned(member.registration)
+            if is_revoked(member.registration)
         ]
         for handle in handles:
             self.remove(handle)

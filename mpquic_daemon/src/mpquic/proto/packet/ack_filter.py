@@ -54,7 +54,7 @@ def _pure(packet: bytes | memoryview) -> Said | None:
     return flow + tos.to_bytes(2, "big") + kind.to_bytes(2, "big"), sequence, number
 
 
-def thin(packets: list[Packet]) -> list[Packet]:
+def filter_acks(packets: list[Packet]) -> list[Packet]:
     """Return packets that were read together without the acknowledgements that a later one of them covers."""
     if len(packets) < 2:
         return packets

@@ -13,7 +13,7 @@ from mpquic.proto.packet.run import FIRST_OCTET, SEGMENT_HEADER, SegmentRun
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
 
 # The header of a SEGMENT frame as three numbers: what segments of a run have in common, the sequence number, the place
 # (offset and gso_size).
@@ -32,7 +32,7 @@ class FrameAssembler:
 
     def __init__(self, refuse: Callable[[str], None]) -> None:
         self._refuse = refuse
-        self._frames: list[Carried] = []
+        self._frames: list[FrameOrRun] = []
         self._run: SegmentRun | None = None
         self._word = self._sequence = self._place = -1
         self._size = self._stride = 0
@@ -82,7 +82,7 @@ class FrameAssembler:
         for body in rest:
             self.add(body)
 
-    def take(self) -> list[Carried]:
+    def take(self) -> list[FrameOrRun]:
         """Return what has come since the last call."""
         self._end()
         frames, self._frames = self._frames, []

@@ -18,7 +18,7 @@ from mpquic.proto.packet.run import SegmentRun
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
 
 MAX_TOTAL = 65535
 # One writev takes 1024 buffers, and no real MSS is below the 48 bytes that Linux sends at least (TCP_MIN_SND_MSS).
@@ -153,7 +153,7 @@ class Coalescer:
         self.uso = False
         """Whether the device takes UDP superframes (Linux 6.2)."""
 
-    def rebuild(self, frames: Iterable[Carried]) -> list[Write]:
+    def rebuild(self, frames: Iterable[FrameOrRun]) -> list[Write]:
         """Return the TUN writes of a batch, each a list of buffers of which the first begins with a virtio header.
 
         The order of packets within a flow is kept.

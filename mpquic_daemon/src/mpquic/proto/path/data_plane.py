@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mpquic.proto.path.path import Carried, PathState
+    from mpquic.proto.path.path import FrameOrRun, PathState
 
 
 class DataPlane(Protocol):
@@ -61,7 +61,7 @@ class DataPlane(Protocol):
         """Bytes of encoded frames that may be handed over now (congestion window, pacing, share of the WAN)."""
         ...
 
-    def send(self, frames: Sequence[Carried], now: float) -> int:
+    def send(self, frames: Sequence[FrameOrRun], now: float) -> int:
         """Take frames in order and return how many were taken; the rest is offered again later.
 
         A frame, or a run, is taken whole while `budget` is positive, so the last one may overshoot it.

@@ -11,7 +11,7 @@ from mpquic.proto.packet.run import SegmentRun
 if TYPE_CHECKING:
     from mpquic.proto.path.data_plane import DataPlane
 
-Carried = Frame | SegmentRun
+FrameOrRun = Frame | SegmentRun
 """What a path carries."""
 
 

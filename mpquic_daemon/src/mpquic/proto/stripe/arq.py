@@ -29,12 +29,12 @@ LIFETIME = 1.0
 
 
 class SentGroup:
-    """What a sender knows of a FEC group: `spare` losses that the decoder can make good, and what was lost so far."""
+    """What a sender knows of a FEC group: `parity` losses that the decoder can make good, and what was lost so far."""
 
-    __slots__ = ("arrived", "held", "lost", "repairs", "spare", "told_at")
+    __slots__ = ("arrived", "held", "lost", "parity", "repairs", "told_at")
 
-    def __init__(self, spare: int) -> None:
-        self.spare = spare
+    def __init__(self, parity: int) -> None:
+        self.parity = parity
         self.lost = 0
         self.repairs = 0
         """Copies that have arrived, are on their way or will be."""
@@ -53,7 +53,7 @@ class SentGroup:
     @property
     def missing(self) -> int:
         """How many copies more have to arrive until the decoder can do the rest."""
-        return self.lost - self.spare - self.arrived
+        return self.lost - self.parity - self.arrived
 
 
 class Repair:

@@ -21,7 +21,7 @@ from mpquic.proto.stripe.memory import STEP
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
 _FIN = 0x01
@@ -90,18 +90,18 @@ def run_span(run: SegmentRun) -> TcpSpan | None:
     return TcpSpan(connection, sequence & 0xFFFFFFFF, size + bool(ends), False)
 
 
-def _span(carried: Carried) -> TcpSpan | None:
+def _span(carried: FrameOrRun) -> TcpSpan | None:
     if isinstance(carried, SegmentRun):
         return run_span(carried)
     return None if carried.flags & _FRAGMENT else tcp_span(carried.payload)
 
 
-def _count(carried: Carried) -> int:
+def _count(carried: FrameOrRun) -> int:
     """Return how many tunnel sequence numbers it has."""
     return carried.count if isinstance(carried, SegmentRun) else 1
 
 
-def held_cost(carried: Carried) -> int:
+def held_cost(carried: FrameOrRun) -> int:
     """Return the bytes of memory that it takes while it waits, about."""
     if isinstance(carried, SegmentRun):
         return carried.payload_size + carried.count * (carried.skip + SEGMENT_COST) + HELD_COST
@@ -130,7 +130,7 @@ class _Flow:
         self.expected = expected
         """None for one that was first seen behind a gap: perhaps the gap is its own, so that numbers tell the order."""
         self.known = known
-        self.held: list[tuple[int, int, TcpSpan, Carried]] = []
+        self.held: list[tuple[int, int, TcpSpan, FrameOrRun]] = []
 
 
 class FlowHold:
@@ -145,7 +145,7 @@ class FlowHold:
         """Bytes that it may hold before `extend` is called (memory.py)."""
         self.on_shed: Callable[[], None] | None = None
         """Called when `expire` has something to pass on at once."""
-        self._shed_frames: list[Carried] = []
+        self._shed_frames: list[FrameOrRun] = []
         """What `shed` has let go, until it can be passed on."""
         self._highest = -1
         self._gaps = Gaps()
@@ -154,7 +154,7 @@ class FlowHold:
         self._flows: dict[bytes, _Flow] = {}
         self._holding: dict[bytes, _Flow] = {}
         self._history = history
-        self._recent: deque[tuple[int, Sequence[Carried], int]] = deque()
+        self._recent: deque[tuple[int, Sequence[FrameOrRun], int]] = deque()
         self._recent_cost = 0
         self._order = 0
         self.bytes = 0
@@ -173,7 +173,7 @@ class FlowHold:
         if number > self._highest:
             self._highest = number
 
-    def add(self, frames: list[Carried], now: float, wait: float, octets: int = 0) -> list[Carried]:
+    def add(self, frames: list[FrameOrRun], now: float, wait: float, octets: int = 0) -> list[FrameOrRun]:
         """Take frames as they arrived; return those that may go on, in order. A gap is waited for `wait` seconds.
 
         `octets` are those of the datagrams that brought them, for the bound of what is kept.
@@ -196,7 +196,7 @@ class FlowHold:
         self._release(passing)
         return joined(passing)
 
-    def expire(self, now: float) -> list[Carried]:
+    def expire(self, now: float) -> list[FrameOrRun]:
         """Give up what has been missing for too long; return what waited for it."""
         passing = self._take_shed()
         self._give_up(self._gaps.expire(now))
@@ -209,15 +209,15 @@ class FlowHold:
         if self._shed_frames and self.on_shed is not None:
             self.on_shed()
 
-    def _take_shed(self) -> list[Carried]:
+    def _take_shed(self) -> list[FrameOrRun]:
         passing, self._shed_frames = self._shed_frames, []
         return passing
 
-    def _shed(self, passing: list[Carried]) -> None:
+    def _shed(self, passing: list[FrameOrRun]) -> None:
         self._give_up(self._gaps.give_up(1 + len(self._gaps) // 8))
         self._release(passing)
 
-    def _remember(self, due: int, frames: list[Carried], octets: int) -> None:
+    def _remember(self, due: int, frames: list[FrameOrRun], octets: int) -> None:
         recent, cost = self._recent, octets + FRAME_COST * len(frames)
         if cost > MAX_RECENT:
             # The latest of them are enough.
@@ -232,7 +232,7 @@ class FlowHold:
         while len(recent) > self._history or self._recent_cost > MAX_RECENT:
             self._recent_cost -= recent.popleft()[2]
 
-    def _take(self, carried: Carried, now: float, wait: float, passing: list[Carried]) -> None:
+    def _take(self, carried: FrameOrRun, now: float, wait: float, passing: list[FrameOrRun]) -> None:
         number = expand_sequence(carried.sequence & 0xFFFFFFFF, self._highest)
         last = number + _count(carried) - 1
         if last > self._highest:
@@ -276,7 +276,7 @@ class FlowHold:
             self._flows[span.connection] = flow
         return flow
 
-    def _pass(self, flow: _Flow, carried: Carried, number: int, span: TcpSpan, passing: list[Carried]) -> None:
+    def _pass(self, flow: _Flow, carried: FrameOrRun, number: int, span: TcpSpan, passing: list[FrameOrRun]) -> None:
         passing.append(carried)
         end = span.sequence + span.length & 0xFFFFFFFF
         if flow.expected is None or serial_distance(end, flow.expected) > 0:
@@ -287,7 +287,7 @@ class FlowHold:
         if not flow.held or number < flow.held[0][0]:
             flow.known = max(flow.known, number + _count(carried) - 1)
 
-    def _drain(self, flow: _Flow, passing: list[Carried]) -> None:
+    def _drain(self, flow: _Flow, passing: list[FrameOrRun]) -> None:
         held = flow.held
         while held:
             number, _, span, carried = held[0]
@@ -326,7 +326,7 @@ class FlowHold:
         self.given_up += numbers
         self._closed = self._closed or numbers > 0
 
-    def _release(self, passing: list[Carried]) -> None:
+    def _release(self, passing: list[FrameOrRun]) -> None:
         """Let go what no gap is before any more. Only the end of a gap makes any difference, so it is rarely done."""
         if not self._closed:
             return
@@ -337,7 +337,7 @@ class FlowHold:
                 del self._holding[connection]
 
 
-def _contiguous(frames: Sequence[Carried], due: int) -> int:
+def _contiguous(frames: Sequence[FrameOrRun], due: int) -> int:
     """Return the number after the last frame when they come one after the other from `due` on, else 0."""
     for frame in frames:
         if frame.sequence != due & 0xFFFFFFFF:

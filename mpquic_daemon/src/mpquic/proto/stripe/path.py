@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mpquic.proto.path.budget import PathBudget
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
     from mpquic.proto.stripe.session import StripeSession
 
 
@@ -65,7 +65,7 @@ class StripePath:
             return room
         return self._budget.allowance(room, now)
 
-    def send(self, frames: Sequence[Carried], now: float) -> int:
+    def send(self, frames: Sequence[FrameOrRun], now: float) -> int:
         """Take frames in order while the budget lasts; returns how many."""
         if self._budget is None:
             sent = self.session.send(frames, now)

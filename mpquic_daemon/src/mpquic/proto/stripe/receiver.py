@@ -32,7 +32,7 @@ from mpquic.proto.tunnel.dedup import Arrival
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
     from mpquic.proto.stripe.keys import EpochKey, Opener
     from mpquic.proto.stripe.pipes import Pipes
     from mpquic.proto.stripe.return_path import Address
@@ -98,7 +98,7 @@ class StripeReceiver:
         """Count something that was not taken."""
         self.refused[reason] = self.refused.get(reason, 0) + 1
 
-    def receive(self, batch: Iterable[Datagrams], now: float) -> tuple[list[Carried], list[ControlPacket]]:
+    def receive(self, batch: Iterable[Datagrams], now: float) -> tuple[list[FrameOrRun], list[ControlPacket]]:
         """Take what some reads gave, in the order of the packet numbers as far as that is known."""
         control: list[ControlPacket] = []
         shards_before, highest_before = self.shards, self.window.highest

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from mpquic.proto.congestion.controller import Controller
     from mpquic.proto.packet.frame import Frame
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
     from mpquic.proto.stripe.arq import Repair
     from mpquic.proto.stripe.config import StripeConfig
     from mpquic.proto.stripe.keys import Sealer
@@ -51,7 +51,7 @@ INSURANCE_RESERVE = 1 << 16
 """Bytes that copies for bad luck leave."""
 
 
-def _singles(frames: Iterable[Carried]) -> list[Frame]:
+def _singles(frames: Iterable[FrameOrRun]) -> list[Frame]:
     """Return the frames before the next run."""
     singles: list[Frame] = []
     for frame in frames:
@@ -66,12 +66,12 @@ class _OpenGroup:
 
     __slots__ = ("bodies", "deadline", "label", "latest", "sent", "shards")
 
-    def __init__(self, label: int, shards: int, spare: int, latest: float) -> None:
+    def __init__(self, label: int, shards: int, parity_count: int, latest: float) -> None:
         self.label = label
         self.shards = shards
         self.latest = self.deadline = latest
         self.bodies: list[bytes] = []
-        self.sent = SentGroup(spare)
+        self.sent = SentGroup(parity_count)
 
 
 class StripeSender:
@@ -112,12 +112,12 @@ class StripeSender:
         room = self._room(now)
         if room <= 0:
             return 0
-        shards, spare = self._shape(1)
+        shards, parity_count = self._shape(1)
         if self.recovery.arq.ready:
             room -= min(self.recovery.arq.ready * self.datagram_size, int(self.overhead.credit))
-        return max(0, room * shards // (shards + spare))
+        return max(0, room * shards // (shards + parity_count))
 
-    def send(self, frames: Sequence[Carried], now: float) -> int:
+    def send(self, frames: Sequence[FrameOrRun], now: float) -> int:
         """Take frames in order while the budget lasts; returns how many."""
         self._send_repairs(now)
         room = self.budget(now)
@@ -250,11 +250,11 @@ class StripeSender:
             if self._group is not None and self._group.label != label:
                 self._close_group(now)
             if self._group is None:
-                shards, spare = self._shape(label >> 8)
-                if not spare:
+                shards, parity_count = self._shape(label >> 8)
+                if not parity_count:
                     self._transmit(PacketType.DATA, 0, 0, bodies[position:], now, label >> 8, None)
                     return
-                self._group = _OpenGroup(label, shards, spare, now + self._config.group_timeout + MAX_SPAN)
+                self._group = _OpenGroup(label, shards, parity_count, now + self._config.group_timeout + MAX_SPAN)
             group = self._group
             index = len(group.bodies)
             part = bodies[position : position + group.shards - index]
@@ -278,7 +278,7 @@ class StripeSender:
         size = max(map(len, group.bodies)) + OVERHEAD
         while count and not self.overhead.spend(count * size, reserve=PARITY_RESERVE):
             count -= 1
-        group.sent.spare = count
+        group.sent.parity = count
         if count:
             bodies = parity(group.bodies, count)
             shards = len(group.bodies)

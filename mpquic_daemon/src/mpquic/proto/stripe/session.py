@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mpquic.proto.congestion.controller import Controller
     from mpquic.proto.path.estimators import PathEstimators
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
     from mpquic.proto.stripe.config import StripeConfig
     from mpquic.proto.stripe.memory import Store
     from mpquic.proto.stripe.receiver import ControlPacket, Datagrams
@@ -172,7 +172,7 @@ class StripeSession:
         """When `budget` is positive again as far as pacing knows; None when only a report can make it so."""
         return None if self.exhausted else self.sender.send_time(now)
 
-    def send(self, frames: Sequence[Carried], now: float) -> int:
+    def send(self, frames: Sequence[FrameOrRun], now: float) -> int:
         """Take frames in order while the budget lasts; returns how many. Frames above `shard_capacity` are dropped."""
         if self.exhausted:
             return 0
@@ -183,7 +183,7 @@ class StripeSession:
             self.exhausted = True
             return 0
 
-    def receive(self, batch: Iterable[Datagrams], now: float) -> list[Carried]:
+    def receive(self, batch: Iterable[Datagrams], now: float) -> list[FrameOrRun]:
         """Take what some reads gave; return frames for the tunnel.
 
         Frames have the low 32 bits of their sequence number, and may repeat: the tunnel's window tells.
@@ -204,7 +204,7 @@ class StripeSession:
         wait = hold_time(frames[0].traffic_class, self.rtt or _INITIAL_RTT)
         return self.hold.add(frames, now, wait, self.receiver.octets)
 
-    def poll(self, now: float) -> list[Carried]:
+    def poll(self, now: float) -> list[FrameOrRun]:
         """Do what time asks for; return the frames that have waited in vain for others of their connection."""
         self._notice_sleep(now)
         waited = [] if self.hold is None else self.hold.expire(now)

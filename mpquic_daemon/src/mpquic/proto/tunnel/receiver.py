@@ -15,7 +15,7 @@ from mpquic.proto.tunnel.fragments import Reassembler
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
 _SUPERFRAME = int(FrameFlag.SUPERFRAME)
@@ -69,16 +69,16 @@ class TunnelReceiver:
                 self.counters.refuse(f"frame_{error.reason}")
         return self.receive(frames, now)
 
-    def receive(self, frames: Iterable[Carried], now: float) -> list[Write]:
+    def receive(self, frames: Iterable[FrameOrRun], now: float) -> list[Write]:
         """Take decoded frames (low 32 bits of sequence numbers); return TUN writes, each a list of buffers."""
         writes = self.coalescer.rebuild(self._accept(frames, now))
         self.counters.rx_writes += len(writes)
         return writes
 
-    def _accept(self, frames: Iterable[Carried], now: float) -> list[Carried]:
+    def _accept(self, frames: Iterable[FrameOrRun], now: float) -> list[FrameOrRun]:
         """Return what is new, well formed and allowed."""
         counters, window, permits = self.counters, self._window, self._permits
-        accepted: list[Carried] = []
+        accepted: list[FrameOrRun] = []
         allowed_source: bytes | None = None
         received = packets = size = 0
         for frame in frames:

@@ -9,7 +9,7 @@ from math import log
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mpquic.proto.packet import ip
-from mpquic.proto.packet.ack_filter import thin
+from mpquic.proto.packet.ack_filter import filter_acks
 from mpquic.proto.packet.frame import LOW_LATENCY, MAX_CLASS, Frame, FrameError, FrameFlag, SequenceCounter
 from mpquic.proto.packet.run import SegmentRun
 from mpquic.proto.packet.segment import layout
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from mpquic.proto.path.data_plane import DataPlane
-    from mpquic.proto.path.path import Carried
+    from mpquic.proto.path.path import FrameOrRun
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
 _SUPERFRAME = int(FrameFlag.SUPERFRAME)
@@ -85,7 +85,7 @@ class _Pending(NamedTuple):
     plane: DataPlane
     since: float
     capacity: int
-    frames: list[Carried]
+    frames: list[FrameOrRun]
 
 
 class TunnelSender:
@@ -137,7 +137,7 @@ class TunnelSender:
     def enqueue_packets(self, packets: list[Packet], now: float) -> None:
         """Take packets that were read together and validated already."""
         queue = self.queues[self._traffic_class]
-        kept = thin(packets)
+        kept = filter_acks(packets)
         self.counters.tx_thinned += len(packets) - len(kept)
         for packet in kept:
             queue.push(packet, now)
@@ -178,13 +178,13 @@ class TunnelSender:
 
     def _frames(
         self, traffic_class: int, queue: ClassQueue, plane: DataPlane, budget: int, now: float
-    ) -> list[Carried]:
+    ) -> list[FrameOrRun]:
         """Return frames worth `budget` bytes, or a little more: first those that were handed back."""
         pending = self._pending.pop(traffic_class, None)
         if pending is not None:
             fits = pending.plane is plane and pending.capacity <= plane.frame_capacity
             return pending.frames if fits else self._refit(pending.frames, plane)
-        frames: list[Carried] = []
+        frames: list[FrameOrRun] = []
         whole, runs = plane.reliable, plane.takes_runs
         capacity = plane.frame_capacity
         while budget > 0:
@@ -228,16 +228,16 @@ class TunnelSender:
         parts: list[bytes | memoryview] = [payload[size:]]
         return SegmentRun(head, plan, parts, 0, step, 0, self._sequence.take(count), count, traffic_class)
 
-    def _fragment(self, frame: Frame, capacity: int, frames: list[Carried]) -> None:
+    def _fragment(self, frame: Frame, capacity: int, frames: list[FrameOrRun]) -> None:
         try:
             frames.extend(split(frame, capacity))
         except FrameError as error:
             self.counters.refuse(error.reason)
 
-    def _refit(self, frames: list[Carried], plane: DataPlane) -> list[Carried]:
+    def _refit(self, frames: list[FrameOrRun], plane: DataPlane) -> list[FrameOrRun]:
         """Make frames fit a path that were built for another one, or for a larger capacity."""
         capacity = plane.frame_capacity
-        fitting: list[Carried] = []
+        fitting: list[FrameOrRun] = []
         for frame in frames:
             if isinstance(frame, SegmentRun):
                 if plane.takes_runs and frame.largest_frame <= capacity:
@@ -253,7 +253,7 @@ class TunnelSender:
                     self._fragment(single, capacity, fitting)
         return fitting
 
-    def _count_sent(self, frames: Sequence[Carried], taken: int) -> int:
+    def _count_sent(self, frames: Sequence[FrameOrRun], taken: int) -> int:
         counters = self.counters
         size = payload = 0
         for frame in frames if taken == len(frames) else frames[:taken]:
