@@ -23,7 +23,6 @@ from mpquic.net.kernel import KERNEL
 from mpquic.proto.packet.frame import class_octet
 from mpquic.proto.path.address import plain_host
 from mpquic.proto.path.connector import ConnectorState
-from mpquic.proto.path.path import PathState
 from mpquic.proto.tunnel.counters import Counters
 from mpquic.proto.tunnel.receiver import RECEIVE_WINDOW, TunnelReceiver
 from mpquic.proto.tunnel.scheduler import FailoverScheduler
@@ -335,10 +334,8 @@ class Client:
     @property
     def _used(self) -> ClientPath | None:
         """The path that carries now; of several the one that is preferred."""
-        carrying = {path.path: path for path in self._paths if path.is_carrying}
-        best = [path for path in self._scheduler if path in carrying]
-        best.sort(key=lambda path: path.state is not PathState.UP)
-        return carrying[best[0]] if best else None
+        best = self._scheduler.best
+        return next((path for path in self._paths if path.path is best), None)
 
     # What people ask
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,37 +19,22 @@ if TYPE_CHECKING:
     from mpquic.proto.tunnel.receiver import TunnelReceiver
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Shared:
     """Made once for a client. `turn` runs an iteration, `turn_soon` after the present event.
 
     `on_session` is called with the session that the server names in a registration.
     """
 
-    def __init__(
-        self,
-        *,
-        config: ClientConfig,
-        identity: ClientIdentity,
-        incarnation: Incarnation,
-        server_hold: ServerHold,
-        journal: Journal,
-        loop: asyncio.AbstractEventLoop,
-        kernel: Kernel,
-        pump: Pump,
-        receiver: TunnelReceiver,
-        turn: Callable[[], None],
-        turn_soon: Callable[[], None],
-        on_session: Callable[[bytes], None],
-    ) -> None:
-        self.config = config
-        self.identity = identity
-        self.incarnation = incarnation
-        self.server_hold = server_hold
-        self.journal = journal
-        self.loop = loop
-        self.kernel = kernel
-        self.pump = pump
-        self.receiver = receiver
-        self.turn = turn
-        self.turn_soon = turn_soon
-        self.on_session = on_session
+    config: ClientConfig
+    identity: ClientIdentity
+    incarnation: Incarnation
+    server_hold: ServerHold
+    journal: Journal
+    loop: asyncio.AbstractEventLoop
+    kernel: Kernel
+    pump: Pump
+    receiver: TunnelReceiver
+    turn: Callable[[], None]
+    turn_soon: Callable[[], None]
+    on_session: Callable[[bytes], None]

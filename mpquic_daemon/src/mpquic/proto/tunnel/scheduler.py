@@ -41,11 +41,17 @@ class FailoverScheduler:
     def select(self, traffic_class: int) -> DataPlane | None:
         """Return what carries a class now, None when nothing does. All classes share one policy."""
         del traffic_class
+        path = self.best
+        return path.plane if path is not None else None
+
+    @property
+    def best(self) -> Path | None:
+        """The path that carries now."""
         suspect: Path | None = None
         for path in self._paths:
             state = path.state
             if state is PathState.UP:
-                return path.plane
+                return path
             if state is PathState.SUSPECT and suspect is None:
                 suspect = path
-        return suspect.plane if suspect is not None else None
+        return suspect
