@@ -24,8 +24,6 @@ TOO_LONG = {
 """Modules that are longer, and are to be split. Nothing is added here."""
 SANS_IO = ("proto", "quic")
 OUTER_WORLD = {"asyncio", "os", "random", "secrets", "select", "selectors", "socket", "subprocess", "threading", "time"}
-RANDOM_OF_THEIR_OWN = {"proto/stripe/pipes.py", "proto/stripe/session.py"}
-"""Modules that take `secrets` as their default, and are to be given it. Nothing is added here."""
 CLOCKS = {"now", "utcnow", "today"}
 """Methods of datetime that read the machine's clock."""
 LAYERS = {"proto": {"proto"}, "quic": {"proto", "quic"}, "net": {"proto", "net"}}
@@ -72,8 +70,7 @@ def test_no_module_is_longer_than_400_lines() -> None:
 
 @pytest.mark.parametrize("module", of(*SANS_IO))
 def test_what_is_sans_io_has_no_socket_clock_or_random(module: str) -> None:
-    used = {name.split(".")[0] for name in imports(module, types=False)} & OUTER_WORLD
-    assert used == ({"secrets"} if module in RANDOM_OF_THEIR_OWN else set())
+    assert not {name.split(".")[0] for name in imports(module, types=False)} & OUTER_WORLD
     called = {
         node.func.attr
         for node in ast.walk(tree(module))

@@ -56,7 +56,7 @@ class Striped:
 
     def __init__(self, config: ClientConfig, grant: StripeGrant, request: object, now: float) -> None:
         settings = stripe_config(request, grant.suite, config.max_datagram_size, "auto")  # type: ignore[arg-type]
-        self.session = StripeSession(settings, grant.session, grant.secret, now, client=True)
+        self.session = StripeSession(settings, grant.session, grant.secret, now, client=True, entropy=os.urandom)
         path = config.paths[0]
         self.server = (path.remote_addr, grant.port)
         family = socket.AF_INET6 if ":" in path.remote_addr else socket.AF_INET

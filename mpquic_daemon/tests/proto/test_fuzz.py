@@ -232,7 +232,7 @@ def test_the_way_from_datagrams_to_the_device_holds_nothing_back_for_good() -> N
 
 def test_a_peer_with_the_keys_may_seal_anything() -> None:
     config = StripeConfig(pipes=2, datagram_size=1452)
-    server = StripeSession(config, 7, SECRET, 0.0, client=False)
+    server = StripeSession(config, 7, SECRET, 0.0, client=False, entropy=os.urandom)
     sealer = Sealer(Suite.AES_128_GCM, direction_secret(SECRET, from_client=True), 7, 0.0)
     receiver = TunnelReceiver(window=1 << 16)
     rng = random.Random("peer")

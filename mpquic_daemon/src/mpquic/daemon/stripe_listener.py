@@ -168,7 +168,9 @@ class StripeListener:
         except ValueError:
             return None
         memory = self._memory.setdefault(identity, MemoryBudget())
-        session = StripeSession(settings, number, secret, self._loop.time(), client=False, memory=memory)
+        session = StripeSession(
+            settings, number, secret, self._loop.time(), client=False, entropy=os.urandom, memory=memory
+        )
         plane = ServerStripe(name, session, pump, self._transmit, self._arrivals, self._share, client)
         self.table.add(session, plane)
         return StripeGrant(session=number, secret=secret, port=self.port, suite=suite), plane

@@ -7,6 +7,7 @@ socket for each pipe; all sessions of a server share one.
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 from typing import TYPE_CHECKING
 
@@ -208,7 +209,7 @@ class ClientStripe(StripePlane):
     ) -> None:
         now = asyncio.get_running_loop().time()
         settings = stripe_config(request, grant.suite, config.max_datagram_size, config.congestion_algorithm)
-        session = StripeSession(settings, grant.session, grant.secret, now, client=True)
+        session = StripeSession(settings, grant.session, grant.secret, now, client=True, entropy=os.urandom)
         super().__init__(path.name, session, pump)
         self.sockets: list[UdpSocket] = []
         # Of each pipe one read at most waits for its turn.

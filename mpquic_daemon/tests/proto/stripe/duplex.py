@@ -194,6 +194,7 @@ class Duplex:
         down: Weather | None = None,
     ) -> None:
         self.rng = random.Random(seed)
+        self._tokens = random.Random(seed)
         self.now = 100.0
         self.config = config or StripeConfig()
         self.up = Link(up or Weather(), self.rng)
@@ -202,7 +203,7 @@ class Duplex:
         self.server = Host(self._session(client=False), self.down, self.up)
 
     def _session(self, session: int = SESSION, secret: bytes = SECRET, *, client: bool) -> StripeSession:
-        return StripeSession(self.config, session, secret, self.now, client=client)
+        return StripeSession(self.config, session, secret, self.now, client=client, entropy=self._tokens.randbytes)
 
     def restart(self, session: int, secret: bytes) -> None:
         """Both ends get a new session from the control connection; what is on the wire stays there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from mpquic.proto.packet.frame import Frame, encode_frames
@@ -31,7 +32,7 @@ class HostilePeer:
 
     def __init__(self, victim: StripeSession, now: float = 0.0) -> None:
         self.victim = victim
-        self.honest = StripeSession(victim.config, SESSION, SECRET, now, client=not victim.client)
+        self.honest = StripeSession(victim.config, SESSION, SECRET, now, client=not victim.client, entropy=os.urandom)
         """Does what it must so that the victim takes it for a client."""
         self.sealer = self.honest._sealer
         self.address = None if victim.client else HOME

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
@@ -85,8 +86,8 @@ def test_a_forged_register_moves_no_return_path(duplex: Duplex) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_changed_and_truncated_packets_are_refused(data: st.DataObject) -> None:
-    client = StripeSession(StripeConfig(), SESSION, SECRET, 0.0, client=True)
-    server = StripeSession(StripeConfig(), SESSION, SECRET, 0.0, client=False)
+    client = StripeSession(StripeConfig(), SESSION, SECRET, 0.0, client=True, entropy=os.urandom)
+    server = StripeSession(StripeConfig(), SESSION, SECRET, 0.0, client=False, entropy=os.urandom)
     client.poll(0.0)
     packet = bytearray(client.take_outgoing()[0].datagrams[0])
     if data.draw(st.booleans()):
@@ -102,7 +103,7 @@ def test_changed_and_truncated_packets_are_refused(data: st.DataObject) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.binary(max_size=100), max_size=10), st.integers(1, 60), st.integers(0, 2**32 - 1))
 def test_arbitrary_octets_never_raise(tails: list[bytes], segment: int, session: int) -> None:
-    server = StripeSession(StripeConfig(), SESSION, SECRET, 0.0, client=False)
+    server = StripeSession(StripeConfig(), SESSION, SECRET, 0.0, client=False, entropy=os.urandom)
     before = state(server)
     rng = random.Random(session)
     for tail in tails:
@@ -141,8 +142,8 @@ def test_the_return_path_follows_the_newest_authentic_packet_of_its_pipe(duplex:
     moved = ("203.0.113.77", 5555)
     client.send([Frame(b"\x45" + bytes(99), 1, 1)], duplex.now)
     [(pipe, _, [first])] = client.take_outgoing()
-    spread = client.pipes.all[pipe].sent_bytes
-    client.pipes.all[pipe].sent_bytes = 0
+    spread = client.pipes.all[pipe].charged_bytes
+    client.pipes.all[pipe].charged_bytes = 0
     client.send([Frame(b"\x45" + bytes(99), 1, 2)], duplex.now)
     [(again, _, [second])] = client.take_outgoing()
     assert pipe == again
@@ -167,10 +168,10 @@ def test_sessions_are_found_by_id_and_collected_when_idle() -> None:
     for name in ("a", "b", "c"):
         allotted = table.allocate()
         assert allotted is not None
-        sessions.append(StripeSession(StripeConfig(), *allotted, 0.0, client=False))
+        sessions.append(StripeSession(StripeConfig(), *allotted, 0.0, client=False, entropy=os.urandom))
         table.add(sessions[-1], name)
     assert table.allocate() is None
-    client = StripeSession(StripeConfig(), sessions[1].session, SECRET, 0.0, client=True)
+    client = StripeSession(StripeConfig(), sessions[1].session, SECRET, 0.0, client=True, entropy=os.urandom)
     client.poll(0.0)
     [packet, *_] = client.take_outgoing()[0].datagrams
     assert table.find(packet) == (sessions[1], "b")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import sys
 from collections import deque
@@ -35,7 +36,7 @@ KIB, MIB = 1 << 10, 1 << 20
 
 def made(**settings: Any) -> tuple[StripeSession, HostilePeer]:
     """A server's session that carries, and its client."""
-    session = StripeSession(StripeConfig(**settings), SESSION, SECRET, NOW, client=False)
+    session = StripeSession(StripeConfig(**settings), SESSION, SECRET, NOW, client=False, entropy=os.urandom)
     peer = HostilePeer(session, NOW)
     peer.come_up(NOW)
     assert session.ready(NOW)
@@ -203,7 +204,7 @@ class Greedy(Bbr):
 
 @pytest.mark.parametrize("size", [1300, 30], ids=["large", "small"])
 def test_of_what_is_on_its_way_a_bounded_part_is_kept_whatever_the_controller_says(size: int) -> None:
-    session = StripeSession(StripeConfig(), SESSION, SECRET, NOW, client=False, controller=Greedy)
+    session = StripeSession(StripeConfig(), SESSION, SECRET, NOW, client=False, entropy=os.urandom, controller=Greedy)
     peer = HostilePeer(session, NOW)
     peer.come_up(NOW)
     # Shards of a datagram are bundled when they are small: one at a time stays one.
@@ -298,7 +299,7 @@ def test_the_hold_remembers_little_of_tiny_frames_that_have_passed(shards: int) 
 
 
 def test_what_fec_gives_back_while_no_report_leaves_is_not_all_kept_for_the_next_one() -> None:
-    session = StripeSession(StripeConfig(), SESSION, SECRET, NOW, client=False)
+    session = StripeSession(StripeConfig(), SESSION, SECRET, NOW, client=False, entropy=os.urandom)
     peer = HostilePeer(session, NOW)
     # Pipes of which the peer says that it hears nothing carry nothing, no reports either.
     peer.give([peer.keepalive(NOW, pipe, PacketType.REGISTER) for pipe in range(4)], NOW)
@@ -405,7 +406,7 @@ def bodies(draw: st.DataObject, rng: random.Random) -> bytes:
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.booleans(), st.sampled_from(list(FecMode)))
 def test_no_valid_packet_raises_and_what_is_kept_stays_small(data: st.DataObject, client: bool, fec: FecMode) -> None:
-    session = StripeSession(StripeConfig(fec=fec), SESSION, SECRET, NOW, client=client)
+    session = StripeSession(StripeConfig(fec=fec), SESSION, SECRET, NOW, client=client, entropy=os.urandom)
     peer = HostilePeer(session, NOW)
     rng = random.Random(data.draw(st.integers(0, 2**32)))
     now = NOW

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 from hypothesis import given, settings
@@ -19,7 +20,8 @@ NOW = 100.0
 
 def made(memory: MemoryBudget, count: int) -> list[StripeSession]:
     return [
-        StripeSession(StripeConfig(), SESSION + each, SECRET, NOW, client=False, memory=memory) for each in range(count)
+        StripeSession(StripeConfig(), SESSION + each, SECRET, NOW, client=False, entropy=os.urandom, memory=memory)
+        for each in range(count)
     ]
 
 

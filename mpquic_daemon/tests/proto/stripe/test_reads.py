@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 
 from hypothesis import given, settings
@@ -35,7 +36,9 @@ def shards(superframes: int, data_shards: int = 0) -> tuple[list[bytes], list[by
 
 
 def receiver() -> StripeReceiver:
-    return StripeReceiver(SESSION, Opener(Suite.AES_128_GCM, SECRET_UP), Pipes(3, 0.0, client=False))
+    return StripeReceiver(
+        SESSION, Opener(Suite.AES_128_GCM, SECRET_UP), Pipes(3, 0.0, client=False, entropy=os.urandom)
+    )
 
 
 @st.composite

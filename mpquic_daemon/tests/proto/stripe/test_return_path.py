@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from itertools import count
 
@@ -32,7 +33,7 @@ MOVED = ("192.0.2.1", 51000)
 
 
 def made() -> tuple[StripeSession, HostilePeer]:
-    session = StripeSession(StripeConfig(), SESSION, SECRET, NOW, client=False)
+    session = StripeSession(StripeConfig(), SESSION, SECRET, NOW, client=False, entropy=os.urandom)
     peer = HostilePeer(session, NOW)
     peer.come_up(NOW)
     assert session.ready(NOW)
@@ -52,7 +53,7 @@ def push(session: StripeSession, now: float, count: int = 64) -> None:
 
 
 def test_a_pipe_that_is_said_to_be_elsewhere_carries_nothing_until_its_peer_is_heard_there() -> None:
-    session = StripeSession(StripeConfig(pipes=2), SESSION, SECRET, NOW, client=False)
+    session = StripeSession(StripeConfig(pipes=2), SESSION, SECRET, NOW, client=False, entropy=os.urandom)
     peer = HostilePeer(session, NOW)
     for pipe in range(2):
         peer.give([peer.keepalive(NOW, pipe, PacketType.REGISTER), peer.keepalive(NOW, pipe)], NOW, VICTIM)
@@ -207,7 +208,9 @@ def test_an_address_that_never_replies_is_given_up_and_the_old_one_used_again() 
 
 
 def test_a_search_for_the_path_mtu_waits_for_the_proof_of_an_address() -> None:
-    session = StripeSession(StripeConfig(pipes=2, initial_datagram_size=1200), SESSION, SECRET, NOW, client=False)
+    session = StripeSession(
+        StripeConfig(pipes=2, initial_datagram_size=1200), SESSION, SECRET, NOW, client=False, entropy=os.urandom
+    )
     peer = HostilePeer(session, NOW)
     peer.come_up(NOW)
     now = NOW + 1.0
@@ -282,7 +285,7 @@ def test_a_source_is_an_address_that_a_pipe_has_or_was_heard_from_last(steps: li
 
 
 def test_a_client_sends_back_no_more_tokens_than_a_server_has_reason_to_send() -> None:
-    session = StripeSession(StripeConfig(), SESSION, SECRET, NOW, client=True)
+    session = StripeSession(StripeConfig(), SESSION, SECRET, NOW, client=True, entropy=os.urandom)
     peer = HostilePeer(session, NOW)
     peer.give([peer.control(PacketType.PATH_CHALLENGE, bytes(8)) for _ in range(1000)], NOW)
     assert len(session.take_outgoing()) <= 64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from mpquic.proto.packet.frame import LOW_LATENCY
 from mpquic.proto.stripe import keys, pipes
 from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.config import StripeConfig
+from mpquic.proto.stripe.pipe import DEAD_AFTER
 
 from .duplex import Duplex, Weather
 from .inner_tcp import InnerTcp
@@ -86,7 +89,7 @@ def test_a_session_that_has_used_up_its_keys_wants_nothing_more() -> None:
 
 
 def test_a_reply_that_waited_while_this_process_slept_says_nothing_of_now() -> None:
-    asked, both = 100.0, pipes.Pipes(2, 100.0, client=True)
+    asked, both = 100.0, pipes.Pipes(2, 100.0, client=True, entropy=os.urandom)
     assert both.on_answer(0, asked, asked + 0.03) == pytest.approx(0.03)
     assert both.all[0] in both.alive(asked + 1.0)
     assert both.on_answer(1, asked, asked + 45.0) is None
@@ -293,10 +296,12 @@ def test_dead_pipes_are_left_and_used_again_when_they_return() -> None:
     duplex.up.weather.dead_pipes.clear()
     duplex.run(1.0)
     assert len(duplex.server.session.pipes.alive(duplex.now)) == 4
-    spread = [pipe.sent_bytes for pipe in duplex.client.session.pipes.all]
+    spread = [pipe.charged_bytes for pipe in duplex.client.session.pipes.all]
     duplex.client.offer(1000)
     duplex.run(1.0)
-    carried = [pipe.sent_bytes - before for pipe, before in zip(duplex.client.session.pipes.all, spread, strict=True)]
+    carried = [
+        pipe.charged_bytes - before for pipe, before in zip(duplex.client.session.pipes.all, spread, strict=True)
+    ]
     assert max(carried) < 2 * min(carried)
 
 
@@ -309,7 +314,7 @@ def test_a_pipe_that_dies_while_its_turn_comes_delays_single_packets_by_a_few_pr
     duplex.run(1.0)
     client = duplex.client.session
     # As behind runs of bulk at a high rate: all that is small goes to one pipe until it has made up for it.
-    client.pipes.all[number].sent_bytes -= 400_000
+    client.pipes.all[number].charged_bytes -= 400_000
     duplex.up.weather.dead_pipes.add(number)
     duplex.server.latencies.clear()
     for _ in range(40):
@@ -338,7 +343,7 @@ def test_both_ends_know_in_time_that_no_pipe_carries_though_nothing_is_sent() ->
     duplex.run(pipes.KEEPALIVE_INTERVAL)
     for session in (duplex.client.session, duplex.server.session):
         # As an owner does who looks at it only when it is due.
-        now, until = duplex.now, duplex.now + pipes.DEAD_AFTER
+        now, until = duplex.now, duplex.now + DEAD_AFTER
         while session.ready(now):
             due = session.next_time(now)
             assert due is not None

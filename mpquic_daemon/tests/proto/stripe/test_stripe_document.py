@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from mpquic.proto.path import pmtu
-from mpquic.proto.stripe import adaptive, keys, pipes, replay, reports, wire
+from mpquic.proto.stripe import adaptive, keys, pipe, pipes, replay, reports, wire
 from mpquic.proto.stripe.config import MIN_DATAGRAM, StripeConfig
 from mpquic.proto.stripe.fec import parity
 from mpquic.proto.stripe.keys import EpochKey, Opener, Sealer, Suite, direction_secret, expand_label
@@ -110,7 +110,7 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         f"until the {reports.GAP_SHARDS}rd number behind the gap",
         f"received ranges (at most {reports.MAX_RANGES})",
         f"REGISTER every {pipes.REGISTER_INTERVAL} s",
-        f"came within {pipes.DEAD_AFTER} s",
+        f"came within {pipe.DEAD_AFTER} s",
         f"no shard has come or gone for {pipes.BUSY_TIME} s it asks on one pipe in turn, every {pipes.REST_INTERVAL} s",
         f"on the next {pipes.RETRY_INTERVAL} s later",
         f"as costs {adaptive.ParityPolicy.WASTE} of goodput",

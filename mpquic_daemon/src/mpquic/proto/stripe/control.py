@@ -25,7 +25,8 @@ from mpquic.proto.stripe.wire import PacketType
 
 if TYPE_CHECKING:
     from mpquic.proto.stripe.keys import Opener, Sealer
-    from mpquic.proto.stripe.pipes import Pipe, Pipes
+    from mpquic.proto.stripe.pipe import Pipe
+    from mpquic.proto.stripe.pipes import Pipes
     from mpquic.proto.stripe.receiver import ControlPacket, StripeReceiver
     from mpquic.proto.stripe.return_path import Address
     from mpquic.proto.stripe.sender import StripeSender

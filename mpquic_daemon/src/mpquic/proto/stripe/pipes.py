@@ -8,10 +8,9 @@ section 9.3), so that a delayed packet doesn't move it back; and only once the p
 
 from __future__ import annotations
 
-from secrets import token_bytes
 from typing import TYPE_CHECKING
 
-from mpquic.proto.path.estimators import RttEstimator
+from mpquic.proto.stripe.pipe import DEAD_AFTER, Pipe
 from mpquic.proto.stripe.return_path import (
     MAX_UNPROVEN,
     STILL_REACHED,
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 KEEPALIVE_INTERVAL = 1.0
 REGISTER_INTERVAL = 0.2
-DEAD_AFTER = 3.5
 BUSY_TIME = 5.0
 """Seconds after the last shard for which every pipe is asked. Later one pipe is, in turn, each `REST_INTERVAL`: a
 thousand sessions that do nothing must not keep a server busy."""
@@ -40,78 +38,20 @@ outage, and an outage is still noticed in time."""
 REPEAT_INTERVAL = 0.25
 """Seconds after which an unanswered question is repeated, or the round-trip time where that is longer: where one packet
 in two is lost a pipe isn't dead."""
-MAX_REST = 20.0
-"""Seconds after an answer for which a pipe that rests isn't registered anew."""
 MOVING_TIME = 2.0
 """Seconds after a pipe's peer has moved in which overdue reports are put down to that."""
 SHARDS_ROOM = 1 << 16
 """Bytes that an unproven address must have room for before shards go there: a run of full datagrams."""
 
 
-class Pipe:
-    """One pipe as seen from one end."""
-
-    __slots__ = (
-        "address",
-        "asked_at",
-        "confirmed_at",
-        "highest",
-        "highest_control",
-        "next_ask",
-        "number",
-        "reached_at",
-        "registering",
-        "rtt",
-        "sent_bytes",
-        "unproven",
-        "untold_rtt",
-    )
-
-    def __init__(self, number: int, now: float) -> None:
-        self.number = number
-        self.address: Address | None = None
-        """Where the peer is known to receive; None at a client, whose sockets are connected."""
-        self.reached_at = float("-inf")
-        """When a token returned that had been sent there, although packets came from yet another address by then."""
-        self.unproven: UnprovenAddress | None = None
-        """Where the newest packet came from, if that is another address."""
-        self.highest = -1
-        self.highest_control = -1
-        self.confirmed_at: float | None = None
-        """When both directions were last known to work."""
-        self.next_ask = now
-        self.asked_at = float("-inf")
-        self.registering = True
-        """Whether it was last asked as one that has had no answer."""
-        self.rtt = RttEstimator()
-        self.untold_rtt: float | None = None
-        """What was measured since the pipe was asked last."""
-        self.sent_bytes = 0
-
-    def alive(self, now: float) -> bool:
-        """True when both directions have worked of late."""
-        return self.confirmed_at is not None and now - self.confirmed_at < DEAD_AFTER
-
-    @property
-    def waits(self) -> bool:
-        """Whether the last question is unanswered."""
-        return self.confirmed_at is None or self.asked_at > self.confirmed_at
-
-    def rests(self, now: float) -> bool:
-        """True when it carried before the session fell idle, and nothing tells that it wouldn't now."""
-        return (
-            self.confirmed_at is not None and now - self.confirmed_at < MAX_REST and self.asked_at <= self.confirmed_at
-        )
-
-
 class Pipes:
     """All pipes of one end. A client asks on each and knows it by the answers; a server learns from how it is asked.
 
     REGISTER says "I have no answer yet", KEEPALIVE "I have had answers", so the server too knows that both directions
-    work, without asking.
+    work, without asking. `entropy` returns so many random octets, for tokens.
     """
 
-    def __init__(self, count: int, now: float, *, client: bool, entropy: Callable[[int], bytes] = token_bytes) -> None:
+    def __init__(self, count: int, now: float, *, client: bool, entropy: Callable[[int], bytes]) -> None:
         self._client = client
         self._entropy = entropy
         self.unproven: dict[Address, UnprovenAddress] = {}
@@ -314,15 +254,15 @@ class Pipes:
     def pass_over(self, pipe: Pipe) -> None:
         """What was sent on a pipe is not answered: the others come first, before it is known to be dead."""
         self._put_last(pipe)
-        pipe.sent_bytes += 1
+        pipe.charged_bytes += 1
 
     def _put_last(self, pipe: Pipe) -> None:
-        pipe.sent_bytes = max(other.sent_bytes for other in self.all)
+        pipe.charged_bytes = max(other.charged_bytes for other in self.all)
 
     @staticmethod
     def choose(alive: list[Pipe]) -> Pipe:
-        """Return the pipe that has sent least."""
-        return min(alive, key=_sent_bytes)
+        """Return the pipe that is charged least."""
+        return min(alive, key=_charged_bytes)
 
     def due(self, now: float) -> list[Pipe]:
         """Pipes on which a client asks now; each is then due again after its interval."""
@@ -384,8 +324,8 @@ def _asked_at(pipe: Pipe) -> float:
     return pipe.asked_at
 
 
-def _sent_bytes(pipe: Pipe) -> int:
-    return pipe.sent_bytes
+def _charged_bytes(pipe: Pipe) -> int:
+    return pipe.charged_bytes
 
 
 def _takes_shards(pipe: Pipe, unproven: UnprovenAddress, now: float) -> bool:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.arq import Repair
     from mpquic.proto.stripe.config import StripeConfig
     from mpquic.proto.stripe.keys import Sealer
-    from mpquic.proto.stripe.pipes import Pipe, Pipes
+    from mpquic.proto.stripe.pipe import Pipe
+    from mpquic.proto.stripe.pipes import Pipes
     from mpquic.proto.stripe.reports import Report
 
 BLOCKED_TIME = 0.0005
@@ -302,7 +303,7 @@ class StripeSender:
             run = bodies if count == batch.count else bodies[start : start + count]
             place = index + start if data_shards else 0
             self._emit(pipe, self._sealer.seal_shards(kind, pipe.number, place, data_shards, run))
-            pipe.sent_bytes += sum(sizes[start : start + count])
+            pipe.charged_bytes += sum(sizes[start : start + count])
             start += count
         if kind is PacketType.DATA:
             batch.bodies = bodies
@@ -359,7 +360,7 @@ class StripeSender:
         )
         batch.repairs = repairs
         pipe = self._pipes.choose(self._pipes.carrying(now))
-        pipe.sent_bytes += batch.bytes
+        pipe.charged_bytes += batch.bytes
         for repair in repairs:
             body = REPAIR_PREFIX.pack(repair.number & 0xFFFFFFFF) + repair.body
             self._emit(

@@ -6,7 +6,6 @@ an id and a secret that the control connection hands out; nothing outlives the o
 
 from __future__ import annotations
 
-from secrets import token_bytes
 from typing import TYPE_CHECKING
 
 from mpquic.proto.congestion.algorithms import controller_class
@@ -37,6 +36,7 @@ SLEPT = 1.0
 
 class StripeSession:
     """One end. `client` asks on its pipes and the server learns their addresses. `in_order` holds for TCP (hold.py).
+    `entropy` returns so many random octets.
 
     Usage: `receive` what arrives, `poll` when `next_time` says, `send` while `budget` is positive; after any of them
     send what `take_outgoing` returns.
@@ -54,9 +54,9 @@ class StripeSession:
         now: float,
         *,
         client: bool,
+        entropy: Callable[[int], bytes],
         in_order: bool = True,
         controller: Callable[[int, float], Controller] | None = None,
-        entropy: Callable[[int], bytes] = token_bytes,
         memory: MemoryBudget | None = None,
     ) -> None:
         self.config = config

@@ -1,0 +1,71 @@
+"""One pipe of a session as seen from one end: where its peer is, and whether it works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpquic.proto.path.estimators import RttEstimator
+
+if TYPE_CHECKING:
+    from mpquic.proto.stripe.return_path import Address, UnprovenAddress
+
+DEAD_AFTER = 3.5
+MAX_REST = 20.0
+"""Seconds after an answer for which a pipe that rests isn't registered anew."""
+
+
+class Pipe:
+    """One pipe as seen from one end."""
+
+    __slots__ = (
+        "address",
+        "asked_at",
+        "charged_bytes",
+        "confirmed_at",
+        "highest",
+        "highest_control",
+        "next_ask",
+        "number",
+        "reached_at",
+        "registering",
+        "rtt",
+        "unproven",
+        "untold_rtt",
+    )
+
+    def __init__(self, number: int, now: float) -> None:
+        self.number = number
+        self.address: Address | None = None
+        """Where the peer is known to receive; None at a client, whose sockets are connected."""
+        self.reached_at = float("-inf")
+        """When a token returned that had been sent there, although packets came from yet another address by then."""
+        self.unproven: UnprovenAddress | None = None
+        """Where the newest packet came from, if that is another address."""
+        self.highest = -1
+        self.highest_control = -1
+        self.confirmed_at: float | None = None
+        """When both directions were last known to work."""
+        self.next_ask = now
+        self.asked_at = float("-inf")
+        self.registering = True
+        """Whether it was last asked as one that has had no answer."""
+        self.rtt = RttEstimator()
+        self.untold_rtt: float | None = None
+        """What was measured since the pipe was asked last."""
+        self.charged_bytes = 0
+        """What decides whose turn it is: what it has sent, and what it is charged for when it is to come last."""
+
+    def alive(self, now: float) -> bool:
+        """True when both directions have worked of late."""
+        return self.confirmed_at is not None and now - self.confirmed_at < DEAD_AFTER
+
+    @property
+    def waits(self) -> bool:
+        """Whether the last question is unanswered."""
+        return self.confirmed_at is None or self.asked_at > self.confirmed_at
+
+    def rests(self, now: float) -> bool:
+        """True when it carried before the session fell idle, and nothing tells that it wouldn't now."""
+        return (
+            self.confirmed_at is not None and now - self.confirmed_at < MAX_REST and self.asked_at <= self.confirmed_at
+        )
