@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -331,10 +332,7 @@ class TestRunningLab:
     def test_a_machine_that_went_off_by_itself_is_started_again(self) -> None:
         shell("vps", "ip tuntap add mpq9 mode tun")
         mpqlab("exec", "vps", "--", "systemctl", "poweroff", check=False)
-        deadline = time.monotonic() + 60.0
-        while mpqlab("exec", "vps", "--", "true", check=False).returncode == 0:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: mpqlab("exec", "vps", "--", "true", check=False).returncode != 0, 60.0, "the machine is off")
         refused = mpqlab("exec", "vps", "--", "true", check=False)
         assert "the machine vps isn't running: start it again with `mpqlab up`" in refused.stderr
         assert mpqlab("up").stdout == "started (Debian bookworm)\n"

@@ -8,10 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
+from waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,11 +55,8 @@ def cable() -> Iterator[None]:
             inside = ["nsenter", f"--net=/run/netns/{end}", "--"]
             program = subprocess.Popen([*inside, sys.executable, "-m", "mpqlab.trunk", *words])
             stack.enter_context(ended(program))
-            deadline = time.monotonic() + 10
-            while "LOWER_UP" not in ip("-n", end, "link", "show", f"v{VLANS[-1]}"):
-                assert program.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            last = ("-n", end, "link", "show", f"v{VLANS[-1]}")
+            wait_for(lambda last=last: "LOWER_UP" in ip(*last), 10, f"the trunk's program at {end}", shown=program.poll)
         yield
 
 

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ import mpquic_plan
 import pytest
 import yaml
 from mpquic_plan.openwrt import uci
+from waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,10 +241,7 @@ def _make(folder: Path) -> None:
 
 
 def _until_gone(path: Path, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while path.exists():
-        assert time.monotonic() < deadline, f"{path} is still there"
-        time.sleep(0.1)
+    wait_for(lambda: not path.exists(), seconds, f"{path} is gone")
 
 
 def test_a_run_makes_our_sections_and_the_second_one_changes_nothing(router: Router) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from mpqlab.errors import LabError
 from mpqlab.topology import LAB_NAME
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,11 +80,7 @@ def prefer(name: str, times: int) -> None:
 
 
 def _wait_for(file: Path, text: str) -> None:
-    deadline = time.monotonic() + FREEZE_SECONDS
-    while text not in file.read_text().splitlines():
-        if time.monotonic() > deadline:
-            raise LabError(f"{file} doesn't come to say {text!r} within {FREEZE_SECONDS:g} s")
-        time.sleep(0.01)
+    wait_for(lambda: text in file.read_text().splitlines(), FREEZE_SECONDS, f"{text!r} in {file}")
 
 
 def remove(name: str) -> None:

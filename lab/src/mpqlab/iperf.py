@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mpqlab.errors import LabError
-from mpqlab.run import inside, listening, wait_for
+from mpqlab.run import inside, listening
 from mpqlab.state import Process
 from mpqlab.topology import INTERNET, INTERNET_ADDRESS
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

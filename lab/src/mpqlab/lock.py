@@ -7,7 +7,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
-from mpqlab.run import wait_for
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from mpqlab import cgroup, guest
 from mpqlab.errors import LabError
 from mpqlab.mounts import mount_overlay, remove_tree
-from mpqlab.run import SERVICES, run, spawn, wait_for
+from mpqlab.run import SERVICES, run, spawn
 from mpqlab.state import Process, State, leader_name, supervisor_name
 from mpqlab.topology import (
     HOSTNAMES,
@@ -32,6 +32,7 @@ from mpqlab.topology import (
     VPS_GATEWAY6,
     namespace,
 )
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from mpqlab.image import Image

@@ -20,9 +20,10 @@ from mpqlab.errors import LabError
 from mpqlab.kernel import Kernel
 from mpqlab.machine import STORAGE, Machine, login_environment
 from mpqlab.mounts import remove_tree
-from mpqlab.run import run, spawn, wait_for
+from mpqlab.run import run, spawn
 from mpqlab.state import Process, State, leader_name
 from mpqlab.topology import ATTACHED_WANS, CLIENT, ISP_PORT_DEVICE, LANS, MANAGEMENT, MGMT, OPENWRT, Attachment
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpqlab import cgroup
 from mpqlab.errors import LabError
 from mpqlab.state import Process
-from mpqlab.topology import RUN, namespace
+from mpqlab.topology import namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from mpqlab.state import State
 
-POLL_SECONDS = 0.02
 SERVICES = "services"
 
 
@@ -101,21 +99,6 @@ def spawn(
         raise LabError(f"{name} ended at once: see {state.logs / name}.log") from None
     state.remember(process)
     return process
-
-
-def wait_for(condition: Callable[[], bool], seconds: float, what: str, process: Process | None = None) -> None:
-    """Poll until `condition` holds.
-
-    Raises:
-        LabError: it doesn't within `seconds`, or `process`, which was to bring it about, has ended.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if process is not None and not process.alive:
-            raise LabError(f"{what}: the process {process.name} ended before that; its log is in {RUN / 'log'}")
-        if time.monotonic() > deadline:
-            raise LabError(f"{what}: not within {seconds:.0f} s")
-        time.sleep(POLL_SECONDS)
 
 
 def listening(process: Process, protocol: str, port: int) -> bool:

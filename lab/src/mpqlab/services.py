@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mpqlab import topology
 from mpqlab.emulator.client import EmulatorClient
 from mpqlab.network import has_carrier, set_public_address
-from mpqlab.run import inside, listening, spawn, wait_for
+from mpqlab.run import inside, listening, spawn
 from mpqlab.topology import (
     EMULATED_WANS,
     INTERNET,
@@ -23,6 +23,7 @@ from mpqlab.topology import (
     VLANS,
     namespace,
 )
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

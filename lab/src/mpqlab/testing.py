@@ -18,8 +18,10 @@ from typing import IO, TYPE_CHECKING, Any
 import testinfra.backend
 from testinfra.backend.base import BaseBackend
 
+from mpqlab.waiting import wait_for
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 PROJECT = Path(__file__).resolve().parents[3]
 INTERNET = "192.0.2.80"
@@ -108,7 +110,7 @@ class Lab:
 
     def wait_state(self, tunnel: str, state: str, within: float, node: str = "client") -> float:
         """Seconds until `tunnel` was in `state`; fails when that takes longer than `within`."""
-        return wait_until(lambda: self.state(tunnel, node) == state, within, f"{tunnel} {state}")
+        return wait_for(lambda: self.state(tunnel, node) == state, within, f"{tunnel} {state}")
 
     def stripe(self, tunnel: str, node: str = "client") -> dict[str, Any]:
         """Numbers of a tunnel's striped data plane as `mpquicctl paths` of a node shows them; {} when it has none."""
@@ -131,7 +133,7 @@ class Lab:
                 found.append(session)
             return bool(found)
 
-        wait_until(striping, within, f"{tunnel} striped")
+        wait_for(striping, within, f"{tunnel} striped")
         return found[0]
 
     def striped_at(self, tunnel: str, after: float) -> float:
@@ -209,16 +211,6 @@ def changed_tasks(output: str) -> list[str]:
     return tasks
 
 
-def wait_until(condition: Callable[[], bool], within: float, what: str) -> float:
-    """Seconds until `condition` held; fails, naming `what`, when it takes longer than `within` seconds."""
-    start = time.monotonic()
-    while not condition():
-        waited = time.monotonic() - start
-        assert waited < within, f"not {what} after {waited:.1f} s"
-        time.sleep(0.05)
-    return time.monotonic() - start
-
-
 class Probe:
     """A ping from a LAN host to the Internet, every 50 ms unless told otherwise, with the times of its answers."""
 
@@ -250,7 +242,7 @@ class Probe:
 
     def wait_answers(self, count: int, within: float, *, after: float = 0.0) -> float:
         """Unix time of the `count`-th answer later than `after`."""
-        wait_until(
+        wait_for(
             lambda: sum(moment > after for moment in self.answers()) >= count, within, f"{count} answers after an event"
         )
         return [moment for moment in self.answers() if moment > after][count - 1]
@@ -301,7 +293,7 @@ class Download:
     def wait_bytes(self, count: int, within: float) -> None:
         """Wait until `count` more bytes have come."""
         wanted = self.received + count
-        wait_until(lambda: self.received >= wanted, within, f"{count} bytes more")
+        wait_for(lambda: self.received >= wanted, within, f"{count} bytes more")
 
     def longest_gap(self, since: float) -> float:
         """Longest time in seconds without a byte, from `since` (of the monotonic clock) to the last byte."""

@@ -16,8 +16,9 @@ from typing import TypeVar
 
 import pytest
 from mpqlab.emulator.client import EmulatorError
+from waiting import wait_for
 
-from .testbed import INTERNET, Testbed, cpu_seconds, ip, paced, stamped, wait_for
+from .testbed import INTERNET, Testbed, cpu_seconds, ip, paced, stamped
 
 pytestmark = pytest.mark.root
 

@@ -8,7 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from mpqlab.testing import INTERNET, INTERNET6, VPS_ADDRESS, VPS_ADDRESS6, wait_until
+from mpqlab.testing import INTERNET, INTERNET6, VPS_ADDRESS, VPS_ADDRESS6
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,11 +178,11 @@ def test_a_class_whose_tunnel_is_down_gets_an_error_at_once_and_its_neighbours_g
     try:
         lab.wait_state(tunnel, "held", within=10)
         ping = f"ping -n -I 192.168.{vlan}.2 -c 1 -W 1 {INTERNET} || true"
-        wait_until(lambda: "nreachable" in lab.run("host3", ping), 3, "an ICMP error")
+        wait_for(lambda: "nreachable" in lab.run("host3", ping), 3, "an ICMP error")
         for other in (31, 32, 33):
             if other != vlan:
                 assert ask(lab, "udp", other, 9000) >= COUNT - 1
     finally:
         lab.run("client", f"mpquicctl release {tunnel}")
     lab.wait_state(tunnel, "up", within=15)
-    wait_until(lambda: ask(lab, "udp", vlan, 9000) >= COUNT - 1, 10, f"traffic of VLAN {vlan}")
+    wait_for(lambda: ask(lab, "udp", vlan, 9000) >= COUNT - 1, 10, f"traffic of VLAN {vlan}")

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from mpqlab.testing import wait_until
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +24,9 @@ TIMES = 3
 def traffic(lab: Lab, probe: Callable[..., Probe]) -> Probe:
     """A ping by mp1, whose paths are both up and which goes by WAN5."""
     lab.wait_state("mp1", "up", within=15)
-    wait_until(lambda: set(states(lab).values()) == {"up"}, 15, "both paths of mp1 up")
+    wait_for(lambda: set(states(lab).values()) == {"up"}, 15, "both paths of mp1 up")
     running: Probe = probe(1, source=SOURCE)
-    wait_until(lambda: carrying(lab) == "wan5", 5, "mp1 by WAN5")
+    wait_for(lambda: carrying(lab) == "wan5", 5, "mp1 by WAN5")
     return running
 
 
@@ -59,11 +59,11 @@ def test_traffic_leaves_a_wan_that_fails_and_comes_back(lab: Lab, traffic: Probe
     traffic.wait_answers(100, within=20, after=failed + 1)
     # One end learns by the other's word, half a second later, where the WAN is cut in one direction.
     assert traffic.longest_gap(failed) <= (LEFT_WITHIN + 0.5 if how else LEFT_WITHIN)
-    wait_until(lambda: states(lab).get("wan5") != "up", 5, "WAN5's path down")
+    wait_for(lambda: states(lab).get("wan5") != "up", 5, "WAN5's path down")
     healed = time.time()
     lab.heal()
-    wait_until(lambda: states(lab).get("wan5") == "up", BACK_WITHIN + (5 if verb == "unplug" else 0), "WAN5's path up")
-    wait_until(lambda: carrying(lab) == "wan5", BACK_WITHIN, "mp1 by WAN5 again")
+    wait_for(lambda: states(lab).get("wan5") == "up", BACK_WITHIN + (5 if verb == "unplug" else 0), "WAN5's path up")
+    wait_for(lambda: carrying(lab) == "wan5", BACK_WITHIN, "mp1 by WAN5 again")
     traffic.wait_answers(40, within=10, after=time.time())
     assert traffic.longest_gap(healed) < 1.0
     assert traffic.repeated() == 0
@@ -77,7 +77,7 @@ def test_a_killed_daemon_carries_again(lab: Lab, traffic: Probe, node: str, with
     lab.run(node, f"kill -9 {pid}")
     traffic.wait_answers(20, within=10, after=killed + 0.3)
     assert traffic.longest_gap(killed) <= within
-    wait_until(lambda: set(states(lab).values()) == {"up"}, 10, "both paths of mp1 up")
+    wait_for(lambda: set(states(lab).values()) == {"up"}, 10, "both paths of mp1 up")
 
 
 @pytest.mark.parametrize("fault", ["kill -s KILL", "restart", "reload"])

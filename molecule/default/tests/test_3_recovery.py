@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from mpqlab.testing import wait_until
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +107,7 @@ def test_an_idle_tunnel_whose_session_both_ends_have_forgotten_is_striped_again_
     cut = time.monotonic()
     lab.link("cut", "wan6")
     # Both ends forget a session after 30 s of silence, the server up to 5 s later, when it looks for such sessions.
-    wait_until(lambda: lab.daemon_counters("mpq6", "vps")["tables"]["stripe_sessions"] == 0, 45, "forgotten")
+    wait_for(lambda: lab.daemon_counters("mpq6", "vps")["tables"]["stripe_sessions"] == 0, 45, "forgotten")
     assert time.monotonic() - cut > 25
     healed = time.time()
     lab.link("heal", "wan6")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from mpqlab.testing import INTERNET, wait_until
+from mpqlab.testing import INTERNET
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,7 +87,7 @@ def test_renumbered_wan_carries_again(
         address = lab.run("client", f"ip -4 -o address show dev {device}").split()
         return len(address) > 3 and not address[3].startswith(f"{old}/")
 
-    wait_until(leased, within, "another lease")
+    wait_for(leased, within, "another lease")
     wait_carrying(lab, number, within=3)
     traffic.wait_answers(5, within=3, after=renumbered + 0.5)
     assert traffic.longest_gap(renumbered) <= within

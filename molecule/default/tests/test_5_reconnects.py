@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from mpqlab.testing import wait_until
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,7 +53,7 @@ def settle(lab: Lab, tunnel: str) -> None:
     if SESSIONS[tunnel]:
         lab.wait_striping(tunnel, within=10)
     expected = TABLES | {"stripe_sessions": SESSIONS[tunnel]}
-    wait_until(lambda: lab.daemon_counters(tunnel, "vps")["tables"] == expected, 10, f"{tunnel} alone in its tables")
+    wait_for(lambda: lab.daemon_counters(tunnel, "vps")["tables"] == expected, 10, f"{tunnel} alone in its tables")
 
 
 def reconnect_1000_times(lab: Lab, tunnel: str) -> tuple[Footprints, Footprints]:

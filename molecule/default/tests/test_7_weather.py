@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from mpqlab.testing import wait_until
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ def test_a_link_that_loses_5_percent_takes_little_from_a_striped_tunnel(
     for wan in ("wan5", "wan6"):
         lab.link("set", wan, "loss_percent=5")
     learning = download(6, 1_000_000_000)
-    wait_until(lambda: lab.stripe("mpq6", "vps")["loss_ratio"] > 0.03, 20, "aware of the loss")
+    wait_for(lambda: lab.stripe("mpq6", "vps")["loss_ratio"] > 0.03, 20, "aware of the loss")
     learning.close()
     plain, striped = download_rate(lab, 5), download_rate(lab, 6)
     print(f"lossless {lossless}, striped {striped}, QUIC {plain} Mbit/s")
@@ -44,7 +44,7 @@ def test_a_path_that_silently_loses_large_packets_stalls_a_transfer_for_5_s_at_m
     lab: Lab, download: Callable[..., Download]
 ) -> None:
     session = lab.wait_striping("mpq6", within=10)
-    wait_until(lambda: lab.stripe("mpq6", "vps")["path_mtu_state"] == "search_complete", 30, "search complete")
+    wait_for(lambda: lab.stripe("mpq6", "vps")["path_mtu_state"] == "search_complete", 30, "search complete")
     assert lab.stripe("mpq6", "vps")["datagram_bytes"] > 1400
     transfer = download(6, 120_000_000)
     transfer.wait_bytes(4_000_000, within=20)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 from mpqlab.testing import INTERNET, VPS_ADDRESS
 from mpqlab.topology import find_wan
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +29,8 @@ LEASES = {
 def give(lab: Lab, lease: str) -> None:
     """WAN6 has this lease, and its client knows."""
     lab.link("renumber", "wan6", "--flap", "--lease", lease)
-    deadline = time.monotonic() + 30
-    while lease not in lab.run("client", f"ip -brief -4 address show dev {DEVICE}"):
-        assert time.monotonic() < deadline, f"no lease {lease}"
-        time.sleep(0.2)
+    show = f"ip -brief -4 address show dev {DEVICE}"
+    wait_for(lambda: lease in lab.run("client", show), 30, f"the lease {lease}")
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from mpqlab.foreign.docker import ANSWER, CONTAINER, PUBLISHED_PORT
-from mpqlab.testing import INTERNET, VPS_ADDRESS, wait_until
+from mpqlab.testing import INTERNET, VPS_ADDRESS
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,4 +77,4 @@ def test_docker_and_ufw_are_named_and_live_together_with_us_when_each_knows_of_t
     assert reaches(lab, "vps", f"ip netns exec {CONTAINER} {download}")
     assert lab.run("internet", f"curl -sS --fail -m 5 http://{VPS_ADDRESS}:{PUBLISHED_PORT}/").strip() == ANSWER
     for lan in (4, 5, 6):
-        wait_until(lambda lan=lan: reaches(lab, f"host{lan}", download), 30, f"a way from LAN{lan} to the Internet")
+        wait_for(lambda lan=lan: reaches(lab, f"host{lan}", download), 30, f"a way from LAN{lan} to the Internet")

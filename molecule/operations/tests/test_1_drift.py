@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from mpqlab.testing import wait_until
+from mpqlab.waiting import wait_for
 
 from .conftest import CARRYING
 
@@ -129,7 +129,7 @@ def test_drift_mends_itself(
     fault = FAULTS[name]
     began = time.time()
     lab.run(fault.node, fault.command)
-    wait_until(lambda: state(lab, fault.node) == before[fault.node], WITHIN, f"everything back after: {name}")
+    wait_for(lambda: state(lab, fault.node) == before[fault.node], WITHIN, f"everything back after: {name}")
     for number in fault.touches:
         traffic[number].wait_answers(20, within=began + WITHIN - time.time(), after=time.time())
     for number in set(CARRYING) - set(fault.touches):
@@ -159,13 +159,13 @@ def test_what_others_have_made_stays_through_repairs(lab: Lab, before: dict[str,
         lab.run(node, "nft delete table inet mpquic && ip link delete mpq4")
         if table:
             lab.run(node, f"ip rule delete priority $({rules})")
-        wait_until(lambda node=node: state(lab, node) == ours[node], WITHIN, f"everything back on {node}")
+        wait_for(lambda node=node: state(lab, node) == ours[node], WITHIN, f"everything back on {node}")
         assert lab.run(node, " && ".join(FOREIGN["show"])) == foreign[node]
 
 
 def test_a_repair_is_told_in_one_line_that_names_what_was_missing(lab: Lab, journals: dict[str, Journal]) -> None:
     lab.run("client", "ip link set mpq5 mtu 1300")
-    wait_until(
+    wait_for(
         lambda: json.loads(lab.run("client", "ip -json link show mpq5"))[0]["mtu"] == 1400, WITHIN, "the MTU is back"
     )
     told = [line for line in journals["client"].lines() if "mpquic-guard" in line]

@@ -8,7 +8,8 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from mpqlab.testing import PROJECT, changed_tasks, wait_until
+from mpqlab.testing import PROJECT, changed_tasks
+from mpqlab.waiting import wait_for
 
 from .conftest import CARRYING
 
@@ -44,15 +45,15 @@ def test_a_held_tunnel_is_held_at_both_ends_until_it_is_released(lab: Lab, traff
         "operator",
     )
     assert "the dish is moved" in lab.run("client", "mpquicctl status mpq5", check=False)
-    wait_until(lambda: peer_state(lab, "mpq5") == "held", 5, "held at the VPS")
+    wait_for(lambda: peer_state(lab, "mpq5") == "held", 5, "held at the VPS")
     assert lab.run("client", "systemctl is-active mpquic@mpq5", check=False).strip() == "inactive"
     lab.run("vps", "systemctl restart mpquic@mpq5")
-    wait_until(lambda: lab.state("mpq5", "vps") != "inactive", 10, "the VPS's instance is back")
+    wait_for(lambda: lab.state("mpq5", "vps") != "inactive", 10, "the VPS's instance is back")
     assert peer_state(lab, "mpq5") == "held"
 
     lab.run("client", "mpquicctl release mpq5")
     lab.wait_state("mpq5", "up", within=BACK_WITHIN)
-    wait_until(lambda: peer_state(lab, "mpq5") == "up", 5, "up at the VPS")
+    wait_for(lambda: peer_state(lab, "mpq5") == "up", 5, "up at the VPS")
     assert traffic[4].lost(began) == 0
     assert traffic[6].lost(began) == 0
 
@@ -133,7 +134,7 @@ def test_what_is_held_is_no_failure_of_a_run_a_check_or_a_boot_and_drift_of_file
 
     lab.mpqlab("reboot", "client")
     # Tunnels that are in service are down until their processes run.
-    wait_until(lambda: {row["state"] for row in lab.status().values()} <= set(NO_ALARM), 20, "free of alarms")
+    wait_for(lambda: {row["state"] for row in lab.status().values()} <= set(NO_ALARM), 20, "free of alarms")
     status, findings = run_check(edited_site.inventory, tmp_path / "check.json")
     problems = [finding for finding in findings if finding["result"] == "problem"]
     assert (status, problems) == (0, [])

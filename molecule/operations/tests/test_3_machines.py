@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from mpqlab.testing import wait_until
+from mpqlab.waiting import wait_for
 
 from .conftest import CARRYING
 
@@ -62,7 +62,7 @@ def test_an_instance_that_cannot_start_is_tried_every_10_s_and_is_back_when_it_c
         return str(next(row["state"] for row in rows if row["name"] == "mpq5"))
 
     lab.run("client", "systemctl kill --signal=KILL mpquic@mpq5")
-    wait_until(lambda: state() == "failing", 10, "linkd knows that mpq5 fails")
+    wait_for(lambda: state() == "failing", 10, "linkd knows that mpq5 fails")
     time.sleep(12)
     lines = [line for line in journals["client"].lines() if "mpq5" in line]
     assert 6 <= sum("Main process exited" in line for line in lines) <= 8

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from mpqlab.testing import wait_until
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     import random
@@ -39,7 +39,7 @@ def test_a_daemon_that_is_killed_over_and_over(
     for _ in range(KILLS):
         before = pid(lab, victim)
         lab.run("client", f"kill -9 {before}")
-        wait_until(lambda before=before: pid(lab, victim) not in ("0", before), 20, f"{victim} started again")
+        wait_for(lambda before=before: pid(lab, victim) not in ("0", before), 20, f"{victim} started again")
         lab.wait_state(victim, "up", within=20)
         time.sleep(choices.uniform(0.0, 0.5))  # where in its life it is hit
     check_neighbours(calls, victim, time.monotonic() - began)
@@ -66,7 +66,7 @@ def test_a_daemon_that_stands_still(lab: Lab, calls: dict[str, Call], victim: st
     before = pid(lab, victim)
     lab.run("client", f"kill -STOP {before}")
     deadline = began + seconds
-    wait_until(lambda: time.monotonic() > deadline, seconds + 5, "the time over")
+    wait_for(lambda: time.monotonic() > deadline, seconds + 5, "the time over")
     lab.run("client", f"kill -CONT {before}", check=False)
     lab.wait_state(victim, "up", within=30)
     assert (pid(lab, victim) != before) is (seconds > 60)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from mpqlab import topology
-from mpqlab.testing import wait_until
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +121,7 @@ def watch() -> Iterator[Watch]:
 def check(calls: dict[str, Call], watch: Watch, began: float, link: Named) -> None:
     """Nothing was lost, missing or seen but what `link` explains."""
     deadline = time.monotonic() + SECONDS
-    wait_until(lambda: time.monotonic() > deadline, SECONDS + 1, "the time over")
+    wait_for(lambda: time.monotonic() > deadline, SECONDS + 1, "the time over")
     seconds = time.monotonic() - began
     samples, seen = watch.end()
     ends = {tunnel: call.end() for tunnel, call in calls.items()}
@@ -140,7 +140,7 @@ def test_a_link_that_is_configured_anew(lab: Lab, calls: dict[str, Call], watch:
     began = time.monotonic()
     before = sorted(lab.run("client", LISTING).splitlines())
     lab.run("client", f"networkctl reconfigure {device}")
-    wait_until(lambda: sorted(lab.run("client", LISTING).splitlines()) == before, 10, "all rules and floors back")
+    wait_for(lambda: sorted(lab.run("client", LISTING).splitlines()) == before, 10, "all rules and floors back")
     for tunnel in link.tunnels:
         lab.wait_state(tunnel, "up", within=20)
     check(calls, watch, began, link)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from mpqlab import topology
 from mpqlab.edited_site import EditedSite
-from mpqlab.testing import INTERNET, wait_until
+from mpqlab.testing import INTERNET
+from mpqlab.waiting import wait_for
 
 from .conftest import PORT
 
@@ -96,7 +97,7 @@ def test_what_came_by_another_listener_goes_back_by_it(lab: Lab) -> None:
         ):
             lab.run("client", command)
             lab.wait_state("cr3", "held" if carrying == FALLBACK else "up", within=20)
-            wait_until(lambda: ask(lab, "udp") == COUNT, 10, "traffic")
+            wait_for(lambda: ask(lab, "udp") == COUNT, 10, "traffic")
             for protocol in ("udp", "tcp"):
                 before = lab.carried()
                 assert ask(lab, protocol) == COUNT

@@ -12,8 +12,9 @@ import pytest
 from mpqlab import qmp
 from mpqlab.qemu import nic_identifier
 from mpqlab.state import State
-from mpqlab.testing import INTERNET, INTERNET6, VPS_ADDRESS, VPS_ADDRESS6, wait_until
+from mpqlab.testing import INTERNET, INTERNET6, VPS_ADDRESS, VPS_ADDRESS6
 from mpqlab.topology import CLIENT
+from mpqlab.waiting import wait_for
 
 from .conftest import COUNT, PORT, ask
 
@@ -143,10 +144,10 @@ def test_a_trunk_that_was_unplugged_is_as_before(lab: Lab, plugged: Callable[[bo
     """Public reports of systemd-networkd tell of VLANs that lose addresses with their trunk and don't get them back."""
     plugged(False)
     shown = "ip -br link show type vlan"
-    wait_until(lambda: lab.run("client", shown).count("NO-CARRIER") == len(TUNNELS), 30, "no VLAN has a carrier")
+    wait_for(lambda: lab.run("client", shown).count("NO-CARRIER") == len(TUNNELS), 30, "no VLAN has a carrier")
     plugged(True)
     flows = [(vlan, target) for vlan in TUNNELS for target in (INTERNET, INTERNET6)]
-    wait_until(lambda: all(ask(lab, *flow) >= COUNT - 1 for flow in flows), 90, "replies to all VLANs")
+    wait_for(lambda: all(ask(lab, *flow) >= COUNT - 1 for flow in flows), 90, "replies to all VLANs")
     for vlan, target in flows:
         before = Counts.read(lab)
         assert ask(lab, vlan, target) >= COUNT - 1

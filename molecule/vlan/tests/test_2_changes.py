@@ -7,7 +7,8 @@ import os
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-from mpqlab.testing import INTERNET, PROJECT, wait_until
+from mpqlab.testing import INTERNET, PROJECT
+from mpqlab.waiting import wait_for
 
 from .conftest import INVENTORY, SSH, ask, run_site
 
@@ -84,7 +85,7 @@ def test_a_vlan_that_gets_another_number_leaves_nothing_of_the_old_one(
     assert done.status == 0, done.output[-9000:]
     assert traces(lab, OLD) == []
     assert kinds(traces(lab, NEW)) == {"files", "names", "links", "addresses", "rules", "routes", "filter"}
-    wait_until(lambda: ask(lab, NEW, INTERNET) > 0, 30, f"traffic by VLAN {NEW}")
+    wait_for(lambda: ask(lab, NEW, INTERNET) > 0, 30, f"traffic by VLAN {NEW}")
     # The deleted one is there again, and those that stay have the other priority.
     links = {link["ifname"]: link for link in json.loads(lab.run("client", "ip -d -j link show type vlan"))}
     assert sorted(links) == ["enp6s21.21", DELETED, f"enp6s21.{NEW}"]

@@ -13,8 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from waiting import wait_for
 
 IDENTITY = "urn:mpquic:site:site1"
 SERVER_NAME = "vps1.example.net"
 DAY = dt.timedelta(days=1)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float, what: str = "the state") -> float:
-    """Wait until `condition` holds; return the seconds that it took, fail after `seconds`."""
-    began = time.monotonic()
-    while not condition():
-        elapsed = time.monotonic() - began
-        assert elapsed < seconds, f"{what} not reached in {seconds} s"
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 class Authority:

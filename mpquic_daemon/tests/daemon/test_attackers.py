@@ -6,10 +6,10 @@ import datetime as dt
 import re
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,13 +23,6 @@ EMPTY = dict.fromkeys(
         "waiting_registrations",
     ), 0,
 )  # fmt: skip
-
-
-def wait_for(condition: Callable[[], object], seconds: float, what: str = "the state") -> None:
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, f"{what} not reached in {seconds} s"
-        time.sleep(0.02)
 
 
 def tables(site: Site) -> dict[str, int]:

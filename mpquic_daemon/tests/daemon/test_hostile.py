@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from waiting import wait_for
 
-from .conftest import SERVER_NAME, Site, wait_for
+from .conftest import SERVER_NAME, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

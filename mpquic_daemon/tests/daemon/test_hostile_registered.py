@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from waiting import wait_for
 
-from .conftest import IDENTITY, Site, wait_for
+from .conftest import IDENTITY, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from .conftest import Site, wait_for
+from waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from .conftest import Site
 
 pytestmark = [pytest.mark.root, pytest.mark.waits]
 

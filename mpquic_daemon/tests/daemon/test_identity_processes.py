@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-from .conftest import Site, wait_for
+from waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from .conftest import Site
 
 pytestmark = pytest.mark.root
 COPIES = Path(__file__).with_name("copies.py")

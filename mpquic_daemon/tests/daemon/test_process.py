@@ -5,23 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from waiting import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.waits]
 Site = Any
-
-
-def wait_for(condition: Callable[[], object], seconds: float, what: str = "the state") -> float:
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, f"{what} not reached in {seconds} s"
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 def request(site: Site, name: str, **fields: object) -> dict[str, Any]:

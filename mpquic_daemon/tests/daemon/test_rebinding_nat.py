@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from waiting import wait_for
 
-from .test_stripe import carries, stopped, wait_for, wait_stripe
+from .test_stripe import carries, stopped, wait_stripe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

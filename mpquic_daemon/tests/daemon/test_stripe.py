@@ -14,23 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.root
 Site = Any
 
 PORT = 46009
 PIPES = 4
-
-
-def wait_for(condition: Callable[[], object], seconds: float, what: str = "the state") -> float:
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, f"{what} not reached in {seconds} s"
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 def stripe(site: Site, name: str = "cl") -> dict[str, Any]:

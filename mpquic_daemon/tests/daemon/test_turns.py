@@ -25,6 +25,7 @@ from mpquic.proto.control.messages import StreamType
 from mpquic.proto.path.ending import Ending, Failure
 from mpquic.quic.connection_view import LinkState
 from mpquic.quic.events import StreamReceived
+from waiting import wait_for_async
 
 from .conftest import Site
 
@@ -129,15 +130,14 @@ class Ends:
         return str(self.client.status()["state"])
 
     async def run(self, condition: Callable[[], object], seconds: float = 5.0) -> None:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while not condition():
-            assert loop.time() < end, f"not reached: {self.client.status()}"
-            self.server._on_socket()
-            for connection in (self.client._paths[0].current, self.client._paths[0].candidate):
-                if connection is not None:
-                    self.client._paths[0]._on_socket(connection)
-            await asyncio.sleep(0.002)
+        await wait_for_async(lambda: self._read() or condition(), seconds, shown=self.client.status)
+
+    def _read(self) -> None:
+        """Have both ends read their sockets."""
+        self.server._on_socket()
+        for connection in (self.client._paths[0].current, self.client._paths[0].candidate):
+            if connection is not None:
+                self.client._paths[0]._on_socket(connection)
 
 
 Scenario = Callable[[Ends, Wire], Coroutine[Any, Any, None]]

@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from waiting import wait_for
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
@@ -66,15 +67,6 @@ def run(command: str, *, check: bool = True) -> str:
     done = subprocess.run(["sh", "-c", command], check=False, capture_output=True, text=True)
     assert not check or done.returncode == 0, done.stderr
     return done.stdout
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> float:
-    """Wait for a state; return how long it took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "not reached in time"
-        time.sleep(0.01)
-    return time.monotonic() - began
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from mpquic.guard.barrier import Barrier
+from waiting import wait_for
 
-from .provisioned import Host, new_namespace, run, wait_for
+from .provisioned import Host, new_namespace, run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,9 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from waiting import wait_for
 
-from .provisioned import run, wait_for
+from .provisioned import run
 
 if TYPE_CHECKING:
     from .provisioned import Host

@@ -8,12 +8,13 @@ import os
 import socket
 import struct
 import subprocess
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from waiting import wait_for
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -27,13 +28,13 @@ def ip(*words: str) -> None:
 def add_local(address: str) -> None:
     """Give `lo` an IPv6 address that packets can go to: the kernel makes its route later, in a work queue."""
     ip(f"addr add {address}/128 dev lo nodad")
-    assert wait_for(lambda: _is_local(address))
+    wait_for(lambda: _is_local(address))
 
 
 def delete_local(address: str) -> None:
     """Take an IPv6 address from `lo`, with its route."""
     ip(f"addr del {address}/128 dev lo")
-    assert wait_for(lambda: not _is_local(address))
+    wait_for(lambda: not _is_local(address))
 
 
 def _is_local(address: str) -> bool:
@@ -92,13 +93,3 @@ class FarSide:
 
     def close(self) -> None:
         os.close(self._namespace)
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> bool:
-    """Poll until the condition holds; tells whether it did in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True

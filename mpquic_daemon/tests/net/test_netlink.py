@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from mpquic.net import rtnetlink
 from mpquic.net.netlink import LinkMonitor, WanState
 from mpquic.net.rtnetlink import NeighbourState
+from waiting import wait_for
 
-from .namespace import ip, wait_for
+from .namespace import ip
 
 WAN = "nett-wan0"
 PEER = "nett-isp0"
@@ -35,7 +36,7 @@ def next_state(monitor: LinkMonitor, seconds: float = 5.0) -> WanState:
             changed.extend(monitor.read())
         return bool(changed)
 
-    assert wait_for(told, seconds), "no change was told"
+    wait_for(told, seconds, "a message of a change")
     return monitor.state(WAN)
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from mpquic.trace.send import Order, Sent, send
+from waiting import wait_for
 
-from .namespace import FarSide, ip, wait_for
+from .namespace import FarSide, ip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,9 +64,9 @@ def host(far_side: FarSide) -> FarSide:
         ip(f"neigh add {address} lladdr {FAR} dev mpq5")
     nft(RULES)
     # Until the kernel has noticed the carrier, a device drops what is sent.
-    assert wait_for(lambda: is_up("mpq5") and is_up("wan5"))
+    wait_for(lambda: is_up("mpq5") and is_up("wan5"))
     with far_side.entered():
-        assert wait_for(lambda: is_up("far-mpq5") and is_up("far-wan5"))
+        wait_for(lambda: is_up("far-mpq5") and is_up("far-wan5"))
     return far_side
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from mpquic.net import tun
 from mpquic.net.tun import VNET_HEADER_BYTES, TunDevice, TunError
+from waiting import wait_for
 
-from .namespace import ip, wait_for
+from .namespace import ip
 
 NOBODY = 65534
 PLAIN = bytes(VNET_HEADER_BYTES)
@@ -126,7 +127,7 @@ def test_packets_pass_in_both_directions(device):
         found.extend(device.read_batch())
         return any(packet.endswith(b"world") for packet in found)
 
-    assert wait_for(arrived)
+    wait_for(arrived)
     device.read_batch()
     assert device.read_batch() == []
     assert device.counters.tx_packets == 1
@@ -174,7 +175,7 @@ def test_a_tcp_superframe_comes_in_one_read_and_goes_back_in_one_write():
             accepted.append(listener.accept()[0])
         return bool(accepted)
 
-    assert wait_for(connected)
+    wait_for(connected)
     accepted[0].setblocking(False)
     data = os.urandom(1 << 20)
     sent, received = 0, bytearray()
@@ -188,7 +189,7 @@ def test_a_tcp_superframe_comes_in_one_read_and_goes_back_in_one_write():
             received.extend(accepted[0].recv(1 << 20))
         return len(received) == len(data)
 
-    assert wait_for(transferred, seconds=10)
+    wait_for(transferred, seconds=10)
     assert received == data
     assert largest > 20_000
     for item in (client, listener, accepted[0], near, distant, far):

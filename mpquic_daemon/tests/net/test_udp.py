@@ -10,8 +10,9 @@ from mpquic.net import offload, unsegmented
 from mpquic.net.send_status import SendStatus
 from mpquic.net.udp import MAX_EMPTY, UdpSocket, split_segments
 from mpquic.proto.path.address import plain_host
+from waiting import wait_for
 
-from .namespace import add_local, delete_local, ip, set_checksum_offload, wait_for
+from .namespace import add_local, delete_local, ip, set_checksum_offload
 
 SIZES = [1200] * 70 + [700] + [1452] * 3 + [100, 1452, 1, 1, 1] + [1300] * 64
 
@@ -24,7 +25,7 @@ def collect(receiver: UdpSocket, count: int) -> list[bytes]:
             received.extend(split_segments(data, segment))
         return len(received) >= count
 
-    wait_for(enough)
+    wait_for(enough, what=f"{count} datagrams")
     return received
 
 
@@ -50,9 +51,9 @@ def test_single_datagrams_leave_the_buffers_to_runs(gso):
     datagrams = [bytes([index]) * (100 + index) for index in range(12)]
     for datagram in datagrams:
         sender.send_batch([datagram])
-    assert wait_for(lambda: receiver.counters.rx_datagrams or receiver.recv_batch())
+    wait_for(lambda: receiver.counters.rx_datagrams or receiver.recv_batch())
     batches = []
-    assert wait_for(lambda: batches.append(receiver.recv_batch(singles=3)) or receiver.counters.rx_datagrams == 12)
+    wait_for(lambda: batches.append(receiver.recv_batch(singles=3)) or receiver.counters.rx_datagrams == 12)
     assert {len(batch) for batch in batches} <= {0, 1, 2, 3, 4}
     assert max(map(len, batches)) == 4
     sender.close()
@@ -81,7 +82,7 @@ def test_the_sender_of_each_read_is_told():
     for sender in senders:
         sender.send_batch([b"x" * 100])
     seen = set()
-    assert wait_for(lambda: seen.update(a for _, _, a in receiver.recv_batch()) or len(seen) == 2)
+    wait_for(lambda: seen.update(a for _, _, a in receiver.recv_batch()) or len(seen) == 2)
     assert seen == {sender.local_address for sender in senders}
 
 
@@ -92,7 +93,7 @@ def test_a_dual_stack_socket_takes_both_families_and_answers():
         client = UdpSocket((host, 0), peer=(host, port))
         client.send_batch([b"question"])
         found = []
-        assert wait_for(lambda found=found: found.extend(server.recv_batch()) or found)
+        wait_for(lambda found=found: found.extend(server.recv_batch()) or found)
         data, _, address = found[0]
         assert bytes(data) == b"question"
         assert plain_host(address) == host
@@ -210,7 +211,7 @@ def test_what_icmp_says_costs_no_datagram(host):
     taken.close()
     assert sender.send_batch([b"x"]) is SendStatus.OK
     sent = []
-    assert wait_for(lambda: sent.append(sender.send_batch([b"x"])) or sender.counters.reported_errors > 1)
+    wait_for(lambda: sent.append(sender.send_batch([b"x"])) or sender.counters.reported_errors > 1)
     assert set(sent) == {SendStatus.OK}
     assert sender.counters.tx_datagrams == 1 + len(sent)
     # On the next call, whichever it is: a read gives what waits all the same.
