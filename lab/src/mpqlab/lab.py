@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from mpqlab import cgroup, namespaces, network, nics, services, ssh, topology
+from mpqlab import cgroup, machine_links, namespaces, network, nics, services, ssh, topology
 from mpqlab.bare import BareNode
 from mpqlab.errors import LabError
 from mpqlab.image import Image
@@ -120,7 +120,7 @@ class Lab:
         if self.own_kernel and access is None and not self.state.read("ssh"):
             access = ssh.Access()
         opened = access is not None and ssh.set_up(self.state, self.machines, access)
-        tags = network.tagging(own_kernel=self.own_kernel) is network.Tagging.PROGRAM
+        tags = machine_links.tagging(own_kernel=self.own_kernel) is machine_links.Tagging.PROGRAM
         started = services.start_all(self.state, tags=tags)
         booting = [machine for machine in self.machines.values() if machine.leader is None]
         if booting:
@@ -146,7 +146,7 @@ class Lab:
         with self.progress.step("making namespaces and links"):
             network.create_all_namespaces()
             for machine in self.machines.values():
-                network.connect_machine(machine.name, own_kernel=isinstance(machine, QemuMachine))
+                machine_links.connect_machine(machine.name, own_kernel=isinstance(machine, QemuMachine))
         with self.progress.step("making the machines' root file systems"), ThreadPoolExecutor() as pool:
             list(pool.map(lambda machine: machine.create(image), self.machines.values()))
             self.bare.create(image)
@@ -199,11 +199,11 @@ class Lab:
         """
         if isinstance(self.machines[name], QemuMachine):
             return
-        plugged = network.plugged_wans()
-        network.disconnect_machine(name)
+        plugged = machine_links.plugged_wans()
+        machine_links.disconnect_machine(name)
         network.delete_namespace(name)
         network.create_namespace(name)
-        network.connect_machine(name, plugged)
+        machine_links.connect_machine(name, plugged)
 
     def down(self) -> bool:
         """Remove every trace, also of a run that crashed: machines, processes, namespaces, mounts, directories.

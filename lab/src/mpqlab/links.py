@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mpqlab import network, services
+from mpqlab import machine_links, network, services
 from mpqlab.emulator.client import EmulatorClient, EmulatorError
 from mpqlab.emulator.model import ConfigError, DirectionChoice, DirectionConfig
 from mpqlab.errors import LabError
@@ -54,14 +54,14 @@ def unplug(lab: Lab, wan: Wan, *, carrier: bool) -> None:
             f"under qemu a NIC can't be taken away: take its carrier, `mpqlab link unplug {wan.name} --carrier`"
         )
     else:
-        network.unplug(wan)
+        machine_links.unplug(wan)
 
 
 def plug(lab: Lab, wan: Wan) -> None:
     """Bring the client's device and its carrier back."""
     _require_device(lab, wan)
     if not network.device_exists(wan.isp, ISP_PORT_DEVICE):
-        network.plug(wan)
+        machine_links.plug(wan)
     elif wan.attachment is not Attachment.NO_CARRIER:
         _set_carrier(lab, wan, on=True)
 
@@ -148,7 +148,7 @@ def link_state(link: dict[str, Any]) -> str:
 
 
 def _set_carrier(lab: Lab, wan: Wan, *, on: bool) -> None:
-    network.set_carrier(wan, on=on)
+    machine_links.set_carrier(wan, on=on)
     client = lab.machines[CLIENT]
     if isinstance(client, QemuMachine):
         # What happens to a tap, its NIC isn't told.

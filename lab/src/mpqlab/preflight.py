@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpqlab import cgroup, namespaces, network, qemu, topology
+from mpqlab import cgroup, machine_links, namespaces, network, qemu, topology
 from mpqlab.errors import LabError
 from mpqlab.image import CACHE
 from mpqlab.lock import locked
@@ -104,7 +104,7 @@ def has_8021q() -> bool:
         try:
             network.delete_namespace(_PROBE_NODE)
             network.create_namespace(_PROBE_NODE)
-            return network.has_8021q(_PROBE_NODE)
+            return machine_links.has_8021q(_PROBE_NODE)
         finally:
             network.delete_namespace(_PROBE_NODE)
             namespaces.release_mount()

@@ -379,18 +379,6 @@ def find_wan(text: str) -> Wan:
     raise ValueError(f"no WAN is called {text!r}: choose one of {', '.join(wan.name for wan in WANS)}")
 
 
-def find_vlan(number: int) -> Vlan:
-    """Return the VLAN with this id.
-
-    Raises:
-        ValueError: there is none.
-    """
-    for vlan in VLANS:
-        if vlan.id == number:
-            return vlan
-    raise ValueError(f"there is no VLAN {number}: choose one of {', '.join(str(vlan.id) for vlan in VLANS)}")
-
-
 def find_lan(number: int) -> Lan:
     """Return LAN `number`.
 

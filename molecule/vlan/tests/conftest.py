@@ -12,7 +12,7 @@ import pytest
 import yaml
 from mpqlab import testing
 from mpqlab.fixtures import lab
-from mpqlab.network import FOREIGN_LINKS
+from mpqlab.machine_links import FOREIGN_LINKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
