@@ -15,13 +15,13 @@ def test_a_registered_connection_counts_in_the_budget_of_its_identity(tmp_path: 
     ends = Ends(Site(tmp_path), transport="quic")
     try:
         ends.wait(lambda: ends.state == "up", 5.0, "up")
-        (connection,) = ends.server._connections.values()
+        (connection,) = ends.server._connections
         budget = connection.link._connection.budget
-        assert budget is ends.server._budgets.of(IDENTITY)
+        assert budget is ends.server._registry._budgets.of(IDENTITY)
         assert len(budget) == 1
         ends.processes["cl"].call(lambda: ends.client.reconnect(silent=False))
         ends.run(3.0)
-        (newer,) = ends.server._connections.values()
+        (newer,) = ends.server._connections
         assert newer is not connection
         assert newer.link._connection.budget is budget
         assert len(budget) == 1

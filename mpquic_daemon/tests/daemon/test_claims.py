@@ -31,7 +31,7 @@ def started(ends: Make, transport: str, **settings: object) -> Ends:
 
 def forged(both: Ends, transport: str) -> bytes:
     """Garbage with the id that an observer reads in the client's packets."""
-    (connection,) = both.server._connections.values()
+    (connection,) = both.server._connections
     if transport == "quic":
         return b"\x41" + bytes(connection.link._connection.host_cid) + bytes(60)
     session: Any = connection.plane.session  # type: ignore[union-attr]
@@ -76,7 +76,7 @@ def put(both: Ends, transport: str, datagrams: list[tuple[Endpoint, bytes]]) -> 
 def test_what_names_a_client_and_comes_from_elsewhere_is_not_charged_to_that_client(ends: Make, transport: str) -> None:
     both = started(ends, transport, probes=False)
     data = forged(both, transport)
-    (tunnel,) = both.server._tunnels.values()
+    (tunnel,) = both.server._tunnels
     found = work_of(both)
     put(both, transport, [((ATTACKER, 1 + number), data) for number in range(100)])
     assert set(found) == {UNPROVEN}
@@ -92,8 +92,8 @@ def test_a_flood_in_somebodys_name_displaces_nothing_that_he_has_sent(
     both = started(ends, transport, probes=False)
     monkeypatch.setattr(arrivals_module, "MAX_READS", 10_000)
     both.run(2.0)
-    (connection,) = both.server._connections.values()
-    arrivals: Any = both.server._arrivals if transport == "quic" else both.server._stripe._arrivals  # type: ignore[union-attr]
+    (connection,) = both.server._connections
+    arrivals: Any = both.server._port._arrivals if transport == "quic" else both.server._stripe._arrivals  # type: ignore[union-attr]
     arrivals._queues._max_bytes = 100_000
     before = connection.received
     # One honest datagram, and behind it more than the queues hold before anything is worked on.
@@ -139,7 +139,7 @@ def test_a_client_whose_nat_rebinds_is_found_again_among_forged_datagrams(ends: 
     arrived = len(both.arrivals("sv"))
     both.run(1.0)
     assert len(both.arrivals("sv")) > arrived + 5
-    (connection,) = both.server._connections.values()
+    (connection,) = both.server._connections
     found = work_of(both)
     both.run(1.0)
     assert connection.tunnel in found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from mpquic.daemon.processor_share import PIECE
+from mpquic.daemon.session import CloseCode
 from mpquic.proto.control.messages import RenewStripe
 from mpquic.proto.control.server_registration import ServerRegistration
 from mpquic.proto.packet.frame import Frame
@@ -37,7 +38,7 @@ def broken(*_arguments: object, **_settings: object) -> None:
 
 
 def server_session(both: Ends) -> object:
-    (connection,) = both.server._connections.values()
+    (connection,) = both.server._connections
     assert connection.plane is not None
     return connection.plane.session
 
@@ -88,10 +89,10 @@ def test_a_fault_in_the_clients_quic_connection_ends_that_connection(ends: Make,
 @pytest.mark.parametrize("part", ["enqueue_packets", "flush"])
 def test_a_fault_in_what_goes_to_one_client_ends_its_connections(ends: Make, part: str) -> None:
     both = ends(striped=False, transport="quic")
-    (tunnel,) = both.server._tunnels.values()
+    (tunnel,) = both.server._tunnels
     setattr(tunnel.sender, part, broken)
     both.wait(lambda: both.client.status()["reconnects"] == 1 and both.state == "up", 10.0, "up again")
-    assert tunnel not in both.server._tunnels.values()
+    assert tunnel not in both.server._tunnels
 
 
 def test_the_datagrams_of_others_in_the_same_read_are_served(ends: Make) -> None:
@@ -180,7 +181,7 @@ def test_all_tunnels_of_an_identity_have_one_budget(tmp_path: Path) -> None:
             IDENTITY: 2,
             "urn:mpquic:site:other": 1,
         }
-        planes = [connection.plane for connection in both.server._connections.values()]
+        planes = [connection.plane for connection in both.server._connections]
         assert len({id(plane.session.memory) for plane in planes if plane is not None}) == 2
     finally:
         both.close()
@@ -247,27 +248,29 @@ def test_nothing_refers_to_the_secret_of_a_grant_once_the_keys_are_derived(
 
 def test_a_fault_while_datagrams_of_a_connection_are_taken_ends_that_connection(ends: Make) -> None:
     both = ends(striped=False, transport="quic")
-    (connection,) = both.server._connections.values()
+    (connection,) = both.server._connections
     connection.link.receive = broken
     both.wait(lambda: both.client.status()["reconnects"] == 1 and both.state == "up", 30.0, "up again")
-    assert connection not in both.server._connections.values()
+    assert connection not in both.server._connections
 
 
 @pytest.mark.parametrize("part", ["advance", "poll"])
 def test_a_fault_in_a_connection_of_a_client_at_the_server_ends_that_connection(ends: Make, part: str) -> None:
     both = ends(striped=False, transport="quic")
-    (connection,) = both.server._connections.values()
+    (connection,) = both.server._connections
     setattr(connection, part, broken)
     both.wait(lambda: both.client.status()["reconnects"] == 1 and both.state == "up", 30.0, "up again")
-    assert connection not in both.server._connections.values()
+    assert connection not in both.server._connections
 
 
 def test_a_fault_while_a_connection_is_closed_keeps_no_other_from_its_end(ends: Make) -> None:
     both = ends(striped=False, transport="quic")
-    (connection,) = both.server._connections.values()
+    (connection,) = both.server._connections
     connection.link.close = broken
-    both.processes["sv"].call(lambda: both.server._expel(connection, "not allowed any more"))
-    both.wait(lambda: connection not in both.server._connections.values(), 5.0, "forgotten")
+    both.processes["sv"].call(
+        lambda: both.server._connections.end(connection, CloseCode.REVOKED, "not allowed any more")
+    )
+    both.wait(lambda: connection not in both.server._connections, 5.0, "forgotten")
     both.wait(lambda: both.client.status()["reconnects"] == 1 and both.state == "up", 60.0, "up again")
     both.run(1.0)  # until the server has the client's farewell on the old connection
 
@@ -284,7 +287,7 @@ def test_a_fault_in_a_registration_ends_that_attempt_and_nothing_else(
     both = Ends(site, transport="quic", server={"peers": peers})
     try:
         both.wait(lambda: both.state == "up", 5.0, "up")
-        (connection,) = both.server._connections.values()
+        (connection,) = both.server._connections
         tls = {"ca_file": str(site.ca.file), "cert_file": str(certificate), "key_file": str(key)}
         config = site.client_config(
             "other", bind_ip="10.77.1.3", inner_addresses=["10.200.9.3/32"], tls={**tls, "server_name": SERVER_NAME}
@@ -294,7 +297,7 @@ def test_a_fault_in_a_registration_ends_that_attempt_and_nothing_else(
             other = both.start_other("other", "10.77.1.3", config)
             both.run(5.0)
             assert other.status()["state"] != "up"
-            assert connection in both.server._connections.values()
+            assert connection in both.server._connections
         both.wait(lambda: other.status()["state"] == "up", 15.0, "up")
         assert (both.state, both.client.status()["reconnects"]) == ("up", 0)
     finally:
@@ -303,7 +306,7 @@ def test_a_fault_in_a_registration_ends_that_attempt_and_nothing_else(
 
 def test_what_unregistered_peers_send_is_taken_in_pieces_although_nobody_else_waits(ends: Make) -> None:
     both = ends(probes=False)
-    arrivals: Any = both.server._arrivals
+    arrivals: Any = both.server._port._arrivals
     take = arrivals.take
     sizes: list[int] = []
 
@@ -313,7 +316,7 @@ def test_what_unregistered_peers_send_is_taken_in_pieces_although_nobody_else_wa
         return found
 
     arrivals.take = taken
-    port = both.network.sockets[both.server._socket.local_address]
+    port = both.network.sockets[both.server._port.socket.local_address]
 
     def flood() -> None:
         for number in range(200):

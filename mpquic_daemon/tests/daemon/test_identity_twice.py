@@ -149,9 +149,9 @@ def test_a_connection_that_is_being_closed_does_not_take_a_place(start: Start, s
     both = start(transport="quic", probes=False)
     both.network.lost = lambda source, destination: CLIENT in (source[0], destination[0])
     second(both, site)
-    both.wait(lambda: both.server._admission.waiting, 2.0, "waiting")
-    (waiting,) = (each for each in both.server._connections.values() if each.admitted is None)
-    poll, ended = both.server._admission.poll, []
+    both.wait(lambda: both.server._registry.admission.waiting, 2.0, "waiting")
+    (waiting,) = (each for each in both.server._connections if each.admitted is None)
+    poll, ended = both.server._registry.admission.poll, []
 
     def end_before_the_decision(now: float) -> Any:
         decided = poll(now)
@@ -160,11 +160,11 @@ def test_a_connection_that_is_being_closed_does_not_take_a_place(start: Start, s
             ended.append(now)
         return decided
 
-    both.server._admission.poll = end_before_the_decision  # type: ignore[method-assign]
+    both.server._registry.admission.poll = end_before_the_decision  # type: ignore[method-assign]
     both.wait(lambda: ended, 1.0, "decided")
     both.run(0.01)
     assert held_by(both) == CLIENT
-    assert (waiting.admitted, both.server._admission.waiting) == (None, 0)
+    assert (waiting.admitted, both.server._registry.admission.waiting) == (None, 0)
 
 
 def test_a_flood_of_unregistered_connections_takes_no_place_of_a_client_that_waits(start: Start, site: Site) -> None:
@@ -173,10 +173,10 @@ def test_a_flood_of_unregistered_connections_takes_no_place_of_a_client_that_wai
     both.run(30.0)
     both.network.lost = lambda source, destination: CLIENT in (source[0], destination[0])
     restarted = second(both, site)
-    both.wait(lambda: both.server._admission.waiting, 5.0, "waiting")
+    both.wait(lambda: both.server._registry.admission.waiting, 5.0, "waiting")
     listener = both.server._listener
     numbers = itertools.count(1_000_000)
-    while both.server._admission.waiting:
+    while both.server._registry.admission.waiting:
         for _ in range(50):
             number = next(numbers)
             host = f"10.{number % 200}.{number // 200 % 200}.1"
@@ -400,26 +400,26 @@ def test_a_fault_while_a_client_is_probed_ends_its_session_alone(
 ) -> None:
     """`Process.run` fails on anything that reaches the loop's exception handler."""
     both = start(transport="stripe", probes=False)
-    (connection,) = both.server._connections.values()
+    (connection,) = both.server._connections
     assert connection.plane is not None
     connection.plane.session.ask = broken
     second(both, site)
     both.wait(lambda: "fault" in caplog.text, 5.0, "a fault")
     both.run(2.0)
-    assert connection not in both.server._connections.values()
+    assert connection not in both.server._connections
 
 
 def test_attempts_of_one_process_that_wait_together_leave_nothing(start: Start, site: Site) -> None:
     both = start(transport="quic", probes=False)
     both.network.lost = lambda source, destination: CLIENT in (source[0], destination[0])
     copy = second(both, site)
-    both.wait(lambda: both.server._admission.waiting == 1, 2.0, "waiting")
+    both.wait(lambda: both.server._registry.admission.waiting == 1, 2.0, "waiting")
     both.processes["c2"].call(lambda: copy.reconnect(silent=True))
-    both.wait(lambda: both.server._admission.waiting == 2, 2.0, "two waiting")
+    both.wait(lambda: both.server._registry.admission.waiting == 2, 2.0, "two waiting")
     both.wait(lambda: state(copy) == "up", 2.0, "up")
     both.run(0.2)
-    assert both.server._admission.due == float("inf")
-    assert both.server._admission._takeovers._outcomes == {}
+    assert both.server._registry.admission.due == float("inf")
+    assert both.server._registry.admission._takeovers._outcomes == {}
 
 
 def test_copies_of_a_running_machine_do_not_take_turns(start: Start, site: Site) -> None:
@@ -486,8 +486,8 @@ def test_a_handover_to_a_machine_that_waits_refuses_none_of_its_connections(
     both = start(transport="quic", probes=False)
     both.network.lost = lambda source, destination: CLIENT in (source[0], destination[0])
     copy = second(both, site)
-    both.wait(lambda: both.server._admission.waiting == 1, 2.0, "waiting")
-    (waiting,) = (each for each in both.server._connections.values() if each.admitted is None)
+    both.wait(lambda: both.server._registry.admission.waiting == 1, 2.0, "waiting")
+    (waiting,) = (each for each in both.server._connections if each.admitted is None)
     hand_over(both)
     with caplog.at_level(logging.INFO, "mpquic"):
         both.processes["c2"].call(lambda: copy.reconnect(silent=True))
@@ -498,7 +498,7 @@ def test_a_handover_to_a_machine_that_waits_refuses_none_of_its_connections(
     assert not any(
         fields(record)["reason"].startswith("in_use") for record in caplog.records if "refused" in record.msg
     )
-    assert both.server._admission._takeovers._refused == {}
+    assert both.server._registry.admission._takeovers._refused == {}
 
 
 def test_what_was_handed_over_stays_so_after_a_restart_of_the_server(start: Start, site: Site) -> None:
@@ -546,7 +546,7 @@ def test_a_certificate_that_is_revoked_while_its_owner_waits_is_refused(start: S
     both = start(transport="quic", probes=False)
     both.network.lost = lambda source, destination: CLIENT in (source[0], destination[0])
     copy = second(both, site)
-    both.wait(lambda: both.server._admission.waiting, 2.0, "waiting")
+    both.wait(lambda: both.server._registry.admission.waiting, 2.0, "waiting")
     revoked = site.directory / "revoked"
     revoked.write_text(f"{serial_of(site, 'client'):x}\n")
     config: Any = load(site.server_config(tls={**server_tls(site), "revoked_file": str(revoked)}))
@@ -554,4 +554,4 @@ def test_a_certificate_that_is_revoked_while_its_owner_waits_is_refused(start: S
     both.run(1.0)
     assert state(copy) == "down"
     assert str(copy.status()["error"]).startswith("authentication: ")
-    assert (both.server._admission.waiting, both.server.paths()) == (0, [])
+    assert (both.server._registry.admission.waiting, both.server.paths()) == (0, [])

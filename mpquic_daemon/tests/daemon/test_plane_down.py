@@ -37,8 +37,8 @@ def ends(tmp_path: Path) -> Iterator[Ends]:
 
 
 def parts(ends: Ends) -> tuple[ServerConnection, ServerTunnel]:
-    (connection,) = ends.server._connections.values()
-    (tunnel,) = ends.server._tunnels.values()
+    (connection,) = ends.server._connections
+    (tunnel,) = ends.server._tunnels
     return connection, tunnel
 
 
@@ -57,7 +57,7 @@ def check_goes_on(ends: Ends, tunnel: ServerTunnel) -> None:
     ends.run(1.0)
     assert not tunnel.sender.waiting
     assert len(ends.arrivals("cl")) > before + 20
-    assert ends.server._tun.carrier
+    assert ends.server._tun.device.carrier
 
 
 def test_packets_do_not_wait_for_the_next_one_when_a_plane_goes_down(ends: Ends) -> None:

@@ -206,7 +206,7 @@ def test_a_client_that_names_tunnel_after_tunnel_makes_one_line(start: Start, ca
     with caplog.at_level(logging.WARNING, "mpquic"):
         for tunnel in ("mpq9", *(f"x{number}" for number in range(100))):
             rejected = Rejected("not_allowed", "no", None, IDENTITY, None, tunnel)
-            both.server._refused("203.0.113.7:1", rejected, now)
+            both.server._registry.refused("203.0.113.7:1", rejected, now)
     assert [line["tunnel"] for line in refusals(caplog)] == ["mpq9", "x0"]
 
 

@@ -134,7 +134,7 @@ class Ends:
 
     def _read(self) -> None:
         """Have both ends read their sockets."""
-        self.server._on_socket()
+        self.server._port._on_readable()
         for connection in (self.client._paths[0].current, self.client._paths[0].candidate):
             if connection is not None:
                 self.client._paths[0]._on_socket(connection)
@@ -185,14 +185,14 @@ def test_a_fault_in_a_turn_leaves_the_loop_its_timer(play, monkeypatch):
 @pytest.mark.parametrize("method", ["advance", "poll"])
 def test_a_defect_that_one_connection_brings_to_light_ends_that_one_only(play, monkeypatch, caplog, method):
     async def scenario(ends: Ends, _wire: Wire) -> None:
-        (connection,) = ends.server._connections.values()
+        (connection,) = ends.server._connections
 
         def broken(_now: float) -> None:
             raise IndexError("a defect")
 
         monkeypatch.setattr(connection, method, broken)
         await ends.run(lambda: connection.link.state is LinkState.CLOSED)
-        assert connection not in ends.server._connections.values()
+        assert connection not in ends.server._connections
         await ends.run(lambda: ends.client_state == "up" and ends.server.counters()["tables"]["registered"] == 1)
         assert ends.client.status()["reconnects"] == 1
         assert "connection.fault" in caplog.text
@@ -205,7 +205,7 @@ def test_changes_are_told_once_a_second(play):
         ends.changes.clear()
         began = asyncio.get_running_loop().time()
         for _ in range(50):
-            ends.server._announce()
+            ends.server._announcer.announce()
             await asyncio.sleep(0)
         await ends.run(lambda: asyncio.get_running_loop().time() > began + 1.2)
         assert 1 <= len(ends.changes) <= 2
@@ -215,7 +215,7 @@ def test_changes_are_told_once_a_second(play):
 
 def test_tunnels_in_which_nothing_waits_cost_nothing(play, monkeypatch):
     async def scenario(ends: Ends, _wire: Wire) -> None:
-        (tunnel,) = ends.server._tunnels.values()
+        (tunnel,) = ends.server._tunnels
         asked: list[float] = []
         monkeypatch.setattr(tunnel.sender, "flush", lambda now: asked.append(now) or 0)
         ends.server._turn()
@@ -271,9 +271,9 @@ def test_a_welcome_that_never_comes_takes_the_tunnel_down_in_time(play, monkeypa
 
 def test_a_copy_of_this_machine_is_named_and_not_fought(play, caplog):
     async def scenario(ends: Ends, _wire: Wire) -> None:
-        (connection,) = ends.server._connections.values()
+        (connection,) = ends.server._connections
         connection.end(CloseCode.REPLACED, "replaced by a newer connection")
-        ends.server._changed[connection] = None
+        ends.server._connections.note_change(connection)
         await ends.run(lambda: ends.client_state == "down")
         assert ends.client._paths[0].connector.retry.next_attempt - asyncio.get_running_loop().time() > 3.0
         assert caplog.text.count("path.taken_over") == 1
@@ -348,7 +348,7 @@ def test_a_fault_in_a_handover_between_connections_leaves_no_old_one_behind(play
 
 def test_a_server_whose_device_refuses_large_packets_sends_smaller_ones(play):
     async def scenario(ends: Ends, wire: Wire) -> None:
-        (connection,) = ends.server._connections.values()
+        (connection,) = ends.server._connections
         await ends.run(lambda: connection.link.max_datagram_size == 1452)
         wire.limit = 1300
         connection.link.send_datagrams([bytes(1350)])
@@ -411,7 +411,7 @@ def test_files_that_can_not_be_used_are_refused_and_the_old_stay_in_force(play, 
                 ends.server.apply(before)
         finally:
             server_module.credentials.load_server = real
-        assert ends.server._verifier is not None
+        assert ends.server._registry.authorization.verifier is not None
         # The client needs no file for another attempt.
         (tmp_path / "ca.crt").unlink()
         ends.client.reconnect(silent=True)
@@ -423,16 +423,16 @@ def test_files_that_can_not_be_used_are_refused_and_the_old_stay_in_force(play, 
 def test_both_ends_have_a_share_of_their_wan_and_wake_when_it_allows_more(play):
     async def scenario(ends: Ends, _wire: Wire) -> None:
         loop = asyncio.get_running_loop()
-        (connection,) = ends.server._connections.values()
+        (connection,) = ends.server._connections
         sessions = (ends.client._paths[0].current.session, connection.session)
         for session in sessions:
             assert (session.member.name, session.member.wan) == ("mpq9" if session is sessions[1] else "cl", "wan9")
             budget = session.path._budget
             budget._rate_limit, budget._filled_at, budget._tokens = 1e6, loop.time(), -20_000.0
             assert session.timer(loop.time()) <= loop.time() + 0.0201
-        (tunnel,) = ends.server._tunnels.values()
+        (tunnel,) = ends.server._tunnels
         due = tunnel.next_allowance(loop.time())
-        ends.server._waiting[tunnel] = None
+        ends.server._tunnels._waiting[tunnel] = None
         ends.server._schedule(loop.time())
         assert due is not None
         assert ends.server._timer.due <= due
