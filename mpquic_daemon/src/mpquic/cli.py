@@ -92,8 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     # What is loaded now stays: the collector need not look at it again. Its thresholds remain Python's own, since a
     # closed connection is a cycle, and with rarer collections their memory adds up.
     gc.freeze()
-    # Only a server has to know for how long it had nothing to do.
-    with asyncio.Runner(loop_factory=EventLoop if config.role == "server" else None) as runner:
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
         return runner.run(run(options.config, config))
 
 

@@ -1,37 +1,153 @@
-"""The event loop of a daemon: asyncio's own, which also tells for how long it had nothing to do."""
+"""The event loop of a daemon: asyncio's own, with a short way from a readable socket to who reads it.
+
+An iteration of asyncio's loop costs a packet that comes alone as much as opening and decrypting it. What `add_reader`
+has registered is therefore called where the kernel was asked for events, and the kernel is asked again, until there is
+something to do for asyncio: a task, a timer, a transport, a signal. Only public methods are overridden.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import select
 import selectors
 import time
+from contextlib import suppress
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeVarTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Context
+
+    from _typeshed import FileDescriptorLike
+
+_Arguments = TypeVarTuple("_Arguments")
+
+_LONGEST = 86400.0
+"""Seconds of one wait at most: epoll_wait takes no endless number."""
 
 
-class _IdleSelector(selectors.EpollSelector):
-    """Adds up the time for which it has waited."""
+class _Selector(selectors.EpollSelector):
+    """Calls readers as soon as they have something to read; returns events of what asyncio itself has registered.
 
-    idle = 0.0
+    It returns without an event when `until` has come. Adds up the time for which it has waited.
+    """
+
+    def __init__(self, on_fault: Callable[[Callable[..., Any], BaseException], None]) -> None:
+        super().__init__()
+        self.idle = 0.0
+        self.until = inf
+        """When asyncio has something to do, in seconds of its clock; may be changed by what is called."""
+        self._on_fault = on_fault
+        self._readers: dict[int, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
+        self._others = self.fileno()
+        self._all = select.epoll()
+        self._all.register(self._others, select.EPOLLIN)
+
+    def add(self, fd: int, callback: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        """Call this when `fd` is readable, and no more what was to be called before."""
+        if fd in self._readers:
+            self.discard(fd)  # It may have been closed, and the number be another's now.
+        self._all.register(fd, select.EPOLLIN)
+        self._readers[fd] = (callback, arguments)
+
+    def discard(self, fd: int) -> bool:
+        """Call nothing for `fd` any more; False when nothing would have been called."""
+        if self._readers.pop(fd, None) is None:
+            return False
+        with suppress(OSError):  # It may have been closed.
+            self._all.unregister(fd)
+        return True
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout <= 0:
-            return super().select(timeout)  # There is work.
+            return self._serve(self._all.poll(0, len(self._readers) + 1))  # There is work.
         began = time.monotonic()
-        events = super().select(timeout)
-        self.idle += time.monotonic() - began
-        return events
+        self.until = inf if timeout is None else began + timeout
+        while began < self.until:
+            events = self._all.poll(min(self.until - began, _LONGEST), len(self._readers) + 1)
+            self.idle += time.monotonic() - began
+            others = self._serve(events)
+            if others:
+                return others
+            began = time.monotonic()
+        return []
+
+    def _serve(self, events: list[tuple[int, int]]) -> list[tuple[selectors.SelectorKey, int]]:
+        others = False
+        for fd, _ in events:
+            reader = self._readers.get(fd)
+            if reader is None:
+                others = others or fd == self._others
+                continue
+            callback, arguments = reader
+            try:
+                callback(*arguments)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - as asyncio's handles do
+                self._on_fault(callback, error)
+        return super().select(0) if others else []
+
+    def close(self) -> None:
+        self._readers.clear()
+        self._all.close()
+        super().close()
 
 
 class EventLoop(asyncio.SelectorEventLoop):
-    """`idle_time` are the seconds in which it waited for something to happen, in all."""
+    """`idle_time` are the seconds in which it waited for something to happen, in all.
+
+    Readers are called one by one and in no context; what one raises goes to the exception handler, as usual.
+    """
 
     def __init__(self) -> None:
-        self._idle_selector = _IdleSelector()
-        super().__init__(self._idle_selector)
+        self._direct = _Selector(self._on_reader_fault)
+        super().__init__(self._direct)
 
     @property
     def idle_time(self) -> float:
         """Seconds for which the loop had nothing to do. The time in which the kernel didn't let it run isn't in it."""
-        return self._idle_selector.idle
+        return self._direct.idle
+
+    def add_reader(self, fd: FileDescriptorLike, callback: Callable[[*_Arguments], Any], *args: *_Arguments) -> None:
+        """Call `callback(*args)` whenever `fd` is readable."""
+        self._direct.add(_number(fd), callback, args)
+
+    def remove_reader(self, fd: FileDescriptorLike) -> bool:
+        """Call nothing any more; False when nothing would have been called."""
+        return self._direct.discard(_number(fd))
+
+    def call_soon(
+        self, callback: Callable[[*_Arguments], object], *args: *_Arguments, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call something in the next iteration, which begins as soon as what runs now has ended."""
+        self._direct.until = -inf
+        return super().call_soon(callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*_Arguments], object],
+        *args: *_Arguments,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call something at a time of the loop's clock."""
+        if when < self._direct.until:
+            self._direct.until = when
+        return super().call_at(when, callback, *args, context=context)
+
+    def stop(self) -> None:
+        """End `run_forever` after this iteration."""
+        self._direct.until = -inf
+        super().stop()
+
+    def _on_reader_fault(self, callback: Callable[..., Any], error: BaseException) -> None:
+        self.call_exception_handler({"message": f"Exception in reader {callback}", "exception": error, "loop": self})
+
+
+def _number(fd: FileDescriptorLike) -> int:
+    return fd if isinstance(fd, int) else fd.fileno()
 
 
 def idle_time() -> float:
