@@ -1,4 +1,4 @@
-"""What is computed around emulated links: losses, shares, ceilings, rates from counters, addresses of a crowd."""
+"""What is computed around emulated links: losses, shares, ceilings, rates from counters, addresses of many clients."""
 
 import ipaddress
 
@@ -80,4 +80,4 @@ def test_a_clean_link_has_the_rates_and_delays_of_the_labs_wan(wan: Wan) -> None
 
 
 def test_tunnel_and_plain_alternate_from_run_to_run() -> None:
-    assert [clean.order(turn)[0] for turn in (1, 2, 3)] == ["tunnel", "plain", "tunnel"]
+    assert [clean.order(repetition)[0] for repetition in (1, 2, 3)] == ["tunnel", "plain", "tunnel"]

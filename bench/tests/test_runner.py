@@ -70,14 +70,14 @@ class Apart:
     """Starts nothing on the usual topology, and remembers the runs that it took part in."""
 
     def __init__(self) -> None:
-        self.turns: list[int] = []
+        self.repetitions: list[int] = []
 
-    def measure(self, system: System, directory: Path, seconds: float, turn: int) -> list[Sample]:
+    def measure(self, system: System, directory: Path, seconds: float, repetition: int) -> list[Sample]:
         assert directory.is_dir()
-        self.turns.append(turn)
+        self.repetitions.append(repetition)
         if system.name == "broken":
             raise BenchError("no link")
-        return [Sample("lossy", "0 %", "share", len(self.turns) * seconds, "share")]
+        return [Sample("lossy", "0 %", "share", len(self.repetitions) * seconds, "share")]
 
 
 def fails(system: System, _topology: Topology, _seconds: float) -> list[Sample]:

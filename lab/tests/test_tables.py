@@ -140,13 +140,13 @@ def test_a_measurement_waits_for_a_tunnel_that_is_connecting(
 ) -> None:
     answers = [[{"name": "mpq5", "state": "connecting"}], [{"name": "mpq5", "state": "up"}]]
     monkeypatch.setattr(tunnels, "instances", lambda _lab: answers.pop(0))
-    monkeypatch.setattr(tunnels, "SETTLE_SECONDS", patience)
+    monkeypatch.setattr(tunnels, "CONNECT_SECONDS", patience)
     # `time.monotonic() > deadline` has to be seen at once where there is no patience.
     clock = iter(range(100))
     monkeypatch.setattr(tunnels.time, "monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(tunnels.time, "sleep", lambda _seconds: None)
     lab = Lab(Progress(quiet=True), State(Path("/nonexistent")))
-    assert [status["state"] for status in tunnels._settled(lab)] == [state]
+    assert [status["state"] for status in tunnels._connected(lab)] == [state]
 
 
 def readme_rows(title: str) -> list[tuple[str, str]]:

@@ -44,7 +44,7 @@ CASE = f"{USERS} users"
 class Browsing:
     """Measures pages through the tunnel and beside it, in alternation on the same link."""
 
-    def measure(self, system: System, directory: Path, seconds: float, turn: int) -> list[Sample]:
+    def measure(self, system: System, directory: Path, seconds: float, repetition: int) -> list[Sample]:
         """Return the median time of a page both ways and their ratio, and what became of the pings in the tunnel."""
         length = seconds * LONGER
         with EmulatedTopology(directory, LINK) as topology:
@@ -56,7 +56,7 @@ class Browsing:
                 wait_for(lambda: _is_ready(server), START, "server of pages")
                 ways = {"tunnel": system.address(topology.b), "plain": topology.b.outer}
                 idle = topology.a.ping(ways["tunnel"], IDLE_PINGS, PING_INTERVAL, PING_WAIT)
-                found = {way: _browse(topology, ways[way], length, turn) for way in order(turn)}
+                found = {way: _browse(topology, ways[way], length, repetition) for way in order(repetition)}
             finally:
                 system.stop()
         page = {way: median(times) for way, (times, _) in found.items()}

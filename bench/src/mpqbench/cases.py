@@ -145,7 +145,7 @@ class Case:
 class Alone(Protocol):
     """A bench that needs a topology of its own."""
 
-    def measure(self, system: System, directory: Path, seconds: float, turn: int) -> list[Sample]:
+    def measure(self, system: System, directory: Path, seconds: float, repetition: int) -> list[Sample]:
         """Start the system, measure, stop it."""
 
 

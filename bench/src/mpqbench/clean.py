@@ -31,7 +31,7 @@ def link(wan: Wan) -> dict[str, float]:
 class Clean:
     """Measures tunnel and plain TCP in alternation on the same link, in both directions."""
 
-    def measure(self, system: System, directory: Path, seconds: float, turn: int) -> list[Sample]:
+    def measure(self, system: System, directory: Path, seconds: float, repetition: int) -> list[Sample]:
         """Return both rates and their ratio for each WAN and direction; who is first alternates."""
         samples: list[Sample] = []
         for wan in EMULATED_WANS:
@@ -47,7 +47,7 @@ class Clean:
                         ways = {"tunnel": system.address(target), "plain": target.outer}
                         rates = {
                             way: iperf.tcp(source, target, ways[way], seconds * LONGER, 1, omit=OMIT).rate
-                            for way in order(turn)
+                            for way in order(repetition)
                         }
                         samples += _samples(f"{wan.name} {direction}", rates["tunnel"], rates["plain"])
                 finally:
@@ -55,9 +55,9 @@ class Clean:
         return samples
 
 
-def order(turn: int) -> tuple[str, str]:
+def order(repetition: int) -> tuple[str, str]:
     """Return which way is measured first in a run."""
-    return ("tunnel", "plain") if turn % 2 else ("plain", "tunnel")
+    return ("tunnel", "plain") if repetition % 2 else ("plain", "tunnel")
 
 
 def _samples(case: str, tunnel: float, plain: float) -> list[Sample]:

@@ -63,10 +63,10 @@ NOTES = {
     f"{flowcap.RATE:g} and pipes times {flowcap.FLOW_RATE:g} Mbit/s.",
     "sessions": f"{sessions.ACTIVE} clients, each in a namespace of its own, send one TCP connection each over one "
     f"server, together: while {sessions.IDLE} more are registered, and after these have gone. Each is the median of "
-    f"{sessions.TURNS} measurements, the first {sessions.OMIT:.0f} s of each left out. The idle are the daemon's own "
-    "clients in one process, without TUN devices, that keep their paths alive with the default timers. That process "
-    "uses the same processors, which it wouldn't elsewhere: *CPU* is what it took, and when it has gone a stand-in "
-    "takes as much. What the server spends on the idle is in the ratio.",
+    f"{sessions.REPETITIONS} measurements, the first {sessions.OMIT:.0f} s of each left out. The idle are the daemon's "
+    "own clients in one process, without TUN devices, that keep their paths alive with the default timers. That "
+    "process uses the same processors, which it wouldn't elsewhere: *CPU* is what it took, and when it has gone a "
+    "stand-in takes as much. What the server spends on the idle is in the ratio.",
     "fairness": f"{fairness.CLIENTS} busy clients, each with an identity of its own, over one server whose process may "
     f"use {fairness.CORES:g} of a core (the kernel's CPU bandwidth controller, period "
     f"{cpulimit.PERIOD / 1000:g} ms). Most carry one TCP connection with full-size packets; in some cases one sends "

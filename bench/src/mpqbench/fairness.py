@@ -91,9 +91,9 @@ def taken(goodput: float, of_all: float) -> float:
 class Fairness:
     """Measures each load on the same server, one after the other."""
 
-    def measure(self, system: System, directory: Path, seconds: float, turn: int) -> list[Sample]:
+    def measure(self, system: System, directory: Path, seconds: float, repetition: int) -> list[Sample]:
         """Return index and goodput for each load, and what the clients without TCP got."""
-        del turn
+        del repetition
         if not isinstance(system, Mpquic):
             raise BenchError(f"{system.name} has no server of this project")
         samples: list[Sample] = []

@@ -53,9 +53,9 @@ def steady_rate(counts: Sequence[tuple[float, int]], begin: float, length: float
 class FlowCap:
     """Measures `stripe` with several numbers of pipes."""
 
-    def measure(self, system: System, directory: Path, seconds: float, turn: int) -> list[Sample]:
+    def measure(self, system: System, directory: Path, seconds: float, repetition: int) -> list[Sample]:
         """Return what left the link and what TCP received, with their shares of what the link lets through."""
-        del turn
+        del repetition
         if not isinstance(system, Stripe):
             raise BenchError(f"{system.name} has no pipes")
         usual, samples = system.pipes, []

@@ -65,21 +65,21 @@ class Lossy:
     def __init__(self) -> None:
         self._clean: tuple[int, float] | None = None
 
-    def measure(self, system: System, directory: Path, seconds: float, turn: int) -> list[Sample]:
+    def measure(self, system: System, directory: Path, seconds: float, repetition: int) -> list[Sample]:
         """Return goodput and share at each point of `system`."""
         length = seconds * LONGER
         samples: list[Sample] = []
         with EmulatedTopology(directory, LINK) as topology:
-            clean = self._plain(topology, length, turn)
+            clean = self._plain(topology, length, repetition)
             for loss in POINTS.get(system.name, FEW):
                 rate = clean if system.name == "veth" else _measure(system, topology, loss, length)
                 samples.append(Sample("lossy", loss.case, "goodput", rate, "Mbit/s"))
                 samples.append(Sample("lossy", loss.case, "share", share_of_limit(rate, loss.mean, clean), "share"))
         return samples
 
-    def _plain(self, topology: EmulatedTopology, length: float, turn: int) -> float:
-        if self._clean is None or self._clean[0] != turn:
-            self._clean = (turn, _goodput(topology, topology.b.outer, length))
+    def _plain(self, topology: EmulatedTopology, length: float, repetition: int) -> float:
+        if self._clean is None or self._clean[0] != repetition:
+            self._clean = (repetition, _goodput(topology, topology.b.outer, length))
         return self._clean[1]
 
 

@@ -38,12 +38,12 @@ class Runner:
         alone = {bench: (make(), most) for bench, (make, most) in ALONE.items() if bench in benches}
         ready = [system for system in map(self._installed, systems) if system is not None]
         samples: list[tuple[str, Sample]] = []
-        for turn in range(1, runs + 1):
-            started = [case for case in STARTED if case.bench in benches and turn <= case.runs]
-            now_alone = {bench: measured for bench, (measured, most) in alone.items() if turn <= most}
+        for repetition in range(1, runs + 1):
+            started = [case for case in STARTED if case.bench in benches and repetition <= case.runs]
+            now_alone = {bench: measured for bench, (measured, most) in alone.items() if repetition <= most}
             for system in ready:
-                self.report(f"run {turn} of {runs}: {system.name}")
-                found = self._measure_started(system, started) + self._measure_alone(system, now_alone, turn)
+                self.report(f"run {repetition} of {runs}: {system.name}")
+                found = self._measure_started(system, started) + self._measure_alone(system, now_alone, repetition)
                 samples += [(system.name, sample) for sample in found]
         return sorted(summarise(samples), key=lambda result: BENCHES.index(result.bench))
 
@@ -78,13 +78,13 @@ class Runner:
                 system.stop()
         return samples
 
-    def _measure_alone(self, system: System, benches: Mapping[str, Alone], turn: int) -> list[Sample]:
+    def _measure_alone(self, system: System, benches: Mapping[str, Alone], repetition: int) -> list[Sample]:
         samples: list[Sample] = []
         for bench, measured in benches.items():
             if bench in system.benches:
                 try:
                     with _workplace() as directory:
-                        found = measured.measure(system, directory, self.seconds, turn)
+                        found = measured.measure(system, directory, self.seconds, repetition)
                 except BenchError as error:
                     self._fail(f"{system.name}, {bench}: {error}")
                 else:

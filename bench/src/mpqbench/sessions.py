@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 ACTIVE = 10
 IDLE = 990
-TURNS = 5
+REPETITIONS = 5
 """Measurements with the idle clients; as many come without them."""
 OMIT = 4.0
 """Seconds that don't count: connections that begin together first drive each other down."""
 WINDOW = 2.0
 STILL_FALLING = 0.9
-SETTLE = 60.0
-"""After the last registration most of the idle clients still look for what their path carries, and ask on all of their
-pipes. It is waited, `SETTLE` seconds at most, until the processor time that they take in `WINDOW` seconds isn't below
-`STILL_FALLING` of the time in those before."""
+IDLE_WAIT = 60.0
+"""After the last registration most of the idle clients still search their path's MTU, and probe all of their pipes. The
+measurement begins when the processor time that they take in `WINDOW` seconds isn't below `STILL_FALLING` of the time in
+those before, `IDLE_WAIT` seconds later at most."""
 SWARM_START = 180.0
 SWARM_STOP = 30.0
 """Seconds in which the idle clients must have registered, and must have gone again."""
@@ -54,9 +54,9 @@ class Sessions:
     have gone, a stand-in takes as much.
     """
 
-    def measure(self, system: System, directory: Path, seconds: float, turn: int) -> list[Sample]:
+    def measure(self, system: System, directory: Path, seconds: float, repetition: int) -> list[Sample]:
         """Return the rate in both states, and their ratio."""
-        del turn
+        del repetition
         if not isinstance(system, Mpquic):
             raise BenchError(f"{system.name} has no server of this project")
         node = Node("swarm", 100, directory)
@@ -67,14 +67,14 @@ class Sessions:
                 idle = [peer(site, idle_address(index), site) for index, site in enumerate(sites)]
                 start(system, star, deployment, idle)
                 swarm = _start_swarm(system, node, star.b, deployment)
-                _settle(swarm)
+                _wait_until_idle(swarm)
                 earlier, since = swarm.usage().cpu, time.monotonic()
-                many = median(_rate_of_all(star, deployment, seconds) for _ in range(TURNS))
+                many = median(_rate_of_all(star, deployment, seconds) for _ in range(REPETITIONS))
                 spent = (swarm.usage().cpu - earlier) / (time.monotonic() - since)
                 _stop_swarm(system, deployment)
                 command = [sys.executable, "-m", "mpqbench.standin", f"{min(spent, 1.0):.3f}"]
                 system.processes.append(node.spawn("standin", *command))
-                few = median(_rate(star, seconds) for _ in range(TURNS))
+                few = median(_rate(star, seconds) for _ in range(REPETITIONS))
             finally:
                 system.stop()
         return [
@@ -109,13 +109,13 @@ def _start_swarm(system: Mpquic, node: Node, server: Node, deployment: Deploymen
     return swarm
 
 
-def _settle(swarm: Process) -> None:
+def _wait_until_idle(swarm: Process) -> None:
     """Wait until the idle clients are at rest."""
-    deadline = time.monotonic() + SETTLE
+    deadline = time.monotonic() + IDLE_WAIT
     before = _window(swarm)
     while (latest := _window(swarm)) < STILL_FALLING * before:
         if time.monotonic() > deadline:
-            raise BenchError(f"{IDLE} idle clients are not at rest after {SETTLE:.0f} s")
+            raise BenchError(f"{IDLE} idle clients are not at rest after {IDLE_WAIT:.0f} s")
         before = latest
 
 

@@ -40,7 +40,7 @@ def probe(lab: Lab) -> Iterator[Callable[..., Probe]]:
 
     def start(lan: int, **how: Any) -> Probe:
         probes.append(Probe(lab, lan, **how))
-        probes[-1].wait_answers(10, within=20)
+        probes[-1].wait_replies(10, within=20)
         return probes[-1]
 
     yield start

@@ -212,7 +212,7 @@ def changed_tasks(output: str) -> list[str]:
 
 
 class Probe:
-    """A ping from a LAN host to the Internet, every 50 ms unless told otherwise, with the times of its answers."""
+    """A ping from a LAN host to the Internet, every 50 ms unless told otherwise, with the times of its replies."""
 
     def __init__(
         self, lab: Lab, lan: int, target: str = INTERNET, *, source: str | None = None, interval: float = 0.05
@@ -220,47 +220,47 @@ class Probe:
         # Not ping's own deadline: with it the first "unreachable" ends it.
         command = ("timeout", "300", "ping", "-n", "-D", "-i", f"{interval:g}")
         self._process = lab.start(f"host{lan}", *command, *(("-I", source) if source else ()), target)
-        self._answers: list[tuple[float, int]] = []
+        self._replies: list[tuple[float, int]] = []
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
         self._rest = ""
 
-    def answers(self) -> list[float]:
-        """Unix times of all answers so far."""
+    def replies(self) -> list[float]:
+        """Unix times of all replies so far."""
         return [moment for moment, _ in self._read()]
 
     def _read(self) -> list[tuple[float, int]]:
-        """Time and sequence number of each answer."""
+        """Time and sequence number of each reply."""
         assert self._process.stdout is not None
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(self._process.stdout.fileno(), 65536):
                 self._rest += chunk.decode()
         *lines, self._rest = self._rest.split("\n")
-        answer = re.compile(r"\[([\d.]+)\] \d+ bytes from .*icmp_seq=(\d+)")
-        self._answers += [(float(found[1]), int(found[2])) for line in lines if (found := answer.match(line))]
-        return self._answers
+        reply = re.compile(r"\[([\d.]+)\] \d+ bytes from .*icmp_seq=(\d+)")
+        self._replies += [(float(found[1]), int(found[2])) for line in lines if (found := reply.match(line))]
+        return self._replies
 
-    def wait_answers(self, count: int, within: float, *, after: float = 0.0) -> float:
-        """Unix time of the `count`-th answer later than `after`."""
+    def wait_replies(self, count: int, within: float, *, after: float = 0.0) -> float:
+        """Unix time of the `count`-th reply later than `after`."""
         wait_for(
-            lambda: sum(moment > after for moment in self.answers()) >= count, within, f"{count} answers after an event"
+            lambda: sum(moment > after for moment in self.replies()) >= count, within, f"{count} replies after an event"
         )
-        return [moment for moment in self.answers() if moment > after][count - 1]
+        return [moment for moment in self.replies() if moment > after][count - 1]
 
     def longest_gap(self, since: float) -> float:
-        """Longest time in seconds without an answer, from `since` on."""
-        times = [since, *(moment for moment in self.answers() if moment > since)]
+        """Longest time in seconds without a reply, from `since` on."""
+        times = [since, *(moment for moment in self.replies() if moment > since)]
         return max(later - earlier for earlier, later in itertools.pairwise(times))
 
     def lost(self, since: float) -> int:
-        """How many requests weren't answered between the last answer before `since` and the newest one."""
-        answers = self._read()
-        before = max((number for moment, number in answers if moment <= since), default=0)
-        later = {number for moment, number in answers if moment > since}
+        """How many requests had no reply between the last reply before `since` and the newest one."""
+        replies = self._read()
+        before = max((number for moment, number in replies if moment <= since), default=0)
+        later = {number for moment, number in replies if moment > since}
         return max(later, default=before) - before - len(later)
 
     def repeated(self) -> int:
-        """How many answers came more than once."""
+        """How many replies came more than once."""
         numbers = [number for _, number in self._read()]
         return len(numbers) - len(set(numbers))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS = 2.0
 PING_SECONDS = 1.0
-SETTLE_SECONDS = 15.0
+CONNECT_SECONDS = 15.0
 WAN_HEAD = ("WAN", "device", "state", "address", "RTT ms", "link Mbit/s down/up")
 TUNNEL_HEAD = (
     "WAN",
@@ -60,7 +60,7 @@ def gather(lab: Lab, *, measure: bool) -> dict[str, Any]:
     `rtt_seconds` of a WAN is a ping from the client's device to the Internet, that of a tunnel the daemon's own figure;
     `down_mbit` is the download from the Internet to the host behind the tunnel's LAN, `up_mbit` the upload,
     `wan_mbit` what came in on the tunnel's own WAN during the download. A measurement first waits up to
-    `SETTLE_SECONDS` for tunnels that are connecting.
+    `CONNECT_SECONDS` for tunnels that are connecting.
 
     Raises:
         LabError: the lab isn't up, or mpquicctl gives no answer that can be read.
@@ -68,7 +68,7 @@ def gather(lab: Lab, *, measure: bool) -> dict[str, Any]:
     lab.require()
     with ThreadPoolExecutor(max_workers=len(WANS)) as pool:
         wans = list(pool.map(lambda wan: _wan(lab, wan), WANS))
-    tunnels = [_tunnel(status) for status in (_settled(lab) if measure else instances(lab))]
+    tunnels = [_tunnel(status) for status in (_connected(lab) if measure else instances(lab))]
     if measure:
         for tunnel in tunnels:
             if tunnel["state"] == "up":
@@ -96,9 +96,9 @@ def problems(table: dict[str, Any]) -> list[str]:
     return found
 
 
-def _settled(lab: Lab) -> list[dict[str, Any]]:
-    """Return `instances` once none of them is connecting, or the last answer after `SETTLE_SECONDS`."""
-    deadline = time.monotonic() + SETTLE_SECONDS
+def _connected(lab: Lab) -> list[dict[str, Any]]:
+    """Return `instances` once none of them is connecting, or the last answer after `CONNECT_SECONDS`."""
+    deadline = time.monotonic() + CONNECT_SECONDS
     while True:
         found = instances(lab)
         if all(status.get("state") != "connecting" for status in found) or time.monotonic() > deadline:

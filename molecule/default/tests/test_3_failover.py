@@ -56,7 +56,7 @@ def test_traffic_leaves_a_wan_that_fails_and_comes_back(lab: Lab, traffic: Probe
     failed = time.time()
     verb, *how = fault
     lab.link(verb, "wan5", *how)
-    traffic.wait_answers(100, within=20, after=failed + 1)
+    traffic.wait_replies(100, within=20, after=failed + 1)
     # One end learns by the other's word, half a second later, where the WAN is cut in one direction.
     assert traffic.longest_gap(failed) <= (LEFT_WITHIN + 0.5 if how else LEFT_WITHIN)
     wait_for(lambda: states(lab).get("wan5") != "up", 5, "WAN5's path down")
@@ -64,7 +64,7 @@ def test_traffic_leaves_a_wan_that_fails_and_comes_back(lab: Lab, traffic: Probe
     lab.heal()
     wait_for(lambda: states(lab).get("wan5") == "up", BACK_WITHIN + (5 if verb == "unplug" else 0), "WAN5's path up")
     wait_for(lambda: carrying(lab) == "wan5", BACK_WITHIN, "mp1 by WAN5 again")
-    traffic.wait_answers(40, within=10, after=time.time())
+    traffic.wait_replies(40, within=10, after=time.time())
     assert traffic.longest_gap(healed) < 1.0
     assert traffic.repeated() == 0
     assert lab.status()["mp1"]["flaps"] == flaps
@@ -75,7 +75,7 @@ def test_a_killed_daemon_carries_again(lab: Lab, traffic: Probe, node: str, with
     pid = lab.run(node, "systemctl show -P MainPID mpquic@mp1").strip()
     killed = time.time()
     lab.run(node, f"kill -9 {pid}")
-    traffic.wait_answers(20, within=10, after=killed + 0.3)
+    traffic.wait_replies(20, within=10, after=killed + 0.3)
     assert traffic.longest_gap(killed) <= within
     wait_for(lambda: set(states(lab).values()) == {"up"}, 10, "both paths of mp1 up")
 
@@ -91,6 +91,6 @@ def test_what_happens_to_one_of_two_tunnels_on_a_wan_is_not_the_others(
         # So often in a row that systemd would start it no more (StartLimitBurst).
         lab.run("client", f"systemctl reset-failed mpquic@mp1; systemctl {fault} mpquic@mp1")
         lab.wait_state("mp1", "up", within=20)
-    other.wait_answers(100, within=10, after=time.time())
+    other.wait_replies(100, within=10, after=time.time())
     assert other.lost(began) == 0
     assert other.repeated() == 0

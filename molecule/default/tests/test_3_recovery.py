@@ -31,7 +31,7 @@ def kill(lab: Lab, node: str, unit: str) -> float:
 def test_killed_client_daemon_carries_again_within_3_s(lab: Lab, probe: Callable[[int], Probe], lan: int) -> None:
     traffic = probe(lan)
     killed = kill(lab, "client", f"mpquic@mpq{lan}")
-    traffic.wait_answers(20, within=10, after=killed + 0.3)
+    traffic.wait_replies(20, within=10, after=killed + 0.3)
     assert traffic.longest_gap(killed) <= 3
 
 
@@ -39,7 +39,7 @@ def test_killed_server_daemon_has_all_clients_back_within_5_s(lab: Lab, probe: C
     traffic = {lan: probe(lan) for lan in (4, 5, 6)}
     for lan, running in traffic.items():
         killed = kill(lab, "vps", f"mpquic@mpq{lan}")
-        running.wait_answers(20, within=15, after=killed + 0.3)
+        running.wait_replies(20, within=15, after=killed + 0.3)
         assert running.longest_gap(killed) <= 5
 
 
@@ -63,12 +63,12 @@ def test_killed_daemon_of_a_striped_tunnel_begins_a_session_without_a_past(
     session = lab.wait_striping("mpq6", within=10)
     killed = kill(lab, node, "mpquic@mpq6")
     lab.wait_striping("mpq6", killed + within - time.time(), other_than=session)
-    traffic.wait_answers(20, within=10, after=time.time())
+    traffic.wait_replies(20, within=10, after=time.time())
     assert traffic.longest_gap(killed) <= within
     assert lab.daemon_counters("mpq6", "vps")["tables"]["stripe_sessions"] == 1
 
     before, shards = stale(lab, "mpq6"), lab.stripe("mpq6")["rx_shards"]
-    traffic.wait_answers(40, within=10, after=time.time())
+    traffic.wait_replies(40, within=10, after=time.time())
     assert lab.stripe("mpq6")["rx_shards"] >= shards + 40
     assert stale(lab, "mpq6") == before
 

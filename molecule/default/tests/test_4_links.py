@@ -28,7 +28,7 @@ def number(request: pytest.FixtureRequest) -> int:
 def others(probe: Callable[[int], Probe], number: int) -> Iterator[None]:
     """Traffic of other LANs that must not notice what happens to a WAN."""
     probes = [probe(lan) for lan in (4, 5, 6) if lan != number]
-    starts = [running.answers()[-1] for running in probes]
+    starts = [running.replies()[-1] for running in probes]
     yield
     for running, start in zip(probes, starts, strict=True):
         assert running.longest_gap(start) < 1
@@ -81,7 +81,7 @@ def test_renumbered_wan_carries_again(
     traffic, device = probe(number), DEVICES[number]
     old = lab.run("client", f"ip -4 -o address show dev {device}").split()[3].split("/")[0]
     lab.link("renumber", f"wan{number}", *(["--flap"] if flap else []))
-    renumbered = traffic.answers()[-1]
+    renumbered = traffic.replies()[-1]
 
     def leased() -> bool:
         address = lab.run("client", f"ip -4 -o address show dev {device}").split()
@@ -89,7 +89,7 @@ def test_renumbered_wan_carries_again(
 
     wait_for(leased, within, "another lease")
     wait_carrying(lab, number, within=3)
-    traffic.wait_answers(5, within=3, after=renumbered + 0.5)
+    traffic.wait_replies(5, within=3, after=renumbered + 0.5)
     assert traffic.longest_gap(renumbered) <= within
     network = old.rsplit(".", 1)[0]
     stale = [line for line in addresses_and_routes(lab).splitlines() if f"{network}." in line]

@@ -47,7 +47,7 @@ def footprint(lab: Lab, tunnel: str, node: str) -> dict[str, Any]:
     }
 
 
-def settle(lab: Lab, tunnel: str) -> None:
+def wait_until_alone(lab: Lab, tunnel: str) -> None:
     """Wait until a tunnel carries, alone in the tables of its server."""
     lab.wait_state(tunnel, "up", within=10)
     if SESSIONS[tunnel]:
@@ -58,15 +58,15 @@ def settle(lab: Lab, tunnel: str) -> None:
 
 def reconnect_1000_times(lab: Lab, tunnel: str) -> tuple[Footprints, Footprints]:
     """What a tunnel's processes hold, by node, before its client reconnects 1,000 times and after it."""
-    settle(lab, tunnel)
+    wait_until_alone(lab, tunnel)
     # The allocator's own pools fill in the first hundreds: both ends stay as they are from about the 500th on.
     reconnect(lab, tunnel, 100, "--silent")
     reconnect(lab, tunnel, 500)
-    settle(lab, tunnel)
+    wait_until_alone(lab, tunnel)
     before = {node: footprint(lab, tunnel, node) for node in ("vps", "client")}
     reconnect(lab, tunnel, 500)
     reconnect(lab, tunnel, 500, "--silent")
-    settle(lab, tunnel)
+    wait_until_alone(lab, tunnel)
     return before, {node: footprint(lab, tunnel, node) for node in before}
 
 

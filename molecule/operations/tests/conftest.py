@@ -26,7 +26,7 @@ def traffic(lab: Lab) -> Iterator[dict[int, Probe]]:
     """A ping every 20 ms through each tunnel that carries, by number."""
     running = {number: Probe(lab, number, interval=0.02) for number in CARRYING}
     for each in running.values():
-        each.wait_answers(10, within=20)
+        each.wait_replies(10, within=20)
     yield running
     for each in running.values():
         each.close()

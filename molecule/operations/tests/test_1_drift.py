@@ -131,9 +131,9 @@ def test_drift_mends_itself(
     lab.run(fault.node, fault.command)
     wait_for(lambda: state(lab, fault.node) == before[fault.node], WITHIN, f"everything back after: {name}")
     for number in fault.touches:
-        traffic[number].wait_answers(20, within=began + WITHIN - time.time(), after=time.time())
+        traffic[number].wait_replies(20, within=began + WITHIN - time.time(), after=time.time())
     for number in set(CARRYING) - set(fault.touches):
-        traffic[number].wait_answers(20, within=10, after=time.time())
+        traffic[number].wait_replies(20, within=10, after=time.time())
         assert traffic[number].lost(began) == 0
     lines = {node: journal.lines() for node, journal in journals.items()}
     assert any("mpquic" in line for line in lines[fault.node])

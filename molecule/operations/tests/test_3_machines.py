@@ -26,7 +26,7 @@ def test_a_freeze_of_both_machines_kills_nothing(lab: Lab, traffic: dict[int, Pr
     lab.mpqlab("freeze", "45")
     thawed = time.time()
     for number in CARRYING:
-        assert traffic[number].wait_answers(5, within=10, after=thawed) - thawed <= 3
+        assert traffic[number].wait_replies(5, within=10, after=thawed) - thawed <= 3
     assert {node: lab.run(node, UNITS) for node in before} == before
 
 
@@ -39,7 +39,7 @@ def test_a_card_that_bounces_carries_whenever_it_is_there_for_5_s(
         time.sleep(seconds)
         lab.link("plug", "wan5")
         there = time.time()
-        assert traffic[5].wait_answers(1, within=8, after=there) - there <= 5
+        assert traffic[5].wait_replies(1, within=8, after=there) - there <= 5
     assert traffic[4].longest_gap(there) < 1
 
 

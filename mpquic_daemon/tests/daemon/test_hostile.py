@@ -111,8 +111,8 @@ def world(site: Site) -> Iterator[Site]:
             site.ip(name, "addr", "add", f"10.200.9.{number(name)}/32", "dev", "mpq9")
             site.ip(name, "route", "add", "10.200.9.0/24", "dev", "mpq9")
             site.ca.client(name, identity(name))
-        wire(site, "crowd", 66)
-        site.ip("crowd", "route", "add", "local", ATTACKERS, "dev", "lo")
+        wire(site, "attackers", 66)
+        site.ip("attackers", "route", "add", "local", ATTACKERS, "dev", "lo")
         site.ip("middle", "route", "add", ATTACKERS, "via", "10.77.66.2")
         peers = [
             {"identity": identity(name), "tunnel": "mpq9", "allowed": [f"10.200.9.{number(name)}/32"]} for name in names
@@ -127,7 +127,7 @@ def world(site: Site) -> Iterator[Site]:
     finally:
         for name in list(site.processes):
             site.kill(name)
-        for name in (*names, "crowd"):
+        for name in (*names, "attackers"):
             subprocess.run(["ip", "netns", "del", site.namespace(name)], check=False, capture_output=True)
 
 
@@ -195,9 +195,9 @@ def newcomer(site: Site) -> float:
 
 def attack(site: Site, phase: Phase) -> dict[str, Any]:
     """Let the attackers do their worst while the honest clients work; return what the attackers tell."""
-    crowd = [sys.executable, str(TESTS / "hostile" / "unregistered.py"), "10.77.2.2:45009"]
-    crowd += ["--addresses", ATTACKERS, "--cores", str(CORES), "--seconds", str(SECONDS)]
-    programs = {"unregistered": ("crowd", crowd)}
+    attackers = [sys.executable, str(TESTS / "hostile" / "unregistered.py"), "10.77.2.2:45009"]
+    attackers += ["--addresses", ATTACKERS, "--cores", str(CORES), "--seconds", str(SECONDS)]
+    programs = {"unregistered": ("attackers", attackers)}
     registered = [sys.executable, str(TESTS / "hostile" / "registered.py"), str(config(site, MALLORY))]
     registered += ["--rate", str(RATE), "--echo", "10.200.9.2", "--spoof", "198.51.100.7", "203.0.113.9"]
     programs["registered"] = (MALLORY, [*registered, "--seconds", str(SECONDS)])

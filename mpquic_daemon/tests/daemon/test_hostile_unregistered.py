@@ -39,7 +39,7 @@ def attacked(running: Site) -> Iterator[Site]:
 
 
 @contextmanager
-def crowd(site: Site, clients: int, *attacks: str) -> Iterator[None]:
+def unregistered_clients(site: Site, clients: int, *attacks: str) -> Iterator[None]:
     """Clients with an address each that attack until the end."""
     command = ["ip", "netns", "exec", site.namespace("client"), sys.executable]
     command += [str(TESTS / "hostile" / "unregistered.py"), "10.77.2.2:45009", "--addresses", ATTACKERS]
@@ -65,7 +65,7 @@ def test_a_client_registers_while_a_crowd_takes_what_places_it_gets(attacked: Si
     if address != "10.77.1.2":
         attacked.ip("client", "addr", "add", f"{address}/24", "dev", "wan0")
     try:
-        with crowd(attacked, 300, "idle"):
+        with unregistered_clients(attacked, 300, "idle"):
             wait_for(lambda: is_full(attacked), 30, "all places taken")
             attacked.start("client", attacked.client_config(bind_ip=address))
             wait_for(lambda: attacked.state() is not None, 20, "the client's process")

@@ -45,7 +45,7 @@ INNER = ("10.200.5.1/32", "fd00::1/128")
 
 
 @dataclass
-class Weather:
+class LinkProfile:
     """What the WAN does to packets in one direction. Times in seconds, shares 0.0 to 1.0, rate in bytes per second."""
 
     delay: float = 0.03
@@ -59,28 +59,28 @@ class Weather:
 class Wire:
     """One direction of one connection."""
 
-    def __init__(self, weather: Weather, rng: random.Random) -> None:
-        self.weather = weather
+    def __init__(self, profile: LinkProfile, rng: random.Random) -> None:
+        self.profile = profile
         self._rng = rng
         self._datagrams: list[tuple[float, int, bytes]] = []
         self._streams: dict[str, list[tuple[float, bytes]]] = {"control": [], "data": []}
         self._counter = 0
 
     def send_datagram(self, data: bytes, now: float) -> None:
-        weather = self.weather
-        if weather.cut:
+        profile = self.profile
+        if profile.cut:
             return
-        copies = 2 if self._rng.random() < weather.duplicate else 1
+        copies = 2 if self._rng.random() < profile.duplicate else 1
         for _ in range(copies):
-            if self._rng.random() >= weather.loss:
+            if self._rng.random() >= profile.loss:
                 self._counter += 1
-                arrival = now + weather.delay + weather.jitter * self._rng.random()
+                arrival = now + profile.delay + profile.jitter * self._rng.random()
                 heapq.heappush(self._datagrams, (arrival, self._counter, data))
 
     def send_stream(self, name: str, data: bytes, now: float) -> None:
-        queue, weather = self._streams[name], self.weather
-        arrival = now + weather.delay + weather.jitter * self._rng.random()
-        while self._rng.random() < weather.loss:
+        queue, profile = self._streams[name], self.profile
+        arrival = now + profile.delay + profile.jitter * self._rng.random()
+        while self._rng.random() < profile.loss:
             arrival += RETRANSMISSION
         queue.append((max(arrival, queue[-1][0] if queue else 0.0), data))
 
@@ -88,11 +88,11 @@ class Wire:
         out = []
         while self._datagrams and self._datagrams[0][0] <= now:
             out.append(heapq.heappop(self._datagrams)[2])
-        return [] if self.weather.cut else out
+        return [] if self.profile.cut else out
 
     def stream(self, name: str, now: float) -> bytes:
         queue, out = self._streams[name], b""
-        while queue and queue[0][0] <= now and not self.weather.cut:
+        while queue and queue[0][0] <= now and not self.profile.cut:
             out += queue.pop(0)[1]
         return out
 
@@ -125,10 +125,10 @@ class SimulatedPath:
 
     @property
     def rate(self) -> float:
-        return self._wire.weather.rate
+        return self._wire.profile.rate
 
     def budget(self, now: float) -> int:
-        rate = self._wire.weather.rate
+        rate = self._wire.profile.rate
         self._tokens = min(rate * 0.05, self._tokens + (now - self._filled_at) * rate)
         self._filled_at = now
         return int(self._tokens)
@@ -176,15 +176,15 @@ class Connection:
 
 
 class Pair:
-    """A client and a server that keep one tunnel up, whatever the weather. `run` advances time."""
+    """A client and a server that keep one tunnel up, whatever the links do. `run` advances time."""
 
     def __init__(self, seed: int = 0, *, reliable: bool = False, capacity: int = 1420) -> None:
         self.rng = random.Random(seed)
         self.now = 0.0
         self.reliable = reliable
         self.capacity = capacity
-        self.up = Weather()
-        self.down = Weather()
+        self.up = LinkProfile()
+        self.down = LinkProfile()
         self.groups: GroupTable[int] = GroupTable(self.rng.randbytes)
         self.connections: dict[int, Connection] = {}
         self.backoff = Backoff(self.rng)

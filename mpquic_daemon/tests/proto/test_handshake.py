@@ -300,11 +300,11 @@ def test_the_client_refuses_messages_out_of_order() -> None:
 
 def test_unknown_messages_are_passed_over() -> None:
     connection = Server().connection("c1")
-    assert connection.receive(Unknown("weather"), 0.0) == []
+    assert connection.receive(Unknown("forecast"), 0.0) == []
     assert connection.state is HandshakeState.START
     one = client()
     one.start()
-    assert one.receive(Unknown("weather"), 0.0) == []
+    assert one.receive(Unknown("forecast"), 0.0) == []
 
 
 class Undecided:

@@ -301,7 +301,7 @@ def test_two_ends_carry_traffic_both_ways_in_both_modes(reliable: bool) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32), st.integers(400, 1420))
-def test_bad_weather_loses_packets_in_datagram_mode_but_never_makes_wrong_ones(seed: int, capacity: int) -> None:
+def test_a_bad_link_loses_packets_in_datagram_mode_but_never_makes_wrong_ones(seed: int, capacity: int) -> None:
     pair = Pair(seed, capacity=capacity)
     pair.run_until_up()
     pair.up.loss, pair.up.jitter, pair.up.duplicate = 0.05, 0.05, 0.1
@@ -322,7 +322,7 @@ def test_bad_weather_loses_packets_in_datagram_mode_but_never_makes_wrong_ones(s
 
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 2**32))
-def test_bad_weather_only_delays_in_reliable_mode(seed: int) -> None:
+def test_a_bad_link_only_delays_in_reliable_mode(seed: int) -> None:
     pair = Pair(seed, reliable=True)
     pair.run_until_up()
     pair.up.loss, pair.up.jitter = 0.2, 0.05

@@ -29,7 +29,7 @@ def who(request, monkeypatch):
         monkeypatch.setattr(PlainTaker, "take", lambda _self, _datagrams, start, *_: start)
 
 
-def settle(pair: Pair) -> None:
+def run_until_idle(pair: Pair) -> None:
     """Let everything pass that follows the handshake: connection IDs, limits, acknowledgements."""
     pair.run(lambda: False, seconds=0.5)
 
@@ -86,11 +86,11 @@ def test_a_stream_passes_over_loss_reordering_and_duplicates(make_pair):
     assert pair.link.meter.packets_lost > 0
 
 
-def test_once_settled_both_kinds_of_data_are_plain(make_pair, monkeypatch):
+def test_on_an_idle_connection_both_kinds_of_data_are_plain(make_pair, monkeypatch):
     pair = make_pair()
     stream = pair.link.open_stream()
     pair.link.send_stream(stream, b"first")
-    settle(pair)
+    run_until_idle(pair)
     for link in (pair.link, pair.peer):
         monkeypatch.setattr(link._connection, "datagrams_to_send", refuse)
         monkeypatch.setattr(link._connection, "receive_datagram", refuse)
@@ -98,25 +98,25 @@ def test_once_settled_both_kinds_of_data_are_plain(make_pair, monkeypatch):
     assert pair.run(lambda: pair.server.datagrams == [bytes(1000), b"short"], seconds=1)
     pair.link.send_stream(stream, bytes(20_000))
     assert pair.run(lambda: len(pair.server.streams[stream]) == 20_005, seconds=1)
-    settle(pair)
+    run_until_idle(pair)
     assert pair.link.bytes_in_flight == 0, "an acknowledgement is plain too"
 
 
 def test_packet_numbers_pass_the_end_of_their_two_bytes(make_pair):
     pair = make_pair()
-    settle(pair)
+    run_until_idle(pair)
     pair.link._connection._packet_number = 0xFFF0
     for index in range(64):
         pair.link.send_datagrams([bytes([index])])
         assert pair.run(lambda index=index: len(pair.server.datagrams) == index + 1, seconds=1)
     assert pair.peer._connection._spaces[Epoch.ONE_RTT].largest_received_packet >= 0x10000
-    settle(pair)
+    run_until_idle(pair)
     assert pair.link.bytes_in_flight == 0
 
 
 def test_a_packet_that_comes_twice_is_delivered_once(make_pair):
     pair = make_pair()
-    settle(pair)
+    run_until_idle(pair)
     pair.link.send_datagrams([bytes([index]) * 1200 for index in range(6)])
     flight = flushed(pair, pair.link, 6)
     address = pair.client_address
@@ -124,14 +124,14 @@ def test_a_packet_that_comes_twice_is_delivered_once(make_pair):
     pair.peer.receive([flight[1], flight[0], flight[2], flight[3], flight[5], flight[4], flight[5]], address, pair.now)
     (event,) = pair.peer.pop_events()
     assert [payload[0] for payload in event.payloads] == [0, 3, 1, 2, 5, 4]
-    settle(pair)
+    run_until_idle(pair)
     assert pair.link.bytes_in_flight == 0, "all six were acknowledged"
     assert pair.link.meter.packets_lost == 0
 
 
 def test_changed_bytes_are_dropped(make_pair):
     pair = make_pair()
-    settle(pair)
+    run_until_idle(pair)
     pair.link.send_datagrams([bytes(1200)])
     ((datagram, _),) = pair.link.flush(pair.now)
     for index in (0, 4, 10, 20, len(datagram) - 1):
@@ -145,11 +145,11 @@ def test_changed_bytes_are_dropped(make_pair):
 
 def test_a_key_update_is_followed_and_plain_packets_go_on(make_pair, monkeypatch):
     pair = make_pair()
-    settle(pair)
+    run_until_idle(pair)
     pair.link._connection.request_key_update()
     pair.link.send_datagrams([b"new key"])
     assert pair.run(lambda: pair.server.datagrams == [b"new key"], seconds=1)
-    settle(pair)
+    run_until_idle(pair)
     monkeypatch.setattr(pair.peer._connection, "receive_datagram", refuse)
     pair.link.send_datagrams([b"the same key"])
     assert pair.run(lambda: len(pair.server.datagrams) == 2, seconds=1)
@@ -157,7 +157,7 @@ def test_a_key_update_is_followed_and_plain_packets_go_on(make_pair, monkeypatch
 
 def test_an_acknowledgement_does_not_break_a_run_of_equal_sizes(make_pair):
     pair = make_pair()
-    settle(pair)
+    run_until_idle(pair)
     pair.link.send_datagrams([bytes(100)])
     for datagram, _ in pair.link.flush(pair.now):
         pair.peer.receive([datagram], pair.client_address, pair.now)
@@ -171,7 +171,7 @@ def test_an_acknowledgement_does_not_break_a_run_of_equal_sizes(make_pair):
 
 def test_an_acknowledgement_rides_along_with_an_answer(make_pair):
     pair = make_pair()
-    settle(pair)
+    run_until_idle(pair)
     pair.link.send_datagrams([b"question"])
     pair.peer.receive(flushed(pair, pair.link, 1), pair.client_address, pair.now)
     pair.peer.send_datagrams([b"answer"])
@@ -191,7 +191,7 @@ def test_an_acknowledgement_rides_along_with_an_answer(make_pair):
 
 def test_a_link_tells_when_its_timer_is_due(make_pair):
     pair = make_pair()
-    settle(pair)
+    run_until_idle(pair)
     assert not pair.link.is_due(pair.now)
     pair.link.send_datagrams([b"x"])
     pair.link.flush(pair.now)
@@ -204,7 +204,7 @@ def test_a_link_tells_when_its_timer_is_due(make_pair):
 def test_flow_control_and_the_window_hold_plain_packets_back(make_pair):
     pair = make_pair()
     stream = pair.link.open_stream()
-    settle(pair)
+    run_until_idle(pair)
     pair.link.send_stream(stream, bytes(1_000_000))
     link, connection = pair.link, pair.link._connection
 
@@ -261,7 +261,7 @@ def test_what_aioquic_keeps_of_a_connection_is_as_expected(make_pair):
     pair = make_pair()
     stream = pair.link.open_stream()
     pair.link.send_stream(stream, b"x")
-    settle(pair)
+    run_until_idle(pair)
     connection = pair.link._connection
     pair_of_keys, space = connection._cryptos[Epoch.ONE_RTT], connection._spaces[Epoch.ONE_RTT]
     expected = {

@@ -251,7 +251,7 @@ def test_no_sample_is_above_what_was_sent_or_what_was_delivered(steps):
     sampler = DeliveryRateSampler()
     now, flight = 1.0, 0
     waiting = []
-    for pause, sent, settled, limited in steps:
+    for pause, sent, reported, limited in steps:
         now += pause
         stamp = sampler.on_sent(now, flight, probing_down=False)
         waiting += [stamp] * sent
@@ -259,7 +259,7 @@ def test_no_sample_is_above_what_was_sent_or_what_was_delivered(steps):
         if limited:
             sampler.mark_app_limited(flight)
         now += pause
-        done, waiting = waiting[:settled], waiting[settled:]
+        done, waiting = waiting[:reported], waiting[reported:]
         sampler.delivered += len(done) * DATAGRAM
         flight -= len(done) * DATAGRAM
         sample = AckSample()

@@ -17,7 +17,7 @@ UDP_OVERHEAD = 28
 
 
 @dataclass
-class Weather:
+class LinkProfile:
     """One direction. Rate in bytes per second on the wire, times in seconds, shares 0.0 to 1.0.
 
     Packets above `mtu` bytes, IP header included, vanish beyond the bottleneck and nobody is told.
@@ -38,8 +38,8 @@ class Weather:
 class Link:
     """A queue with a rate, then a wire that loses. Loss comes after the bottleneck: what is lost has cost its time."""
 
-    def __init__(self, weather: Weather, rng: random.Random) -> None:
-        self.weather = weather
+    def __init__(self, profile: LinkProfile, rng: random.Random) -> None:
+        self.profile = profile
         self._rng = rng
         self._busy_until = 0.0
         self._pipe_busy: dict[int, float] = {}
@@ -52,32 +52,32 @@ class Link:
         self.captured: deque[tuple[int, bytes]] = deque(maxlen=10_000)
 
     def send(self, pipe: int, datagram: bytes, now: float) -> None:
-        weather, rng = self.weather, self._rng
+        profile, rng = self.profile, self._rng
         self.sent += 1
         self.sent_bytes += len(datagram) + UDP_OVERHEAD
-        if pipe in weather.dead_pipes:
+        if pipe in profile.dead_pipes:
             return
         start = max(now, self._busy_until)
-        if weather.pipe_rate is not None:
+        if profile.pipe_rate is not None:
             start = max(start, self._pipe_busy.get(pipe, 0.0))
-        if start - now > weather.buffer:
+        if start - now > profile.buffer:
             self.tail_drops += 1
             return
         size = len(datagram) + UDP_OVERHEAD
-        self._busy_until = max(now, self._busy_until) + size / weather.rate
-        done = start + size / weather.rate
-        if weather.pipe_rate is not None:
-            done = self._pipe_busy[pipe] = start + size / weather.pipe_rate
+        self._busy_until = max(now, self._busy_until) + size / profile.rate
+        done = start + size / profile.rate
+        if profile.pipe_rate is not None:
+            done = self._pipe_busy[pipe] = start + size / profile.pipe_rate
         self.captured.append((pipe, datagram))
-        if weather.mtu is not None and size > weather.mtu:
+        if profile.mtu is not None and size > profile.mtu:
             self.too_large += 1
             return
-        copies = 2 if rng.random() < weather.duplicate else 1
+        copies = 2 if rng.random() < profile.duplicate else 1
         for _ in range(copies):
-            if rng.random() < weather.loss:
+            if rng.random() < profile.loss:
                 continue
-            arrival = done + weather.delay + weather.jitter * rng.random()
-            if rng.random() < weather.reorder:
+            arrival = done + profile.delay + profile.jitter * rng.random()
+            if rng.random() < profile.reorder:
                 arrival += 0.01 * rng.random()
             self._count += 1
             heapq.heappush(self._arrivals, (arrival, self._count, pipe, datagram))
@@ -190,15 +190,15 @@ class Duplex:
         seed: int = 1,
         *,
         config: StripeConfig | None = None,
-        up: Weather | None = None,
-        down: Weather | None = None,
+        up: LinkProfile | None = None,
+        down: LinkProfile | None = None,
     ) -> None:
         self.rng = random.Random(seed)
         self._tokens = random.Random(seed)
         self.now = 100.0
         self.config = config or StripeConfig()
-        self.up = Link(up or Weather(), self.rng)
-        self.down = Link(down or replace(self.up.weather, loss=0.0), self.rng)
+        self.up = Link(up or LinkProfile(), self.rng)
+        self.down = Link(down or replace(self.up.profile, loss=0.0), self.rng)
         self.client = Host(self._session(client=True), self.up, self.down)
         self.server = Host(self._session(client=False), self.down, self.up)
 

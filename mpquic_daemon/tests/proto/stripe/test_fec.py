@@ -20,10 +20,12 @@ def shard(rng: random.Random, sequence: int, longest: int = 300) -> bytes:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 24), st.integers(0, 8), st.randoms(use_true_random=False), st.integers(0, 10))
-def test_any_k_of_a_group_give_the_data_back(shards: int, spare: int, rng: random.Random, more_lost: int) -> None:
+def test_any_k_of_a_group_give_the_data_back(
+    shards: int, parity_shards: int, rng: random.Random, more_lost: int
+) -> None:
     data = [shard(rng, 10 * place) for place in range(shards)]
-    bodies = data + parity(data, spare)
-    lost = set(rng.sample(range(len(bodies)), min(len(bodies), rng.randint(0, spare + more_lost))))
+    bodies = data + parity(data, parity_shards)
+    lost = set(rng.sample(range(len(bodies)), min(len(bodies), rng.randint(0, parity_shards + more_lost))))
     arrivals = [place for place in range(len(bodies)) if place not in lost]
     rng.shuffle(arrivals)
     decoder = GroupDecoder()
@@ -53,13 +55,13 @@ def test_parity_doesnt_depend_on_how_much_of_it_is_made(shards: int, count: int,
 def test_a_late_shard_of_a_repaired_group_is_not_new() -> None:
     rng = random.Random(1)
     data = [shard(rng, place) for place in range(3)]
-    [spare] = parity(data, 1)
+    [parity_shard] = parity(data, 1)
     decoder = GroupDecoder()
     decoder.add_data(0, 0, data[0], 0.0)
     decoder.add_data(0, 1, data[1], 0.0)
-    assert decoder.add_parity(0, 3, 3, spare, 0.0) == [(2, data[2])]
+    assert decoder.add_parity(0, 3, 3, parity_shard, 0.0) == [(2, data[2])]
     assert decoder.add_data(0, 2, data[2], 0.0) == (False, [])
-    assert decoder.add_parity(0, 4, 3, spare, 0.0) == []
+    assert decoder.add_parity(0, 4, 3, parity_shard, 0.0) == []
     assert decoder.repaired == 1
 
 

@@ -166,7 +166,7 @@ def test_probes_are_answered_64_times_a_second() -> None:
 def test_honest_reports_are_never_too_many() -> None:
     duplex = Duplex(up=None)
     duplex.run_until_ready()
-    duplex.up.weather.loss, duplex.up.weather.jitter = 0.2, 0.02
+    duplex.up.profile.loss, duplex.up.profile.jitter = 0.2, 0.02
     duplex.client.offer(6000)
     duplex.run(6.0)
     assert duplex.client.session.control.reports_received > 100
@@ -305,9 +305,9 @@ def test_what_fec_gives_back_while_no_report_leaves_is_not_all_kept_for_the_next
     peer.give([peer.keepalive(NOW, pipe, PacketType.REGISTER) for pipe in range(4)], NOW)
     assert not session.ready(NOW)
     body = Frame(tcp_packet(1, 0), 1, 0).encode()
-    [spare] = parity([body], 1)
+    [parity_shard] = parity([body], 1)
     for number in range(1, 20_001, 2):
-        peer.give([peer.shard(spare, kind=PacketType.PARITY, index=1, data_shards=1, number=number)], NOW)
+        peer.give([peer.shard(parity_shard, kind=PacketType.PARITY, index=1, data_shards=1, number=number)], NOW)
     assert session.receiver.decoder.repaired == 10_000
     assert footprint(session.receiver.reporter) < 150 * KIB
 
@@ -336,26 +336,26 @@ def test_tiny_shards_of_many_groups_stay_below_the_bound_of_the_decoder() -> Non
 
 def test_a_group_that_is_forgotten_while_it_grows_is_not_counted_twice() -> None:
     decoder = GroupDecoder(max_bytes=4000)
-    [spare] = parity([bytes(100), bytes(100)], 1)
+    [parity_shard] = parity([bytes(100), bytes(100)], 1)
     for base in range(0, 4000, 4):
         decoder.add_data(base, 0, bytes(900), NOW)
         decoder.add_data(0, base % 100, bytes(900), NOW)
-        decoder.add_parity(base, 3, 2, spare, NOW)
+        decoder.add_parity(base, 3, 2, parity_shard, NOW)
         assert 0 <= decoder.bytes <= 4000 + 1200 + 640
 
 
 def test_decoding_takes_a_bounded_share_of_the_processor() -> None:
     decoder = GroupDecoder()
     size, shards = 1400, 64
-    spare = parity([bytes((1,)) * size] * shards, 64)
+    parity_shards = parity([bytes((1,)) * size] * shards, 64)
     for group in range(1000):
-        for index, body in enumerate(spare):
+        for index, body in enumerate(parity_shards):
             decoder.add_parity(128 * group, shards + index, shards, body, NOW + group * 1e-4)
     # Each takes 64 * 64 * 1464 multiplications of octets.
     assert decoder.refused > 900
     decoder = GroupDecoder()
     for group in range(100):
-        for index, body in enumerate(spare):
+        for index, body in enumerate(parity_shards):
             decoder.add_parity(128 * group, shards + index, shards, body, NOW + group * 0.01)
     assert decoder.refused == 0
 

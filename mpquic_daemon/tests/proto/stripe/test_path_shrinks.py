@@ -12,16 +12,16 @@ from mpquic.proto.stripe.config import MIN_DATAGRAM, StripeConfig
 from mpquic.proto.stripe.keys import Sealer, direction_secret
 from mpquic.proto.stripe.wire import OVERHEAD, PacketType
 
-from .duplex import SECRET, SESSION, UDP_OVERHEAD, Duplex, Weather
+from .duplex import SECRET, SESSION, UDP_OVERHEAD, Duplex, LinkProfile
 
 CEILING = 1472
 SHRUNK = 1280 - UDP_OVERHEAD
 DISCOVERY = StripeConfig(datagram_size=CEILING, initial_datagram_size=MIN_DATAGRAM)
 
 
-def made(*, seed: int = 1, mtu: int | None = 1500, **weather: float) -> Duplex:
+def made(*, seed: int = 1, mtu: int | None = 1500, **profile: float) -> Duplex:
     """A pair that has found its sizes."""
-    up, down = (Weather(rate=0.6e6, mtu=mtu, **weather) for _ in range(2))  # type: ignore[arg-type]
+    up, down = (LinkProfile(rate=0.6e6, mtu=mtu, **profile) for _ in range(2))  # type: ignore[arg-type]
     duplex = Duplex(seed, config=DISCOVERY, up=up, down=down)
     duplex.run_until_ready(30.0)
     duplex.run(2.0)
@@ -35,7 +35,7 @@ def longest_pause(duplex: Duplex, since: float) -> float:
 
 
 def test_both_ends_find_what_the_path_carries_each_way() -> None:
-    duplex = Duplex(config=DISCOVERY, up=Weather(mtu=1500), down=Weather(mtu=1420))
+    duplex = Duplex(config=DISCOVERY, up=LinkProfile(mtu=1500), down=LinkProfile(mtu=1420))
     assert duplex.client.session.shard_capacity == MIN_DATAGRAM - OVERHEAD - 4
     duplex.run_until_ready()
     duplex.run(6.0)
@@ -47,7 +47,7 @@ def test_both_ends_find_what_the_path_carries_each_way() -> None:
 
 
 def test_probes_go_over_all_pipes_and_a_dead_one_stops_nothing() -> None:
-    duplex = Duplex(config=DISCOVERY, up=Weather(mtu=1300, dead_pipes={1}), down=Weather(mtu=1500))
+    duplex = Duplex(config=DISCOVERY, up=LinkProfile(mtu=1300, dead_pipes={1}), down=LinkProfile(mtu=1500))
     duplex.run_until_ready()
     duplex.run(8.0)
     assert 1272 - STEP < duplex.client.session.pmtu.size <= 1272
@@ -56,7 +56,7 @@ def test_probes_go_over_all_pipes_and_a_dead_one_stops_nothing() -> None:
 
 
 def test_without_discovery_nothing_is_probed() -> None:
-    duplex = Duplex(up=Weather(mtu=1480))
+    duplex = Duplex(up=LinkProfile(mtu=1480))
     duplex.run_until_ready()
     duplex.client.offer(100)
     duplex.run(30.0)
@@ -85,14 +85,14 @@ def pause_of_a_shrinking_path(loss: float, delay: float, seed: int) -> float:
     duplex.client.offer(10**9)
     duplex.run(2.0 + 4 * delay)
     assert duplex.client.session.pmtu.size == CEILING
-    duplex.up.weather.mtu = duplex.down.weather.mtu = SHRUNK + UDP_OVERHEAD
+    duplex.up.profile.mtu = duplex.down.profile.mtu = SHRUNK + UDP_OVERHEAD
     shrunk = duplex.now
     duplex.run(8.0)
     pause = longest_pause(duplex, shrunk)
     if seed == 1:
         before = duplex.server.received_bytes
         duplex.run(2.0)
-        assert (duplex.server.received_bytes - before) / 2.0 > 0.75 * duplex.up.weather.rate * (1 - loss)
+        assert (duplex.server.received_bytes - before) / 2.0 > 0.75 * duplex.up.profile.rate * (1 - loss)
     assert duplex.client.session.pmtu.black_holes == 1
     assert MIN_DATAGRAM <= duplex.client.session.pmtu.size <= SHRUNK
     return pause
@@ -103,12 +103,12 @@ def test_a_path_that_grows_back_is_used_again() -> None:
     duplex.client.frame_size = 1400
     duplex.client.offer(10**9)
     duplex.run(1.0)
-    duplex.up.weather.mtu = SHRUNK + UDP_OVERHEAD
+    duplex.up.profile.mtu = SHRUNK + UDP_OVERHEAD
     duplex.run(6.0)
     assert duplex.client.session.pmtu.size == SHRUNK
     duplex.client.backlog = 0
     duplex.run(FIRST_RAISE)
-    duplex.up.weather.mtu = 1500
+    duplex.up.profile.mtu = 1500
     duplex.run(2 * FIRST_RAISE + 5.0)
     assert duplex.client.session.pmtu.size == CEILING
     arrived, lost = len(duplex.server.received), duplex.up.too_large
@@ -121,7 +121,7 @@ def test_a_path_that_grows_back_is_used_again() -> None:
 def test_a_connection_that_sends_one_segment_at_a_time_goes_on_too() -> None:
     duplex = made()
     duplex.client.frame_size = 1400
-    duplex.up.weather.mtu = SHRUNK + UDP_OVERHEAD
+    duplex.up.profile.mtu = SHRUNK + UDP_OVERHEAD
     shrunk, wait = duplex.now, 0.2
     while not duplex.server.received:
         duplex.client.offer(1)
@@ -133,7 +133,7 @@ def test_a_connection_that_sends_one_segment_at_a_time_goes_on_too() -> None:
 
 def test_large_segments_among_small_packets_go_on_too() -> None:
     duplex = made(loss=0.02)
-    duplex.up.weather.mtu = SHRUNK + UDP_OVERHEAD
+    duplex.up.profile.mtu = SHRUNK + UDP_OVERHEAD
     shrunk = duplex.now
     while duplex.client.session.pmtu.size > SHRUNK:
         assert duplex.now - shrunk < 2.0
@@ -149,7 +149,7 @@ def test_the_server_notices_by_itself_that_its_direction_has_shrunk() -> None:
     duplex.server.frame_size = 1400
     duplex.server.offer(10**9)
     duplex.run(1.0)
-    duplex.down.weather.mtu = SHRUNK + UDP_OVERHEAD
+    duplex.down.profile.mtu = SHRUNK + UDP_OVERHEAD
     duplex.run(6.0)
     assert duplex.server.session.pmtu.size == SHRUNK
     assert duplex.client.session.pmtu.size == CEILING
@@ -161,10 +161,10 @@ def test_an_outage_changes_no_size(outage: float) -> None:
     duplex.client.offer(10**9)
     duplex.run(1.0)
     for link in (duplex.up, duplex.down):
-        link.weather.loss = 1.0
+        link.profile.loss = 1.0
     duplex.run(outage)
     for link in (duplex.up, duplex.down):
-        link.weather.loss = 0.0
+        link.profile.loss = 0.0
     duplex.run(3.0)
     for host in (duplex.client, duplex.server):
         assert (host.session.pmtu.size, host.session.pmtu.black_holes) == (CEILING, 0)
@@ -233,7 +233,7 @@ def test_whatever_the_path_becomes_nothing_stalls_for_five_seconds(seed: int, mt
     duplex.client.frame_size = 1460
     duplex.client.offer(10**9)
     duplex.run(1.0)
-    duplex.up.weather.mtu = mtu
+    duplex.up.profile.mtu = mtu
     shrunk = duplex.now
     duplex.run(6.0)
     assert longest_pause(duplex, shrunk) < 5.0

@@ -81,7 +81,7 @@ class Wire:
         self.path.weigh(lambda _size, _after: carried)
 
 
-def settled(mtu: int) -> Wire:
+def converged(mtu: int) -> Wire:
     """A wire whose search has just ended."""
     wire = Wire(mtu)
     while wire.path.state is not PathMtuState.SEARCH_COMPLETE:
@@ -163,7 +163,7 @@ def test_what_the_kernel_refuses_is_not_waited_for() -> None:
 
 
 def test_a_refusal_of_the_size_in_use_takes_it_back_at_once() -> None:
-    wire = settled(1400)
+    wire = converged(1400)
     size = wire.path.size
     wire.path.on_too_large(size, wire.now)
     wire.path.on_too_large(size, wire.now)
@@ -177,7 +177,7 @@ def test_a_refusal_of_the_size_in_use_takes_it_back_at_once() -> None:
 
 @pytest.mark.parametrize("sign", ["losses", "stall"])
 def test_a_black_hole_is_found_within_a_second_and_the_size_falls_to_the_base(sign: str) -> None:
-    wire = settled(CEILING)
+    wire = converged(CEILING)
     wire.mtu = 1252
     if sign == "losses":
         wire.lose(LARGE_LOSSES)
@@ -190,7 +190,7 @@ def test_a_black_hole_is_found_within_a_second_and_the_size_falls_to_the_base(si
 
 
 def test_a_doubted_size_that_passes_is_kept_and_trusted_for_a_second() -> None:
-    wire = settled(1400)
+    wire = converged(1400)
     size, due = wire.path.size, wire.path.due_at
     wire.path.on_stall(size)
     wire.run(RTT)
@@ -203,7 +203,7 @@ def test_a_doubted_size_that_passes_is_kept_and_trusted_for_a_second() -> None:
     assert wire.sent == [size, MIN_DATAGRAM] * 2
 
 
-def test_doubt_during_a_search_is_settled_first_and_the_search_goes_on() -> None:
+def test_doubt_during_a_search_is_resolved_first_and_the_search_goes_on() -> None:
     wire = Wire(1400)
     wire.run(2.0)
     size = wire.path.size
@@ -217,7 +217,7 @@ def test_doubt_during_a_search_is_settled_first_and_the_search_goes_on() -> None
 
 
 def test_an_outage_is_no_black_hole() -> None:
-    wire = settled(CEILING)
+    wire = converged(CEILING)
     wire.mtu = 0
     wire.lose(LARGE_LOSSES)
     wire.run(30.0)
@@ -228,7 +228,7 @@ def test_an_outage_is_no_black_hole() -> None:
 
 
 def test_of_probes_that_a_peer_never_answers_few_are_remembered() -> None:
-    wire = settled(CEILING)
+    wire = converged(CEILING)
     wire.mtu = 0
     wire.lose(LARGE_LOSSES)
     wire.run(1000.0)
@@ -244,14 +244,14 @@ def test_of_probes_that_a_peer_never_answers_few_are_remembered() -> None:
     ids=["too few", "others as large arrived", "small ones", "sent before the size fell"],
 )
 def test_losses_that_say_nothing_about_the_size_raise_no_doubt(count: int, carried: bool, size: int | None) -> None:
-    wire = settled(1400)
+    wire = converged(1400)
     due = wire.path.due_at
     wire.lose(count, carried=carried, size=size)
     assert wire.path.due_at == due
 
 
 def test_losses_long_after_each_other_say_nothing_together() -> None:
-    wire = settled(1400)
+    wire = converged(1400)
     due = wire.path.due_at
     for _ in range(3):
         wire.lose(LARGE_LOSSES - 1)
@@ -262,7 +262,7 @@ def test_losses_long_after_each_other_say_nothing_together() -> None:
 
 
 def test_a_larger_size_is_tried_again_at_growing_intervals() -> None:
-    wire = settled(1252)
+    wire = converged(1252)
     started = [wire.now]
     for _ in range(9):
         due = wire.path.due_at
@@ -282,7 +282,7 @@ def test_a_larger_size_is_tried_again_at_growing_intervals() -> None:
 
 @pytest.mark.parametrize("mtu", [1380, CEILING])
 def test_a_path_that_grows_is_used(mtu: int) -> None:
-    wire = settled(1252)
+    wire = converged(1252)
     wire.mtu = mtu
     wire.run(FIRST_RAISE + 6.0)
     assert mtu - STEP < wire.path.size <= mtu
@@ -419,7 +419,7 @@ def test_what_a_shrunk_path_cannot_have_carried_is_lost_at_once_and_the_rest_sta
 )
 @settings(deadline=None, max_examples=60)
 def test_no_hint_takes_away_what_passes(hints: list[tuple[int, float]], mtu: int) -> None:
-    wire = settled(mtu)
+    wire = converged(mtu)
     size = wire.path.size
     wire.sizes.clear()
     for hint, pause in hints:
@@ -431,7 +431,7 @@ def test_no_hint_takes_away_what_passes(hints: list[tuple[int, float]], mtu: int
 
 
 def test_an_honest_hint_is_followed_to_the_byte_before_any_other_size_is_tried() -> None:
-    wire = settled(CEILING)
+    wire = converged(CEILING)
     wire.mtu = 1333
     wire.path.on_hint(1333)
     wire.run((MAX_PROBES - 1) * DOUBT_INTERVAL + RTT + MIN_OVERDUE + RTT + 0.01)
@@ -441,7 +441,7 @@ def test_an_honest_hint_is_followed_to_the_byte_before_any_other_size_is_tried()
 
 
 def test_a_hint_below_the_base_has_the_base_looked_at_and_nothing_else() -> None:
-    for wire in (settled(MIN_DATAGRAM), Wire(MIN_DATAGRAM, ceiling=MIN_DATAGRAM)):
+    for wire in (converged(MIN_DATAGRAM), Wire(MIN_DATAGRAM, ceiling=MIN_DATAGRAM)):
         wire.path.on_hint(524)
         wire.run(0.2)
         assert wire.sent == [MIN_DATAGRAM, MIN_DATAGRAM]

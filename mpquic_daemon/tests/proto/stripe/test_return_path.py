@@ -24,7 +24,7 @@ from mpquic.proto.stripe.return_path import (
 from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.wire import PacketType
 
-from .duplex import SECRET, SESSION, Duplex, Host, Weather
+from .duplex import SECRET, SESSION, Duplex, Host, LinkProfile
 from .hostile import HOME, HostilePeer, tcp_packet
 
 NOW = 100.0
@@ -322,7 +322,7 @@ class Forgetful:
 def test_goodput_hardly_suffers_when_a_nat_forgets_all_bindings_every_3_seconds(direction: str, least: float) -> None:
     goodput = []
     for forgets in (False, True):
-        duplex = Duplex(up=Weather(rate=2.5e6, delay=0.017))
+        duplex = Duplex(up=LinkProfile(rate=2.5e6, delay=0.017))
         nat = Forgetful(duplex)
         duplex.run_until_ready()
         sender, receiver = (duplex.client, duplex.server) if direction == "up" else (duplex.server, duplex.client)

@@ -16,7 +16,7 @@ from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.path import StripePath
 
 from ..recording import path_of
-from .duplex import Duplex, Weather
+from .duplex import Duplex, LinkProfile
 
 RTT = 0.05
 
@@ -222,7 +222,7 @@ def test_a_session_is_a_path_of_the_tunnel() -> None:
 
 
 def test_a_path_that_carries_less_is_given_less() -> None:
-    duplex = Duplex(up=Weather(loss=0.1))
+    duplex = Duplex(up=LinkProfile(loss=0.1))
     duplex.run_until_ready()
     duplex.client.frame_size = 1150
     duplex.client.offer(500)

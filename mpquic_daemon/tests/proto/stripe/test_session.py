@@ -14,7 +14,7 @@ from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.pipe import DEAD_AFTER
 
-from .duplex import Duplex, Weather
+from .duplex import Duplex, LinkProfile
 from .inner_tcp import InnerTcp
 
 MSS_SHARE = 1448 / 1500
@@ -27,12 +27,12 @@ def goodput_share(duplex: Duplex, seconds: float = 1.5) -> float:
     duplex.run(1.0)
     before = duplex.server.received_bytes
     duplex.run(seconds)
-    weather = duplex.up.weather
-    limit = weather.rate * (1 - weather.loss) * MSS_SHARE
+    profile = duplex.up.profile
+    limit = profile.rate * (1 - profile.loss) * MSS_SHARE
     return (duplex.server.received_bytes - before) / seconds / limit
 
 
-def settle(duplex: Duplex) -> int:
+def drain(duplex: Duplex) -> int:
     """Stop the source, wait for what is on its way, and return how many frames never arrived."""
     duplex.client.backlog = 0
     duplex.run(1.5)
@@ -44,9 +44,9 @@ def settle(duplex: Duplex) -> int:
     ("loss", "least"), [(0.0, 0.96), (0.01, 0.95), (0.05, 0.92), (0.1, 0.90), (0.3, 0.80)], ids=lambda value: f"{value}"
 )
 def test_a_bulk_flow_gets_nearly_all_that_a_lossy_link_can_carry(loss: float, least: float) -> None:
-    duplex = Duplex(seed=7, up=Weather(loss=loss))
+    duplex = Duplex(seed=7, up=LinkProfile(loss=loss))
     share = goodput_share(duplex)
-    missing = settle(duplex)
+    missing = drain(duplex)
     assert share >= least
     assert missing <= duplex.client.next_sequence * 1e-3
     assert duplex.up.tail_drops <= duplex.up.sent * 0.01
@@ -57,14 +57,14 @@ def test_a_clean_link_carries_no_redundancy() -> None:
     goodput_share(duplex, 1.0)
     sender = duplex.client.session.sender
     assert (sender.parity_shards, sender.recovery.arq.retransmitted, sender.recovery.inflight.spurious) == (0, 0, 0)
-    assert settle(duplex) == 0
+    assert drain(duplex) == 0
     assert duplex.server.session.receiver.refused == {}
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.1, 0.5])
 def test_a_time_to_send_is_never_told_when_there_is_nothing_to_send_by(loss: float) -> None:
     """Else an event loop that waits for that time spins: copies that wait, and can't be sent, have taken the budget."""
-    duplex = Duplex(seed=3, up=Weather(rate=2e5, loss=loss, delay=0.05), down=Weather(loss=loss, delay=0.05))
+    duplex = Duplex(seed=3, up=LinkProfile(rate=2e5, loss=loss, delay=0.05), down=LinkProfile(loss=loss, delay=0.05))
     duplex.run_until_ready()
     duplex.client.offer(10**8)
     session, told = duplex.client.session, 0
@@ -97,7 +97,7 @@ def test_a_reply_that_waited_while_this_process_slept_says_nothing_of_now() -> N
 
 
 def test_the_queue_stays_short() -> None:
-    duplex = Duplex(up=Weather(buffer=2.0))
+    duplex = Duplex(up=LinkProfile(buffer=2.0))
     goodput_share(duplex)
     duplex.server.latencies.clear()
     duplex.run(1.0)
@@ -109,20 +109,20 @@ def test_the_queue_stays_short() -> None:
 def test_a_drop_of_capacity_is_followed_and_a_rise_is_found() -> None:
     duplex = Duplex()
     goodput_share(duplex, 0.5)
-    duplex.up.weather.rate = 0.6e6
+    duplex.up.profile.rate = 0.6e6
     drops = duplex.up.tail_drops
     duplex.run(1.5)
     assert duplex.up.tail_drops - drops < 500
     drops = duplex.up.tail_drops
     assert goodput_share(duplex, 1.0) > 0.85
     assert duplex.up.tail_drops == drops
-    duplex.up.weather.rate = 2.5e6
+    duplex.up.profile.rate = 2.5e6
     duplex.run(2.0)
     assert goodput_share(duplex, 1.0) > 0.9
 
 
 def test_a_policer_without_a_queue_is_not_overrun() -> None:
-    duplex = Duplex(up=Weather(buffer=0.004))
+    duplex = Duplex(up=LinkProfile(buffer=0.004))
     assert goodput_share(duplex) > 0.78
     before, sent = duplex.up.tail_drops, duplex.up.sent
     duplex.run(1.0)
@@ -131,33 +131,33 @@ def test_a_policer_without_a_queue_is_not_overrun() -> None:
 
 def test_pipes_add_up_where_each_flow_is_shaped() -> None:
     def rate(pipes: int) -> float:
-        weather = Weather(rate=2.5e6, pipe_rate=0.5e6)
-        return goodput_share(Duplex(config=StripeConfig(pipes=pipes), up=weather))
+        profile = LinkProfile(rate=2.5e6, pipe_rate=0.5e6)
+        return goodput_share(Duplex(config=StripeConfig(pipes=pipes), up=profile))
 
     assert rate(1) < 0.21
     assert rate(4) > 0.70
 
 
 def test_reordering_is_learned_and_not_taken_for_loss() -> None:
-    duplex = Duplex(up=Weather(reorder=0.02, jitter=0.002))
+    duplex = Duplex(up=LinkProfile(reorder=0.02, jitter=0.002))
     assert goodput_share(duplex) > 0.85
     sender = duplex.client.session.sender
     spurious, sent = sender.recovery.inflight.spurious, duplex.up.sent
     assert sender.recovery.inflight.reordering > 3
     duplex.run(1.0)
     assert sender.recovery.inflight.spurious - spurious < (duplex.up.sent - sent) * 0.01
-    assert settle(duplex) == 0
+    assert drain(duplex) == 0
 
 
 @pytest.mark.parametrize("mode", list(FecMode))
 def test_every_mode_of_fec_delivers_everything(mode: FecMode) -> None:
-    duplex = Duplex(config=StripeConfig(fec=mode), up=Weather(loss=0.05), down=Weather(loss=0.05))
+    duplex = Duplex(config=StripeConfig(fec=mode), up=LinkProfile(loss=0.05), down=LinkProfile(loss=0.05))
     duplex.run_until_ready()
     for _ in range(20):
         duplex.client.offer(50)
         duplex.run(0.05)
     sender = duplex.client.session.sender
-    assert settle(duplex) == 0
+    assert drain(duplex) == 0
     assert (sender.parity_shards > 0) is (mode is not FecMode.OFF)
     if mode is FecMode.ALWAYS:
         assert sender.parity_shards == pytest.approx(sender.data_shards * 0.25, rel=0.25)
@@ -165,7 +165,7 @@ def test_every_mode_of_fec_delivers_everything(mode: FecMode) -> None:
 
 
 def test_repaired_loss_is_still_loss_for_the_controller() -> None:
-    duplex = Duplex(config=StripeConfig(fec=FecMode.ALWAYS, parity_shards=5), up=Weather(loss=0.05))
+    duplex = Duplex(config=StripeConfig(fec=FecMode.ALWAYS, parity_shards=5), up=LinkProfile(loss=0.05))
     goodput_share(duplex)
     sender = duplex.client.session.sender
     assert sender.recovery.loss.loss == pytest.approx(0.05, abs=0.02)
@@ -174,7 +174,7 @@ def test_repaired_loss_is_still_loss_for_the_controller() -> None:
 
 def test_redundancy_stays_within_its_share() -> None:
     config = StripeConfig(max_overhead=0.1)
-    duplex = Duplex(config=config, up=Weather(loss=0.3))
+    duplex = Duplex(config=config, up=LinkProfile(loss=0.3))
     goodput_share(duplex)
     sender = duplex.client.session.sender
     extra = sender.parity_shards + sender.recovery.arq.retransmitted
@@ -182,14 +182,14 @@ def test_redundancy_stays_within_its_share() -> None:
 
 
 def test_a_critical_packet_on_a_lossy_link_comes_soon_or_not_at_all() -> None:
-    duplex = Duplex(seed=3, up=Weather(loss=0.05), down=Weather(loss=0.05))
+    duplex = Duplex(seed=3, up=LinkProfile(loss=0.05), down=LinkProfile(loss=0.05))
     duplex.client.traffic_class = LOW_LATENCY
     duplex.client.frame_size = 200
     duplex.run_until_ready()
     for _ in range(1000):
         duplex.client.offer(2)
         duplex.run(0.01)
-    missing = settle(duplex)
+    missing = drain(duplex)
     assert missing <= 0.003 * duplex.client.next_sequence
     assert max(duplex.server.latencies) < 0.2
     assert sorted(duplex.server.latencies)[-20] < 0.06
@@ -197,7 +197,7 @@ def test_a_critical_packet_on_a_lossy_link_comes_soon_or_not_at_all() -> None:
 
 def test_the_last_packet_of_a_burst_is_not_left_lost() -> None:
     for seed in range(12):
-        duplex = Duplex(seed=seed, up=Weather(loss=0.3), down=Weather(loss=0.3))
+        duplex = Duplex(seed=seed, up=LinkProfile(loss=0.3), down=LinkProfile(loss=0.3))
         duplex.run_until_ready(20.0)
         duplex.client.offer(3)
         duplex.run(1.5)
@@ -216,15 +216,15 @@ def test_the_last_packet_of_a_burst_is_not_left_lost() -> None:
 def test_whatever_the_weather_nothing_is_forged_lost_or_kept(
     seed: int, loss: float, back: float, duplicate: float, reorder: float, size: int
 ) -> None:
-    up = Weather(loss=loss, duplicate=duplicate, reorder=reorder, jitter=0.001)
-    duplex = Duplex(seed=seed, up=up, down=Weather(loss=back, duplicate=duplicate, reorder=reorder))
+    up = LinkProfile(loss=loss, duplicate=duplicate, reorder=reorder, jitter=0.001)
+    duplex = Duplex(seed=seed, up=up, down=LinkProfile(loss=back, duplicate=duplicate, reorder=reorder))
     duplex.client.frame_size = size
     duplex.run_until_ready()
     for _ in range(5):
         duplex.client.offer(60)
         duplex.server.offer(30)
         duplex.run(0.1)
-    assert settle(duplex) <= 1
+    assert drain(duplex) <= 1
     sender, receiver = duplex.client.session.sender, duplex.server.session.receiver
     duplex.run(3.0)
     assert sender.recovery.inflight.bytes == 0
@@ -236,14 +236,14 @@ def test_whatever_the_weather_nothing_is_forged_lost_or_kept(
 def test_keys_move_in_both_directions_under_loss_and_reordering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "REKEY_INTERVAL", 0.3)
     monkeypatch.setattr(pipes, "KEEPALIVE_INTERVAL", 0.1)
-    bad = Weather(loss=0.05, reorder=0.1, jitter=0.005, rate=1.25e6)
-    duplex = Duplex(up=bad, down=Weather(loss=0.05, reorder=0.1, rate=1.25e6))
+    bad = LinkProfile(loss=0.05, reorder=0.1, jitter=0.005, rate=1.25e6)
+    duplex = Duplex(up=bad, down=LinkProfile(loss=0.05, reorder=0.1, rate=1.25e6))
     duplex.run_until_ready()
     for _ in range(150):
         duplex.client.offer(6)
         duplex.server.offer(6)
         duplex.run(0.02)
-    assert settle(duplex) == 0
+    assert drain(duplex) == 0
     assert len(duplex.client.received) == duplex.server.next_sequence
     for session in (duplex.client.session, duplex.server.session):
         assert min(session.epochs) >= 7
@@ -260,7 +260,7 @@ def test_keys_move_though_nothing_but_keepalives_is_sent() -> None:
 
 
 def test_a_restart_leaves_nothing_behind() -> None:
-    duplex = Duplex(up=Weather(loss=0.1))
+    duplex = Duplex(up=LinkProfile(loss=0.1))
     goodput_share(duplex, 0.5)
     duplex.client.offer(100)
     old = duplex.client.next_sequence
@@ -284,7 +284,7 @@ def test_dead_pipes_are_left_and_used_again_when_they_return() -> None:
     duplex = Duplex()
     duplex.run_until_ready()
     duplex.run(0.5)
-    duplex.up.weather.dead_pipes.update({1, 2})
+    duplex.up.profile.dead_pipes.update({1, 2})
     duplex.run(5.0)
     now = duplex.now
     assert [pipe.number for pipe in duplex.client.session.pipes.alive(now)] == [0, 3]
@@ -293,7 +293,7 @@ def test_dead_pipes_are_left_and_used_again_when_they_return() -> None:
     duplex.run(1.0)
     assert len(duplex.server.received) == 500
     assert duplex.client.session.sender.recovery.arq.retransmitted == 0
-    duplex.up.weather.dead_pipes.clear()
+    duplex.up.profile.dead_pipes.clear()
     duplex.run(1.0)
     assert len(duplex.server.session.pipes.alive(duplex.now)) == 4
     spread = [pipe.charged_bytes for pipe in duplex.client.session.pipes.all]
@@ -315,7 +315,7 @@ def test_a_pipe_that_dies_while_its_turn_comes_delays_single_packets_by_a_few_pr
     client = duplex.client.session
     # As behind runs of bulk at a high rate: all that is small goes to one pipe until it has made up for it.
     client.pipes.all[number].charged_bytes -= 400_000
-    duplex.up.weather.dead_pipes.add(number)
+    duplex.up.profile.dead_pipes.add(number)
     duplex.server.latencies.clear()
     for _ in range(40):
         duplex.client.offer(1)
@@ -329,7 +329,7 @@ def test_a_pipe_that_dies_while_its_turn_comes_delays_single_packets_by_a_few_pr
 def test_a_pipe_that_is_cut_in_one_direction_is_used_in_none() -> None:
     duplex = Duplex()
     duplex.run_until_ready()
-    duplex.down.weather.dead_pipes.add(2)
+    duplex.down.profile.dead_pipes.add(2)
     duplex.run(5.0)
     for session in (duplex.client.session, duplex.server.session):
         assert [pipe.number for pipe in session.pipes.alive(duplex.now)] == [0, 1, 3]
@@ -339,7 +339,7 @@ def test_both_ends_know_in_time_that_no_pipe_carries_though_nothing_is_sent() ->
     duplex = Duplex()
     duplex.run_until_ready()
     duplex.run(20.0)
-    duplex.up.weather.loss = 1.0
+    duplex.up.profile.loss = 1.0
     duplex.run(pipes.KEEPALIVE_INTERVAL)
     for session in (duplex.client.session, duplex.server.session):
         # As an owner does who looks at it only when it is due.
@@ -355,10 +355,10 @@ def test_both_ends_know_in_time_that_no_pipe_carries_though_nothing_is_sent() ->
 def test_an_outage_is_survived_and_no_stale_bulk_follows() -> None:
     duplex = Duplex()
     goodput_share(duplex, 0.5)
-    duplex.up.weather.loss = duplex.down.weather.loss = 1.0
+    duplex.up.profile.loss = duplex.down.profile.loss = 1.0
     duplex.run(3.0)
     duplex.client.backlog = 0
-    duplex.up.weather.loss = duplex.down.weather.loss = 0.0
+    duplex.up.profile.loss = duplex.down.profile.loss = 0.0
     duplex.run_until_ready()
     sent = duplex.up.sent
     duplex.run(0.2)
@@ -379,19 +379,19 @@ def test_a_trickle_teaches_nothing_about_the_link(pause: float) -> None:
     duplex.run(0.5)
     before = duplex.server.received_bytes
     duplex.run(0.5)
-    assert (duplex.server.received_bytes - before) / 0.5 > 0.85 * duplex.up.weather.rate
+    assert (duplex.server.received_bytes - before) / 0.5 > 0.85 * duplex.up.profile.rate
 
 
 @pytest.mark.parametrize("loss", [0.02, 0.1, 0.3])
 def test_a_connection_inside_sees_its_segments_in_order(loss: float) -> None:
-    duplex = Duplex(seed=11, up=Weather(loss=loss))
+    duplex = Duplex(seed=11, up=LinkProfile(loss=loss))
     duplex.client.tcp = True
     goodput_share(duplex)
     session = duplex.server.session
     assert session.hold is not None
     assert session.hold.held > 100
     assert duplex.server.out_of_order <= len(duplex.server.received) * 1e-3
-    assert settle(duplex) <= duplex.client.next_sequence * 1e-3
+    assert drain(duplex) <= duplex.client.next_sequence * 1e-3
     assert session.hold.bytes == 0
     assert max(duplex.server.latencies) < 1.3
 
@@ -400,12 +400,12 @@ def test_a_connection_inside_sees_its_segments_in_order(loss: float) -> None:
 @pytest.mark.parametrize(("loss", "seed", "least"), [(0.1, 5, 0.85), (0.3, 2, 0.85), (0.3, 5, 0.85)])
 def test_a_connection_inside_uses_most_of_what_a_lossy_link_can_carry(loss: float, seed: int, least: float) -> None:
     """The share of `goodput` that the bench's case `lossy` measures, on the same link."""
-    duplex = Duplex(seed=seed, up=Weather(rate=6.25e6, buffer=0.03))
+    duplex = Duplex(seed=seed, up=LinkProfile(rate=6.25e6, buffer=0.03))
     duplex.run_until_ready()
-    duplex.up.weather.loss = loss
+    duplex.up.profile.loss = loss
     tcp = InnerTcp(duplex)
     tcp.run(3.0)
-    share = tcp.goodput(5.0) / (duplex.up.weather.rate * (1 - loss) * MSS_SHARE)
+    share = tcp.goodput(5.0) / (duplex.up.profile.rate * (1 - loss) * MSS_SHARE)
     sender, hold = duplex.client.session.sender, duplex.server.session.hold
     assert share >= least
     assert hold is not None

@@ -78,8 +78,8 @@ def test_reports_are_encoded_as_written(fields: str, encoded: str) -> None:
 
 def test_parity_is_computed_as_written() -> None:
     [(first, second, expected)] = re.findall(r"^\| `(\w+)` `(\w+)` \| `(\w+)` \|$", DOCUMENT, re.MULTILINE)
-    [spare] = parity([bytes.fromhex(first), bytes.fromhex(second)], 1)
-    assert spare.hex() == expected
+    [parity_shard] = parity([bytes.fromhex(first), bytes.fromhex(second)], 1)
+    assert parity_shard.hex() == expected
 
 
 def test_every_type_is_described_and_has_an_example() -> None:

@@ -1,4 +1,4 @@
-"""The loops of server and client, with a TUN and sockets that are played: what one turn does, and survives."""
+"""The loops of server and client, with a TUN and sockets that are played: what one iteration does, and survives."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Scenario]
     return lambda scenario: asyncio.run(main(scenario))
 
 
-def test_a_fault_in_a_turn_leaves_the_loop_its_timer(play, monkeypatch):
+def test_a_fault_in_an_iteration_leaves_the_loop_its_timer(play, monkeypatch):
     async def scenario(ends: Ends, _wire: Wire) -> None:
         def broken(_now: float) -> None:
             raise IndexError("a defect")
