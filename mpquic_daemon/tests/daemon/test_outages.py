@@ -222,7 +222,7 @@ def test_requests_that_come_too_fast_change_nothing(ends: Make) -> None:
 
     def ask_often() -> None:
         for _ in range(50):
-            both.client._paths[0].current.renew_stripe(both.now)
+            both.client._paths[0].current.stripe_requests.send(both.now)
         both.client._turn()
 
     both.processes["cl"].call(ask_often)
@@ -238,9 +238,9 @@ def test_a_server_without_striping_is_asked_seldom_and_told_of_once(
     ends: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     both = ends(striped=False, server={"stripe_enabled": False})
-    connection, asked = both.client._paths[0].current, []
-    renew = connection.renew_stripe
-    connection.renew_stripe = lambda now: (asked.append(now), renew(now))
+    requests, asked = both.client._paths[0].current.stripe_requests, []
+    send = requests.send
+    requests.send = lambda now: (asked.append(now), send(now))
     both.run(250.0)
     assert 6 <= len(asked) <= 9
     assert both.state == "up"

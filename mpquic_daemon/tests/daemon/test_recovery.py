@@ -102,7 +102,7 @@ def test_a_grant_that_an_outage_has_delayed_is_not_trusted_for_long(ends: Make, 
     """strongswan issue 3042: the reply to a rekeying meets an outage."""
     both = ends()
     both.network.lost = pipes
-    both.wait(lambda: both.client._paths[0].current.renewing_stripe, 8.0, "asking")
+    both.wait(lambda: both.client._paths[0].current.stripe_requests.is_open, 8.0, "asking")
     both.network.lost = to_client
     both.run(0.05)
     both.network.cut()

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 from aioquic.quic.packet import QuicErrorCode
 
 from mpquic.daemon import credentials, incarnation, path_mtu
-from mpquic.daemon.path_mtu import ReportedErrors
+from mpquic.daemon.client_socket import ClientSocket
+from mpquic.daemon.server_chain import ServerChain
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode, Inbox, Session, SessionError
 from mpquic.daemon.stripe_plane import ClientStripe
-from mpquic.daemon.wan_socket import mute_foreign, open_socket
-from mpquic.net.aead import preferred_suites
+from mpquic.daemon.stripe_request import StripeRequests, stripe_request
+from mpquic.daemon.wan_socket import mute_foreign
 from mpquic.net.kernel import KERNEL
 from mpquic.net.send_status import SendStatus
 from mpquic.net.udp import split_segments
 from mpquic.proto.control.client_registration import ClientRegistration, RegistrationRequest
 from mpquic.proto.control.handshake import Output, Rejected, Send, Welcomed
-from mpquic.proto.control.messages import Bye, ControlError, RefuseCode, RenewStripe, StripeRenewed, StripeRequest
-from mpquic.proto.control.validity import Validity
+from mpquic.proto.control.messages import Bye, ControlError, RefuseCode
 from mpquic.proto.path.address import endpoint
 from mpquic.proto.path.budget import BudgetMember
 from mpquic.proto.path.ending import Ending, Failure
@@ -36,12 +36,14 @@ from mpquic.quic.events import Established, Terminated
 from mpquic.release import RELEASE, of_peer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    import asyncio
+    from collections.abc import Callable, Collection
 
     from mpquic.config import ClientConfig, PathConfig
     from mpquic.daemon.credentials import ClientIdentity
     from mpquic.daemon.pump import Pump
     from mpquic.net.kernel import Kernel
+    from mpquic.net.udp import UdpSocket
     from mpquic.proto.control.messages import StripeGrant, Welcome
 
 ANSWERED_SILENCE = 3.0
@@ -51,8 +53,6 @@ FIRST_FLIGHT_INTERVAL = 0.9
 4.5 s: a link that heals meanwhile waits for no longer than that."""
 DEADLINE = 10.0
 """Seconds in which an attempt that the peer has answered must have come to its end."""
-EXPIRY_CHECK = 60.0
-"""Seconds between two looks at the dates of the server's certificates, while connected."""
 
 
 class Phase(Enum):
@@ -62,21 +62,6 @@ class Phase(Enum):
     REGISTERING = "registering"
     REGISTERED = "registered"
     OVER = "over"
-
-
-def stripe_request(config: ClientConfig, path: PathConfig) -> StripeRequest | None:
-    """Return what is asked for with `transport: stripe`, None for another transport."""
-    if path.transport != "stripe":
-        return None
-    return StripeRequest(
-        pipes=path.pipes,
-        datagram_size=config.max_datagram_size,
-        suites=[int(suite) for suite in preferred_suites()],
-        data_shards=config.stripe_data_shards,
-        parity_shards=config.stripe_parity_shards,
-        fec=config.stripe_fec,
-        max_overhead=config.stripe_fec_max_overhead,
-    )
 
 
 class ClientConnection:
@@ -109,23 +94,12 @@ class ClientConnection:
         self.welcome: Welcome | None = None
         self.peer_release: str | None = None
         """What the server runs, once registered."""
-        self.server_certificate: Validity | None = None
-        """Dates and serial number of the server's certificate, once TLS has verified it."""
-        self._server_chain: tuple[Validity, ...] = ()
-        self._next_look = now
-        """When the dates of the server's chain are looked at again."""
+        self.server_chain: ServerChain | None = None
+        """The server's certificates, once TLS has verified them."""
         self.started = now
         self.heard_at: float | None = None
-        self.shortage: str | None = None
-        """That the path's MTU is too small for QUIC, as far as ICMP or the device says so, or probes have shown."""
-        self.doubtful = False
-        """Whether an ICMP error came back: nothing to rely on, but a reason to try another connection at once."""
         self.plane: ClientStripe | None = None
         """The striped data plane, once the server has granted one."""
-        self._renewing: int | None = None
-        """Id of the request for another striped session to which no reply has come yet."""
-        self.renewing_since = now
-        """When the last of these requests was made."""
         self.epoch = epoch
         self._config = config
         self._path = path
@@ -142,7 +116,7 @@ class ClientConnection:
             transport_mode=config.transport_mode,
             stripe=stripe_request(config, path),
         )
-        self.socket = open_socket(kernel, path, path.remote_port, own, gso=config.udp_gso, dscp=config.dscp)
+        self._socket = ClientSocket(config, path, own, kernel, self._on_path_mtu)
         try:
             options = LinkOptions(config.congestion_algorithm, config.max_datagram_size, IDLE_TIMEOUT, DEADLINE)
             self.link = connect(
@@ -154,10 +128,9 @@ class ClientConnection:
                 wall_clock=_today,
             )
         except BaseException:
-            self.socket.close()
+            self._socket.close()
             raise
         self._registration: ClientRegistration | None = None
-        self._reported = ReportedErrors(self.socket, self._on_path_mtu)
         member = BudgetMember(config.name, path.name, float(path.weight), path.priority)
         self.session = Session(
             member,
@@ -167,6 +140,22 @@ class ClientConnection:
             down_after=config.down_after,
             max_rate=config.max_rate,
         )
+        self.stripe_requests = StripeRequests(self.session, self._request.stripe, now)
+
+    @property
+    def socket(self) -> UdpSocket:
+        """The socket of the QUIC connection."""
+        return self._socket.udp
+
+    @property
+    def shortage(self) -> str | None:
+        """That the path's MTU is too small for QUIC, as far as ICMP or the device says so, or probes have shown."""
+        return self._socket.shortage
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether an ICMP error came back: nothing to rely on, but a reason to try another connection at once."""
+        return self._socket.doubtful
 
     @property
     def server_name(self) -> str:
@@ -194,7 +183,13 @@ class ClientConnection:
         for data, segment, address in self.socket.recv_batch():
             self.link.receive(split_segments(data, segment), address, now)
             self.heard_at = now
-        self._look_at_errors()
+        self._socket.look_at_errors()
+
+    def watch(
+        self, loop: asyncio.AbstractEventLoop, on_readable: Callable[[], object], on_writable: Callable[[], object]
+    ) -> None:
+        """Have these called when the socket has something to `read`, and when it takes datagrams again."""
+        self._socket.watch(loop, on_readable, on_writable)
 
     def advance(self, now: float) -> Inbox:
         """Let time pass and take the connection's events; returns what they brought for the tunnel."""
@@ -223,11 +218,11 @@ class ClientConnection:
             self._end(Failure.ENDED, inbox.bye or "the server said goodbye")
         self.session.poll(now)
         if self.link.base_fails and self.ending is None:
-            self.shortage = path_mtu.base_fails(self.socket.path_mtu(), self._path.family)
             self.close(CloseCode.TOO_LARGE, path_mtu.BASE_FAILS, now)
-            self._end(Failure.ENDED, self.shortage)
-        if now >= self._next_look:
-            self._end_if_expired(now)
+            self._end(Failure.ENDED, self._socket.base_fails())
+        expired = self.server_chain.expired(now) if self.server_chain is not None else None
+        if expired is not None:
+            self._refuse_server(expired, now)
         self._give_up(now)
         return inbox
 
@@ -236,7 +231,7 @@ class ClientConnection:
         # During the handshake QUIC hides the codes of applications (RFC 9000 section 10.2.3).
         unheard = event.by_peer and self.phase is Phase.HANDSHAKE and event.code == QuicErrorCode.APPLICATION_ERROR
         if event.by_peer and event.code == CloseCode.TOO_LARGE:
-            self.shortage = reason = path_mtu.base_fails(None, self._path.family)
+            self._socket.shortage = reason = path_mtu.base_fails(None, self._path.family)
         elif unheard:
             reason = self._no_answer
         elif self.phase is not Phase.REGISTERED and event.code != CloseCode.SHUTDOWN:
@@ -258,13 +253,9 @@ class ClientConnection:
         self._transmit(datagrams, now)
 
     def _transmit(self, datagrams: list[bytes], now: float) -> None:
-        status = self.socket.send_batch(datagrams)
-        self._look_at_errors()
+        status = self._socket.send(datagrams)
         if status is SendStatus.TOO_LARGE:
-            self.shortage = path_mtu.shortage(self.socket.path_mtu(), self._path.family)
             self.link.on_too_large(max(map(len, datagrams)), now)
-        elif status is SendStatus.REFUSED:
-            self.doubtful = True
         elif status is SendStatus.NO_DEVICE:
             self._end(Failure.LOCAL, "the device has gone")
 
@@ -287,25 +278,6 @@ class ClientConnection:
         self.flush(now)
         self.link.close(code, reason)
         self.flush(now)
-
-    @property
-    def renewing_stripe(self) -> bool:
-        """Whether another striped session was requested and the reply has not come."""
-        return self._renewing is not None
-
-    def renew_stripe(self, now: float) -> None:
-        """Request another striped session; `renewed_stripe` finds the reply among what `advance` returns."""
-        if self._request.stripe is not None:
-            self.renewing_since = now
-            self._renewing = self.session.send(RenewStripe(stripe=self._request.stripe))
-
-    def renewed_stripe(self, inbox: Inbox) -> StripeRenewed | None:
-        """Return the reply to `renew_stripe`, if it has come."""
-        for message_id, message in inbox.messages:
-            if isinstance(message, StripeRenewed) and message_id == self._renewing:
-                self._renewing = None
-                return message
-        return None
 
     def open_plane(self, grant: StripeGrant, pump: Pump) -> ClientStripe:
         """Open the striped data plane that the server has granted. OSError, ValueError."""
@@ -332,32 +304,25 @@ class ClientConnection:
 
     def end_if_revoked(self, revoked: Collection[int], now: float) -> bool:
         """End the connection if a certificate of the server is among `revoked` (serial numbers); return whether."""
-        found = next((each for each in self._server_chain if each.serial in revoked), None)
-        if found is None:
-            return False
-        self.close(CloseCode.REVOKED, "", now)
-        self._end(Failure.REFUSED, f"the server's certificate {found.serial:x} is revoked: run site.yml for the VPS")
-        return True
+        reason = self.server_chain.revoked(revoked) if self.server_chain is not None else None
+        if reason is not None:
+            self._refuse_server(reason, now)
+        return reason is not None
 
-    def _end_if_expired(self, now: float) -> None:
-        self._next_look = now + EXPIRY_CHECK
-        today = _today()
-        found = next((each for each in self._server_chain if each.not_after < today), None)
-        if found is not None:
-            self.close(CloseCode.REVOKED, "", now)
-            self._end(Failure.REFUSED, found.problem("the server's certificate", today) or "")
+    def _refuse_server(self, reason: str, now: float) -> None:
+        self.close(CloseCode.REVOKED, "", now)
+        self._end(Failure.REFUSED, reason)
 
     def release(self) -> None:
         """Close the sockets without a word."""
         self.phase = Phase.OVER
         self.close_plane()
-        self.socket.close()
+        self._socket.close()
 
     def _register(self, now: float) -> None:
         certificate = self.link.server_certificate
         assert certificate is not None
-        self._server_chain = tuple(map(Validity.of, self.link.server_chain))
-        self.server_certificate = self._server_chain[0]
+        self.server_chain = ServerChain(self.link.server_chain, now)
         if self.end_if_revoked(self._identity.revoked, now):
             return
         self.phase = Phase.REGISTERING
@@ -408,13 +373,8 @@ class ClientConnection:
 
     def _give_up(self, now: float) -> None:
         if self.phase in (Phase.HANDSHAKE, Phase.REGISTERING) and now - self.silent_since >= self._silence:
-            self.shortage = self.shortage or path_mtu.shortage(self.socket.path_mtu(), self._path.family)
+            self._socket.look_for_shortage()
             self._end(Failure.SILENT, self._no_answer)
-
-    def _look_at_errors(self) -> None:
-        # Nobody listens there, or a router says so. An attempt goes on: its next packets may meet a server that has
-        # just started. Anybody can forge such an answer, so it ends nothing.
-        self.doubtful = self._reported.look() or self.doubtful
 
     def _on_path_mtu(self, mtu: int) -> None:
         self.link.on_path_mtu(mtu, path_mtu.version_of(self._path.family))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mpquic.daemon import client_report, expiry, faults
@@ -58,7 +59,6 @@ class ClientPath:
         )
         self.wan = ClientWan(settings, shared.journal)
         self.stripe = ClientPathStripe(shared, settings, self.path)
-        self._writing: set[int] = set()
         self._epoch = 0
         """That of the newest attempt."""
 
@@ -112,10 +112,6 @@ class ClientPath:
         self.contain(connection, now, connection.read, now)
         if connection.heard_at is not None:
             self.connector.heard_at = max(self.connector.heard_at, connection.heard_at)
-        self._shared.turn()
-
-    def _on_writable(self, connection: ClientConnection) -> None:
-        connection.socket.resume()
         self._shared.turn()
 
     def look_at_wan(self, state: WanState) -> None:
@@ -187,10 +183,10 @@ class ClientPath:
         for _, message in inbox.messages:
             if isinstance(message, Held) and connection is self.current:
                 shared.server_hold.told(message, now)
-        renewed = connection.renewed_stripe(inbox)
+        renewed = connection.stripe_requests.reply(inbox)
         if renewed is not None and connection is self.current:
             self.stripe.open(connection, renewed.stripe, now)
-            if now - connection.renewing_since > STALE_REQUEST:
+            if now - connection.stripe_requests.since > STALE_REQUEST:
                 self.stripe.renewal.changed()
         if inbox.datagrams or inbox.stream_bytes:
             self._deliver(connection, inbox, now)
@@ -233,7 +229,7 @@ class ClientPath:
             return
         connection.link.count_in(self.traffic)
         self.candidate = connection
-        shared.loop.add_reader(connection.socket.fileno(), self._on_socket, connection)
+        connection.watch(shared.loop, partial(self._on_socket, connection), shared.turn)
 
     def _settle(self, now: float) -> None:
         connector, was = self.connector, self.connector.state
@@ -265,7 +261,7 @@ class ClientPath:
             silent_at = self._control_silent_at(current)
             if silent_at is not None and silent_at > now:
                 times.append(silent_at)
-            if current.session.path.state is PathState.UP and not current.renewing_stripe:
+            if current.session.path.state is PathState.UP and not current.stripe_requests.is_open:
                 times.append(self.stripe.renewal.due)
         if self.candidate is None:
             times.append(self.connector.next_time(carrying=self.is_carrying, doubtful=self._is_doubtful(now)))
@@ -279,17 +275,7 @@ class ClientPath:
     def flush(self, now: float) -> None:
         """Send what QUIC holds."""
         for connection in self.connections:
-            self.contain(connection, now, self._flush, connection, now)
-
-    def _flush(self, connection: ClientConnection, now: float) -> None:
-        connection.flush(now)
-        loop, fd = self._shared.loop, connection.socket.fileno()
-        if connection.socket.wants_write and fd not in self._writing:
-            self._writing.add(fd)
-            loop.add_writer(fd, self._on_writable, connection)
-        elif not connection.socket.wants_write and fd in self._writing:
-            self._writing.discard(fd)
-            loop.remove_writer(fd)
+            self.contain(connection, now, connection.flush, now)
 
     # Connections
 
@@ -307,10 +293,9 @@ class ClientPath:
             self._release(old, "replaced by a newer connection")
         self.stripe.renewal.changed()
         self.stripe.open(connection, welcome.stripe, now)
-        if connection.server_certificate is not None:
-            expiry.warn_of_peer(
-                connection.server_certificate, shared.journal, self.settings.endpoint, dt.datetime.now(dt.UTC), now
-            )
+        if connection.server_chain is not None:
+            today = dt.datetime.now(dt.UTC)
+            expiry.warn_of_peer(connection.server_chain.own, shared.journal, self.settings.endpoint, today, now)
         self.registrations += 1
         shared.incarnation.registered()
         self.connector.registered(now)
@@ -361,14 +346,8 @@ class ClientPath:
             self._release(connection, farewell)
 
     def _release(self, connection: ClientConnection, farewell: str | None) -> None:
-        loop = self._shared.loop
         if farewell is not None and connection.phase is not Phase.OVER:
-            connection.close(CloseCode.NONE, farewell, loop.time())
-        fd = connection.socket.fileno()
-        loop.remove_reader(fd)
-        if fd in self._writing:
-            self._writing.discard(fd)
-            loop.remove_writer(fd)
+            connection.close(CloseCode.NONE, farewell, self._shared.loop.time())
         if self.path.control is connection.session.path:
             self.path.control = None
         self.stripe.close(connection)

@@ -75,10 +75,10 @@ class ClientPathStripe:
         rtt = connection.session.liveness.rtt.minimum
         carries = usable and is_striped(connection)
         due = self.renewal.poll(now, control=control, carries=carries, usable=usable, rtt=rtt)
-        if due and not connection.renewing_stripe:
+        if due and not connection.stripe_requests.is_open:
             if usable and self.renewal.unanswered:
                 self._tell_none("no pipe gets a reply; QUIC carries", now)
-            connection.renew_stripe(now)
+            connection.stripe_requests.send(now)
 
     def _on_change(self, plane: ClientStripe) -> None:
         if not plane.closed and plane.path.state is PathState.UP:

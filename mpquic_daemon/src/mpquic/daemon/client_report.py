@@ -19,13 +19,13 @@ def path(connection: ClientConnection | None, traffic: Traffic) -> dict[str, obj
     row = snapshot(path_statistics(connection.session if connection is not None else None, traffic))
     if connection is None:
         return row
-    server = connection.server_certificate
+    chain = connection.server_chain
     host, port = connection.socket.local_address[:2]
     return row | {
         "state": connection.session.path.state.value,
         "local": endpoint(host, port),
         "identity": connection.server_name,
-        "peer_certificate": server_report.peer_certificate(server) if server is not None else None,
+        "peer_certificate": server_report.peer_certificate(chain.own) if chain is not None else None,
         "release": RELEASE,
         "peer_release": connection.peer_release,
         "transport_mode": "reliable" if connection.session.path.reliable else "datagram",
