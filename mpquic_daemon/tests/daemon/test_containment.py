@@ -18,6 +18,7 @@ from mpquic.proto.control.server_registration import ServerRegistration
 from mpquic.proto.packet.frame import Frame
 from mpquic.proto.stripe.keys import SECRET_SIZE
 from mpquic.proto.stripe.table import SessionTable
+from mpquic.proto.tunnel.reorder import ReorderBuffer
 
 from ..proto.stripe.hostile import tcp_packet
 from .conftest import IDENTITY, SERVER_NAME, Site
@@ -132,31 +133,33 @@ def test_the_datagrams_of_others_in_the_same_read_are_served(ends: Make) -> None
 
 def test_the_budget_of_a_client_is_one_for_all_its_sessions_and_goes_with_them(ends: Make) -> None:
     both = ends(probes=False)
-    (memory,) = both.server._stripe._memory.values()
-    assert len(memory) == 1
+    (tunnel,) = both.server._tunnels.values()
+    memory = tunnel.pump.memory
+    assert len(memory._sending) == 1
     before = both.session
     both.processes["cl"].call(lambda: setattr(both.client._paths[0].current.plane.session, "exhausted", True))
     both.wait(lambda: both.session not in (None, before), 10.0, "striped anew")
-    (memory,) = both.server._stripe._memory.values()
-    assert len(memory) == 1
+    assert both.server._tunnels == {next(iter(both.server._tunnels)): tunnel}
+    assert len(memory._sending) == 1
     both.network.cut()
-    both.wait(lambda: both.server._stripe._memory == {}, 60.0, "forgotten")
+    both.wait(lambda: not both.server._tunnels and not memory._sending and not memory._stores, 60.0, "forgotten")
     both.network.heal()
 
 
 @pytest.mark.parametrize("end", [server_session, client_session])
-def test_what_room_is_made_of_for_another_session_goes_on_at_once(ends: Make, end: Callable[[Ends], Any]) -> None:
+def test_what_room_is_made_of_for_another_tunnel_goes_on_at_once(ends: Make, end: Callable[[Ends], Any]) -> None:
     both = ends(probes=False)
     both.run(5.0)
     session = end(both)
-    first = session.hold._highest + 2
+    order = next(store for store in session.memory._stores if isinstance(store, ReorderBuffer))
+    first = order.highest + 2
     frames = [Frame(tcp_packet(1, 10_000 * each), 1, first + 2 * each) for each in range(20)]
     name = "sv" if end is server_session else "cl"
-    both.processes[name].call(lambda: session.hold.add(frames, both.now, 60.0))
-    assert session.hold.bytes
-    both.processes[name].call(session.hold.shed)
+    both.processes[name].call(lambda: order.add(frames, both.now, 60.0))
+    assert order.bytes
+    both.processes[name].call(order.shed)
     both.run(0.002)
-    assert not session.hold._shed_frames
+    assert not order._shed_frames
 
 
 def test_all_tunnels_of_an_identity_have_one_budget(tmp_path: Path) -> None:

@@ -127,6 +127,14 @@ class SimulatedPath:
     def rate(self) -> float:
         return self._wire.profile.rate
 
+    def unacknowledged(self, since: float) -> list[Frame]:
+        del since
+        return []
+
+    def repair_time(self, traffic_class: int, now: float) -> float:
+        del traffic_class, now
+        return 0.0
+
     def budget(self, now: float) -> int:
         rate = self._wire.profile.rate
         self._tokens = min(rate * 0.05, self._tokens + (now - self._filled_at) * rate)

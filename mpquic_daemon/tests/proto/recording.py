@@ -37,6 +37,16 @@ class RecordingPath:
         """Frames and runs that one call takes at most, whatever the budget is."""
         self.taken: list[Any] = []
         """Frames and runs."""
+        self.in_flight: list[FrameOrRun] = []
+        """What it says isn't acknowledged."""
+
+    def unacknowledged(self, since: float) -> list[FrameOrRun]:
+        del since
+        return self.in_flight
+
+    def repair_time(self, traffic_class: int, now: float) -> float:
+        del traffic_class, now
+        return 0.0
 
     def budget(self, now: float) -> int:
         del now

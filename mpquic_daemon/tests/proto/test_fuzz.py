@@ -32,12 +32,14 @@ from mpquic.proto.packet.ip import MalformedPacketError
 from mpquic.proto.packet.run import FIRST_OCTET, SEGMENT_HEADER
 from mpquic.proto.packet.superframe import Packet, SuperframeError, cut, parse_vnet
 from mpquic.proto.path import probe as path_probe
+from mpquic.proto.path.memory import MAX_STORED, STEP
 from mpquic.proto.path.pmtu import decode_probe, decode_probe_ack
 from mpquic.proto.path.probe import PathProbe
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.fec import GroupDecoder, parity
 from mpquic.proto.stripe.keepalive import Keepalive, decode_keepalive, encode_keepalive
 from mpquic.proto.stripe.keys import Sealer, Suite, direction_secret
+from mpquic.proto.stripe.path import StripePath
 from mpquic.proto.stripe.reports import Report, ReportError, decode_report, encode_report
 from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.shard import trim
@@ -234,7 +236,8 @@ def test_a_peer_with_the_keys_may_seal_anything() -> None:
     config = StripeConfig(pipes=2, datagram_size=1452)
     server = StripeSession(config, 7, SECRET, 0.0, client=False, entropy=os.urandom)
     sealer = Sealer(Suite.AES_128_GCM, direction_secret(SECRET, from_client=True), 7, 0.0)
-    receiver = TunnelReceiver(window=1 << 16)
+    receiver = TunnelReceiver(window=1 << 16, memory=server.memory)
+    path = StripePath("wan", server)
     rng = random.Random("peer")
     now = 0.0
     tracemalloc.start()
@@ -252,20 +255,20 @@ def test_a_peer_with_the_keys_may_seal_anything() -> None:
                 datagrams = sealer.seal_shards(kind, rng.randrange(2), min(index, 250), min(shards, 250), [body])
             data = b"".join(datagrams)
             address = ("192.0.2.1", 40000 + rng.randrange(3))
-            receiver.receive(server.receive([(data, len(data), address)], now), now)
+            receiver.receive(server.receive([(data, len(data), address)], now), now, path)
             if count % 16 == 0:
-                receiver.receive(server.poll(now), now)
+                receiver.expire(now)
+                server.poll(now)
                 server.take_outgoing()
             if count == INPUTS // 4:
                 before, _ = tracemalloc.get_traced_memory()
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # What FEC and the hold may keep by their own bounds is most of it.
+    # What FEC and the reorder buffers may keep by their own bounds is most of it.
     assert server.receiver.decoder.bytes <= 8 << 20
-    assert server.hold is not None
-    assert server.hold.bytes <= 6 << 20
-    assert after - before < (8 << 20) + (6 << 20) + GROWTH
+    assert server.memory.stored <= MAX_STORED + STEP
+    assert after - before < MAX_STORED + GROWTH
     assert len(server.receiver.refused) < 60
     assert server.receiver.shards > INPUTS // 5
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,9 @@ from mpquic.proto.tunnel.sender import TunnelSender
 from . import packets as make
 from .pair import Pair
 from .recording import RecordingPath, joined, path_of, tunnel
+
+if TYPE_CHECKING:
+    from mpquic.proto.path.data_plane import DataPlane
 
 
 def over_the_wire(frames: list[Frame]) -> list[Frame]:
@@ -41,7 +45,7 @@ def test_a_superframe_arrives_as_the_very_write(version: int, reliable: bool) ->
     assert joined(receiver.receive(over_the_wire(path.taken), 0.0)) == [read]
     assert sender.counters.tx_packets == receiver.counters.rx_packets == 46
     assert sender.counters.tx_bytes == receiver.counters.rx_bytes
-    assert receiver._window.highest == len(path.taken) - 1
+    assert receiver.highest(0) == len(path.taken) - 1
 
 
 @given(
@@ -135,13 +139,19 @@ def test_a_suspect_path_is_used_only_while_none_is_up() -> None:
     scheduler = FailoverScheduler()
     scheduler.add(worse)
     scheduler.add(better)
-    assert scheduler.select(0) is first
+
+    def chosen() -> tuple[list[DataPlane], list[DataPlane]]:
+        choice = scheduler.choose(0)
+        assert choice is not None
+        return [*choice.planes], [*choice.silent]
+
+    assert chosen() == ([first], [])
     first.state = PathState.SUSPECT
-    assert scheduler.select(0) is second
+    assert chosen() == ([second], [first])
     second.state = PathState.DOWN
-    assert scheduler.select(0) is first
+    assert chosen() == ([first], [])
     first.state = PathState.DOWN
-    assert scheduler.select(0) is None
+    assert scheduler.choose(0) is None
     replacement = path_of(RecordingPath("wan4"), priority=1)
     scheduler.add(replacement)
     scheduler.remove(better)

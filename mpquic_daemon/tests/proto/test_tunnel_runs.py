@@ -59,7 +59,7 @@ def test_a_path_that_takes_runs_gets_superframes_as_runs(reads: list[bytes]) -> 
     assert tx.tx_packets == tx.tx_frames == rx.rx_packets == rx.rx_frames == len(datagrams)
     assert tx.tx_bytes == rx.rx_bytes == sum(len(p) for read in reads for p in cut(parse_vnet(read)))
     assert (tx.tx_superframes, rx.rx_writes) == (len(reads), len(reads))
-    assert receiver._window.highest == len(datagrams) - 1
+    assert receiver.highest(0) == len(datagrams) - 1
 
 
 @pytest.mark.parametrize("reliable", [False, True])
@@ -239,19 +239,24 @@ def test_a_run_behind_the_window_is_late() -> None:
 
 def test_the_numbers_of_runs_go_over_the_wrap() -> None:
     receiver = TunnelReceiver()
+    space = receiver._space(1)
+    assert space is not None
+    window = space.window
     start = 2**32 - 7
     for number in (start - 2**31 + 1, start - 1):
-        receiver._window.add(number)
+        window.add(number)
     reads = [make.superframe(4, at, bytes(5000), 1000) for at in (0, 5000, 10000)]
     runs = [run_of(read, start + 5 * place) for place, read in enumerate(reads)]
     writes = receiver.receive(arrived(on_the_wire([*runs])), 0.0)
     assert packets_of(writes) == [packet for read in reads for packet in kernel_segments(read)]
-    assert receiver._window.highest == start + 14
+    assert receiver.highest(1) == start + 14
     assert receiver.receive(arrived(on_the_wire([*runs])), 0.1) == []
     assert receiver.counters.rx_duplicates == 15
     # A run that is handed on in one piece, over the wrap: its frames one by one, as behind a gap.
     receiver.restart()
-    receiver._window.add(start - 3)
+    space = receiver._space(1)
+    assert space is not None
+    space.window.add(start - 3)
     assert packets_of(receiver.receive([runs[0], runs[1]], 0.2)) == packets_of(writes[:-1])
 
 

@@ -77,7 +77,7 @@ def test_what_waits_inside_is_bounded_by_the_rate(make_pair):
     def pump():
         while pair.link.datagram_budget() > 0:
             accepted.append(pair.link.send_datagrams([bytes(1000)]))
-            assert pair.link._outgoing.pending_bytes <= 8000
+            assert pair.link.outgoing.pending_bytes <= 8000
 
     pair.pump = pump
     pair.run(lambda: False, seconds=5)

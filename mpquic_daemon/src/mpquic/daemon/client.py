@@ -130,6 +130,7 @@ class Client:
             self._more.cancel()
         for path in self._paths:
             path.close("the client stops")
+        self._pump.close()
         self._loop.remove_reader(self._tun.fileno())
         self._tun.set_carrier(False)
         self._tun.close()

@@ -92,6 +92,8 @@ class ConnectionEvents:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection
                 self._connections.fault(connection, error, now)
             after = connection.session.path.state
+            if before is not after and connection.tunnel is not None:
+                self._tunnels.resume(connection.tunnel)
             if before is not after and PathState.DOWN in (before, after) and connection.admitted is not None:
                 self._journal.info(f"path.{after.value}", **server_report.names(connection))
                 self._clients.note(connection, now)

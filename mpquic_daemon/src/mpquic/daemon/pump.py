@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from mpquic.daemon.stripe_plane import StripePlane
     from mpquic.proto.packet.coalescer import Write
     from mpquic.proto.path.data_plane import DataPlane
+    from mpquic.proto.path.memory import MemoryBudget
     from mpquic.proto.path.path import FrameOrRun
     from mpquic.proto.tunnel.receiver import TunnelReceiver
     from mpquic.proto.tunnel.scheduler import FailoverScheduler
@@ -37,6 +39,9 @@ class Pump:
         self._write = write
         self._on_quic = on_quic
         self._striped: dict[DataPlane, StripePlane] = {}
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        receiver.on_shed = self._on_shed
 
     def attach(self, plane: StripePlane) -> None:
         """Write to the sockets of a striped data plane what the tunnel gives it."""
@@ -54,17 +59,21 @@ class Pump:
     @property
     def is_striped(self) -> bool:
         """Whether all classes leave by pipes now."""
-        return all(self._scheduler.select(each) in self._striped for each in self._sender.queues)
+        choices = [self._scheduler.choose(each) for each in self._sender.queues]
+        return all(choice is not None and all(map(self._striped.__contains__, choice.planes)) for choice in choices)
 
     @property
-    def highest(self) -> int:
-        """The highest sequence number that has come by any path, -1 before the first."""
-        return self._receiver.highest
+    def memory(self) -> MemoryBudget:
+        """The budget of the peer, for what its planes keep."""
+        return self._receiver.memory
 
     def waits_for(self, plane: StripePlane) -> bool:
         """Whether packets wait until a data plane takes them."""
         sender = self._sender
-        return sender.waiting and any(self._scheduler.select(each) is plane.path for each in sender.queues)
+        if not sender.waiting:
+            return False
+        choices = [self._scheduler.choose(each) for each in sender.queues]
+        return any(choice is not None and plane.path in choice.planes for choice in choices)
 
     def send(self, now: float, limit: int | None = None) -> int:
         """Give the paths what they take and send it, but for QUIC's part; return the bytes of frames."""
@@ -98,12 +107,37 @@ class Pump:
                     plane.contain(plane.transmit_all, now)
         return moved, is_quic_given
 
-    def deliver(self, frames: list[FrameOrRun], now: float) -> None:
-        """Take frames that have come by a path, in the order in which it gives them."""
-        self.put(self._receiver.receive(frames, now))
+    def deliver(self, frames: list[FrameOrRun], now: float, source: DataPlane) -> None:
+        """Take frames that have come by a data plane, in the order in which it gives them."""
+        self.put(self._receiver.receive(frames, now, source))
+
+    def _expire(self) -> None:
+        self._timer = None
+        self.put(self._receiver.expire(self._loop.time()))
+
+    def _on_shed(self) -> None:
+        """Room was made for something else of the same peer: what has waited here goes on."""
+        self._set_timer(self._loop.time())
+
+    def _set_timer(self, due: float) -> None:
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._expire)
+
+    def close(self) -> None:
+        """Forget what waits: the tunnel is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._receiver.close()
 
     def put(self, writes: list[Write]) -> None:
-        """Write to the TUN."""
+        """Write to the TUN, and set the clock for what waits."""
         write = self._write
         for buffers in writes:
             write(buffers)
+        due = self._receiver.next_time
+        if due is not None:
+            self._set_timer(due)

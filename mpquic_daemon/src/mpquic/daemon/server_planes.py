@@ -53,7 +53,7 @@ class ServerPlanes:
         """Begin the data plane that a client requests; None when there is none here, or for it."""
         if request is None or self._listener is None:
             return None
-        granted = self._listener.grant(registration.path, registration.identity, request, tunnel.pump, tunnel)
+        granted = self._listener.grant(registration.path, request, tunnel.pump, tunnel)
         if granted is None:
             return None
         grant, plane = granted

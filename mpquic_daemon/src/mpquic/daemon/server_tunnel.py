@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from mpquic.daemon.stripe_listener import ServerStripe
     from mpquic.proto.control.groups import Registration
     from mpquic.proto.packet.coalescer import Write
+    from mpquic.proto.path.memory import MemoryBudget
     from mpquic.quic.link import QuicLink
 
 
 class ServerTunnel:
     """The way between the server's TUN and the paths of one tunnel. Lives as long as its group's session.
 
+    `memory` is the budget of the client, which all its tunnels share.
     `write` takes what is for the TUN; `on_quic` is called when QUIC is to be flushed soon.
     """
 
@@ -36,13 +38,14 @@ class ServerTunnel:
         permits: Callable[[bytes], bool],
         write: Callable[[Write], object],
         on_quic: Callable[[], object],
+        memory: MemoryBudget,
     ) -> None:
         self.counters = Counters()
         self._traffic: dict[str, Traffic] = {}
         """By the name of the path, over all its connections."""
         self.scheduler = FailoverScheduler()
         self.sender = TunnelSender(self.scheduler, traffic_class=traffic_class, counters=self.counters)
-        self.receiver = TunnelReceiver(permits=permits, counters=self.counters, window=RECEIVE_WINDOW)
+        self.receiver = TunnelReceiver(permits=permits, counters=self.counters, window=RECEIVE_WINDOW, memory=memory)
         self.pump = Pump(self.scheduler, self.sender, self.receiver, write, on_quic)
         self.work: Work = self.push
         """What is done when packets have come from the TUN."""

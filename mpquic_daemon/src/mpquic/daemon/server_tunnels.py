@@ -10,6 +10,7 @@ from mpquic.daemon.processor_share import PIECE
 from mpquic.daemon.server_tunnel import ServerTunnel
 from mpquic.daemon.statistics import TunnelStatistics, tunnel_statistics
 from mpquic.proto.packet.frame import class_octet
+from mpquic.proto.path.memory import MemoryBudget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,12 +70,21 @@ class ServerTunnels:
         if tunnel is None:
             octet = class_octet(rule.traffic_class, low_latency=rule.low_latency)
             tunnel = ServerTunnel(
-                octet, lambda source: self._table.owner_of(source) is group, self._tun.write, self._on_quic
+                octet,
+                lambda source: self._table.owner_of(source) is group,
+                self._tun.write,
+                self._on_quic,
+                self._memory_of(group.identity),
             )
             tunnel.work = partial(self._push, tunnel)
             tunnel.receiver.coalescer.uso = self._tun.uso
             self._tunnels[group] = tunnel
         return tunnel
+
+    def _memory_of(self, identity: str) -> MemoryBudget:
+        """Return the budget that all tunnels of an identity share."""
+        shared = (tunnel.pump.memory for group, tunnel in self._tunnels.items() if group.identity == identity)
+        return next(shared, None) or MemoryBudget()
 
     def enqueue(self, group: Group[ServerConnection], packets: list[Packet], now: float) -> ServerTunnel | None:
         """Give packets to the tunnel of a group; return it, None where there is nothing more to do for them."""
@@ -89,9 +99,8 @@ class ServerTunnels:
         return tunnel
 
     def resume(self, tunnel: ServerTunnel) -> None:
-        """What waits in a tunnel may leave by another path now."""
-        if tunnel.sender.waiting:
-            self._waiting[tunnel] = None
+        """What waits in a tunnel, or is in flight on a path that went silent, may leave by another path now."""
+        self._waiting[tunnel] = None
 
     def fill(self, now: float) -> int:
         """Give the paths what they take of what waits; return its bytes. Of several, who had least comes first."""
@@ -126,6 +135,7 @@ class ServerTunnels:
         """Forget the tunnels whose groups have no member any more."""
         for group in [group for group in self._tunnels if not group.members]:
             tunnel = self._tunnels.pop(group)
+            tunnel.pump.close()
             self._waiting.pop(tunnel, None)
             self._share.forget(tunnel)
             self._on_forget(tunnel)

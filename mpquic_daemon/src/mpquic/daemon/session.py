@@ -289,7 +289,7 @@ class Session:
             return []
         writes: list[Write] = []
         for data in inbox.stream_bytes:
-            writes += receiver.receive(self._frames.feed(data), now)
+            writes += receiver.receive(self._frames.feed(data), now, self.path)
         if inbox.datagrams:
-            writes += receiver.receive_datagrams(inbox.datagrams, now)
+            writes += receiver.receive_datagrams(inbox.datagrams, now, self.path)
         return writes

@@ -47,6 +47,8 @@ class TunnelStatistics:
     tx_packets: int = 0
     tx_bytes: int = 0
     tx_frames: int = 0
+    tx_resent_packets: int = 0
+    """Packets that were sent again by another path since theirs had gone silent. They count as packets again."""
     tx_superframes: int = 0
     tx_thinned: int = 0
     """Acknowledgements of TCP that were left out, since a later one says the same."""
@@ -58,6 +60,10 @@ class TunnelStatistics:
     """Segments that were joined with others for the TUN."""
     rx_duplicates: int = 0
     rx_late: int = 0
+    rx_held_frames: int = 0
+    """Frames that waited for others of their TCP connection."""
+    rx_missing_packets: int = 0
+    """Sequence numbers that were waited for in vain."""
     reassembly: dict[str, int] = field(default_factory=dict)
     """What became of packets that came in fragments."""
     refused: dict[str, int] = field(default_factory=dict)
@@ -157,10 +163,6 @@ class StripeStatistics:
     addresses_unproven: int
     addresses_given_up: int
     stored_bytes: int
-    held_frames: int
-    """Frames that waited for others of their connection; 0 where none has to."""
-    held_frames_given_up: int
-    """Those that have waited in vain."""
     refused: dict[str, int]
     """Datagrams that were not taken, by reason."""
 
@@ -196,6 +198,8 @@ def tunnel_statistics(sender: TunnelSender, receiver: TunnelReceiver) -> TunnelS
     found = sender.counters.snapshot()
     return TunnelStatistics(
         **found,  # type: ignore[arg-type]  # the same names, as a test compares
+        rx_held_frames=receiver.held,
+        rx_missing_packets=receiver.given_up,
         rx_coalesced=receiver.coalescer.coalesced,
         reassembly=receiver.reassembler.snapshot(),
         queues=[_queue(number, queue) for number, queue in sender.queues.items()],
@@ -264,7 +268,7 @@ def _quic(link: QuicLink, path: QuicPath) -> QuicStatistics:
 
 def _stripe(plane: StripePlane) -> StripeStatistics:
     session = plane.session
-    sender, receiver, hold = session.sender, session.receiver, session.hold
+    sender, receiver = session.sender, session.receiver
     recovery, controller = sender.recovery, sender.controller
     tx_epoch, rx_epoch = session.epochs
     return StripeStatistics(
@@ -298,9 +302,7 @@ def _stripe(plane: StripePlane) -> StripeStatistics:
         pipes_moved=session.pipes.moved,
         addresses_unproven=len(session.pipes.unproven),
         addresses_given_up=session.pipes.given_up,
-        stored_bytes=sum(store.bytes for store in session.stores),
-        held_frames=hold.held if hold is not None else 0,
-        held_frames_given_up=hold.given_up if hold is not None else 0,
+        stored_bytes=receiver.decoder.bytes,
         refused=dict(receiver.refused),
     )
 

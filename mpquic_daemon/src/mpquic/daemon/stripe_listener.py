@@ -17,7 +17,6 @@ from mpquic.net.kernel import KERNEL
 from mpquic.net.send_status import SendStatus
 from mpquic.proto.control.messages import StripeGrant
 from mpquic.proto.stripe.keys import Suite
-from mpquic.proto.stripe.memory import MemoryBudget
 from mpquic.proto.stripe.merge import in_sending_order
 from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.table import SessionTable
@@ -144,15 +143,12 @@ class StripeListener:
         self._largest = config.max_datagram_size
         self._congestion_algorithm = config.congestion_algorithm
         self.table: SessionTable[ServerStripe] = SessionTable(os.urandom)
-        self._memory: dict[str, MemoryBudget] = {}
-        """The budgets of clients by identity."""
         self._writing = False
         self._loop.add_reader(self.socket.fileno(), self._on_readable)
 
     def grant(
         self,
         name: str,
-        identity: str,
         request: StripeRequest,
         pump: Pump,
         client: Hashable,
@@ -167,9 +163,8 @@ class StripeListener:
             settings = stripe_config(request, suite, self._largest, self._congestion_algorithm)
         except ValueError:
             return None
-        memory = self._memory.setdefault(identity, MemoryBudget())
         session = StripeSession(
-            settings, number, secret, self._loop.time(), client=False, entropy=os.urandom, memory=memory
+            settings, number, secret, self._loop.time(), client=False, entropy=os.urandom, memory=pump.memory
         )
         plane = ServerStripe(name, session, pump, self._transmit, self._arrivals, self._share, client)
         self.table.add(session, plane)
@@ -191,8 +186,6 @@ class StripeListener:
         self._arrivals.forget(plane)
         self._arrivals.forget(plane.unproven)
         plane.close()
-        plane.session.memory.leave(plane.session)
-        self._memory = {identity: memory for identity, memory in self._memory.items() if len(memory)}
 
     def counters(self) -> dict[str, object]:
         """Return the numbers of the port."""

@@ -83,13 +83,6 @@ class StripePlane:
         """Called soon after a fault has ended this session."""
         self.failed = False
         """Whether a fault has ended this session."""
-        if session.hold is not None:
-            session.hold.on_shed = self._on_shed
-
-    def _on_shed(self) -> None:
-        """Room was made for another session of the same peer: what has waited here goes on."""
-        if not self.closed:
-            self._schedule(self._loop.time())
 
     def contain(self, act: Callable[..., object], *arguments: object) -> None:
         """Do something for this session. A fault in it ends this session, and nobody else's."""
@@ -110,12 +103,9 @@ class StripePlane:
 
     def receive(self, batch: Iterable[Datagrams], now: float) -> None:
         """Take what was read, reply, and use the room that it made."""
-        hold = self.session.hold
-        if hold is not None:
-            hold.arrived_elsewhere(self._pump.highest)
         frames = self.session.receive(batch, now)
         if frames:
-            self._pump.deliver(frames, now)
+            self._pump.deliver(frames, now, self.path)
         if self.path.state is not PathState.UP and self.session.ready(now):
             self._set_state(PathState.UP)
         self.push(now)
@@ -144,9 +134,7 @@ class StripePlane:
     def run(self, now: float) -> None:
         """Do what time asks for, then `push`."""
         session = self.session
-        waited = session.poll(now)
-        if waited:
-            self._pump.deliver(waited, now)
+        session.poll(now)
         self._set_state(PathState.UP if session.ready(now) else PathState.DOWN)
         self.push(now)
 
@@ -167,6 +155,7 @@ class StripePlane:
             self._timer.cancel()
             self._timer = None
         self.path.state = PathState.DOWN
+        self.session.close()
 
     def _schedule(self, now: float) -> None:
         """Set the timer to what is due first: the session's own business, or room for what waits."""
@@ -209,7 +198,9 @@ class ClientStripe(StripePlane):
     ) -> None:
         now = asyncio.get_running_loop().time()
         settings = stripe_config(request, grant.suite, config.max_datagram_size, config.congestion_algorithm)
-        session = StripeSession(settings, grant.session, grant.secret, now, client=True, entropy=os.urandom)
+        session = StripeSession(
+            settings, grant.session, grant.secret, now, client=True, entropy=os.urandom, memory=pump.memory
+        )
         super().__init__(path.name, session, pump)
         self.sockets: list[UdpSocket] = []
         # Of each pipe one read at most waits for its turn.

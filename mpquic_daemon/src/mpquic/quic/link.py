@@ -62,7 +62,7 @@ class QuicLink(ConnectionView):
         self._deadline: float | None = now + options.handshake_timeout
         self._events = EventQueue()
         self._inbound = self._events.inbound
-        self._outgoing = Outgoing(connection, self._control, options.max_datagram_size)
+        self.outgoing = Outgoing(connection, self._control, options.max_datagram_size)
         self._dirty = True
         """Whether something happened since the last flush: else nothing is to be sent, and finding that out costs."""
         self._timer: float | None = None
@@ -143,15 +143,15 @@ class QuicLink(ConnectionView):
 
     def datagram_budget(self) -> int:
         """Bytes of datagram payload that are worth handing over now; at most 0 when none are."""
-        return self._outgoing.datagram_budget() if self.state is LinkState.ESTABLISHED else 0
+        return self.outgoing.datagram_budget() if self.state is LinkState.ESTABLISHED else 0
 
     def stream_budget(self, stream_id: int) -> int:
         """Bytes that are worth writing to the stream now; at most 0 when none are."""
-        return self._outgoing.stream_budget(stream_id) if self.state is LinkState.ESTABLISHED else 0
+        return self.outgoing.stream_budget(stream_id) if self.state is LinkState.ESTABLISHED else 0
 
     def send_datagrams(self, payloads: Sequence[bytes]) -> int:
         """Queue datagrams; gives how many were taken. Stops at one that is larger than `datagram_capacity`."""
-        taken = self._outgoing.send_datagrams(payloads, self.datagram_capacity)
+        taken = self.outgoing.send_datagrams(payloads, self.datagram_capacity)
         if taken:
             self._dirty = True  # and nothing but that: datagrams change neither timers nor streams
             self.on_output()
@@ -164,21 +164,21 @@ class QuicLink(ConnectionView):
 
     def open_stream(self) -> int:
         """Reserve a bidirectional stream and give its identifier. The peer learns of it with the first bytes."""
-        return self._outgoing.open_stream()
+        return self.outgoing.open_stream()
 
     def send_stream(self, stream_id: int, data: bytes, *, end: bool = False) -> bool:
         """Write to a stream. False when the stream or the connection is gone, or a megabyte waits already.
 
         False as well when the peer has left too much unacknowledged, see `mpquic.quic.memory`.
         """
-        if self.state is LinkState.CLOSED or not self._outgoing.send_stream(stream_id, data, end=end):
+        if self.state is LinkState.CLOSED or not self.outgoing.send_stream(stream_id, data, end=end):
             return False
         self._request_flush()
         return True
 
     def reset_stream(self, stream_id: int, code: int) -> None:
         """Abort a stream: stop sending on it and ask the peer to stop, as far as its direction allows either."""
-        if self._outgoing.reset_stream(stream_id, code, is_client=self._is_client):
+        if self.outgoing.reset_stream(stream_id, code, is_client=self._is_client):
             self._request_flush()
 
     def flush(self, now: float) -> list[tuple[bytes, Address]]:
@@ -203,7 +203,7 @@ class QuicLink(ConnectionView):
                 self._drain(now)
             else:
                 out = [(datagram, address) for datagram in plain]
-            self._outgoing.forget_sent()
+            self.outgoing.forget_sent()
             self._connection.forget_unacknowledged()
         except Exception:  # noqa: BLE001 - logged below
             # What is sent depends on what the peer sent: see `receive`.
@@ -290,7 +290,7 @@ class QuicLink(ConnectionView):
         """Invalidate cached state: something happens to the connection, and there may be output."""
         self._dirty = True
         self._timer_known = False
-        self._capacity = self._outgoing.has_unsent = None
+        self._capacity = self.outgoing.has_unsent = None
 
     def _notice_pause(self, now: float) -> None:
         """Time in which nobody called tells nothing of the path: the process, or its machine, stood still."""
@@ -330,7 +330,7 @@ class QuicLink(ConnectionView):
         """Send packets of the size that was found, and drop the datagrams that don't fit any more."""
         if self._mtu.size == internals.packet_size(self._connection):
             return
-        self._outgoing.resize(self._mtu.size)
+        self.outgoing.resize(self._mtu.size)
         self._capacity = None
 
     def _drain(self, now: float) -> None:
@@ -353,7 +353,7 @@ class QuicLink(ConnectionView):
             elif isinstance(event, quic_events.HandshakeCompleted):
                 self._on_handshake(now)
             elif isinstance(event, quic_events.StreamReset | quic_events.StopSendingReceived):
-                self._outgoing.forget_stream(event.stream_id)
+                self.outgoing.forget_stream(event.stream_id)
                 self._events.others.append(StreamAborted(event.stream_id))
             elif isinstance(event, quic_events.ConnectionTerminated):
                 self._finish(event.error_code, event.reason_phrase, by_peer=False)
@@ -390,7 +390,7 @@ class QuicLink(ConnectionView):
                 reason = server_certificate.problem(self._connection, self._wall_clock()) or reason
             self.state = LinkState.CLOSED
             self._deadline = None
-            self._outgoing.clear()
+            self.outgoing.clear()
             self._connection.release()
             self._mark_dirty()
             self._events.others.append(Terminated(int(code), reason, by_peer))

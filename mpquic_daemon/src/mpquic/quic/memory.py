@@ -1,4 +1,4 @@
-"""What one client may make the server keep by all its QUIC connections together; `proto.stripe.memory` for pipes.
+"""What one client may make the server keep by all its QUIC connections together; `proto.path.memory` for pipes.
 
 Flow control lets each connection of a client fill its window, and a client may have several: so what waits for gaps is
 counted over all of them, and so is what was sent on streams and isn't acknowledged from its first byte on. Beyond the

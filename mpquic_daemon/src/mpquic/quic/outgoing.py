@@ -77,6 +77,12 @@ class Outgoing:
         self._written[stream_id] = self._written.get(stream_id, 0) + len(data)
         return True
 
+    def stream_progress(self, stream_id: int) -> tuple[int, int]:
+        """Return how many bytes were written to a stream, and how many of them are acknowledged in one piece."""
+        sender = internals.stream_sender(self._connection, stream_id)
+        written = self._written.get(stream_id, 0)
+        return written, written if sender is None else written - internals.kept_bytes(sender)
+
     def reset_stream(self, stream_id: int, code: int, *, is_client: bool) -> bool:
         """Abort a stream in the directions that it has; False when it has gone already."""
         self.forget_stream(stream_id)

@@ -1,5 +1,6 @@
 """A path over a QUIC connection: frames in DATAGRAM frames, or one after the other on a stream."""
 
+from collections import deque
 from collections.abc import Sequence
 from typing import cast
 
@@ -29,6 +30,8 @@ class QuicPath:
         self.oversized = 0
         """Frames dropped because no datagram takes them: the tunnel split them for a larger packet size."""
         self._budget = budget
+        self._written: deque[tuple[int, float, Frame]] = deque()
+        """What the stream keeps until it is acknowledged: where each frame ends in it, when it was written."""
 
     @property
     def reliable(self) -> bool:
@@ -60,6 +63,26 @@ class QuicPath:
         """Bytes per second that congestion control allows, 0.0 while unknown."""
         return self.link.rate
 
+    def unacknowledged(self, since: float) -> list[FrameOrRun]:
+        """Return what was written to the stream since then and isn't known to have arrived, in order.
+
+        Nothing in datagram mode: what became of a DATAGRAM frame isn't recorded.
+        """
+        self._forget_acknowledged()
+        return [frame for _, sent_at, frame in self._written if sent_at >= since]
+
+    def _forget_acknowledged(self) -> None:
+        written = self._written
+        if written and self.data_stream is not None:
+            acknowledged = self.link.outgoing.stream_progress(self.data_stream)[1]
+            while written and written[0][0] <= acknowledged:
+                written.popleft()
+
+    def repair_time(self, traffic_class: int, now: float) -> float:
+        """0.0: lost datagrams don't come again, and of a stream nothing comes before what is missing."""
+        del traffic_class, now
+        return 0.0
+
     def budget(self, now: float) -> int:
         """Bytes of encoded frames that may be handed over now."""
         if self.link.state is not LinkState.ESTABLISHED:
@@ -87,7 +110,9 @@ class QuicPath:
             size += frame.size
             taken += 1
         sent = (
-            self._send_stream(frames[:taken]) if self.data_stream is not None else self._send_datagrams(frames[:taken])
+            self._send_stream(frames[:taken], now)
+            if self.data_stream is not None
+            else self._send_datagrams(frames[:taken])
         )
         if self._budget is not None and sent and self._budget.share is not None:
             whole, capacity = self.data_stream is not None, self.link.datagram_capacity
@@ -95,13 +120,20 @@ class QuicPath:
         self.frames_sent += sent
         return sent
 
-    def _send_stream(self, frames: Sequence[Frame]) -> int:
+    def _send_stream(self, frames: Sequence[Frame], now: float) -> int:
         assert self.data_stream is not None
+        self._forget_acknowledged()
+        end = self.link.outgoing.stream_progress(self.data_stream)[0]
         parts: list[bytes | memoryview] = []
         for frame in frames:
             parts.append(frame.encode_header())
             parts.append(frame.payload)
-        return len(frames) if self.link.send_stream(self.data_stream, b"".join(parts)) else 0
+        if not self.link.send_stream(self.data_stream, b"".join(parts)):
+            return 0
+        for frame in frames:
+            end += frame.size
+            self._written.append((end, now, frame))
+        return len(frames)
 
     def _send_datagrams(self, frames: Sequence[Frame]) -> int:
         capacity = self.link.datagram_capacity

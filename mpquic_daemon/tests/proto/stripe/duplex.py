@@ -6,10 +6,15 @@ import heapq
 import random
 from collections import deque
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from mpquic.proto.packet.frame import BASE_HEADER_SIZE, Frame
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.session import StripeSession
+from mpquic.proto.tunnel.reorder import ReorderBuffer
+
+if TYPE_CHECKING:
+    from mpquic.proto.path.path import FrameOrRun
 
 SECRET = bytes(range(32))
 SESSION = 0x5EC0DE01
@@ -107,6 +112,8 @@ class Host:
         self.frame_size = 1380
         self.sizes: dict[int, int] = {}
         self.tcp = False
+        self.order = ReorderBuffer()
+        """The tunnel's, behind the session."""
         self.out_of_order = 0
         self.last_new = -1
         self.received: dict[int, float] = {}
@@ -154,7 +161,11 @@ class Host:
     def hear(self, now: float, peer: Host) -> None:
         for pipe, datagram in self.incoming.receive(now):
             address = ("192.0.2.1", 40000 + pipe) if not self.session.client else None
-            self.take(self.session.receive([(datagram, len(datagram), address)], now), now, peer)
+            self.take(self.ordered(self.session.receive([(datagram, len(datagram), address)], now), now), now, peer)
+
+    def ordered(self, frames: list[FrameOrRun], now: float) -> list[FrameOrRun]:
+        """Return what goes on of what the session has brought."""
+        return self.order.add(frames, now, self.session.repair_time(self.traffic_class, now))
 
     def take(self, frames: list[Frame], now: float, peer: Host) -> None:
         for frame in frames:
@@ -219,8 +230,7 @@ class Duplex:
             times = [self.up.next_arrival, self.down.next_arrival]
             for host in hosts:
                 due = host.session.next_time(self.now)
-                if due is not None:
-                    times.append(due)
+                times += [time for time in (due, host.order.next_time()) if time is not None]
                 if host.backlog:
                     may = host.session.sender.send_time(self.now)
                     if may is not None:
@@ -233,7 +243,8 @@ class Duplex:
             self.client.hear(self.now, self.server)
             self.server.hear(self.now, self.client)
             for host in hosts:
-                host.take(host.session.poll(self.now), self.now, self.server if host is self.client else self.client)
+                host.session.poll(self.now)
+                host.take(host.order.expire(self.now), self.now, self.server if host is self.client else self.client)
                 host.pump(self.now)
 
     def run_until_ready(self, limit: float = 10.0) -> None:

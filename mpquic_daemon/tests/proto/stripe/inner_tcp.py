@@ -198,6 +198,7 @@ class InnerTcp:
                 times.append(self._armed + self._rto)
             for host, tunnel, _ in ends:
                 times.append(host.session.next_time(duplex.now) or end)
+                times.append(host.order.next_time() or end)
                 if tunnel.waiting:
                     times.append(host.session.send_time(duplex.now) or end)
             duplex.now = now = max(min(times), duplex.now + 0.0005)
@@ -205,8 +206,9 @@ class InnerTcp:
                 frames: list[FrameOrRun] = []
                 for pipe, datagram in host.incoming.receive(now):
                     address = None if host.session.client else ("192.0.2.1", 40000 + pipe)
-                    frames += host.session.receive([(datagram, len(datagram), address)], now)
-                frames += host.session.poll(now)
+                    frames += host.ordered(host.session.receive([(datagram, len(datagram), address)], now), now)
+                host.session.poll(now)
+                frames += host.order.expire(now)
                 if frames:
                     take(frames, now)
             self.push(now)

@@ -17,13 +17,16 @@ from mpquic.proto.packet.frame import Frame
 from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.fec import GroupDecoder, parity
-from mpquic.proto.stripe.hold import MAX_HOLDING, FlowHold
 from mpquic.proto.stripe.keys import OLD_KEY_LIFETIME, REKEY_INTERVAL, EpochKey
+from mpquic.proto.stripe.path import StripePath
 from mpquic.proto.stripe.recovery import Recovery
 from mpquic.proto.stripe.reports import MAX_RANGES, Report, ReportAllowance, encode_report
 from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.wire import REPAIR_PREFIX, PacketType
+from mpquic.proto.tunnel.receiver import TunnelReceiver
+from mpquic.proto.tunnel.reorder import MAX_WAITING_FLOWS, ReorderBuffer
 
+from .. import packets
 from .duplex import SECRET, SESSION, Duplex
 from .hostile import HostilePeer, tcp_packet
 
@@ -231,22 +234,21 @@ def jumps(peer: HostilePeer, sequence: int, count: int = 155, jump: int = 4000) 
 
 
 def test_frames_whose_numbers_jump_cost_no_more_memory_than_they_are_long() -> None:
-    session, peer = made()
-    hold = session.hold
-    assert hold is not None
-    before = footprint(hold)
+    _, peer = made()
+    order = ReorderBuffer()
+    before = footprint(order)
     packet, sequence = jumps(peer, 0)
-    assert len(peer.give([packet], NOW)) == 155
-    assert footprint(hold) - before < 60 * KIB
+    assert len(order.add(peer.give([packet], NOW), NOW, 1.0)) == 155
+    assert footprint(order) - before < 60 * KIB
     for _ in range(300):
         packet, sequence = jumps(peer, sequence)
-        peer.give([packet], NOW)
-    assert len(session.hold._gaps) > 1000
-    assert footprint(hold) < 1 * MIB
+        order.add(peer.give([packet], NOW), NOW, 1.0)
+    assert len(order._gaps) > 1000
+    assert footprint(order) < 1 * MIB
 
 
-def test_many_connections_that_wait_and_tiny_segments_stay_below_the_bound_of_the_hold() -> None:
-    hold = FlowHold()
+def test_many_connections_that_wait_and_tiny_segments_stay_below_the_bound_of_the_reorder_buffer() -> None:
+    order = ReorderBuffer()
     passed: list[Frame | SegmentRun] = []
     sequence = 1
     for round_ in range(40):
@@ -254,47 +256,51 @@ def test_many_connections_that_wait_and_tiny_segments_stay_below_the_bound_of_th
         for connection in range(1500):
             frames += [Frame(tcp_packet(connection, 10 * round_ + 5), 1, sequence)]
             sequence += 2
-        passed += hold.add(frames, NOW, 1.0)
-        assert len(hold._holding) <= MAX_HOLDING
-    assert footprint(hold) < 8 * MIB
-    passed += hold.expire(NOW + 2.0)
+        passed += order.add(frames, NOW, 1.0)
+        assert len(order._holding) <= MAX_WAITING_FLOWS
+    assert footprint(order) < 8 * MIB
+    passed += order.expire(NOW + 2.0)
     assert len(passed) == 40 * 1500
-    assert hold.bytes == 0
+    assert order.bytes == 0
 
 
 def test_connections_that_come_once_while_something_is_missing_are_forgotten() -> None:
-    hold = FlowHold()
+    order = ReorderBuffer()
     for connection in range(20_000):
         # Each after a gap of its own, and every fourth after one that is filled.
-        hold.add([Frame(tcp_packet(connection, 5), 1, 2 * connection)], NOW, 1.0)
+        order.add([Frame(tcp_packet(connection, 5), 1, 2 * connection)], NOW, 1.0)
         if connection % 4 == 0:
-            hold.add([Frame(b"x", 1, 2 * connection - 1)] if connection else [], NOW, 1.0)
-    assert len(hold._flows) <= 1024 + MAX_HOLDING
-    assert footprint(hold) < 4 * MIB
+            order.add([Frame(b"x", 1, 2 * connection - 1)] if connection else [], NOW, 1.0)
+    assert len(order._flows) <= 1024 + MAX_WAITING_FLOWS
+    assert footprint(order) < 4 * MIB
 
 
-def test_the_hold_remembers_little_of_what_has_passed() -> None:
-    hold = FlowHold()
+def test_the_reorder_buffer_remembers_little_of_what_has_passed() -> None:
+    order = ReorderBuffer()
     for place in range(64):
         frames = [Frame(tcp_packet(1, place, 60_000), 1, 16 * place + each) for each in range(16)]
-        hold.add(frames, NOW, 1.0, octets=16 * 60_060)
-    assert footprint(hold) < 3 * MIB
+        order.passed(frames, 16 * place, 16 * place + 15, 16 * 60_040)
+    assert footprint(order) < 3 * MIB
 
 
 @pytest.mark.parametrize("shards", [45, 3000], ids=["a piece at a time", "all at once"])
-def test_the_hold_remembers_little_of_tiny_frames_that_have_passed(shards: int) -> None:
+def test_the_reorder_buffer_remembers_little_of_tiny_frames_that_have_passed(shards: int) -> None:
     session, peer = made()
-    hold = session.hold
-    assert hold is not None
+    tunnel = TunnelReceiver()
+    path = StripePath("wan", session)
+    payload = packets.udp(4, b"")
     for place in range(20):
-        frames = [[Frame(b"x", 1, 155 * (shards * place + each) + one) for one in range(155)] for each in range(shards)]
-        peer.give([peer.frames(each) for each in frames], NOW)
-        if footprint(hold) > 3 * MIB or shards > 1000:
+        frames = [
+            [Frame(payload, 1, 40 * (shards * place + each) + one) for one in range(40)] for each in range(shards)
+        ]
+        tunnel.receive(peer.give([peer.frames(each) for each in frames], NOW), NOW, path)
+        order = tunnel._classes[1].order
+        if footprint(order) > 3 * MIB or shards > 1000:
             break
     assert session.receiver.shards == shards * (place + 1)
-    assert footprint(hold) < 3 * MIB
+    assert footprint(order) < 3 * MIB
     # What is kept is the latest, and it is known by its numbers.
-    due, kept, _ = hold._recent[-1]
+    due, kept, _ = order._recent[-1]
     assert due & 0xFFFFFFFF == kept[0].sequence
 
 
@@ -314,13 +320,13 @@ def test_what_fec_gives_back_while_no_report_leaves_is_not_all_kept_for_the_next
 
 def test_a_gap_that_is_filled_one_by_one_releases_nothing_twice() -> None:
     """What is looked at when a gap ends is bounded, however many connections wait."""
-    hold = FlowHold()
-    hold.add([Frame(tcp_packet(9999, 0), 1, 0)], NOW, 1.0)
-    hold.add([Frame(tcp_packet(each, 100), 1, 1000 + 2 * each) for each in range(400)], NOW, 1.0)
-    passed = [frame.sequence for each in range(1, 1000) for frame in hold.add([Frame(b"x", 1, each)], NOW, 1.0)]
-    passed += [frame.sequence for frame in hold.expire(NOW + 1.5)]
+    order = ReorderBuffer()
+    order.add([Frame(tcp_packet(9999, 0), 1, 0)], NOW, 1.0)
+    order.add([Frame(tcp_packet(each, 100), 1, 1000 + 2 * each) for each in range(400)], NOW, 1.0)
+    passed = [frame.sequence for each in range(1, 1000) for frame in order.add([Frame(b"x", 1, each)], NOW, 1.0)]
+    passed += [frame.sequence for frame in order.expire(NOW + 1.5)]
     assert len(passed) == len(set(passed))
-    assert hold.bytes == 0
+    assert order.bytes == 0
 
 
 def test_tiny_shards_of_many_groups_stay_below_the_bound_of_the_decoder() -> None:
@@ -436,4 +442,4 @@ def test_no_valid_packet_raises_and_what_is_kept_stays_small(data: st.DataObject
         session.poll(now)
         session.next_time(now)
         session.take_outgoing()
-    assert footprint(session.hold, session.receiver.decoder) < 2 * MIB
+    assert footprint(session.receiver.decoder) < 2 * MIB

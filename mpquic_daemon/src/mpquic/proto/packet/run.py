@@ -132,6 +132,21 @@ class SegmentRun:
             self.traffic_class,
         )
 
+    def in_one_piece(self) -> SegmentRun:
+        """Return the same segments as they are sent: with one part, which is payload alone."""
+        payload = b"".join(self._slices())
+        return SegmentRun(
+            self.head,
+            self.layout,
+            [payload],
+            0,
+            self.gso_size,
+            self.offset,
+            self.sequence,
+            self.count,
+            self.traffic_class,
+        )
+
     def write(self) -> list[bytes | memoryview]:
         """Return the TUN write for all of it: virtio header and headers, then payload."""
         plan, size = self.layout, self.payload_size

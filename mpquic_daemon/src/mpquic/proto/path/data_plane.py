@@ -57,6 +57,13 @@ class DataPlane(Protocol):
         """Estimated deliverable rate in bytes per second, 0.0 while unknown."""
         ...
 
+    def repair_time(self, traffic_class: int, now: float) -> float:
+        """Seconds in which it may yet bring what it has lost of a class, 0.0 when nothing that is lost comes again.
+
+        The receiver's reorder buffer waits for what is missing as long.
+        """
+        ...
+
     def budget(self, now: float) -> int:
         """Bytes of encoded frames that may be handed over now (congestion window, pacing, share of the WAN)."""
         ...
@@ -65,5 +72,12 @@ class DataPlane(Protocol):
         """Take frames in order and return how many were taken; the rest is offered again later.
 
         A frame, or a run, is taken whole while `budget` is positive, so the last one may overshoot it.
+        """
+        ...
+
+    def unacknowledged(self, since: float) -> list[FrameOrRun]:
+        """Return what was sent since then and isn't known to have arrived, in order, with low bits of the numbers.
+
+        That is what another path sends again when this one has gone silent. Empty where the plane can't know.
         """
         ...

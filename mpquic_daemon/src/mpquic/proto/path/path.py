@@ -50,6 +50,11 @@ class Path:
         return PathState.DOWN if self.control is None else self.control.state
 
     @property
+    def planes(self) -> list[DataPlane]:
+        """All that it has."""
+        return [each for each in (self.preferred, self.control) if each is not None]
+
+    @property
     def plane(self) -> DataPlane | None:
         """What sends now; None when nothing can."""
         preferred = self.preferred

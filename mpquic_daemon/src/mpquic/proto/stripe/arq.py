@@ -11,8 +11,8 @@ from collections import deque
 from heapq import heapify, heappop, heappush
 
 from mpquic.proto.packet.frame import LOW_LATENCY
+from mpquic.proto.path.memory import MAX_LOST
 from mpquic.proto.stripe.adaptive import copies_for
-from mpquic.proto.stripe.memory import MAX_LOST
 
 LOW_LATENCY_ROUND_TRIPS = 3
 MAX_COPIES = 4
@@ -65,6 +65,7 @@ class Repair:
         "counted",
         "data_shards",
         "deadline",
+        "first_sent",
         "flying",
         "group",
         "index",
@@ -87,7 +88,7 @@ class Repair:
         self.index = index
         self.data_shards = data_shards
         self.group = group
-        self.last_sent = sent_at
+        self.first_sent = self.last_sent = sent_at
         self.deadline = deadline
         self.flying = 0
         """Copies on their way."""
@@ -126,6 +127,10 @@ class Retransmitter:
     def lifetime(traffic_class: int, rtt: float) -> float:
         """Seconds for which a shard of a class is worth repeating after it was first sent."""
         return LOW_LATENCY_ROUND_TRIPS * rtt if traffic_class & LOW_LATENCY else LIFETIME
+
+    def bodies(self, since: float) -> dict[int, bytes]:
+        """Return what is lost and was sent since then, by number."""
+        return {number: repair.body for number, repair in self._lost.items() if repair.first_sent >= since}
 
     def on_lost(self, repair: Repair, now: float, rtt: float) -> None:
         """A DATA shard was lost."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import zfec
 
 from mpquic.proto.packet.frame import FrameError
-from mpquic.proto.stripe.memory import STEP
+from mpquic.proto.path.memory import STEP
 from mpquic.proto.stripe.shard import trim
 from mpquic.proto.stripe.wire import MAX_GROUP
 

@@ -107,6 +107,16 @@ class InFlight:
                 return batch, batch.state.rindex(FLYING)
         return None
 
+    def bodies(self, since: float) -> dict[int, bytes]:
+        """Return the DATA shards that left since then and are on their way, by number."""
+        return {
+            batch.first + place: body
+            for batch in self._batches
+            if batch.bodies is not None and batch.sent_at >= since
+            for place, body in enumerate(batch.bodies)
+            if batch.state[place] == FLYING
+        }
+
     def carried(self, size: int, after: int) -> bool:
         """True when a shard of at least `size` bytes that left after shard `after` is known to have arrived.
 

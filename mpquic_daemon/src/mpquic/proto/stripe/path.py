@@ -50,6 +50,14 @@ class StripePath:
         """Bytes per second that the path delivers, 0.0 while unknown."""
         return self.session.sender.controller.bandwidth
 
+    def unacknowledged(self, since: float) -> list[FrameOrRun]:
+        """Return what was sent since then and isn't known to have arrived, in order."""
+        return self.session.sender.unacknowledged(since)
+
+    def repair_time(self, traffic_class: int, now: float) -> float:
+        """Seconds in which it may yet bring what it has lost of a class; 0.0 while nothing is missing."""
+        return self.session.repair_time(traffic_class, now)
+
     def limit_by(self, budget: PathBudget) -> None:
         """Send no more than the path's share of its WAN allows; without a limit nothing is asked on the way."""
         self._budget = budget if budget.share is not None else None

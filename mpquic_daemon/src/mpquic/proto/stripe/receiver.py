@@ -87,6 +87,9 @@ class StripeReceiver:
         """Shards opened: each number counts once."""
         self.octets = self.datagrams = 0
         """Octets and number of the datagrams of the last `receive`."""
+        self.gap_at = float("-inf")
+        """When a shard came last while one before it was missing."""
+        self._now = 0.0
         self._assembler = FrameAssembler(self.refuse)
         self._lowest = 0
         self._known: dict[int, tuple[int, int, EpochKey]] = {}
@@ -101,6 +104,7 @@ class StripeReceiver:
     def receive(self, batch: Iterable[Datagrams], now: float) -> tuple[list[FrameOrRun], list[ControlPacket]]:
         """Take what some reads gave, in the order of the packet numbers as far as that is known."""
         control: list[ControlPacket] = []
+        self._now = now
         shards_before, highest_before = self.shards, self.window.highest
         self._lowest = highest_before + 1
         octets = datagrams = 0
@@ -255,6 +259,8 @@ class StripeReceiver:
 
     def _arrived(self, first: int, count: int, pipe: int, address: Address | None) -> None:
         """Shards have come whose numbers follow each other, the first of them `first`."""
+        if first > self.window.highest + 1:
+            self.gap_at = self._now
         self.window.add_run(first, count)
         self.shards += count
         self._lowest = min(self._lowest, first)
@@ -285,13 +291,11 @@ class StripeReceiver:
             # Nothing may refer to the keys of epochs that are over.
             self._opened_last = self._opener.current
             self._known.clear()
-        space.add(number)
         if is_control:
+            space.add(number)
             self._pipes.on_control(pipe, number, address)
         else:
-            self.shards += 1
-            self._lowest = min(self._lowest, number)
-            self._pipes.on_packet(pipe, number, address)
+            self._arrived(number, 1, pipe, address)
         return kind, number, pipe, key, body
 
     def _check(

@@ -6,13 +6,14 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from mpquic.proto.congestion.pacer import Pacer
+from mpquic.proto.packet.assembler import FrameAssembler
 from mpquic.proto.packet.run import SegmentRun
+from mpquic.proto.path.memory import MAX_IN_FLIGHT
 from mpquic.proto.path.pmtu import PathMtu
 from mpquic.proto.stripe.adaptive import OverheadBudget, ParityPolicy
 from mpquic.proto.stripe.arq import MAX_COPIES, SentGroup
 from mpquic.proto.stripe.fec import parity
 from mpquic.proto.stripe.inflight import SentBatch
-from mpquic.proto.stripe.memory import MAX_IN_FLIGHT
 from mpquic.proto.stripe.recovery import Recovery
 from mpquic.proto.stripe.replay import SHARD_WINDOW
 from mpquic.proto.stripe.reports import ReportAllowance, clip
@@ -50,6 +51,10 @@ BATCHES_PER_UNIT = 8
 """Units of `ReportAllowance` that a report costs beside its octets, and batches in flight that cost one more."""
 INSURANCE_RESERVE = 1 << 16
 """Bytes that copies for bad luck leave."""
+
+
+def _refuse_nothing(reason: str) -> None:
+    raise AssertionError(f"a shard of our own: {reason}")
 
 
 def _singles(frames: Iterable[FrameOrRun]) -> list[Frame]:
@@ -150,6 +155,14 @@ class StripeSender:
         """Return what is to leave: runs of datagrams, each with its pipe, in order."""
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
+
+    def unacknowledged(self, since: float) -> list[FrameOrRun]:
+        """Return the frames that were sent since then and aren't known to have arrived, in order."""
+        bodies = self.recovery.arq.bodies(since) | self.recovery.inflight.bodies(since)
+        assembler = FrameAssembler(_refuse_nothing)
+        for number in sorted(bodies):
+            assembler.add(bodies[number])
+        return [each.in_one_piece() if isinstance(each, SegmentRun) else each for each in assembler.take()]
 
     def on_rtt(self, rtt: float, now: float) -> None:
         """A round trip that a keepalive measured; by itself it serves until reports do."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpquic.proto.congestion.algorithms import controller_class
+from mpquic.proto.packet.frame import LOW_LATENCY
+from mpquic.proto.path.memory import MemoryBudget
 from mpquic.proto.path.traffic import Traffic
 from mpquic.proto.stripe.config import check_datagram_size
 from mpquic.proto.stripe.control import Control, Outgoing
-from mpquic.proto.stripe.hold import FlowHold, hold_time
 from mpquic.proto.stripe.keys import KeyLimitError, Opener, Sealer, direction_secret
-from mpquic.proto.stripe.memory import MemoryBudget
 from mpquic.proto.stripe.pipes import Pipes
 from mpquic.proto.stripe.receiver import StripeReceiver
 from mpquic.proto.stripe.sender import StripeSender
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from mpquic.proto.path.estimators import PathEstimators
     from mpquic.proto.path.path import FrameOrRun
     from mpquic.proto.stripe.config import StripeConfig
-    from mpquic.proto.stripe.memory import Store
     from mpquic.proto.stripe.receiver import ControlPacket, Datagrams
 
 _INITIAL_RTT = 0.1
@@ -34,12 +33,16 @@ SLEPT = 1.0
 """Seconds by which a call is late after which this process, or its machine, has slept meanwhile."""
 
 
+def repair_time(traffic_class: int, rtt: float) -> float:
+    """Seconds in which a lost shard of a class comes again: as long as the peer is likely to repeat it."""
+    return 3 * rtt + 0.01 if traffic_class & LOW_LATENCY else min(1.0, 8 * rtt + 0.05)
+
+
 class StripeSession:
-    """One end. `client` asks on its pipes and the server learns their addresses. `in_order` holds for TCP (hold.py).
-    `entropy` returns so many random octets.
+    """One end. `client` asks on its pipes and the server learns their addresses. `entropy` returns random octets.
 
     Usage: `receive` what arrives, `poll` when `next_time` says, `send` while `budget` is positive; after any of them
-    send what `take_outgoing` returns.
+    send what `take_outgoing` returns. `close` when it is over.
 
     With `config.initial_datagram_size` it finds out what the path carries (`pmtu`, with its state and size), and
     `shard_capacity` follows. Datagrams must then leave unfragmented and unjudged by the kernel's own idea of the path
@@ -55,7 +58,6 @@ class StripeSession:
         *,
         client: bool,
         entropy: Callable[[int], bytes],
-        in_order: bool = True,
         controller: Callable[[int, float], Controller] | None = None,
         memory: MemoryBudget | None = None,
     ) -> None:
@@ -71,7 +73,7 @@ class StripeSession:
         self.memory = memory if memory is not None else MemoryBudget()
         """The budget of the peer, of which this session may be one of several."""
         self.receiver = StripeReceiver(session, self._opener, self.pipes, extend=self.memory.extend)
-        self.hold = FlowHold(extend=self.memory.extend) if in_order else None
+        self.memory.add(self.receiver.decoder)
         self.memory.join(self)
         self.control = Control(self._sealer, self._opener, self.pipes, self.sender, self.receiver, client=client)
         self.traffic = Traffic()
@@ -113,10 +115,20 @@ class StripeSession:
         """Largest encoded frame in bytes that one datagram takes now."""
         return self.sender.shard_capacity
 
-    @property
-    def stores(self) -> list[Store]:
-        """What keeps something that the peer has sent."""
-        return [self.receiver.decoder, *([self.hold] if self.hold is not None else [])]
+    def repair_time(self, traffic_class: int, now: float) -> float:
+        """Seconds in which it may yet bring what it has lost of a class; 0.0 while nothing is missing."""
+        time = repair_time(traffic_class, self.rtt or _INITIAL_RTT)
+        return time if now - self.receiver.gap_at < time else 0.0
+
+    def limit_kept(self, in_flight_bytes: int, lost: int) -> None:
+        """Keep no more than so many bytes on their way, and so many lost shards."""
+        self.sender.max_in_flight = in_flight_bytes
+        self.sender.recovery.arq.max_shards = lost
+
+    def close(self) -> None:
+        """Leave the budget of the peer to others; doing it again is no error."""
+        self.memory.remove(self.receiver.decoder)
+        self.memory.leave(self)
 
     def count_in(self, traffic: Traffic) -> None:
         """Count what is sent and received in `traffic` from now on, with what has been counted here so far."""
@@ -199,20 +211,15 @@ class StripeSession:
             self.pipes.busy(now)
         if control or self.pipes.unproven:
             self._answer(control, now)
-        if self.hold is None or not frames:
-            return frames
-        wait = hold_time(frames[0].traffic_class, self.rtt or _INITIAL_RTT)
-        return self.hold.add(frames, now, wait, self.receiver.octets)
+        return frames
 
-    def poll(self, now: float) -> list[FrameOrRun]:
-        """Do what time asks for; return the frames that have waited in vain for others of their connection."""
+    def poll(self, now: float) -> None:
+        """Do what time asks for."""
         self._notice_sleep(now)
-        waited = [] if self.hold is None else self.hold.expire(now)
         self.receiver.decoder.expire(now)
         self._opener.expire(now)
         if not self.exhausted:
             self._poll(now)
-        return waited
 
     def _answer(self, control: list[ControlPacket], now: float) -> None:
         try:
@@ -245,13 +252,12 @@ class StripeSession:
 
     def _next_time(self, now: float) -> float | None:
         if self.exhausted:
-            return None if self.hold is None else self.hold.next_time()
+            return None
         times = [
             time
             for time in (
                 self.sender.next_time(now),
                 self.pipes.next_time(now),
-                self.hold.next_time() if self.hold is not None else None,
                 self.receiver.reporter.next_time() if self.pipes.alive(now) else None,
                 # Probes go where shards go: not to an address that is yet to prove itself.
                 self.pmtu.due_at if self.pipes.carrying(now) else None,

@@ -18,6 +18,7 @@ _COUNTERS = (
     "tx_bytes",
     "tx_frames",
     "tx_packets",
+    "tx_resent_packets",
     "tx_superframes",
     "tx_thinned",
 )
@@ -29,6 +30,7 @@ class Counters:
     __slots__ = (*_COUNTERS, "refused")
 
     def __init__(self) -> None:
+        self.tx_resent_packets = 0
         self.tx_packets = self.tx_bytes = self.tx_frames = self.tx_superframes = self.tx_thinned = 0
         self.rx_packets = self.rx_bytes = self.rx_frames = self.rx_writes = 0
         self.rx_duplicates = self.rx_late = 0

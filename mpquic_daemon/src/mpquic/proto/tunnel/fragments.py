@@ -5,6 +5,7 @@ from mpquic.proto.packet.frame import MAX_PAYLOAD, Frame, FrameError, FrameFlag
 MAX_FRAGMENTS = 255
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
+Key = tuple[int, int, int, int, int]
 
 
 def split(frame: Frame, capacity: int) -> list[Frame]:
@@ -61,7 +62,7 @@ class Reassembler:
     def __init__(self, timeout: float = 1.0, max_bytes: int = 1 << 20) -> None:
         self._timeout = timeout
         self._max_bytes = max_bytes
-        self._partials: dict[tuple[int, int, int, int], _Partial] = {}
+        self._partials: dict[Key, _Partial] = {}
         self._cost = 0
         self.completed = 0
         self.expired = 0
@@ -84,13 +85,13 @@ class Reassembler:
     def add(self, frame: Frame, now: float) -> Frame | None:
         """Take a frame; return it whole, or None while fragments are missing.
 
-        Fragments are told apart by sequence number, count, flags and gso_size: a packet that was split again for
+        Fragments are told apart by class, sequence number, count, flags and gso_size: a packet that was split again for
         another path does not mix with its first copy.
         """
         if not frame.flags & _FRAGMENT:
             return frame
         self.expire(now)
-        key = (frame.sequence, frame.fragment_count, frame.flags, frame.gso_size)
+        key = (frame.traffic_class, frame.sequence, frame.fragment_count, frame.flags, frame.gso_size)
         partial = self._partials.get(key)
         if partial is None:
             partial = _Partial(frame.fragment_count, now + self._timeout)
@@ -128,5 +129,5 @@ class Reassembler:
             self.expired += 1
             self._drop(key)
 
-    def _drop(self, key: tuple[int, int, int, int]) -> None:
+    def _drop(self, key: Key) -> None:
         self._cost -= self._partials.pop(key).cost

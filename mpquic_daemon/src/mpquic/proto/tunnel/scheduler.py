@@ -1,4 +1,4 @@
-"""Which path a class uses now."""
+"""Which paths a class uses now, and how."""
 
 from __future__ import annotations
 
@@ -7,10 +7,27 @@ from typing import TYPE_CHECKING
 from mpquic.proto.path.path import PathState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from mpquic.proto.path.data_plane import DataPlane
     from mpquic.proto.path.path import Path
+
+
+class Choice:
+    """How the frames of a class are sent now.
+
+    One plane pins the class to it. Of several, each is used while those before it are full (spill-over). With `copies`
+    above 1 each frame is sent on so many of them that have room.
+    """
+
+    __slots__ = ("copies", "planes", "silent")
+
+    def __init__(self, planes: Sequence[DataPlane], copies: int = 1, silent: Sequence[DataPlane] = ()) -> None:
+        self.planes = planes
+        """What carries, in order of preference."""
+        self.copies = copies
+        self.silent = silent
+        """What went silent: what was in flight there and isn't acknowledged is sent again by `planes`."""
 
 
 class FailoverScheduler:
@@ -38,11 +55,17 @@ class FailoverScheduler:
         """Remove this very path; one that was replaced meanwhile under the same name stays."""
         self._paths = [each for each in self._paths if each is not path]
 
-    def select(self, traffic_class: int) -> DataPlane | None:
-        """Return what carries a class now, None when nothing does. All classes share one policy."""
+    def choose(self, traffic_class: int) -> Choice | None:
+        """Return how a class is sent now, None when nothing carries. All classes share one policy."""
         del traffic_class
-        path = self.best
-        return path.plane if path is not None else None
+        best = self.best
+        plane = best.plane if best is not None else None
+        if plane is None:
+            return None
+        if len(self._paths) == 1 or best is None or best.state is not PathState.UP:
+            return Choice((plane,))
+        silent = [each for path in self._paths if path.state is not PathState.UP for each in path.planes]
+        return Choice((plane,), silent=silent)
 
     @property
     def best(self) -> Path | None:

@@ -5,7 +5,6 @@ Works on batches, and nothing here waits: what can't be sent now stays in its cl
 
 from __future__ import annotations
 
-from math import log
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mpquic.proto.packet import ip
@@ -14,15 +13,18 @@ from mpquic.proto.packet.frame import LOW_LATENCY, MAX_CLASS, Frame, FrameError,
 from mpquic.proto.packet.run import SegmentRun
 from mpquic.proto.packet.segment import layout
 from mpquic.proto.packet.superframe import MIN_GSO_SIZE, Packet, SuperframeError, carried_whole, cut, parse_vnet
+from mpquic.proto.path.path import PathState
 from mpquic.proto.tunnel.class_queue import ClassQueue
 from mpquic.proto.tunnel.counters import Counters, packets_of
 from mpquic.proto.tunnel.fragments import split
+from mpquic.proto.tunnel.tuning import tune
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from mpquic.proto.path.data_plane import DataPlane
     from mpquic.proto.path.path import FrameOrRun
+    from mpquic.proto.tunnel.scheduler import Choice
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
 _SUPERFRAME = int(FrameFlag.SUPERFRAME)
@@ -30,34 +32,33 @@ _CHECKSUM = int(FrameFlag.CHECKSUM)
 
 Buffer = bytes | bytearray | memoryview
 
-QUEUE_BYTES = 1 << 20
-QUEUE_TIME = 0.03
-"""Seconds of a path's rate that a class queue holds at least: room for the bursts of a quick path. CoDel keeps the
-delay short, not this bound."""
-QUEUE_TARGET = 0.005
-"""CoDel's target in seconds (RFC 8289 section 4.4) on a path that loses nothing."""
-QUEUE_INTERVAL = 0.1
-UNIT_TIME = 0.005
-"""Seconds of a path's rate that leave the queue together at most: the others wait for as long."""
-LARGEST = 1 << 16
-"""Bytes of the largest superframe."""
-LOSSY = 0.02
-"""Loss at which nearly always something waits for its repair: one in a large group of FEC."""
-LONG_REPAIR = 0.25
-"""Seconds of repairing in several rounds that the queue makes up for at most: other connections wait in it too."""
-PACKET = 1400
-"""Bytes of a full packet, near enough."""
-
 # What waited longer than this (seconds) while no path carried is not sent any more.
 MAX_AGE_WITHOUT_PATH = 1.0
 
 
-class PathChooser(Protocol):
-    """What the sender needs of a scheduler."""
+RESEND_AGE = 2.0
+"""Seconds: what was sent earlier on a path that has gone silent isn't sent again elsewhere."""
 
-    def select(self, traffic_class: int) -> DataPlane | None:
-        """Return what carries a class now, None when nothing does."""
+
+class Scheduler(Protocol):
+    """What the sender asks: a policy."""
+
+    def choose(self, traffic_class: int) -> Choice | None:
+        """Return how a class is sent now, None when nothing carries."""
         ...
+
+
+class _Shape(NamedTuple):
+    """What frames are built for: what all planes take that are to carry them."""
+
+    planes: tuple[object, ...]
+    reliable: bool
+    takes_runs: bool
+    capacity: int
+
+    def fits(self, other: _Shape) -> bool:
+        """Tell whether frames of this shape can go where those of another can."""
+        return self.planes == other.planes and self.capacity <= other.capacity
 
 
 def read_packets(buffers: Iterable[Buffer], counters: Counters) -> list[Packet]:
@@ -80,23 +81,23 @@ def read_packets(buffers: Iterable[Buffer], counters: Counters) -> list[Packet]:
 
 
 class _Pending(NamedTuple):
-    """Frames that a data plane did not take, the time of that, and the frame capacity for which they were built."""
+    """Frames that no data plane took, the time of that, and for what they were built; None for any."""
 
-    plane: DataPlane
+    shape: _Shape | None
     since: float
-    capacity: int
     frames: list[FrameOrRun]
 
 
 class TunnelSender:
     """Carries packets of the TUN to the peer of one tunnel.
 
-    Classes are served in order of their number. A packet's sequence number is given when it leaves its queue.
+    Classes are served in order of their number. A packet's sequence number, of which each class has its own, is given
+    when it leaves its queue.
     """
 
     def __init__(
         self,
-        scheduler: PathChooser,
+        scheduler: Scheduler,
         *,
         traffic_class: int = 0,
         queues: Mapping[int, ClassQueue] | None = None,
@@ -106,9 +107,11 @@ class TunnelSender:
         self.counters = counters if counters is not None else Counters()
         self._scheduler = scheduler
         self._traffic_class = traffic_class
-        self._sequence = SequenceCounter()
+        self._sequences = {each: SequenceCounter() for each in self.queues}
         self._pending: dict[int, _Pending] = {}
         """By class."""
+        self._used: dict[int, dict[DataPlane, None]] = {each: {} for each in self.queues}
+        """What has been given frames of a class, and they weren't sent again elsewhere since."""
         self.touched: dict[DataPlane, None] = {}
         """What was given frames since it was emptied: their sockets are to be written to."""
         self.sending: DataPlane | None = None
@@ -127,8 +130,9 @@ class TunnelSender:
 
     def restart(self) -> None:
         """Begin a new session: sequence numbers start anew, what waits under old ones is dropped."""
-        self._sequence = SequenceCounter()
+        self._sequences = {each: SequenceCounter() for each in self.queues}
         self._pending.clear()
+        self._used = {each: {} for each in self.queues}
 
     def enqueue(self, buffers: Iterable[Buffer], now: float) -> None:
         """Take reads of the TUN, each with its virtio header; the buffers must not be reused."""
@@ -152,41 +156,85 @@ class TunnelSender:
     def _flush_class(self, traffic_class: int, queue: ClassQueue, now: float, limit: int | None) -> int:
         total = 0
         while limit is None or total < limit:
-            if not queue and traffic_class not in self._pending:
+            if (total or not self._used[traffic_class]) and not queue and traffic_class not in self._pending:
                 return total
-            plane = self._scheduler.select(traffic_class)
-            if plane is None:
+            choice = self._scheduler.choose(traffic_class)
+            if choice is None:
                 self._age(traffic_class, queue, now)
                 return total
-            self.sending = plane
-            budget = plane.budget(now)
-            if budget <= 0:
+            if not total:
+                self._send_again(traffic_class, choice, now)
+            if not queue and traffic_class not in self._pending:
+                return total
+            planes, budget = self._with_room(choice, now)
+            if not planes:
                 return total
             if limit is not None:
                 budget = min(budget, limit - total)
-            _tune(queue, plane)
-            frames = self._frames(traffic_class, queue, plane, budget, now)
+            tune(queue, planes[0])
+            shape = _shape(planes)
+            frames = self._frames(traffic_class, queue, shape, budget, now)
             if not frames:
                 return total
-            taken = plane.send(frames, now)
-            self.touched[plane] = None
+            taken = self._give(traffic_class, planes, frames, now)
             total += self._count_sent(frames, taken)
             if taken < len(frames):
-                self._pending[traffic_class] = _Pending(plane, now, plane.frame_capacity, frames[taken:])
+                self._pending[traffic_class] = _Pending(shape, now, frames[taken:])
                 return total
         return total
 
+    def _with_room(self, choice: Choice, now: float) -> tuple[list[DataPlane], int]:
+        """Return the planes that are to carry the next frames, and how many bytes of these they take."""
+        found: list[DataPlane] = []
+        least = 0
+        for plane in choice.planes:
+            self.sending = plane
+            budget = plane.budget(now)
+            if budget > 0:
+                least = min(least, budget) if found else budget
+                found.append(plane)
+                if len(found) >= choice.copies:
+                    break
+        return found, least
+
+    def _give(self, traffic_class: int, planes: Sequence[DataPlane], frames: list[FrameOrRun], now: float) -> int:
+        """Have each plane send the frames; return how many left by one at least."""
+        most = 0
+        for plane in planes:
+            self.sending = plane
+            most = max(most, plane.send(frames, now))
+            self.touched[plane] = None
+            self._used[traffic_class][plane] = None
+        return most
+
+    def _send_again(self, traffic_class: int, choice: Choice, now: float) -> None:
+        """Put what is in flight on planes that have gone silent, or have ended, before what waits."""
+        used = self._used[traffic_class]
+        gone = [plane for plane in used if plane.state is PathState.DOWN or plane in choice.silent]
+        lost: list[FrameOrRun] = []
+        for plane in gone:
+            if plane not in choice.planes:
+                del used[plane]
+                if not traffic_class & LOW_LATENCY:  # what is late is as good as lost
+                    lost += [
+                        each for each in plane.unacknowledged(now - RESEND_AGE) if each.traffic_class == traffic_class
+                    ]
+        if lost:
+            pending = self._pending.get(traffic_class)
+            self.counters.tx_resent_packets += sum(map(_count, lost))
+            self._pending[traffic_class] = _Pending(None, now, lost + (pending.frames if pending is not None else []))
+
     def _frames(
-        self, traffic_class: int, queue: ClassQueue, plane: DataPlane, budget: int, now: float
+        self, traffic_class: int, queue: ClassQueue, shape: _Shape, budget: int, now: float
     ) -> list[FrameOrRun]:
         """Return frames worth `budget` bytes, or a little more: first those that were handed back."""
         pending = self._pending.pop(traffic_class, None)
         if pending is not None:
-            fits = pending.plane is plane and pending.capacity <= plane.frame_capacity
-            return pending.frames if fits else self._refit(pending.frames, plane)
+            fits = pending.shape is not None and pending.shape.fits(shape)
+            return pending.frames if fits else self._refit(pending.frames, shape)
         frames: list[FrameOrRun] = []
-        whole, runs = plane.reliable, plane.takes_runs
-        capacity = plane.frame_capacity
+        _, whole, runs, capacity = shape
+        sequences = self._sequences[traffic_class]
         while budget > 0:
             packet = queue.pop(now)
             if packet is None:
@@ -195,7 +243,7 @@ class TunnelSender:
                 frames.append(run)
             elif packet.gso_size and not (whole and carried_whole(packet)):
                 flags = _CHECKSUM if packet.direct else 0
-                sequence = self._sequence.take(packet.segments)
+                sequence = sequences.take(packet.segments)
                 for segment in cut(packet):
                     frame = Frame(segment, traffic_class, sequence, flags)
                     sequence += 1
@@ -205,7 +253,7 @@ class TunnelSender:
                         self._fragment(frame, capacity, frames)
             else:
                 flags = _SUPERFRAME | _CHECKSUM if packet.gso_size else _CHECKSUM if packet.needs_csum else 0
-                frame = Frame(packet.payload, traffic_class, self._sequence.take(), flags, packet.gso_size)
+                frame = Frame(packet.payload, traffic_class, sequences.take(), flags, packet.gso_size)
                 if whole or len(packet.payload) + 8 <= capacity:
                     frames.append(frame)
                 else:
@@ -226,7 +274,9 @@ class TunnelSender:
             return None
         count = packet.segments
         parts: list[bytes | memoryview] = [payload[size:]]
-        return SegmentRun(head, plan, parts, 0, step, 0, self._sequence.take(count), count, traffic_class)
+        return SegmentRun(
+            head, plan, parts, 0, step, 0, self._sequences[traffic_class].take(count), count, traffic_class
+        )
 
     def _fragment(self, frame: Frame, capacity: int, frames: list[FrameOrRun]) -> None:
         try:
@@ -234,20 +284,20 @@ class TunnelSender:
         except FrameError as error:
             self.counters.refuse(error.reason)
 
-    def _refit(self, frames: list[FrameOrRun], plane: DataPlane) -> list[FrameOrRun]:
-        """Make frames fit a path that were built for another one, or for a larger capacity."""
-        capacity = plane.frame_capacity
+    def _refit(self, frames: list[FrameOrRun], shape: _Shape) -> list[FrameOrRun]:
+        """Make frames fit that were built for another path, or for a larger capacity."""
+        capacity = shape.capacity
         fitting: list[FrameOrRun] = []
         for frame in frames:
             if isinstance(frame, SegmentRun):
-                if plane.takes_runs and frame.largest_frame <= capacity:
+                if shape.takes_runs and frame.largest_frame <= capacity:
                     fitting.append(frame)
                     continue
                 singles = frame.frames()
             else:
                 singles = [frame]
             for single in singles:
-                if plane.reliable:
+                if shape.reliable:
                     fitting.append(single)
                 else:
                     self._fragment(single, capacity, fitting)
@@ -284,8 +334,7 @@ class TunnelSender:
         queue.expire(now - MAX_AGE_WITHOUT_PATH)
         pending = self._pending.get(traffic_class)
         if pending is not None and now - pending.since > MAX_AGE_WITHOUT_PATH:
-            given_up = sum(frame.count if isinstance(frame, SegmentRun) else 1 for frame in pending.frames)
-            self.counters.refuse("no_path", given_up)
+            self.counters.refuse("no_path", sum(map(_count, pending.frames)))
             del self._pending[traffic_class]
 
 
@@ -294,28 +343,18 @@ def _served_first(entry: tuple[int, ClassQueue]) -> tuple[bool, int]:
     return not entry[0] & LOW_LATENCY, entry[0] & MAX_CLASS
 
 
-def _tune(queue: ClassQueue, plane: DataPlane) -> None:
-    """Set a queue to a path: how much it holds, how much leaves at a time, and CoDel.
-
-    While a path repairs losses, it holds back what its connections are told: their acknowledgements, and what follows
-    these, come in bursts as long as it takes until the last of a window has arrived. The queue must hold as much, or
-    the path runs dry after each. A connection that starts fills such a queue with several times what the path holds
-    before CoDel's interval is over, and is then cut down as often: it is told sooner when another round trip waits.
-    """
-    rtt, rate = plane.rtt or 0.0, plane.rate
-    queue.max_bytes = max(QUEUE_BYTES, int(rate * QUEUE_TIME))
-    queue.unit = min(int(rate * UNIT_TIME), LARGEST) or LARGEST
-    repair = min(plane.loss / LOSSY, 1.0) * max(rtt, min(rtt * _repair_rounds(plane.loss, rate * rtt), LONG_REPAIR))
-    queue.target = QUEUE_TARGET + repair
-    queue.interval = max(QUEUE_INTERVAL, 2 * (rtt + queue.target))
-    queue.excess = max(queue.target + rtt, QUEUE_INTERVAL / 2)
+def _count(frame: FrameOrRun) -> int:
+    return frame.count if isinstance(frame, SegmentRun) else 1
 
 
-def _repair_rounds(loss: float, window: float) -> float:
-    """Return how many times some packet of a window of so many bytes has to be sent until one of it arrives, about.
-
-    Of n packets n * loss^k are still missing after k transmissions.
-    """
-    if not 0 < loss < 1 or window <= PACKET:
-        return 1.0
-    return log(window / PACKET) / -log(loss)
+def _shape(planes: Sequence[DataPlane]) -> _Shape:
+    """Return what all of these planes take."""
+    first = planes[0]
+    if len(planes) == 1:
+        return _Shape((first,), first.reliable, first.takes_runs, first.frame_capacity)
+    return _Shape(
+        tuple(planes),
+        all(plane.reliable for plane in planes),
+        all(plane.takes_runs for plane in planes),
+        min((plane.frame_capacity for plane in planes if not plane.reliable), default=first.frame_capacity),
+    )

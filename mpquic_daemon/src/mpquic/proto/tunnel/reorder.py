@@ -1,22 +1,23 @@
-"""A bounded in-order hold for TCP, so that a repair that comes late isn't taken for loss by the connection inside.
+"""The reorder buffer of a class: a repair that comes late isn't taken for loss by the TCP connection inside.
 
-Only what follows a gap of its own connection waits. A gap in tunnel sequence numbers says that the path lost something;
-a gap in TCP sequence numbers says whose it was (what was dropped before it was numbered leaves no gap of the first
-kind, and nobody waits for it). Everything that isn't TCP passes at once. While nothing is missing, no packet is looked
-into. A run of segments waits and goes on as one, and its neighbours of the same superframe join it again.
+Only what follows a gap of its own connection waits. A gap in tunnel sequence numbers says that a path lost something,
+or that a slower one is yet to bring it; a gap in TCP sequence numbers says whose it was (what was dropped before it was
+numbered leaves no gap of the first kind, and nobody waits for it). Everything that isn't TCP passes at once. While
+nothing is missing, no packet is looked into. A run of segments waits and goes on as one, and its neighbours of the same
+superframe join it again.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from mpquic.proto.packet import ip
-from mpquic.proto.packet.frame import LOW_LATENCY, FrameFlag, expand_sequence, serial_distance
+from mpquic.proto.packet.frame import FrameFlag, expand_sequence, serial_distance
 from mpquic.proto.packet.run import SegmentRun, joined
-from mpquic.proto.stripe.gaps import Gaps
-from mpquic.proto.stripe.memory import STEP
+from mpquic.proto.packet.tcp import TcpSpan, run_span, tcp_span
+from mpquic.proto.path.memory import STEP
+from mpquic.proto.tunnel.gaps import Gaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,70 +25,18 @@ if TYPE_CHECKING:
     from mpquic.proto.path.path import FrameOrRun
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
-_FIN = 0x01
-_SYN = 0x02
-_SYN_FIN = 0x03
 _MAX_FLOWS = 1024
-MAX_HOLDING = 256
+MAX_WAITING_FLOWS = 256
 """Connections of which something waits. What else follows a gap passes at once."""
 HELD_COST = 400
 SEGMENT_COST = 64
 """Bytes that what waits takes beyond its octets: for itself, and for each segment of a run."""
 MAX_RECENT = 1 << 20
-"""Octets of datagrams that have passed and are kept for `_learn`, with `FRAME_COST` for each frame."""
+"""Octets of packets that have passed and are kept for `_learn`, with `FRAME_COST` for each frame."""
 FRAME_COST = 200
 """Bytes that a frame takes beyond its octets, so that many small ones don't exceed the bound."""
 _MAX_JUMP = 4096
 """A jump of more tunnel sequence numbers is an outage, which nobody waits for."""
-
-
-def hold_time(traffic_class: int, rtt: float) -> float:
-    """Seconds to wait for a missing shard: as long as the peer is likely to repeat it."""
-    return 3 * rtt + 0.01 if traffic_class & LOW_LATENCY else min(1.0, 8 * rtt + 0.05)
-
-
-class TcpSpan(NamedTuple):
-    """What a segment says: its connection as octets, sequence number, length in sequence space, whether it opens."""
-
-    connection: bytes
-    sequence: int
-    length: int
-    opens: bool
-
-
-def tcp_span(packet: bytes | memoryview) -> TcpSpan | None:
-    """Look into a packet; None if it isn't plain TCP."""
-    if len(packet) < 40:
-        return None
-    if packet[0] >> 4 == 4:
-        start = (packet[0] & 15) * 4
-        if packet[9] != ip.TCP or packet[6] & 0x3F or packet[7] or start < 20:
-            return None
-        end, addresses = packet[2] << 8 | packet[3], bytes(packet[12:20])
-    else:
-        start = 40
-        if packet[0] >> 4 != 6 or packet[6] != ip.TCP:
-            return None
-        end, addresses = 40 + (packet[4] << 8 | packet[5]), bytes(packet[8:40])
-    if len(packet) < max(start + 20, end):
-        return None
-    flags = packet[start + 13]
-    length = end - start - (packet[start + 12] >> 4) * 4 + (flags & _SYN_FIN).bit_count()
-    sequence = int.from_bytes(packet[start + 4 : start + 8], "big")
-    return TcpSpan(addresses + bytes(packet[start : start + 4]), sequence, max(0, length), bool(flags & _SYN))
-
-
-def run_span(run: SegmentRun) -> TcpSpan | None:
-    """Look into a run, which is one long segment here; None if it isn't TCP."""
-    plan, head = run.layout, run.head
-    if plan.protocol != ip.TCP:
-        return None
-    start, size = plan.transport, run.payload_size
-    ends = head[start + 13] & _FIN and run.offset + size == plan.payload
-    sequence = int.from_bytes(head[start + 4 : start + 8], "big") + run.offset
-    # Its headers are plain ones: the ports follow the addresses.
-    connection = head[12 if plan.version == 4 else 8 : start + 4]
-    return TcpSpan(connection, sequence & 0xFFFFFFFF, size + bool(ends), False)
 
 
 def _span(carried: FrameOrRun) -> TcpSpan | None:
@@ -133,8 +82,8 @@ class _Flow:
         self.held: list[tuple[int, int, TcpSpan, FrameOrRun]] = []
 
 
-class FlowHold:
-    """Puts the frames of one path in order for each TCP connection, bounded in octets and time."""
+class ReorderBuffer:
+    """Puts the frames of a class in order for each TCP connection, bounded in octets and time."""
 
     def __init__(
         self, *, max_bytes: int = 6 << 20, history: int = 16, extend: Callable[[], None] | None = None
@@ -147,7 +96,8 @@ class FlowHold:
         """Called when `expire` has something to pass on at once."""
         self._shed_frames: list[FrameOrRun] = []
         """What `shed` has let go, until it can be passed on."""
-        self._highest = -1
+        self.highest = -1
+        """The highest number that has come, -1 before the first. Set it to skip what nobody is to wait for."""
         self._gaps = Gaps()
         self._closed = False
         """Whether a gap was filled or given up since the last `_release`."""
@@ -165,31 +115,24 @@ class FlowHold:
         """When `expire` has something to do."""
         return 0.0 if self._shed_frames else self._gaps.next_time
 
-    def arrived_elsewhere(self, sequence: int) -> None:
-        """Numbers up to `sequence` have come by another path: they are no gap of this one. -1 stands for none."""
-        if sequence < 0 or self._highest < 0:
-            return
-        number = expand_sequence(sequence & 0xFFFFFFFF, self._highest)
-        if number > self._highest:
-            self._highest = number
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is missing and nothing waits."""
+        return not self._gaps and not self._shed_frames
 
-    def add(self, frames: list[FrameOrRun], now: float, wait: float, octets: int = 0) -> list[FrameOrRun]:
-        """Take frames as they arrived; return those that may go on, in order. A gap is waited for `wait` seconds.
+    def passed(self, frames: Sequence[FrameOrRun], first: int, last: int, octets: int) -> None:
+        """Take note of frames that have gone on at once while idle: theirs are the numbers `first` to `last`."""
+        self._remember(first, frames, octets)
+        self.highest = last
 
-        `octets` are those of the datagrams that brought them, for the bound of what is kept.
-        """
+    def arrived(self, number: int, count: int, now: float, wait: float) -> None:
+        """Take note of numbers that have come and of which nothing goes on."""
+        self._enter(number, number + count - 1, now, wait)
+
+    def add(self, frames: list[FrameOrRun], now: float, wait: float) -> list[FrameOrRun]:
+        """Take frames as they arrived; return those that may go on, in order. A gap is waited for `wait` seconds."""
         if not frames:
             return frames
-        if not self._gaps and not self._shed_frames:
-            due = self._highest + 1
-            after = _contiguous(frames, due)
-            if after:
-                self._remember(due, frames, octets)
-                self._highest = after - 1
-                return frames
-            if self._highest < 0:
-                # The first of a session, wherever it begins.
-                self._highest = frames[0].sequence - 1
         passing = self._take_shed()
         for carried in frames:
             self._take(carried, now, wait, passing)
@@ -217,7 +160,7 @@ class FlowHold:
         self._give_up(self._gaps.give_up(1 + len(self._gaps) // 8))
         self._release(passing)
 
-    def _remember(self, due: int, frames: list[FrameOrRun], octets: int) -> None:
+    def _remember(self, due: int, frames: Sequence[FrameOrRun], octets: int) -> None:
         recent, cost = self._recent, octets + FRAME_COST * len(frames)
         if cost > MAX_RECENT:
             # The latest of them are enough.
@@ -233,14 +176,8 @@ class FlowHold:
             self._recent_cost -= recent.popleft()[2]
 
     def _take(self, carried: FrameOrRun, now: float, wait: float, passing: list[FrameOrRun]) -> None:
-        number = expand_sequence(carried.sequence & 0xFFFFFFFF, self._highest)
-        last = number + _count(carried) - 1
-        if last > self._highest:
-            if number > self._highest + 1:
-                self._open_gap(number, now, wait)
-            self._highest = last
-        if self._gaps.fill(number, last):
-            self._closed = True
+        number = expand_sequence(carried.sequence & 0xFFFFFFFF, self.highest)
+        self._enter(number, number + _count(carried) - 1, now, wait)
         span = _span(carried)
         if span is None or not span.length:
             passing.append(carried)
@@ -250,7 +187,7 @@ class FlowHold:
         if (
             _fills(span, flow.expected)
             or not ((held and held[0][0] <= number) or self._gaps.between(flow.known, number))
-            or (not held and len(self._holding) >= MAX_HOLDING)
+            or (not held and len(self._holding) >= MAX_WAITING_FLOWS)
         ):
             self._pass(flow, carried, number, span, passing)
             self._drain(flow, passing)
@@ -265,6 +202,17 @@ class FlowHold:
         if self.bytes > self.allowed and self._extend is not None:
             self._extend()
             passing += self._take_shed()
+
+    def _enter(self, number: int, last: int, now: float, wait: float) -> None:
+        if self.highest < 0:
+            # The first of a session, wherever it begins.
+            self.highest = number - 1
+        if last > self.highest:
+            if number > self.highest + 1:
+                self._open_gap(number, now, wait)
+            self.highest = last
+        if self._gaps.fill(number, last):
+            self._closed = True
 
     def _flow(self, span: TcpSpan, number: int) -> _Flow:
         flow = self._flows.get(span.connection)
@@ -300,8 +248,8 @@ class FlowHold:
     def _open_gap(self, number: int, now: float, wait: float) -> None:
         if not self._gaps:
             self._learn()
-        first = self._highest + 1
-        if number - first > _MAX_JUMP:
+        first = self.highest + 1
+        if number - first > _MAX_JUMP or wait <= 0:
             self.given_up += number - first
             return
         self._give_up(self._gaps.open(first, number - 1, now + wait))
@@ -335,12 +283,3 @@ class FlowHold:
             self._drain(flow, passing)
             if not flow.held:
                 del self._holding[connection]
-
-
-def _contiguous(frames: Sequence[FrameOrRun], due: int) -> int:
-    """Return the number after the last frame when they come one after the other from `due` on, else 0."""
-    for frame in frames:
-        if frame.sequence != due & 0xFFFFFFFF:
-            return 0
-        due += _count(frame)
-    return due

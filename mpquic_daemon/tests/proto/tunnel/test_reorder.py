@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from mpquic.proto.packet.assembler import FrameAssembler
 from mpquic.proto.packet.frame import Frame, class_octet
 from mpquic.proto.packet.run import SegmentRun
-from mpquic.proto.stripe.hold import HELD_COST, FlowHold, TcpSpan, held_cost, hold_time, run_span, tcp_span
+from mpquic.proto.packet.tcp import TcpSpan, run_span, tcp_span
+from mpquic.proto.stripe.session import repair_time
+from mpquic.proto.tunnel.reorder import HELD_COST, ReorderBuffer, held_cost
 
 from .. import packets as make
 from ..superframes import assembled, run_of, singles
@@ -57,110 +59,117 @@ def test_arbitrary_octets_have_a_span_or_none(tail: bytes, start: bytes) -> None
     assert span is None or (span.length >= 0 and 0 <= span.sequence < 2**32)
 
 
-def test_in_order_frames_pass_in_one_piece() -> None:
-    hold = FlowHold()
+def test_in_order_frames_pass() -> None:
+    order = ReorderBuffer()
     frames = connection_frames(10)
-    assert hold.add(frames, 0.0, 0.1) is frames
-    assert hold.next_time() is None
+    assert order.add(frames, 0.0, 0.1) == frames
+    assert order.next_time() is None
 
 
 def test_what_follows_a_gap_of_its_own_connection_waits_for_the_repair() -> None:
-    hold = FlowHold()
+    order = ReorderBuffer()
     frames = connection_frames(8)
-    hold.add(frames[:3], 0.0, 0.1)
-    assert hold.add(frames[4:7], 0.01, 0.1) == []
-    assert hold.bytes == 3 * (140 + HELD_COST)
-    assert hold.add([frames[3]], 0.05, 0.1) == frames[3:7]
-    assert hold.bytes == 0
-    assert hold.add([frames[7]], 0.06, 0.1) == [frames[7]]
+    order.add(frames[:3], 0.0, 0.1)
+    assert order.add(frames[4:7], 0.01, 0.1) == []
+    assert order.bytes == 3 * (140 + HELD_COST)
+    assert order.add([frames[3]], 0.05, 0.1) == frames[3:7]
+    assert order.bytes == 0
+    assert order.add([frames[7]], 0.06, 0.1) == [frames[7]]
 
 
-def test_what_came_by_another_path_is_no_gap() -> None:
-    hold = FlowHold()
-    frames = connection_frames(9)
-    hold.add(frames[:3], 0.0, 0.1)
-    hold.arrived_elsewhere(frames[5].sequence)
-    assert hold.add(frames[6:8], 0.01, 0.1) == frames[6:8]
-    assert hold.next_time() is None
-    # What it knows of itself isn't taken back.
-    hold.arrived_elsewhere(frames[4].sequence)
-    assert hold.add(frames[8:], 0.02, 0.1) == frames[8:]
+def test_what_has_gone_on_at_once_tells_whose_a_gap_is() -> None:
+    order = ReorderBuffer()
+    mine, theirs = connection_frames(6, 1), connection_frames(3, 2, first=6)
+    order.passed(mine[:3], 0, 2, 3 * 140)
+    order.passed([mine[3], *theirs[:1]], 3, 4, 2 * 140)
+    later = [Frame(mine[5].payload, 1, 6), Frame(theirs[1].payload, 1, 7)]
+    # Number 5 is lost: mine, since one of its octets is missing.
+    assert order.add(later, 0.01, 0.1) == later[1:]
+    missing = Frame(mine[4].payload, 1, 5)
+    assert order.add([missing], 0.02, 0.1) == [missing, later[0]]
 
 
-def test_what_came_by_another_path_fills_no_gap_of_this_one() -> None:
-    hold = FlowHold()
-    frames = connection_frames(9)
-    hold.add(frames[:3], 0.0, 0.1)
-    assert hold.add(frames[4:5], 0.01, 0.1) == []
-    hold.arrived_elsewhere(frames[6].sequence)
-    assert hold.add(frames[7:8], 0.02, 0.1) == []
-    assert hold.add(frames[3:4], 0.03, 0.1) == [frames[3], frames[4], frames[7]]
+def test_numbers_of_what_was_refused_are_no_gap() -> None:
+    order = ReorderBuffer()
+    frames = connection_frames(6)
+    order.add(frames[:2], 0.0, 0.1)
+    order.arrived(2, 2, 0.0, 0.1)
+    assert order.add(frames[4:], 0.0, 0.1) == frames[4:]
+    assert order.is_idle
+
+
+def test_nothing_waits_for_what_does_not_come_again() -> None:
+    order = ReorderBuffer()
+    frames = connection_frames(6)
+    order.add(frames[:2], 0.0, 0.0)
+    assert order.add(frames[3:], 0.0, 0.0) == frames[3:]
+    assert order.is_idle
 
 
 def test_what_never_comes_is_waited_for_no_longer_than_said() -> None:
-    hold = FlowHold()
+    order = ReorderBuffer()
     frames = connection_frames(6)
-    hold.add(frames[:2], 0.0, 0.1)
-    assert hold.add(frames[3:], 0.01, 0.1) == []
-    assert hold.next_time() == 0.11
-    assert hold.expire(0.1) == []
-    assert hold.expire(0.111) == frames[3:]
-    assert hold.given_up == 1
-    assert hold.add([frames[2]], 0.2, 0.1) == [frames[2]]
+    order.add(frames[:2], 0.0, 0.1)
+    assert order.add(frames[3:], 0.01, 0.1) == []
+    assert order.next_time() == 0.11
+    assert order.expire(0.1) == []
+    assert order.expire(0.111) == frames[3:]
+    assert order.given_up == 1
+    assert order.add([frames[2]], 0.2, 0.1) == [frames[2]]
 
 
 def test_others_do_not_wait() -> None:
-    hold = FlowHold()
+    order = ReorderBuffer()
     mine, theirs = connection_frames(4, 1), connection_frames(4, 2)
     mixed = [frame for pair in zip(mine, theirs, strict=True) for frame in pair]
     for number, frame in enumerate(mixed):
         frame.sequence = number
-    hold.add(mixed[:4], 0.0, 0.1)
+    order.add(mixed[:4], 0.0, 0.1)
     ping = Frame(udp(), 1, 8)
     opening = Frame(tcp(3, 9, 0, flags=0x02), 1, 9)
     # Number 4, of the first connection, is lost.
-    assert hold.add([*mixed[5:], ping, opening], 0.0, 0.1) == [mixed[5], mixed[7], ping, opening]
-    assert hold.add([mixed[4]], 0.0, 0.1) == [mixed[4], mixed[6]]
+    assert order.add([*mixed[5:], ping, opening], 0.0, 0.1) == [mixed[5], mixed[7], ping, opening]
+    assert order.add([mixed[4]], 0.0, 0.1) == [mixed[4], mixed[6]]
 
 
 def test_what_a_connection_sends_again_does_not_overtake_what_waits() -> None:
-    hold = FlowHold()
+    order = ReorderBuffer()
     segments = [tcp(1, 100 * place) for place in range(8)]
     # A queue dropped segment 2 before the tunnel; then the path lost segment 4, and 2 is sent again.
     sent = [Frame(segments[place], 1, number) for number, place in enumerate((0, 1, 3, 4, 5, 6, 2, 7))]
-    assert hold.add(sent[:3], 0.0, 0.1) == sent[:3]
-    assert hold.add(sent[4:], 0.01, 0.1) == []
-    assert hold.add([sent[3]], 0.05, 0.1) == sent[3:]
-    assert hold.bytes == 0
+    assert order.add(sent[:3], 0.0, 0.1) == sent[:3]
+    assert order.add(sent[4:], 0.01, 0.1) == []
+    assert order.add([sent[3]], 0.05, 0.1) == sent[3:]
+    assert order.bytes == 0
 
 
 def test_a_repetition_with_the_octet_that_is_due_passes_and_the_next_gap_still_counts() -> None:
-    hold = FlowHold()
+    order = ReorderBuffer()
     segments = [tcp(1, 100 * place) for place in range(8)]
     # The path lost segments 2 and 5; the connection sends 2 again before the path's copies come.
     sent = [Frame(segments[place], 1, number) for number, place in enumerate((0, 1, 2, 3, 4, 5, 6, 7, 2))]
-    hold.add(sent[:2], 0.0, 0.1)
-    assert hold.add([*sent[3:5], *sent[6:8]], 0.01, 0.1) == []
-    assert hold.add([sent[8]], 0.02, 0.1) == [sent[8], *sent[3:5]]
-    assert hold.add([sent[5]], 0.05, 0.1) == sent[5:8]
+    order.add(sent[:2], 0.0, 0.1)
+    assert order.add([*sent[3:5], *sent[6:8]], 0.01, 0.1) == []
+    assert order.add([sent[8]], 0.02, 0.1) == [sent[8], *sent[3:5]]
+    assert order.add([sent[5]], 0.05, 0.1) == sent[5:8]
 
 
 def test_a_packet_that_was_dropped_before_the_tunnel_is_not_waited_for() -> None:
-    hold = FlowHold()
+    order = ReorderBuffer()
     frames = connection_frames(6)
     del frames[3]
     for number, frame in enumerate(frames):
         frame.sequence = number
-    assert hold.add(frames, 0.0, 0.1) == frames
+    assert order.add(frames, 0.0, 0.1) == frames
 
 
 def test_memory_is_bounded() -> None:
-    hold = FlowHold(max_bytes=2000)
+    order = ReorderBuffer(max_bytes=2000)
     frames = connection_frames(100)
-    passed = hold.add(frames[:2], 0.0, 1.0)
+    passed = order.add(frames[:2], 0.0, 1.0)
     for frame in frames[3:]:
-        passed = passed + hold.add([frame], 0.0, 1.0)
-        assert hold.bytes <= 2000
+        passed = passed + order.add([frame], 0.0, 1.0)
+        assert order.bytes <= 2000
     assert sequences(passed)[2:] == list(range(3, 100))
 
 
@@ -170,7 +179,7 @@ def test_every_frame_passes_once_and_repaired_connections_are_in_order(
     seed: int, loss: float, connections: int, repaired: bool
 ) -> None:
     rng = random.Random(seed)
-    hold = FlowHold()
+    order = ReorderBuffer()
     counters = [0] * connections
     arrivals: list[tuple[float, int, Frame]] = []
     for number in range(150):
@@ -188,14 +197,14 @@ def test_every_frame_passes_once_and_repaired_connections_are_in_order(
     passed: list[Frame] = []
     waited = 0.0
     for at, _, frame in sorted(arrivals, key=lambda one: one[:2]):
-        passed += hold.expire(at)
-        passed += hold.add([frame], at, 0.1)
+        passed += order.expire(at)
+        passed += order.add([frame], at, 0.1)
         waited = at
-    passed += hold.expire(waited + 0.2)
+    passed += order.expire(waited + 0.2)
     assert sorted(sequences(passed)) == sorted(number for _, number, _ in arrivals)
-    assert hold.bytes == 0
+    assert order.bytes == 0
     if repaired:
-        assert hold.given_up == 0
+        assert order.given_up == 0
         for connection in range(connections):
             seen = [
                 span.sequence
@@ -207,15 +216,15 @@ def test_every_frame_passes_once_and_repaired_connections_are_in_order(
 
 
 def test_an_outage_is_not_waited_for() -> None:
-    hold = FlowHold()
-    hold.add(connection_frames(3), 0.0, 0.1)
+    order = ReorderBuffer()
+    order.add(connection_frames(3), 0.0, 0.1)
     late = connection_frames(2, 1, first=100_000)
-    assert hold.add(late, 1.0, 0.1) == late
+    assert order.add(late, 1.0, 0.1) == late
 
 
 def test_waiting_lasts_some_round_trips() -> None:
-    assert hold_time(class_octet(2, low_latency=True), 0.03) < hold_time(2, 0.03) < 0.3
-    assert hold_time(2, 0.6) == 1.0
+    assert repair_time(class_octet(2, low_latency=True), 0.03) < repair_time(2, 0.03) < 0.3
+    assert repair_time(2, 0.6) == 1.0
 
 
 def runs_of_a_connection(count: int, segments: int = 4) -> list[SegmentRun]:
@@ -247,41 +256,41 @@ def part_of(run: SegmentRun, first: int, last: int) -> SegmentRun:
 
 
 def test_runs_in_order_pass_as_they_are() -> None:
-    hold = FlowHold()
+    order = ReorderBuffer()
     runs = runs_of_a_connection(3)
-    assert hold.add([*runs], 0.0, 0.1) == runs
-    assert hold.next_time() is None
+    assert order.add([*runs], 0.0, 0.1) == runs
+    assert order.next_time() is None
 
 
 def test_runs_behind_a_gap_wait_for_what_is_missing_between_them() -> None:
-    hold = FlowHold()
+    order = ReorderBuffer()
     first, second, third = runs_of_a_connection(3)
-    assert hold.add([first], 0.0, 0.1) == [first]
-    assert hold.add([third], 0.01, 0.1) == []
-    assert hold.bytes == held_cost(third)
-    assert hold.add([second], 0.02, 0.1) == [second, third]
-    assert (hold.bytes, hold.next_time()) == (0, None)
-    assert hold.add(runs_of_a_connection(4)[3:], 0.03, 0.1)[0].sequence == 12
+    assert order.add([first], 0.0, 0.1) == [first]
+    assert order.add([third], 0.01, 0.1) == []
+    assert order.bytes == held_cost(third)
+    assert order.add([second], 0.02, 0.1) == [second, third]
+    assert (order.bytes, order.next_time()) == (0, None)
+    assert order.add(runs_of_a_connection(4)[3:], 0.03, 0.1)[0].sequence == 12
 
 
 def test_a_gap_inside_a_run_is_filled_by_the_segment_alone() -> None:
-    hold = FlowHold()
+    order = ReorderBuffer()
     [run] = runs_of_a_connection(1, 6)
     frames = run.frames()
     head, tail = part_of(run, 0, 1), part_of(run, 3, 5)
-    assert hold.add([head, tail], 0.0, 0.1) == [head]
-    assert hold.add([frames[2]], 0.05, 0.1) == [frames[2], tail]
-    assert hold.bytes == 0
+    assert order.add([head, tail], 0.0, 0.1) == [head]
+    assert order.add([frames[2]], 0.05, 0.1) == [frames[2], tail]
+    assert order.bytes == 0
 
 
 def test_pieces_of_a_superframe_that_waited_go_on_as_one() -> None:
-    hold = FlowHold()
+    order = ReorderBuffer()
     [run, after] = runs_of_a_connection(2, 6)
     parts = [part_of(run, first, first + 1) for first in (0, 2, 4)]
-    assert hold.add([parts[0]], 0.0, 0.1) == [parts[0]]
-    assert hold.add([parts[2]], 0.01, 0.1) == []
-    assert hold.add([after], 0.01, 0.1) == []
-    [rest, second] = hold.add([parts[1]], 0.02, 0.1)
+    assert order.add([parts[0]], 0.0, 0.1) == [parts[0]]
+    assert order.add([parts[2]], 0.01, 0.1) == []
+    assert order.add([after], 0.01, 0.1) == []
+    [rest, second] = order.add([parts[1]], 0.02, 0.1)
     assert singles([rest]) == run.frames()[2:]
     assert second is after
     assert [part.count for part in parts] == [2, 2, 2]
@@ -301,31 +310,31 @@ def test_a_run_that_ends_its_connection_is_as_long_as_its_segments_say() -> None
 
 
 def test_a_run_whose_gap_is_never_filled_goes_on_after_its_time() -> None:
-    hold = FlowHold()
+    order = ReorderBuffer()
     first, _, third = runs_of_a_connection(3)
-    hold.add([first], 0.0, 0.1)
-    assert hold.add([third], 0.01, 0.1) == []
-    assert hold.expire(0.1) == []
-    assert hold.expire(0.111) == [third]
-    assert (hold.given_up, hold.bytes) == (4, 0)
+    order.add([first], 0.0, 0.1)
+    assert order.add([third], 0.01, 0.1) == []
+    assert order.expire(0.1) == []
+    assert order.expire(0.111) == [third]
+    assert (order.given_up, order.bytes) == (4, 0)
 
 
 def test_runs_of_others_and_of_udp_do_not_wait() -> None:
-    hold = FlowHold()
+    order = ReorderBuffer()
     first, _, third = runs_of_a_connection(3)
     other = run_of(make.superframe(4, 2, bytes(300), 100, ports=(1, 2)), 4)
     datagrams = run_of(make.udp_superframe(6, bytes(300), 100), 12)
-    hold.add([first, other], 0.0, 0.1)
+    order.add([first, other], 0.0, 0.1)
     third.sequence = 8
-    assert hold.add([third, datagrams], 0.01, 0.1) == [datagrams]
-    assert hold.expire(0.2) == [third]
+    assert order.add([third, datagrams], 0.01, 0.1) == [datagrams]
+    assert order.expire(0.2) == [third]
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32), st.floats(0, 0.4), st.integers(2, 12))
 def test_every_segment_of_runs_passes_once_and_in_order_when_repaired(seed: int, loss: float, segments: int) -> None:
     rng = random.Random(seed)
-    hold = FlowHold()
+    order = ReorderBuffer()
     runs = runs_of_a_connection(12, segments)
     arrivals: list[tuple[float, Frame | SegmentRun]] = []
     for place, run in enumerate(runs):
@@ -343,6 +352,6 @@ def test_every_segment_of_runs_passes_once_and_in_order_when_repaired(seed: int,
             start = stop
     passed: list[Frame | SegmentRun] = []
     for at, carried in sorted(arrivals, key=lambda one: one[0]):
-        passed += hold.add([carried], at, 0.2)
+        passed += order.add([carried], at, 0.2)
     assert sequences(singles(passed)) == list(range(12 * segments))
-    assert (hold.bytes, hold.given_up) == (0, 0)
+    assert (order.bytes, order.given_up) == (0, 0)

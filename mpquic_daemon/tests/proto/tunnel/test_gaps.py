@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.proto.stripe.gaps import Gaps
+from mpquic.proto.tunnel.gaps import Gaps
 
 STEPS = st.lists(
     st.one_of(

@@ -1,15 +1,12 @@
-"""What one peer may make us keep, over all its striped sessions: shards that wait for FEC, segments that wait for more.
+"""What one peer may make us keep, over all its tunnels: shards that wait for FEC, segments that wait for others.
 
 Each store may grow by `STEP` bytes before it asks again, so that counting costs next to nothing. Beyond the limit the
-oldest of the fullest store goes: a session that is flooded doesn't take from those of the same peer that keep little.
+oldest of the fullest store goes: a tunnel that is flooded doesn't take from those of the same peer that keep little.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from mpquic.proto.stripe.session import StripeSession
+from typing import Protocol
 
 MAX_STORED = 24 << 20
 """Bytes that the stores of one peer hold together, about; what Python takes beside is allowed for in each store."""
@@ -33,40 +30,50 @@ class Store(Protocol):
         """Give up the oldest part of what it holds."""
 
 
+class Sending(Protocol):
+    """Something that keeps what it has sent to a peer until that is acknowledged."""
+
+    def limit_kept(self, in_flight_bytes: int, lost: int) -> None:
+        """Keep no more than so many bytes on their way, and so many shards that are lost."""
+
+
 class MemoryBudget:
-    """The budget of one peer. Sessions `join` it and `leave` it."""
+    """The budget of one peer: of its stores, and of what is sent to it."""
 
     def __init__(self, limit: int = MAX_STORED) -> None:
         self._limit = limit
-        self._sessions: list[StripeSession] = []
         self._stores: list[Store] = []
-
-    def __len__(self) -> int:
-        """Return the number of sessions."""
-        return len(self._sessions)
+        self._sending: list[Sending] = []
 
     @property
     def stored(self) -> int:
         """Bytes in all stores."""
         return sum(store.bytes for store in self._stores)
 
-    def join(self, session: StripeSession) -> None:
-        """Count what a session keeps."""
-        self._sessions.append(session)
+    def add(self, store: Store) -> None:
+        """Count what a store keeps."""
+        self._stores.append(store)
+
+    def remove(self, store: Store) -> None:
+        """Don't count it any more; one that isn't there is no error."""
+        if store in self._stores:
+            self._stores.remove(store)
+
+    def join(self, sending: Sending) -> None:
+        """Have somebody share what may be kept of what is sent."""
+        self._sending.append(sending)
         self._share()
 
-    def leave(self, session: StripeSession) -> None:
-        """Don't count it any more; one that isn't there is no error."""
-        if session in self._sessions:
-            self._sessions.remove(session)
+    def leave(self, sending: Sending) -> None:
+        """Give its share to the others; one that isn't there is no error."""
+        if sending in self._sending:
+            self._sending.remove(sending)
             self._share()
 
     def _share(self) -> None:
-        self._stores = [store for session in self._sessions for store in session.stores]
-        count = max(1, len(self._sessions))
-        for session in self._sessions:
-            session.sender.max_in_flight = MAX_IN_FLIGHT // count
-            session.sender.recovery.arq.max_shards = MAX_LOST // count
+        count = max(1, len(self._sending))
+        for sending in self._sending:
+            sending.limit_kept(MAX_IN_FLIGHT // count, MAX_LOST // count)
 
     def extend(self) -> None:
         """A store has reached what it was allowed: make room if it is needed, and let all grow by another step."""
