@@ -79,6 +79,11 @@ def datagrams(both: Ends, name: str) -> int:
     return sum(sock.counters.tx_datagrams for sock in both.network.sockets.values() if sock.local_address[0] == address)
 
 
+def tunnel_counters(role: Any) -> dict[str, int]:
+    found: dict[str, int] = role.counters()["tunnel"]
+    return found
+
+
 def longest_pause(both: Ends, end: str, since: float) -> float:
     times = [since, *(moment for moment in both.arrivals(end) if moment >= since), both.now]
     return max(later - earlier for earlier, later in pairwise(times))
@@ -122,6 +127,26 @@ def test_traffic_leaves_a_path_that_falls_silent_and_comes_back(ends: Make, tran
     both.run(10.0)
     assert datagrams(both, "wan6") - before < 60, "probes and keepalives alone"
     assert longest_pause(both, "cl", healed) < 1.0 > longest_pause(both, "sv", healed)
+    assert repeated(both, "cl") == repeated(both, "sv") == 0
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_what_was_in_flight_on_the_silent_path_is_sent_again_by_the_other(ends: Make, transport: str) -> None:
+    """But for QUIC datagrams, of which nobody knows what became of them."""
+    both = ends(transport)
+    received = {end: len(both.tuns[end].received) for end in ("cl", "sv")}
+    began = both.now
+    cut(both, "wan5")
+    both.run(20.0)
+    for end, role in (("cl", both.server), ("sv", both.client)):
+        resent = tunnel_counters(role)["tx_resent_packets"]
+        lost = round((both.now - began) * 10) - (len(both.tuns[end].received) - received[end])
+        if transport == "datagram":
+            assert resent == 0
+        else:
+            assert resent >= 5
+            # Pipes give up what is older than a second by themselves.
+            assert lost <= (5 if transport == "stripe" else 2)
     assert repeated(both, "cl") == repeated(both, "sv") == 0
 
 
