@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from json_schemas import check
 from mpqlab import comparison, tunnels
 from mpqlab.errors import LabError
 from mpqlab.topology import find_lan, find_wan
@@ -26,7 +27,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, state: str, tun_bytes: int) -> None:
 
     def read(tun: str, wan: object) -> Reading:
         assert (tun, wan) == ("mpq5", find_wan("wan5"))
-        return Reading(Counters(moved["tun"], moved["tun"]), Counters(moved["wan"], moved["wan"]))
+        return Reading(Counters(moved["tun"], moved["tun"]), {"wan5": Counters(moved["wan"], moved["wan"])})
 
     monkeypatch.setattr(comparison, "_transfer", transfer)
     monkeypatch.setattr(comparison, "_read", read)
@@ -51,6 +52,7 @@ def test_each_cell_has_both_ways_and_their_ratio(monkeypatch: pytest.MonkeyPatch
         ("down", 10, 0.8),
         ("up", 10, 0.8),
     ]
+    check("lab-speedtest", facts)
     assert "mpq5 (LAN5) over wan5, cubic, a fresh server for each run" in comparison.render(facts)
 
 

@@ -43,7 +43,12 @@ def compare(lab: Lab, lan: Lan, seconds: float, repetitions: int) -> dict[str, A
     if status is None or status["state"] != "up":
         raise LabError(f"the tunnel {name} of LAN{lan.number} is {status['state'] if status else 'not there'}")
     wan = find_wan(str(status["wan"]))
-    results = measure(order(repetitions), lambda: _read(name, wan), lambda run: _transfer(lab, run, lan, wan, seconds))
+    results = measure(
+        order(repetitions),
+        lambda: _read(name, wan),
+        lambda run, _: _transfer(lab, run, lan, wan, seconds),
+        wan.name,
+    )
     return {
         "tunnel": name,
         "lan": lan.number,
@@ -78,7 +83,7 @@ def _read(tun: str, wan: Wan) -> Reading:
     }
     if tun not in found or wan.device not in found:
         raise LabError(f"the client has no {tun} or no {wan.device}")
-    return Reading(found[tun], found[wan.device])
+    return Reading(found[tun], {wan.name: found[wan.device]})
 
 
 def _transfer(lab: Lab, run: Run, lan: Lan, wan: Wan, seconds: float) -> Transfer | str:

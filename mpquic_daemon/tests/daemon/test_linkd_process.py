@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from json_schemas import check
 from mpquic import control_client
 from mpquic.hold import Hold
 from mpquic.linkd.systemd import Systemd
@@ -96,7 +97,9 @@ class Host:
             requests.sendto(datagram, str(self.request))
 
     def say(self, **request: object) -> Any:
-        return control_client.ask_socket(self.control, request, 5.0)
+        result = control_client.ask_socket(self.control, request, 5.0)
+        check("control-results", result, "instances" if request["op"] == "get" else "hold")
+        return result
 
     def answers(self) -> bool:
         try:

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from json_schemas import check
 from waiting import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.waits]
@@ -86,6 +87,27 @@ def test_a_level_that_is_set_at_run_time_outlives_the_process_and_ends_in_its_ti
     wait_for(lambda: level() is None, 7, "the end of the policy")
 
 
+def test_what_requests_result_in_is_as_the_schemas_say(running: Site) -> None:
+    def result(name: str, part: str, **fields: object) -> None:
+        check("control-request", {"v": 1, "id": 1, **fields})
+        reply = request(running, name, **fields)
+        check("control-reply", reply)
+        check("control-results", reply["result"], part)
+
+    for name in ("cl", "sv"):
+        for what in ("status", "paths", "config", "counters", "version"):
+            result(name, what, op="get", what=what)
+        result(name, "status", op="watch")
+        result(name, "set", op="set", key="log_level", value="info", owner="test", ttl_seconds=60)
+        result(name, "config", op="get", what="config")
+        result(name, "reload", op="reload")
+    result("sv", "handover", op="handover", who="site1", for_seconds=1)
+    result("cl", "status", op="reconnect", silent=False)
+    refused = request(running, "cl", op="no such")
+    check("control-reply", refused)
+    assert refused["ok"] is False
+
+
 def test_watchers_hear_of_the_state(running: Site) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(6)
@@ -96,6 +118,7 @@ def test_watchers_hear_of_the_state(running: Site) -> None:
         assert json.loads(stream.readline())["result"]["state"] == "up"
         running.cut()
         event = json.loads(stream.readline())
+        check("control-reply", event)
         assert (event["id"], event["event"]["state"]) == (3, "down")
 
 

@@ -1,4 +1,4 @@
-"""What commands print with `--json` is what its JSON Schema says, and each of these commands has one."""
+"""What commands print with `--json`, and control sockets reply, is what JSON Schemas say; each command has one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from json_schemas import SCHEMAS, check
 from jsonschema import Draft202012Validator
 from mpquic import ctl
 from mpquic.ctl import lan_counters, reconnect, status, trace
@@ -20,7 +21,6 @@ from mpquic.linkd.service import LinkDaemon
 from mpquic.linkd.systemd import Activity
 from mpquic.speedtest.runs import Counters, Reading, Run, Transfer, measure, summary
 from mpquic.trace.listing import KernelWord
-from referencing import Registry, Resource
 
 from ..trace.test_way import LAN5, routing, way
 from .conftest import Site
@@ -29,26 +29,15 @@ from .virtual import Ends
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMAS = Path(__file__).parents[3] / "docs/schemas"
 COMMANDS = {
     "status": "status", "paths": "paths", "version": "version", "watch": "watch", "hold": "hold", "release": "hold",
     "linkd": "linkd", "handover": "handover", "reconnect": "reconnect", "trace": "trace", "speedtest": "speedtest",
     "counters": "lan-counters",
 }  # fmt: skip
 """The schema of each command with `--json`."""
-
-
-def load(name: str) -> Any:
-    return json.loads((SCHEMAS / f"{name}.schema.json").read_text())
-
-
-def check(name: str, printed: object) -> None:
-    """Compare output, after a way through JSON, with a schema."""
-    found = {path.name: Resource.from_contents(json.loads(path.read_text())) for path in SCHEMAS.iterdir()}
-    validator = Draft202012Validator(load(name), registry=Registry().with_resources(found.items()))
-    found_errors = validator.iter_errors(json.loads(json.dumps(printed)))
-    errors = [f"{error.json_path}: {error.message[:300]}" for error in found_errors]
-    assert errors == []
+OTHERS = {"counters", "control-request", "control-reply", "control-results", "common"}
+LAB = {"lab-status", "lab-table", "lab-speedtest", "lab-link"}
+"""Those of `mpqlab`, which its own tests check."""
 
 
 def properties(schema: Any) -> Iterator[tuple[str, Any]]:
@@ -85,9 +74,7 @@ def test_each_command_with_json_has_a_schema() -> None:
     (commands,) = (each for each in ctl.parser()._actions if isinstance(each, argparse._SubParsersAction))
     with_json = {name for name, each in commands.choices.items() if "--json" in each._option_string_actions}
     assert with_json == set(COMMANDS)
-    assert {*COMMANDS.values(), "counters", "control-reply", "common"} == {
-        path.name.removesuffix(".schema.json") for path in SCHEMAS.iterdir()
-    }
+    assert {*COMMANDS.values(), *OTHERS, *LAB} == {path.name.removesuffix(".schema.json") for path in SCHEMAS.iterdir()}
 
 
 @pytest.mark.parametrize("path", sorted(SCHEMAS.iterdir()), ids=lambda path: path.name)
@@ -151,13 +138,17 @@ def test_counters_of_lans() -> None:
 
 def test_runs_of_a_speedtest() -> None:
     total = iter(range(0, 10**9, 10**7))
-    read = lambda: Reading(Counters(0, at := next(total)), Counters(0, at))  # noqa: E731
+    read = lambda: Reading(Counters(0, at := next(total)), {"wan5": Counters(0, at)})  # noqa: E731
     runs = [Run("tunnel", "down", 1), Run("bare", "down", 1)]
     results = measure(
-        runs, read, lambda run: Transfer(80_000_000, 10**6, 1.0, 0) if run.way == "tunnel" else "no answer"
+        runs, read, lambda run, _: Transfer(80_000_000, 10**6, 1.0, 0) if run.way == "tunnel" else "no answer", "wan5"
     )
-    texts = dict.fromkeys(("tunnel", "wan", "tun_device", "wan_device", "server", "congestion"), "x")
-    check("speedtest", {**texts, "runs": [result.plain() for result in results], "medians": summary(results)})
+    texts = dict.fromkeys(("tunnel", "tun_device", "server", "congestion"), "x")
+    wans = [{"name": "wan5", "device": "enp7s7"}]
+    check(
+        "speedtest",
+        {**texts, "wans": wans, "runs": [result.plain() for result in results], "medians": summary(results)},
+    )
 
 
 @pytest.mark.parametrize("send", [False, True])
@@ -183,4 +174,21 @@ def test_a_row_of_linkd(held: Hold | None) -> None:
 
 def test_replies_of_a_control_socket() -> None:
     check("control-reply", json_lines._failure(7, "no such thing"))
-    check("control-reply", {"v": json_lines.VERSION, "id": 7, "ok": True, "result": {}})
+    applied = {"applied": ["log_level"], "restart_needed": []}
+    check("control-reply", {"v": json_lines.VERSION, "id": 7, "ok": True, "result": applied})
+    with pytest.raises(AssertionError, match="not valid under any"):
+        check("control-reply", {"v": json_lines.VERSION, "id": 7, "ok": True, "result": {"surprise": 1}})
+
+
+def test_requests_to_a_control_socket() -> None:
+    envelope = {"v": json_lines.VERSION, "id": 7}
+    check("control-request", {**envelope, "op": "get", "what": "counters"})
+    check("control-request", {**envelope, "op": "hold", "name": "mpq5", "reason": "repair", "for_seconds": 600})
+    with pytest.raises(AssertionError, match="not valid under any"):
+        check("control-request", {**envelope, "op": "get", "what": "the weather"})
+
+
+def test_paths_and_counters_as_a_control_socket_has_them(both: Ends) -> None:
+    for role in (both.client, both.server):
+        check("control-results", role.paths(), "paths")
+        check("control-results", role.counters(), "counters")

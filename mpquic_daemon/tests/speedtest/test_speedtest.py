@@ -12,7 +12,7 @@ from mpquic.speedtest import iperf3, report
 from mpquic.speedtest.runs import Counters, Reading, Run, Transfer, judge, measure, order, summary
 
 ANSWER = (Path(__file__).parent / "iperf3-down.json").read_text()
-ZERO = Reading(Counters(0, 0), Counters(0, 0))
+ZERO = Reading(Counters(0, 0), {"wan5": Counters(0, 0)})
 MB = 1_000_000
 
 
@@ -20,11 +20,12 @@ def transfer(size: int = 10 * MB, rate: int = 80 * MB) -> Transfer:
     return Transfer(rate, size, 1.0, 0)
 
 
+def counters(direction: str, count: int) -> Counters:
+    return Counters(count, 0) if direction == "up" else Counters(0, count)
+
+
 def moved(direction: str, tun: int, wan: int) -> Reading:
-    return Reading(
-        Counters(tun if direction == "up" else 0, tun if direction == "down" else 0),
-        Counters(wan if direction == "up" else 0, wan if direction == "down" else 0),
-    )
+    return Reading(counters(direction, tun), {"wan5": counters(direction, wan)})
 
 
 @given(repetitions=st.integers(1, 20))
@@ -64,7 +65,7 @@ def test_bytes_that_went_another_way_make_a_run_invalid(
     direction: str, way: str, tun: int, wan: int, problem: str | None
 ) -> None:
     run = Run(way, direction, 1)  # type: ignore[arg-type]
-    problems, _ = judge(run, transfer(), ZERO, moved(direction, tun, wan))
+    problems, _ = judge(run, transfer(), ZERO, moved(direction, tun, wan), "wan5")
     assert len(problems) == (0 if problem is None else 1)
     if problem is not None:
         assert problems[0].startswith(problem)
@@ -81,17 +82,16 @@ def test_no_run_counts_whose_bytes_its_devices_have_not_all_moved(
     way: str, size: int, tun: int, wan: int, base: int
 ) -> None:
     run = Run(way, "up", 1)  # type: ignore[arg-type]
-    before = Reading(Counters(base, 0), Counters(base, 0))
-    after = Reading(Counters(base + tun, 0), Counters(base + wan, 0))
-    problems, _ = judge(run, transfer(size), before, after)
+    before, after = moved("up", base, base), moved("up", base + tun, base + wan)
+    problems, _ = judge(run, transfer(size), before, after, "wan5")
     expected = wan >= size and (tun >= size if way == "tunnel" else tun <= size / 2)
     assert (not problems) is expected
 
 
 def test_a_run_without_a_byte_and_one_that_others_shared_are_told() -> None:
     run = Run("tunnel", "down", 1)
-    assert judge(run, transfer(0), ZERO, ZERO)[0] == ["nothing was carried"]
-    _, notes = judge(run, transfer(), ZERO, moved("down", 30 * MB, 40 * MB))
+    assert judge(run, transfer(0), ZERO, ZERO, "wan5")[0] == ["nothing was carried"]
+    _, notes = judge(run, transfer(), ZERO, moved("down", 30 * MB, 40 * MB), "wan5")
     assert notes == ["others moved about 20.0 MB through the tunnel meanwhile"]
 
 
@@ -107,10 +107,10 @@ def test_medians_leave_out_what_is_not_valid() -> None:
         tun = size if run.way == "tunnel" and next(proven) else 0
         if run.way == "bare":
             next(proven)
-        total = Reading(Counters(0, total.tun.received + tun), Counters(0, total.wan.received + size))
+        total = moved("down", total.tun.received + tun, total.wans["wan5"].received + size)
         readings.append(total)
     source = iter(readings)
-    results = measure(runs, lambda: next(source), lambda _: transfer(size, next(figures) * MB))
+    results = measure(runs, lambda: next(source), lambda *_: transfer(size, next(figures) * MB), "wan5")
     assert [result.valid for result in results] == [True, True, False, True, True, True]
     assert summary(results) == [
         {
@@ -119,6 +119,7 @@ def test_medians_leave_out_what_is_not_valid() -> None:
             "tunnel_bits_per_second": 95_000_000,
             "bare_bits_per_second": 200_000_000,
             "ratio": 0.475,
+            "carried_by": ["wan5"],
         }
     ]
 
@@ -127,13 +128,70 @@ def test_without_a_floor_there_is_no_conclusion() -> None:
     results = measure(
         [Run("tunnel", "up", 1), Run("bare", "up", 1)],
         iter([ZERO, moved("up", 10 * MB, 11 * MB), ZERO, ZERO]).__next__,
-        lambda run: transfer() if run.way == "tunnel" else "iperf3 says: the server is busy",
+        lambda run, _: transfer() if run.way == "tunnel" else "iperf3 says: the server is busy",
+        "wan5",
     )
     assert [result.valid for result in results] == [True, False]
     assert summary(results)[0]["ratio"] is None
     lines = report.render([result.plain() for result in results], summary(results))
     assert "NOT VALID: iperf3 says: the server is busy" in lines
-    assert lines.splitlines()[-1].split() == ["up", "1", "80.00", "-", "-"]
+    assert lines.splitlines()[-1].split() == ["up", "1", "80.00", "-", "-", "wan5"]
+
+
+class TwoWans:
+    """A tunnel over two WANs, of which `carrier` carries it; each run moves 10 MB."""
+
+    def __init__(self, carrier: str) -> None:
+        self.carrier = carrier
+        self.counts = {"tun": 0, "wan5": 0, "wan6": 0}
+        self.links: list[str] = []
+        self.fails_after: int | None = None
+
+    def read(self) -> Reading:
+        wans = {name: Counters(self.counts[name], 0) for name in ("wan5", "wan6")}
+        return Reading(Counters(self.counts["tun"], 0), wans)
+
+    def transfer(self, run: Run, link: str) -> Transfer:
+        for name in ("wan5", "wan6"):
+            self.counts[name] += 1000  # probes
+        if run.way == "bare":
+            self.links.append(link)
+            self.counts[link] += 11 * MB
+        else:
+            self.counts["tun"] += 10 * MB
+            self.counts[self.carrier] += 11 * MB
+            if run.number == self.fails_after:
+                self.carrier = "wan6"
+        return transfer()
+
+
+def test_a_tunnel_over_two_wans_is_compared_with_the_one_that_carries_it() -> None:
+    host = TwoWans("wan6")
+    runs = [Run(way, "up", 1, number) for number in (1, 2) for way in ("tunnel", "bare")]  # type: ignore[arg-type]
+    results = measure(runs, host.read, host.transfer, "wan5")
+    assert all(result.valid for result in results)
+    assert [result.carried_by for result in results] == [["wan6"]] * 4
+    assert host.links == ["wan6", "wan6"]
+    (cell,) = summary(results)
+    assert (cell["ratio"], cell["carried_by"]) == (1.0, ["wan6"])
+    assert "wan6" in report.render([result.plain() for result in results], [cell])
+
+
+def test_a_tunnel_that_moves_to_another_wan_is_measured_on_and_has_no_ratio() -> None:
+    host = TwoWans("wan5")
+    host.fails_after = 1
+    runs = [Run(way, "up", 1, number) for number in (1, 2) for way in ("tunnel", "bare")]  # type: ignore[arg-type]
+    results = measure(runs[:3], host.read, host.transfer, "wan5")
+    assert [result.carried_by for result in results] == [["wan5"], ["wan5"], ["wan6"]]
+    (cell,) = summary(results)
+    assert (cell["tunnel_bits_per_second"], cell["ratio"], cell["carried_by"]) == (80 * MB, None, ["wan5", "wan6"])
+
+
+def test_what_went_by_another_wan_than_the_bare_link_is_told() -> None:
+    after = Reading(Counters(0, 0), {"wan5": Counters(0, 0), "wan6": Counters(11 * MB, 0)})
+    before = Reading(Counters(0, 0), {"wan5": Counters(0, 0), "wan6": Counters(0, 0)})
+    problems, _ = judge(Run("bare", "up", 1), transfer(), before, after, "wan5")
+    assert problems == ["the WAN wan5 moved 0 B of its 10.0 MB: the rest went another way"]
 
 
 def test_iperf3s_own_words_are_read() -> None:

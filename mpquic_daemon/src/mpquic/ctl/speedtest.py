@@ -49,13 +49,12 @@ class Refusal(Exception):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Devices and own addresses of both ways."""
+    """What is measured: the TUN with its address, the device of each WAN by its name, and the WAN that carries."""
 
     tun: str
     tun_address: str
-    wan: str
-    wan_device: str
-    wan_address: str
+    wan_devices: Mapping[str, str]
+    carrier: str
 
 
 def add(commands: Commands) -> None:
@@ -63,8 +62,8 @@ def add(commands: Commands) -> None:
     command = commands.add_parser(
         "speedtest",
         help="throughput of a tunnel and of the bare link beneath it",
-        description="Measures by iperf3 through a tunnel and on the bare link of its WAN, one after the other, one and "
-        "ten connections, both directions, and shows the counters that prove the way.",
+        description="Measures by iperf3 through a tunnel and on the bare link of the WAN that carries it, one after "
+        "the other, one and ten connections, both directions, and shows the counters that prove the way.",
     )
     command.add_argument("name", metavar="TUNNEL")
     command.add_argument(
@@ -125,7 +124,8 @@ def _run(options: argparse.Namespace) -> int:
         results = measure(
             order(options.runs),
             lambda: read(ends),
-            lambda run: transfer(run, ends, address, port, options.seconds),
+            lambda run, link: transfer(run, ends, link, address, port, options.seconds),
+            ends.carrier,
         )
     except Refusal as refusal:
         print(printable(f"mpquicctl: {name}: {refusal}"), file=sys.stderr)
@@ -137,9 +137,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         facts = {
             "tunnel": name,
-            "wan": ends.wan,
             "tun_device": ends.tun,
-            "wan_device": ends.wan_device,
+            "wans": [{"name": wan, "device": device} for wan, device in ends.wan_devices.items()],
             "server": f"{address}:{port}",
             "congestion": iperf3.CONGESTION,
             "runs": runs,
@@ -147,7 +146,8 @@ def _run(options: argparse.Namespace) -> int:
         }
         print(json.dumps(facts, indent=2))
     else:
-        print(f"{name} over {ends.wan} ({ends.wan_device}), server {address}:{port}, {iperf3.CONGESTION}\n")
+        wans = ", ".join(f"{wan} ({device})" for wan, device in ends.wan_devices.items())
+        print(f"{name} over {wans}, server {address}:{port}, {iperf3.CONGESTION}\n")
         print(report.render(runs, medians))
     return 0 if all(result.valid for result in results) else FAILED
 
@@ -160,19 +160,21 @@ def find_ends(path: Path) -> Ends:
         raise Refusal(f"configuration: {error.problems[0]}") from None
     if not isinstance(config, ClientConfig):
         raise Refusal("it is a server; measure from the client", UNUSABLE)
-    wan = config.paths[0]
     try:
-        status = control_client.ask(path.stem, {"op": "get", "what": "status"})
+        status, rows = (control_client.ask(path.stem, {"op": "get", "what": what}) for what in ("status", "paths"))
     except control_client.NotRunning:
         raise Refusal(f"it is not running: {row_of_stopped(path)['error']}", NOT_RUNNING) from None
     except (control_client.ControlError, OSError) as error:
         raise Refusal(reason(error)) from None
     if status["state"] != "up":
         raise Refusal(f"it is {status['state']}" + (f": {status['error']}" if status["error"] else ""))
-    devices = host.devices()
-    wan_device = wan.bind_device or ""
+    states = {row["path"]: row["state"] for row in rows}
+    preferred = sorted(config.paths, key=lambda wan: (states.get(wan.name) != "up", wan.priority))
     return Ends(
-        config.tun_name, _address(devices, config.tun_name), wan.name, wan_device, _address(devices, wan_device)
+        config.tun_name,
+        _address(host.devices(), config.tun_name),
+        {wan.name: wan.bind_device or "" for wan in config.paths},
+        preferred[0].name,
     )
 
 
@@ -185,19 +187,30 @@ def _address(devices: Mapping[str, Device], name: str) -> str:
 
 
 def read(ends: Ends) -> Reading:
-    """Return the counters of TUN and WAN; HostError, Refusal."""
+    """Return the counters of TUN and WANs, zeros of a WAN whose device isn't there; HostError, Refusal."""
     devices = host.devices()
-    found = [devices.get(name) for name in (ends.tun, ends.wan_device)]
-    tun, wan = (Counters(each.sent_bytes, each.received_bytes) if each is not None else None for each in found)
-    if tun is None or wan is None:
-        raise Refusal("its TUN or its WAN went away")
-    return Reading(tun, wan)
+    if ends.tun not in devices:
+        raise Refusal("its TUN went away")
+    return Reading(
+        _counters(devices, ends.tun), {wan: _counters(devices, device) for wan, device in ends.wan_devices.items()}
+    )
 
 
-def transfer(run: Run, ends: Ends, server: str, port: int, seconds: float) -> Transfer | str:
-    """Have iperf3 measure, again while the server is between two tests; return a sentence when there is no figure."""
-    tunnel = run.way == "tunnel"
-    source, device = (ends.tun_address, ends.tun) if tunnel else (ends.wan_address, ends.wan_device)
+def _counters(devices: Mapping[str, Device], name: str) -> Counters:
+    device = devices.get(name)
+    return Counters(device.sent_bytes, device.received_bytes) if device is not None else Counters(0, 0)
+
+
+def transfer(run: Run, ends: Ends, link: str, server: str, port: int, seconds: float) -> Transfer | str:
+    """Have iperf3 measure, again while the server is between two tests; return a sentence when there is no figure.
+
+    A bare run is on the WAN `link`.
+    """
+    if run.way == "tunnel":
+        source, device = ends.tun_address, ends.tun
+    else:
+        device = ends.wan_devices[link]
+        source = _address(host.devices(), device)
     command = iperf3.command(run, server, port, seconds, source=source, device=device)
     time.sleep(PAUSE_S)
     deadline = time.monotonic() + RETRY_S

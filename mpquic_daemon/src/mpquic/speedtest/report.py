@@ -19,6 +19,7 @@ COLUMNS = {
     "moved": "BYTES",
     "tun": "TUN",
     "wan": "WAN",
+    "by": "BY",
     "verdict": "WAY PROVEN",
 }
 MEDIANS = {
@@ -27,13 +28,14 @@ MEDIANS = {
     "tunnel_bits_per_second": "TUNNEL MBIT/S",
     "bare_bits_per_second": "BARE LINK MBIT/S",
     "ratio": "RATIO",
+    "by": "TUNNEL BY",
 }
 
 
 def render(runs: Sequence[Mapping[str, Any]], medians: Sequence[Mapping[str, Any]]) -> str:
-    """Return both tables; the columns TUN and WAN are what these devices moved in the direction of the run."""
+    """Return both tables; TUN and WAN are what the TUN and all WANs moved in the run's direction, BY is who carried."""
     return "\n".join(
-        [table([_row(run) for run in runs], COLUMNS), "", table([_in_megabits(row) for row in medians], MEDIANS)]
+        [table([_row(run) for run in runs], COLUMNS), "", table([_median_row(row) for row in medians], MEDIANS)]
     )
 
 
@@ -44,9 +46,14 @@ def _row(run: Mapping[str, Any]) -> dict[str, Any]:
         **_in_megabits(run),
         "moved": amount(run["bytes"]) if run["bytes"] is not None else None,
         "tun": amount(run["tun"][f"{side}_after"] - run["tun"][f"{side}_before"]),
-        "wan": amount(run["wan"][f"{side}_after"] - run["wan"][f"{side}_before"]),
+        "wan": amount(sum(wan[f"{side}_after"] - wan[f"{side}_before"] for wan in run["wans"])),
+        "by": ", ".join(run["carried_by"]) or None,
         "verdict": "; ".join(words),
     }
+
+
+def _median_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_in_megabits(row), "by": ", ".join(row["carried_by"]) or None}
 
 
 def _in_megabits(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Way = Literal["tunnel", "bare"]
 Direction = Literal["down", "up"]
@@ -16,6 +16,8 @@ CONNECTIONS: Final = (1, 10)
 DIRECTIONS: Final[tuple[Direction, ...]] = ("down", "up")
 STRAY_SHARE: Final = 0.5
 """Part of a bare run's bytes that the TUN may have moved meanwhile: beyond it the link wasn't bare."""
+CARRIED_SHARE: Final = 0.1
+"""Least part of what all WANs of a tunnel have moved that tells that a WAN has carried, and not only its probes."""
 FOREIGN_SHARE: Final = 1.25
 FOREIGN_BYTES: Final = 10_000_000
 """What a device may count beyond a run's bytes, as a factor and as an amount, before others are said to have used it:
@@ -46,10 +48,10 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Counters of the TUN and of the WANs beneath it at one time."""
+    """Counters of the TUN and, by their names, of all WANs of the tunnel at one time."""
 
     tun: Counters
-    wan: Counters
+    wans: Mapping[str, Counters]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Result:
     transfer: Transfer | None
     before: Reading
     after: Reading
+    carried_by: list[str] = field(default_factory=list)
+    """The WANs that have moved its bytes, that which moved most first."""
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -90,8 +94,9 @@ class Result:
             "bytes": transfer.bytes if transfer is not None else None,
             "duration_seconds": transfer.seconds if transfer is not None else None,
             "retransmits": transfer.retransmits if transfer is not None else None,
+            "carried_by": self.carried_by,
             "tun": _counted(self.before.tun, self.after.tun),
-            "wan": _counted(self.before.wan, self.after.wan),
+            "wans": [{"name": name, **_counted(was, self.after.wans[name])} for name, was in self.before.wans.items()],
             "valid": self.valid,
             "problems": self.problems,
             "notes": self.notes,
@@ -120,15 +125,33 @@ def order(repetitions: int, connections: Sequence[int] = CONNECTIONS) -> list[Ru
     return found
 
 
-def judge(run: Run, transfer: Transfer, before: Reading, after: Reading) -> tuple[list[str], list[str]]:
-    """Return what proves that a run's bytes went another way, and what else is to be known of it."""
+def moved(direction: Direction, before: Reading, after: Reading) -> dict[str, int]:
+    """Return the bytes that each WAN has moved in a direction."""
+    return {name: after.wans[name].toward(direction) - was.toward(direction) for name, was in before.wans.items()}
+
+
+def carriers(direction: Direction, before: Reading, after: Reading) -> list[str]:
+    """Return the names of the WANs that have carried the tunnel, that which moved most first."""
+    by_wan = moved(direction, before, after)
+    least = CARRIED_SHARE * sum(by_wan.values())
+    return sorted((name for name, count in by_wan.items() if count > 0 and count >= least), key=lambda n: -by_wan[n])
+
+
+def judge(run: Run, transfer: Transfer, before: Reading, after: Reading, link: str) -> tuple[list[str], list[str]]:
+    """Return what proves that a run's bytes went another way, and what else is to be known of it.
+
+    `link` is the WAN of a bare run; through the tunnel any of its WANs may carry.
+    """
     tun = after.tun.toward(run.direction) - before.tun.toward(run.direction)
-    wan = after.wan.toward(run.direction) - before.wan.toward(run.direction)
+    by_wan = moved(run.direction, before, after)
+    what, wan = (f"the WAN {link}", by_wan[link]) if run.way == "bare" else ("the WANs", sum(by_wan.values()))
+    if len(by_wan) == 1:
+        what = "the WAN"
     problems, notes = [], []
     if transfer.bytes <= 0:
         problems.append("nothing was carried")
     if wan < transfer.bytes:
-        problems.append(f"the WAN moved {amount(wan)} of its {amount(transfer.bytes)}: the rest went another way")
+        problems.append(f"{what} moved {amount(wan)} of its {amount(transfer.bytes)}: the rest went another way")
     if run.way == "tunnel" and tun < transfer.bytes:
         problems.append(
             f"the TUN moved {amount(tun)} of its {amount(transfer.bytes)}: the rest went outside of the tunnel"
@@ -143,25 +166,36 @@ def judge(run: Run, transfer: Transfer, before: Reading, after: Reading) -> tupl
 
 
 def measure(
-    runs: Sequence[Run], read: Callable[[], Reading], transfer: Callable[[Run], Transfer | str]
+    runs: Sequence[Run], read: Callable[[], Reading], transfer: Callable[[Run, str], Transfer | str], link: str
 ) -> list[Result]:
-    """Carry out runs one after the other. `transfer` returns a sentence where there is no figure."""
+    """Carry out runs one after the other.
+
+    Args:
+        runs: What to measure.
+        read: Gives the counters.
+        transfer: Measures a run, on the WAN of this name when it is a bare one; a sentence where there is no figure.
+        link: The WAN of the first bare run; a later one is on the WAN that carried the tunnel's last run.
+    """
     results = []
     for run in runs:
         before = read()
-        found = transfer(run)
+        found = transfer(run, link)
         after = read()
+        carried = [link] if run.way == "bare" else carriers(run.direction, before, after)
         if isinstance(found, str):
-            results.append(Result(run, None, before, after, [found]))
-        else:
-            results.append(Result(run, found, before, after, *judge(run, found, before, after)))
+            results.append(Result(run, None, before, after, carried, [found]))
+            continue
+        results.append(Result(run, found, before, after, carried, *judge(run, found, before, after, link)))
+        if run.way == "tunnel" and results[-1].valid:
+            link = carried[0]
     return results
 
 
 def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Return for each direction and number of connections the medians of both ways, and their ratio.
 
-    Runs that aren't valid don't count; without a valid one of each way there is no ratio.
+    Runs that aren't valid don't count. Without a valid one of each way there is no ratio, nor where the WANs that
+    carried the tunnel, `carried_by`, aren't those of the bare runs.
     """
     cells = list(dict.fromkeys((result.run.direction, result.run.connections) for result in results))
     return [_cell(direction, connections, results) for direction, connections in cells]
@@ -169,23 +203,27 @@ def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 def _cell(direction: Direction, connections: int, results: Sequence[Result]) -> dict[str, Any]:
     medians: dict[str, float | None] = {}
+    wans: dict[str, list[str]] = {}
     for way in ("tunnel", "bare"):
-        figures = [
-            result.transfer.bits_per_second
+        counted = [
+            result
             for result in results
             if (result.run.way, result.run.direction, result.run.connections) == (way, direction, connections)
             and result.valid
-            and result.transfer is not None
         ]
+        figures = [result.transfer.bits_per_second for result in counted if result.transfer is not None]
         medians[way] = round(statistics.median(figures)) if figures else None
+        wans[way] = sorted({name for result in counted for name in result.carried_by})
     tunnel, bare = medians["tunnel"], medians["bare"]
-    ratio = round(tunnel / bare, 3) if tunnel is not None and bare else None
+    comparable = tunnel is not None and bare and wans["tunnel"] == wans["bare"]
+    ratio = round(tunnel / bare, 3) if comparable and tunnel is not None and bare else None
     return {
         "direction": direction,
         "connections": connections,
         "tunnel_bits_per_second": tunnel,
         "bare_bits_per_second": bare,
         "ratio": ratio,
+        "carried_by": wans["tunnel"],
     }
 
 
