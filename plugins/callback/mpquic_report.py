@@ -43,7 +43,7 @@ class Row:
     """What the preflight has found, in full."""
     tunnels: list[dict[str, Any]] | None = None
 
-    def settle(self, *, failed: bool, unreachable: bool) -> None:
+    def conclude(self, *, failed: bool, unreachable: bool) -> None:
         """Forget failures that a later task has mended (`rescue`, `ignore_unreachable`)."""
         if not failed:
             self.failed, self.problems = "", []
@@ -207,7 +207,7 @@ class CallbackModule(CallbackBase):
         if not self._active or not self._rows:
             return
         for name, row in self._rows.items():
-            row.settle(failed=bool(stats.failures.get(name)), unreachable=bool(stats.dark.get(name)))
+            row.conclude(failed=bool(stats.failures.get(name)), unreachable=bool(stats.dark.get(name)))
             # Without the verification, at the end of which a host is done, the end of the run is.
             row.done |= row.begun and not verification_is_wanted()
         self._display.banner("SITES AND VPSES")

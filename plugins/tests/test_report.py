@@ -109,7 +109,7 @@ def test_a_reason_is_one_line(report: ModuleType, text: str, line: str) -> None:
 def test_problems_are_a_line_each(report: ModuleType) -> None:
     row = report.Row(failed="2 problems", problems=report.problems({"invocation": {"problems": ["one", "two"]}}))
     assert report.reasons({"vps1": row}) == ["vps1: one", "vps1: two"]
-    row.settle(failed=False, unreachable=False)
+    row.conclude(failed=False, unreachable=False)
     assert report.reasons({"vps1": row}) == []
 
 

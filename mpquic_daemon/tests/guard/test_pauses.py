@@ -6,7 +6,7 @@ import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.guard.pauses import AT_ONCE, CALM, LAST_PAUSE, Pauses, is_told
+from mpquic.guard.pauses import AT_ONCE, LAST_PAUSE, RESET_AFTER, Pauses, is_told
 
 
 def test_what_may_be_missing_for_a_while_is_repaired_after_it() -> None:
@@ -31,8 +31,8 @@ def test_another_fault_after_a_calm_is_repaired_at_once() -> None:
         pauses.due({"rule": 0.0}, now)
         pauses.repaired(["rule"], now)
     pauses.due({}, now)
-    assert pauses.due({"rule": 0.0}, now + CALM) == ["rule"]
-    assert pauses.repaired(["rule"], now + CALM) == [1]
+    assert pauses.due({"rule": 0.0}, now + RESET_AFTER) == ["rule"]
+    assert pauses.repaired(["rule"], now + RESET_AFTER) == [1]
 
 
 def test_a_repair_that_does_not_help_is_repeated_ever_more_seldom() -> None:

@@ -30,7 +30,7 @@ _HEX = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2})+$")
 LARGEST_PORT: Final = 65535
 SHORTEST_RFC4361_ID: Final = 1 + 4 + 2 + 1
 """Type, IAID, type of the DUID, and something in it (RFC 4361 section 6.1)."""
-LONGEST_RFC4361_ID: Final = 1 + 4 + 130
+MAX_RFC4361_ID: Final = 1 + 4 + 130
 """A DUID has at most 128 bytes after its type (RFC 8415 section 11.1)."""
 DUID_TYPES: Final = {"0001": "link-layer-time", "0002": "vendor", "0003": "link-layer", "0004": "uuid"}
 """Types of DUIDs (RFC 8415 section 11, RFC 6355) and systemd-networkd's words for them; it takes no others."""
@@ -207,7 +207,7 @@ def _dhcp_client_id(text: str) -> None:
     if text[:2].lower() == "01":
         _mac(text[3:])
         return
-    if text[:2].lower() != "ff" or not SHORTEST_RFC4361_ID <= len(text.split(":")) <= LONGEST_RFC4361_ID:
+    if text[:2].lower() != "ff" or not SHORTEST_RFC4361_ID <= len(text.split(":")) <= MAX_RFC4361_ID:
         raise ValueError("neither a MAC address nor IAID and DUID")
     if "".join(text.split(":")[5:7]) not in DUID_TYPES:
         raise ValueError("a DUID of no known type")

@@ -14,7 +14,7 @@ from mpquic_plan.problem import PlanError, Problem
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-LONGEST_INTERFACE_NAME: Final = 15
+MAX_INTERFACE_NAME: Final = 15
 """IFNAMSIZ of the kernel, less its final zero (include/uapi/linux/if.h)."""
 
 _TOKEN: Final = re.compile(r"match:([0-9a-f]{2}(?::[0-9a-f]{2}){5})")
@@ -72,10 +72,10 @@ def _too_long(plan: Mapping[str, Any], names: Mapping[str, str], matches: list[d
     for item, device in _links(plan):
         name = substitute(device, names)
         entry = _entry(device, matches)
-        if entry is not None and len(name) > LONGEST_INTERFACE_NAME:
+        if entry is not None and len(name) > MAX_INTERFACE_NAME:
             message = (
                 f"the interface of {item} would be called '{name}', which has {len(name)} characters; an interface "
-                f"name has at most {LONGEST_INTERFACE_NAME}: state a shorter device for {item}"
+                f"name has at most {MAX_INTERFACE_NAME}: state a shorter device for {item}"
             )
             yield Problem(entry["host"], entry["path"], message)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT = 600
 """Seconds in which the other machine has to come."""
-LONGEST = 86400
+MAX_SECONDS = 86400
 
 
 def add(commands: Commands) -> None:
@@ -48,7 +48,7 @@ def add(commands: Commands) -> None:
 
 def _seconds(text: str) -> int:
     seconds = duration(text)
-    if seconds > LONGEST:
+    if seconds > MAX_SECONDS:
         raise argparse.ArgumentTypeError(f"{text}: a handover is open for a day at most")
     return seconds
 

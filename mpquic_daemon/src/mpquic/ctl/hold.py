@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SOCKET_VARIABLE = "MPQUIC_LINKD_CONTROL"
 DEFAULT_SOCKET = "/run/mpquic-linkd/control.sock"
 TIMEOUT = 5.0
-LONGEST = 10 * 365 * 86400
+MAX_SECONDS = 10 * 365 * 86400
 _DURATION = re.compile(r"(?P<count>[1-9][0-9]{0,8})(?P<unit>[smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 FIELDS = {"name": "NAME", "state": "STATE", "why": "WHY"}
@@ -50,7 +50,7 @@ def duration(text: str) -> int:
     """Return the seconds of a duration as 90s, 30m, 2h or 3d."""
     found = _DURATION.fullmatch(text)
     seconds = int(found["count"]) * _UNITS[found["unit"]] if found else 0
-    if not 0 < seconds <= LONGEST:
+    if not 0 < seconds <= MAX_SECONDS:
         raise argparse.ArgumentTypeError(f"{text}: expected a duration as 90s, 30m, 2h or 3d, of at most 3650 days")
     return seconds
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from mpquic.ctl.command import Commands
     from mpquic.trace.listing import Device
 
-MOST_SECONDS: Final = 25.0
+MAX_SECONDS: Final = 25.0
 """Longest run: both runs of a pair are in the same minute, or they don't compare."""
-MOST_RUNS: Final = 20
+MAX_RUNS: Final = 20
 RETRY_S: Final = 5.0
 RETRY_PAUSE_S: Final = 0.2
 GRACE_S: Final = 20.0
@@ -99,15 +99,15 @@ def _server(word: str) -> tuple[str, int]:
 
 def _seconds(word: str) -> float:
     value = float(word)
-    if not 1 <= value <= MOST_SECONDS:
-        raise argparse.ArgumentTypeError(f"{word}: expected 1 to {MOST_SECONDS:g} seconds")
+    if not 1 <= value <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{word}: expected 1 to {MAX_SECONDS:g} seconds")
     return value
 
 
 def _runs(word: str) -> int:
     value = int(word)
-    if not 1 <= value <= MOST_RUNS:
-        raise argparse.ArgumentTypeError(f"{word}: expected 1 to {MOST_RUNS}")
+    if not 1 <= value <= MAX_RUNS:
+        raise argparse.ArgumentTypeError(f"{word}: expected 1 to {MAX_RUNS}")
     return value
 
 

@@ -19,7 +19,7 @@ AT_ONCE = 10
 """Repairs of one thing that help before there are pauses between them."""
 FIRST_PAUSE = 1.0
 LAST_PAUSE = 60.0
-CALM = 10.0
+RESET_AFTER = 10.0
 """Seconds for which a thing that was repaired must be there, so that its next repair isn't a repetition."""
 
 
@@ -48,12 +48,12 @@ class Pauses(Generic[ThingT]):
             known.missing_since = None
             known.came_back = True
             known.present_since = now if known.present_since is None else known.present_since
-            if not known.attempts or now - known.present_since >= CALM:
+            if not known.attempts or now - known.present_since >= RESET_AFTER:
                 del self._known[thing]
         found = []
         for thing, patience in missing.items():
             known = self._known.setdefault(thing, _Known(now))
-            if known.present_since is not None and now - known.present_since >= CALM:
+            if known.present_since is not None and now - known.present_since >= RESET_AFTER:
                 known = self._known[thing] = _Known(now)
             known.present_since = None
             if known.missing_since is None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PERIOD = 15.0
 """Seconds after which everything is looked at without an event."""
 FILES_PERIOD = 2.0
-SETTLE = 0.02
+EVENT_DELAY = 0.02
 """Seconds from an event of the network to a look, since most come in groups."""
 SHARE = 10.0
 """A look waits this many times as long as the last one took: the guard takes at most a tenth of a processor."""
@@ -98,7 +98,7 @@ class Guard:
                     self._filter_due = 0.0
             elif key.fileobj is self._network_events:
                 self._network_events.drain()
-                self._network_due = min(self._network_due, time.monotonic() + SETTLE)
+                self._network_due = min(self._network_due, time.monotonic() + EVENT_DELAY)
             else:
                 signals.recv(64)
                 self._filter_due = self._network_due = 0.0

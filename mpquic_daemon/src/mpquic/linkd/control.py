@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import asyncio
     from pathlib import Path
 
-LONGEST = 10 * 365 * 86400.0
+MAX_SECONDS = 10 * 365 * 86400.0
 MAX_REASON = 200
 
 
@@ -64,6 +64,6 @@ def _reason(value: object) -> str:
 def _seconds(value: object) -> float | None:
     if value is None:
         return None
-    if type(value) not in (int, float) or not 1 <= float(str(value)) <= LONGEST:
-        raise RequestError(f"for_seconds: expected seconds from 1 to {LONGEST:.0f}")
+    if type(value) not in (int, float) or not 1 <= float(str(value)) <= MAX_SECONDS:
+        raise RequestError(f"for_seconds: expected seconds from 1 to {MAX_SECONDS:.0f}")
     return float(str(value))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GRACE = 10.0
 RETRY = 10.0
-SETTLED = 10.0
+STABLE_TIME = 10.0
 """Seconds for which an instance that was started must run, so that its next start isn't a repetition."""
 
 Verb = Literal["start", "stop", "reset", "by_hand"]
@@ -123,7 +123,7 @@ class Reconciler:
         ends = [since + self._grace for since in self._unneeded_since.values()]
         ends += [asked.at + RETRY for asked in self._asked.values()]
         ends += [last + RETRY for last in self._failing.values()]
-        ends += [since + SETTLED for name, since in self._running_since.items() if name in self._failing]
+        ends += [since + STABLE_TIME for name, since in self._running_since.items() if name in self._failing]
         return min((end for end in ends if end > now), default=None)
 
     def _note(
@@ -143,7 +143,7 @@ class Reconciler:
             self._usable[name] = carrying
         running = {name for name, unit in units.items() if unit.activity is Activity.RUNNING}
         for name in running:
-            if now - self._running_since.setdefault(name, now) >= SETTLED:
+            if now - self._running_since.setdefault(name, now) >= STABLE_TIME:
                 self._begin_anew(name)
         for name in self._running_since.keys() - running:
             del self._running_since[name]

@@ -19,7 +19,7 @@ from typing import Literal
 
 FIRST_PAUSE = 8.0
 LAST_PAUSE = 600.0
-CALM = 1200.0
+RESET_AFTER = 1200.0
 FIRST_DISCOVERY = 8.0
 LAST_DISCOVERY = 30.0
 
@@ -73,7 +73,7 @@ class RenewLimiter:
             if known is not None and self._recovered(known, evidence):
                 known.worked = True
             return None
-        if known is None or now - known.last > max(CALM, 2 * known.pause) or self._recovered(known, evidence):
+        if known is None or now - known.last > max(RESET_AFTER, 2 * known.pause) or self._recovered(known, evidence):
             unanswered = False
             self._devices[device] = _Device(now, FIRST_PAUSE, evidence)
         else:

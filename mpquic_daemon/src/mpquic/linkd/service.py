@@ -38,7 +38,7 @@ PERIOD = 15.0
 # Without the message bus there are no events.
 RECONNECT_PERIOD = 1.0
 # A modem that appears makes a dozen messages within milliseconds: look once after them.
-SETTLE = 0.05
+EVENT_DELAY = 0.05
 NOT_ALLOWED = (
     "polkit doesn't let mpquic-linkd start and stop instances: is polkitd installed, and its rule there? Run site.yml"
 )
@@ -212,7 +212,7 @@ class LinkDaemon:
             timeout = min(timeout, max(0.0, until - time.time()))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), timeout)
-            await asyncio.sleep(SETTLE)
+            await asyncio.sleep(EVENT_DELAY)
         self._wake.clear()
 
     async def _reconcile(self) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _FAMILIES: Final = {4: {"ip", "inet"}, 6: {"ip6", "inet"}}
 _HANDLE: Final = re.compile(r"^\s*(?P<text>.*?)\s+# handle (?P<handle>\d+)$")
 _BLOCK: Final = re.compile(r"^\s*(?P<kind>table|chain)\s+(?P<name>[^{]+?)\s*\{")
-MOST_JUMPS: Final = 16
+MAX_JUMPS: Final = 16
 """Depth of chains within chains (NFT_JUMP_STACK_SIZE)."""
 
 
@@ -163,7 +163,7 @@ class _Walk:
 
     def chain(self, key: tuple[str, str, str], depth: int = 0) -> tuple[str | None, Place | None]:
         """Return the verdict and the rule that gave it; None when the end of the chain is reached."""
-        for rule in self._ruleset.rules(key) if depth <= MOST_JUMPS else ():
+        for rule in self._ruleset.rules(key) if depth <= MAX_JUMPS else ():
             verdict, place = self._rule(key, rule, depth)
             if verdict == "return":
                 return None, None

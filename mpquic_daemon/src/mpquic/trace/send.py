@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mpquic.trace.fib import Address
 
 TIMEOUT_S: Final = 4.0
-SETTLE_S: Final = 0.2
+WATCH_AFTER_REPLY_S: Final = 0.2
 """Seconds for which a packet is watched after its reply, for copies that leave elsewhere."""
 RULE_PRIORITY: Final = "990"
 """Before the suite's rules (1001 and higher) and the kernel's rule for VRFs (1000)."""
@@ -149,7 +149,7 @@ def _observe(
                 sent.delivered = True
                 poll.unregister(sender)
         if sent.returned and sent.delivered:
-            end = min(end, time.monotonic() + SETTLE_S)
+            end = min(end, time.monotonic() + WATCH_AFTER_REPLY_S)
 
 
 def _seen(watch: socket.socket, probe: Probe) -> Iterator[tuple[str, Sighting]]:

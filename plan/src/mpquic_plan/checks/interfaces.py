@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from mpquic_plan.matching import LONGEST_INTERFACE_NAME
+from mpquic_plan.matching import MAX_INTERFACE_NAME
 from mpquic_plan.problem import Problem
 
 if TYPE_CHECKING:
@@ -199,9 +199,9 @@ def interface_names_are_short(fleet: Fleet) -> Iterator[Problem]:
     """No interface has a name that the kernel refuses."""
     for host, devices in _devices(fleet):
         for path, _, name in devices:
-            if len(name) > LONGEST_INTERFACE_NAME:
+            if len(name) > MAX_INTERFACE_NAME:
                 yield Problem(
                     host,
                     path,
-                    f"'{name}' has {len(name)} characters; an interface name has at most {LONGEST_INTERFACE_NAME}",
+                    f"'{name}' has {len(name)} characters; an interface name has at most {MAX_INTERFACE_NAME}",
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mpquic_plan.matching import LONGEST_INTERFACE_NAME
+from mpquic_plan.matching import MAX_INTERFACE_NAME
 from mpquic_plan.openwrt.uplinks import policy_uplinks, ports, uplinks
 from mpquic_plan.problem import Problem, unknown
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from mpquic_plan.model import Fleet, Router, Site
 
-MOST_INTERFACES: Final = 60
+MAX_INTERFACES: Final = 60
 """Interfaces that mwan3 tells apart by the bits of its mark, with its default mask 0x3F00."""
 
 
@@ -60,10 +60,10 @@ def router_ports_are_of_lans(fleet: Fleet) -> Iterator[Problem]:
                 yield Problem(site.host, f"{port.path}.device", message)
         paths = {port.lan: port.path for port in router.ports or ()}
         for uplink in uplinks(site, router, None):
-            if len(uplink.device) > LONGEST_INTERFACE_NAME:
+            if len(uplink.device) > MAX_INTERFACE_NAME:
                 message = (
                     f"the router's interface for {uplink.lan.name} would be called '{uplink.device}', which has "
-                    f"{len(uplink.device)} characters; an interface name has at most {LONGEST_INTERFACE_NAME}"
+                    f"{len(uplink.device)} characters; an interface name has at most {MAX_INTERFACE_NAME}"
                 )
                 yield Problem(site.host, f"{paths[f'lan{uplink.lan.number}']}.device", message)
 
@@ -119,9 +119,9 @@ def routers_have_room(fleet: Fleet) -> Iterator[Problem]:
     """No router has more interfaces than mwan3 can tell apart."""
     for site, router in _routers(fleet):
         count = sum(len(uplink.families) for uplink in uplinks(site, router, None))
-        if count > MOST_INTERFACES:
+        if count > MAX_INTERFACES:
             message = (
                 f"its LANs and VLANs make {count} interfaces, one for each family, and mwan3 has room for "
-                f"{MOST_INTERFACES}; state ports with fewer LANs, or take VLANs away"
+                f"{MAX_INTERFACES}; state ports with fewer LANs, or take VLANs away"
             )
             yield Problem(site.host, router.path, message)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Section = dict[str, Any]
 
-MOST_PORTS: Final = 15
+MAX_PORTS: Final = 15
 """Ports of a rule of mwan3, a range counting as two (iptables, extension multiport)."""
 
 PROBE: Final = {"track_method": "ping", "reliability": "1", "count": "1", "size": "56", "max_ttl": "60", "timeout": "2"}
@@ -278,12 +278,12 @@ def _prefixes(
 def _chunks(ranges: Sequence[tuple[int, int]]) -> list[str | None]:
     """Return ports as mwan3 takes them, in as many texts as are needed."""
     chunks: list[list[str]] = [[]]
-    room = MOST_PORTS
+    room = MAX_PORTS
     for low, high in ranges:
         needed = 1 if low == high else 2
         if needed > room:
             chunks.append([])
-            room = MOST_PORTS
+            room = MAX_PORTS
         chunks[-1].append(str(low) if low == high else f"{low}:{high}")
         room -= needed
     return [",".join(chunk) or None for chunk in chunks]

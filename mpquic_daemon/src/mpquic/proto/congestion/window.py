@@ -18,7 +18,7 @@ FILLED = 0.8
 was in flight one RTT ago, so that little less than half of it is always in use."""
 IDLE_TIME = 2.0
 """Seconds after which a window is out of date."""
-_SHORTEST_RTT = 0.001
+_MIN_RTT = 0.001
 
 
 class WindowController:
@@ -62,14 +62,14 @@ class WindowController:
     @property
     def pacing_rate(self) -> float:
         """Bytes per second; before the first RTT sample a millisecond is taken for it: the window limits then."""
-        return PACING_GAIN * self.congestion_window / max(self._smoothed_rtt or 0.0, _SHORTEST_RTT)
+        return PACING_GAIN * self.congestion_window / max(self._smoothed_rtt or 0.0, _MIN_RTT)
 
     @property
     def bandwidth(self) -> float:
         """Bytes per second that the window allows over the smoothed RTT, 0.0 before the first sample."""
         if self._smoothed_rtt is None:
             return 0.0
-        return self.congestion_window / max(self._smoothed_rtt, _SHORTEST_RTT)
+        return self.congestion_window / max(self._smoothed_rtt, _MIN_RTT)
 
     def on_sent(self, _size: int, now: float) -> None:
         """Remember that the path is in use."""

@@ -35,7 +35,7 @@ INTERVAL = 0.5
 """Least seconds between two series of probes to one client, whoever registers, and however often."""
 POLL_INTERVAL = 0.1
 ROUNDING = 1e-6
-LONGEST_STEP = 0.2
+MAX_STEP = 0.2
 """Seconds of silence that are counted between two polls at most: more is a pause of this process, not of the client."""
 MAX_TRANSIT = 0.1
 """Seconds after the first probe in which what arrives may have been sent by a client that is gone, at most."""
@@ -96,7 +96,7 @@ class _Pending(Generic[Handle]):
             self.polled_at, self.next_probe = now, now + self.wait / PROBES
             return True, Outcome.WAIT
         polled_at, self.polled_at = self.polled_at, now
-        self.waited += min(now - polled_at, LONGEST_STEP)
+        self.waited += min(now - polled_at, MAX_STEP)
         if polled_at < self.transit_until:
             self.before = presence.heard
         elif _has_grown(self.before, presence.heard):

@@ -15,7 +15,7 @@ LOSS_EVENTS = 32
 """...but as many events at least, unless they are older than..."""
 LOSS_MEMORY = 60.0
 """...so many seconds."""
-SETTLE_TIME = 1.0
+DETECTION_TIME = 1.0
 """Seconds after an outage in which what was lost by it is still being found."""
 _BUCKET = 0.25
 
@@ -87,7 +87,7 @@ class LossEstimator:
         """An outage is over: it is told by the path's state, and says nothing of what is lost from now on."""
         self._buckets.clear()
         self._delivered = self._lost = 0
-        self._from = now + SETTLE_TIME
+        self._from = now + DETECTION_TIME
 
     def add(self, delivered: int, lost: int, now: float) -> None:
         """Take what is known since the last call; negative `lost` takes back what arrived after all."""

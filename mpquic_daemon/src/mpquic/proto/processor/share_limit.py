@@ -70,7 +70,7 @@ class ShareLimit(Generic[Key]):
         account.time += time
         account.bytes += octets
         if self.is_set:
-            self._settle(account, now)
+            self._repay(account, now)
             account.time_debt += time
             account.octets_debt += octets * self._price
 
@@ -79,7 +79,7 @@ class ShareLimit(Generic[Key]):
         account = self._accounts.get(key)
         if not self.is_set or account is None:
             return 0.0
-        self._settle(account, now)
+        self._repay(account, now)
         return min(max(0.0, account.time_debt, account.octets_debt) / self.limit, MAX_DELAY)
 
     def is_due(self, now: float) -> bool:
@@ -117,7 +117,7 @@ class ShareLimit(Generic[Key]):
         """Remove what is known of a client."""
         self._accounts.pop(key, None)
 
-    def _settle(self, account: _Account, now: float) -> None:
+    def _repay(self, account: _Account, now: float) -> None:
         """Take off what the client might have taken since."""
         share, least = (now - account.since) * self.limit, -BURST * self.limit
         account.time_debt = max(account.time_debt - share, least)
