@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
-from mpquic.net.event_loop import EventLoop, idle_time
+from mpquic.net.event_loop import EventLoop, after_reading, idle_time
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -222,3 +222,55 @@ def test_a_socket_that_was_closed_too_early_is_forgotten_and_its_number_can_be_u
         return octets
 
     assert run(main()) == b"new"
+
+
+def test_what_is_called_after_reading_is_called_once_and_lets_a_reply_go_first(pair: Pair) -> None:
+    near, far = pair
+
+    async def main() -> list[str]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, EventLoop)
+        order: list[str] = []
+        done = loop.create_future()
+
+        def finish() -> None:
+            order.append("after")
+            done.set_result(None)
+
+        def read() -> None:
+            order.append(near.recv(10).decode())
+            loop.call_after_reading(finish)
+            if len(order) == 1:
+                far.send(b"reply")
+
+        loop.add_reader(near, read)
+        far.send(b"first")
+        await done
+        loop.remove_reader(near)
+        return order
+
+    assert run(main()) == ["first", "reply", "after"]
+
+
+def test_what_is_called_after_reading_does_not_wait_for_readers_that_never_rest(pair: Pair) -> None:
+    near, far = pair
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        loop.add_reader(near, lambda: None)
+        far.send(b"1")
+        after_reading(loop)(lambda: done.set_result(None))
+        await done
+        loop.remove_reader(near)
+
+    run(main())
+
+
+def test_a_loop_that_does_not_tell_what_it_reads_calls_it_soon() -> None:
+    async def main() -> None:
+        done = asyncio.get_running_loop().create_future()
+        after_reading(asyncio.get_running_loop())(lambda: done.set_result(None))
+        await asyncio.wait_for(done, 10)
+
+    asyncio.run(main())

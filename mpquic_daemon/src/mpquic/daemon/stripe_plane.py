@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mpquic.daemon.path_mtu import ReportedErrors, payload
 from mpquic.daemon.wan_socket import open_socket
+from mpquic.net.event_loop import after_reading
 from mpquic.net.kernel import KERNEL
 from mpquic.net.send_status import SendStatus
 from mpquic.net.udp import READ_BYTES
@@ -74,6 +75,7 @@ class StripePlane:
         self.path = StripePath(f"{name}/stripe", session)
         self._pump = pump
         self._loop = asyncio.get_running_loop()
+        self._after_reading = after_reading(self._loop)
         self._timer: asyncio.TimerHandle | None = None
         self._due = float("inf")
         self.closed = False
@@ -119,13 +121,14 @@ class StripePlane:
         self.transmit_all(now)
 
     def transmit_all(self, now: float) -> None:
-        """Send what the session has made, and set its clock."""
+        """Send what the session has made, and have its clock set when what can be read has been read."""
         outgoing = self.session.take_outgoing()
         if outgoing:
             self.transmit(outgoing)
         if self.session.exhausted:
             self._set_state(PathState.DOWN)
-        self._schedule(now)
+        if self._due > now + TIMER_SLACK:
+            self._after_reading(self._set_timer)
 
     def _fill(self, now: float) -> None:
         """Have the tunnel hand over what the paths take."""
@@ -156,6 +159,10 @@ class StripePlane:
             self._timer = None
         self.path.state = PathState.DOWN
         self.session.close()
+
+    def _set_timer(self) -> None:
+        if not self.closed:
+            self._schedule(self._loop.time())
 
     def _schedule(self, now: float) -> None:
         """Set the timer to what is due first: the session's own business, or room for what waits."""

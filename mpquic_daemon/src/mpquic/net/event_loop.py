@@ -40,6 +40,8 @@ class _Selector(selectors.EpollSelector):
         """When asyncio has something to do, in seconds of its clock; may be changed by what is called."""
         self._on_fault = on_fault
         self._readers: dict[int, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
+        self.later: dict[Callable[[], object], None] = {}
+        """What is called when what is readable now has been read."""
         self._others = self.fileno()
         self._all = select.epoll()
         self._all.register(self._others, select.EPOLLIN)
@@ -61,17 +63,28 @@ class _Selector(selectors.EpollSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout <= 0:
-            return self._serve(self._all.poll(0, len(self._readers) + 1))  # There is work.
+            return self._look()  # There is work.
         began = time.monotonic()
         self.until = inf if timeout is None else began + timeout
         while began < self.until:
-            events = self._all.poll(min(self.until - began, _LONGEST), len(self._readers) + 1)
-            self.idle += time.monotonic() - began
-            others = self._serve(events)
+            if self.later:
+                others = self._look()
+            else:
+                events = self._all.poll(min(self.until - began, _LONGEST), len(self._readers) + 1)
+                self.idle += time.monotonic() - began
+                others = self._serve(events)
             if others:
                 return others
             began = time.monotonic()
         return []
+
+    def _look(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Call what is readable now, and then what was to be called after it."""
+        others = self._serve(self._all.poll(0, len(self._readers) + 1))
+        later, self.later = self.later, {}
+        for callback in later:
+            self._call(callback, ())
+        return others
 
     def _serve(self, events: list[tuple[int, int]]) -> list[tuple[selectors.SelectorKey, int]]:
         others = False
@@ -80,14 +93,16 @@ class _Selector(selectors.EpollSelector):
             if reader is None:
                 others = others or fd == self._others
                 continue
-            callback, arguments = reader
-            try:
-                callback(*arguments)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:  # noqa: BLE001 - as asyncio's handles do
-                self._on_fault(callback, error)
+            self._call(*reader)
         return super().select(0) if others else []
+
+    def _call(self, callback: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        try:
+            callback(*arguments)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - as asyncio's handles do
+            self._on_fault(callback, error)
 
     def close(self) -> None:
         self._readers.clear()
@@ -137,6 +152,13 @@ class EventLoop(asyncio.SelectorEventLoop):
             self._direct.until = when
         return super().call_at(when, callback, *args, context=context)
 
+    def call_after_reading(self, callback: Callable[[], object]) -> None:
+        """Call something once, however often it is asked for, when what is readable has been read once more.
+
+        So what the kernel gives in reply to a packet that has just been written to a TUN or a socket goes first.
+        """
+        self._direct.later[callback] = None
+
     def stop(self) -> None:
         """End `run_forever` after this iteration."""
         self._direct.until = -inf
@@ -148,6 +170,11 @@ class EventLoop(asyncio.SelectorEventLoop):
 
 def _number(fd: FileDescriptorLike) -> int:
     return fd if isinstance(fd, int) else fd.fileno()
+
+
+def after_reading(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], object]], object]:
+    """Return the `call_after_reading` of a loop; of one that has none, `call_soon`."""
+    return loop.call_after_reading if isinstance(loop, EventLoop) else loop.call_soon
 
 
 def idle_time() -> float:
