@@ -407,14 +407,26 @@ def test_flags_of_a_segment_say_that_its_checksum_is_partial() -> None:
 
 
 def target_of(rtt: float, loss: float, rate: float = 5e6) -> float:
-    """CoDel's target for a path."""
+    """CoDel's target for a path when more than a packet waits."""
     path = RecordingPath()
     path.rtt, path.loss, path.rate = rtt, loss, rate
     sender = tunnel(path)
-    sender.enqueue([PLAIN + make.udp(4, bytes(100), partial=False)], 0.0)
+    sender.enqueue([PLAIN + make.udp(4, bytes(1000), partial=False)] * 2, 0.0)
     sender.flush(0.0)
     (queue,) = sender.queues.values()
     return queue.target
+
+
+def test_for_a_packet_that_comes_alone_no_queue_is_set_to_a_path() -> None:
+    path = RecordingPath()
+    path.rtt, path.loss, path.rate = 0.03, 0.3, 5e6
+    sender = tunnel(path)
+    (queue,) = sender.queues.values()
+    before = queue.target
+    sender.enqueue([PLAIN + make.udp(4, bytes(1000), partial=False)], 0.0)
+    sender.flush(0.0)
+    assert len(path.taken) == 1
+    assert queue.target == before
 
 
 def test_the_queue_holds_what_comes_in_while_a_path_repairs() -> None:

@@ -246,6 +246,11 @@ class UdpSocket:
         if self._backlog:
             self._keep(datagrams, address, dscp)
             return SendStatus.BLOCKED
+        if len(datagrams) == 1:
+            status = self._send_group(datagrams, address, dscp)
+            if status is SendStatus.BLOCKED:
+                self._keep(datagrams, address, dscp)
+            return status
         worst = SendStatus.OK
         start, end = 0, len(datagrams)
         while start < end:
@@ -312,7 +317,8 @@ class UdpSocket:
     def _send_group(self, group: Sequence[bytes], address: Address | None, dscp: int) -> SendStatus:
         control = [self._tos_message(address, dscp)] if dscp else []
         if len(group) == 1:
-            return self._status(self._call(group, control, address), 1, address)
+            error = self._call(group, control, address)
+            return self._status(error, 1, address) if error else SendStatus.OK
         error = self._call(group, [(SOL_UDP, UDP_SEGMENT, _pack_size(len(group[0]))), *control], address)
         if error not in (errno.EIO, errno.EINVAL):
             return self._status(error, len(group), address)

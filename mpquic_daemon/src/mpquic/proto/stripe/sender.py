@@ -98,6 +98,8 @@ class StripeSender:
         self._outgoing: list[tuple[Pipe, list[bytes]]] = []
         self._run_pipe = pipes.all[0]
         self._run_left = 0
+        self._shapes: dict[int, tuple[int, int]] = {}
+        """Of groups that begin now, by class, since a report or a timer could last change them."""
         self._allowance = ReportAllowance(now)
         self.max_in_flight = MAX_IN_FLIGHT
         """Bytes on their way at most, whatever the controller thinks."""
@@ -167,6 +169,7 @@ class StripeSender:
     def on_rtt(self, rtt: float, now: float) -> None:
         """A round trip that a keepalive measured; by itself it serves until reports do."""
         self.recovery.estimators.rtt.add(rtt, now)
+        self._shapes.clear()
         if self.recovery.rtt.smoothed is None:
             self.recovery.rtt.add(rtt, now)
 
@@ -189,6 +192,7 @@ class StripeSender:
             self._mark_app_limited()
         self.recovery.arq.insure = self.overhead.credit >= INSURANCE_RESERVE
         self.recovery.on_report(report, now)
+        self._shapes.clear()
         self._pipes.overdue = self.recovery.timeouts > 0
         self.pacer.set_rate(self.controller.pacing_rate, now)
         self._send_repairs(now)
@@ -202,6 +206,7 @@ class StripeSender:
             self._close_group(now, tail=True)
         recovery.arq.insure = self.overhead.credit >= INSURANCE_RESERVE
         recovery.detect(now)
+        self._shapes.clear()
         if recovery.inflight.bytes and now >= recovery.timeout_at:
             probe = recovery.on_timeout(now)
             # It may be the pipe: a probe on the same one, and what follows it there, would be lost like the tail.
@@ -254,9 +259,14 @@ class StripeSender:
 
     def _shape(self, traffic_class: int) -> tuple[int, int]:
         """Return data and parity shards of a group that begins now."""
+        known = self._shapes.get(traffic_class)
+        if known is not None:
+            return known
         loss = self.recovery.loss.loss
         span = min(MAX_SPAN, self.recovery.smoothed_rtt * SPAN_SHARE)
-        return self.policy.shape(loss, traffic_class, int(self.controller.bandwidth * span / self.datagram_size))
+        most = int(self.controller.bandwidth * span / self.datagram_size)
+        shape = self._shapes[traffic_class] = self.policy.shape(loss, traffic_class, most)
+        return shape
 
     def _send_bodies(self, label: int, bodies: list[bytes], now: float) -> None:
         position = 0

@@ -14,7 +14,7 @@ from mpquic.proto.packet.run import SegmentRun
 from mpquic.proto.packet.segment import layout
 from mpquic.proto.packet.superframe import MIN_GSO_SIZE, Packet, SuperframeError, carried_whole, cut, parse_vnet
 from mpquic.proto.path.path import PathState
-from mpquic.proto.tunnel.class_queue import ClassQueue
+from mpquic.proto.tunnel.class_queue import MAX_PACKET, ClassQueue
 from mpquic.proto.tunnel.counters import Counters, packets_of
 from mpquic.proto.tunnel.fragments import split
 from mpquic.proto.tunnel.tuning import tune
@@ -171,7 +171,8 @@ class TunnelSender:
                 return total
             if limit is not None:
                 budget = min(budget, limit - total)
-            tune(queue, planes[0])
+            if queue.bytes > MAX_PACKET:  # CoDel leaves less alone (RFC 8289 section 5.5), and nothing is cut.
+                tune(queue, planes[0])
             shape = _shape(planes)
             frames = self._frames(traffic_class, queue, shape, budget, now)
             if not frames:
