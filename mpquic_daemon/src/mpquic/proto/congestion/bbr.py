@@ -70,6 +70,8 @@ class Bbr:
         self._long_rounds = 0
         self._probe_rtt_until: float | None = None
         self._probe_rtt_minimum: float | None = None
+        self.congestion_window = self._find_window()
+        """Bytes in flight: twice the bandwidth-delay product, and what waits for the next report."""
 
     @property
     def state_name(self) -> str:
@@ -108,9 +110,7 @@ class Bbr:
         # a drop of capacity a loss of our own making would justify the rate that makes it.
         return max(floor, rate if self.probing_down else rate / (1 - self.link_loss))
 
-    @property
-    def congestion_window(self) -> int:
-        """Bytes in flight: twice the bandwidth-delay product, and what waits for the next report."""
+    def _find_window(self) -> int:
         smallest = (INITIAL_SHARDS if not self._full else MIN_SHARDS) * self._datagram
         if self.min_rtt is None or not self._rates:
             return INITIAL_SHARDS * self._datagram
@@ -146,6 +146,7 @@ class Bbr:
         self._probe_rtt(sample, now)
         if new_round:
             self._round_rtt = None
+        self.congestion_window = self._find_window()
 
     def on_persistent_congestion(self, now: float) -> None:
         """Begin anew with the model's rate as the ceiling that start-up will find again."""
@@ -155,6 +156,7 @@ class Bbr:
         self._low_total = self._low_lost = 0.0
         self._min_rtt_at = now
         self._probe_rtt_until = None
+        self.congestion_window = self._find_window()
 
     def _target(self, gain: float) -> float:
         rtt = self.min_rtt or _INITIAL_RTT

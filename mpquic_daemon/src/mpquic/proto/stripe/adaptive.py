@@ -83,6 +83,10 @@ def copies_for(missing: int, permille: int) -> int:
     return count
 
 
+HARDLY = 0.0005
+"""Loss that rounds to no permille."""
+
+
 class OverheadBudget:
     """Bytes that may still be spent on redundancy: each first transmission earns `share` of its size.
 
@@ -129,6 +133,10 @@ class ParityPolicy:
         self._max_overhead = max_overhead
         self._usual: dict[tuple[int, int], int] = {}
         """M by data shards and loss in permille: at most `MAX_DATA` times 500."""
+
+    def needs_none(self, loss: float) -> bool:
+        """Whether M is 0 at such a loss, for all classes and whatever K is."""
+        return self.mode is FecMode.OFF or (self.mode is FecMode.ADAPTIVE and loss < HARDLY)
 
     def shape(self, loss: float, traffic_class: int, most: int) -> tuple[int, int]:
         """Return K and M of a group that begins now, at a loss of 0.0 to 1.0.

@@ -258,11 +258,14 @@ class StripeSender:
         return self._window() > 0 and self.overhead.credit >= self.datagram_size and bool(self._pipes.carrying(now))
 
     def _shape(self, traffic_class: int) -> tuple[int, int]:
-        """Return data and parity shards of a group that begins now."""
+        """Return data and parity shards of a group that begins now; without parity there is no group."""
         known = self._shapes.get(traffic_class)
         if known is not None:
             return known
         loss = self.recovery.loss.loss
+        if self.policy.needs_none(loss):
+            shape = self._shapes[traffic_class] = (1, 0)
+            return shape
         span = min(MAX_SPAN, self.recovery.smoothed_rtt * SPAN_SHARE)
         most = int(self.controller.bandwidth * span / self.datagram_size)
         shape = self._shapes[traffic_class] = self.policy.shape(loss, traffic_class, most)
