@@ -72,18 +72,24 @@ class ProcessorShare:
 
     def do(self, client: Hashable, work: Work, octets: int, now: float) -> None:
         """Have work done for a client that carries so many bytes: at once when nothing waits, else in its turn."""
-        self.carry(client, octets)
         if not self.is_idle:
+            self.carry(client, octets)
             self.add(client, work)
             self.start()
             return
         if self._limit.is_due(now):
             self._find_limit(now)
         self._passing = True
-        self.charge(None)
+        self._measured_at = self._clock()
+        self._current = client
         try:
-            self._work_on(client, work, now)
+            work(now)
         finally:
+            self._current = None
+            measured_at, self._measured_at = self._measured_at, self._clock()
+            cost = self._measured_at - measured_at
+            self._order.charge(client, cost)
+            self._limit.charge(client, cost, octets, now)
             self._end_pass()
 
     def add(self, client: Hashable, work: Work) -> None:

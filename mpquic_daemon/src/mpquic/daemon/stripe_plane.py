@@ -250,7 +250,7 @@ class ClientStripe(StripePlane):
     def _read(self) -> bool:
         """Read each pipe once that may have what is due; false when none has anything."""
         found = False
-        for fd, _ in self._ready.poll(0):
+        for fd, _ in self._ready.poll(0, len(self.sockets)):
             number = self._pipe_of[fd]
             if not self._merge.lacks(number):
                 continue

@@ -119,6 +119,8 @@ class EventLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._direct = _Selector(self._on_reader_fault)
         super().__init__(self._direct)
+        # As of asyncio's loops, without a function around it: it is asked for with every packet.
+        self.time = time.monotonic  # type: ignore[method-assign]
 
     @property
     def idle_time(self) -> float:
