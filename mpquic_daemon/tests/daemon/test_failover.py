@@ -29,9 +29,10 @@ TRANSPORTS = {
 
 @pytest.fixture
 def ends(tmp_path: Path) -> Iterator[Make]:
+    """Both ends, up by both WANs; or by those alone that aren't `dead` from the beginning."""
     made: list[Ends] = []
 
-    def make(transport: str = "stripe", **settings: Any) -> Ends:
+    def make(transport: str = "stripe", dead: str | None = None, **settings: Any) -> Ends:
         paths = [
             {"name": name, "bind_ip": address, "remote_addr": SERVER, "remote_port": 45009, "priority": priority}
             for priority, (name, address) in enumerate(ADDRESSES.items(), 100)
@@ -46,6 +47,10 @@ def ends(tmp_path: Path) -> Iterator[Make]:
             **settings,
         )
         made.append(both)
+        if dead is not None:
+            cut(both, dead)
+            both.wait(lambda: both.state == "up", 5.0, "up by the other")
+            return both
         both.wait(lambda: all(state(both, end, name) == "up" for end in ("cl", "sv") for name in ADDRESSES), 5.0, "up")
         both.run(5.0)
         return both
@@ -195,3 +200,59 @@ def test_one_path_is_replaced_without_the_other(ends: Make) -> None:
     assert [row["state"] for row in both.client.paths()] == ["up", "up"]
     assert both.client.status()["reconnects"] == 1
     assert longest_pause(both, "cl", both.now - 10) < 2.0 > longest_pause(both, "sv", both.now - 10)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_tunnel_comes_up_by_the_second_wan_when_the_first_is_dead_from_the_beginning(
+    ends: Make, transport: str
+) -> None:
+    both = ends(transport, dead="wan5")
+    began = both.now
+    both.run(10.0)
+    assert longest_pause(both, "cl", began + 1.0) < 0.5 > longest_pause(both, "sv", began + 1.0)
+    heal(both)
+    both.wait(lambda: all(state(both, end, "wan5") == "up" for end in ("cl", "sv")), 65.0, "the first as well")
+    assert both.client.status()["flaps"] == 0
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_nobody_notices_that_the_wan_is_dead_that_does_not_carry(ends: Make, transport: str) -> None:
+    both = ends(transport)
+    began = both.now
+    cut(both, "wan6")
+    both.run(40.0)
+    heal(both)
+    both.run(20.0)
+    assert longest_pause(both, "cl", began) < 0.2 > longest_pause(both, "sv", began)
+    assert {state(both, end, "wan6") for end in ("cl", "sv")} == {"up"}
+    assert both.client.status()["flaps"] == 0
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_wan_that_comes_and_goes_costs_two_seconds_each_time_at_most(ends: Make, transport: str) -> None:
+    """Whatever the phase: what it brings back while it is well is no reason to wait for it when it isn't."""
+    both = ends(transport)
+    began = both.now
+    for well, dead in ((4.0, 3.0), (1.0, 0.7), (0.5, 2.5), (6.0, 1.5), (2.0, 4.0), (0.3, 0.3)):
+        cut(both, "wan5")
+        both.run(dead)
+        heal(both)
+        both.run(well)
+    both.run(10.0)
+    assert longest_pause(both, "cl", began) < 2.0 > longest_pause(both, "sv", began)
+    assert both.client.status()["flaps"] == 0
+    assert repeated(both, "cl") == repeated(both, "sv") == 0
+    assert {state(both, end, name) for end in ("cl", "sv") for name in ADDRESSES} == {"up"}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_errors_that_routers_report_for_one_wan_stop_neither_path(ends: Make, transport: str) -> None:
+    both = ends(transport)
+    began = both.now
+    for _ in range(20):
+        for source in list(both.network.sockets):
+            if source[0] == ADDRESSES["wan5"]:
+                both.network.report(source)
+        both.run(0.5)
+    assert longest_pause(both, "cl", began) < 0.2 > longest_pause(both, "sv", began)
+    assert {state(both, end, name) for end in ("cl", "sv") for name in ADDRESSES} == {"up"}
