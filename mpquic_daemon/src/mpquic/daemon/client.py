@@ -241,7 +241,7 @@ class Client:
         except Exception as error:
             for path in self._paths:
                 if path.current is not None and path.current.session.path is self._sender.sending:
-                    path.fail(path.current, error, now)
+                    path.current.contain.fail(error)
                     return
             raise
 

@@ -15,6 +15,7 @@ from aioquic.quic.packet import QuicErrorCode
 
 from mpquic.daemon import credentials, incarnation, path_mtu
 from mpquic.daemon.client_socket import ClientSocket
+from mpquic.daemon.containment import Containment
 from mpquic.daemon.server_chain import ServerChain
 from mpquic.daemon.session import IDLE_TIMEOUT, CloseCode, Inbox, Session, SessionError
 from mpquic.daemon.stripe_plane import ClientStripe
@@ -89,6 +90,9 @@ class ClientConnection:
         self._first_flight: list[bytes] = []
         self._repeat_at = now + FIRST_FLIGHT_INTERVAL
         """When the first flight is sent again, as long as nothing has been heard."""
+        self.contain = Containment(self._fail)
+        self.on_fault: Callable[[Exception], object] | None = None
+        """Called after a fault has ended this connection."""
         self.phase = Phase.HANDSHAKE
         self.ending: Ending | None = None
         self.welcome: Welcome | None = None
@@ -370,6 +374,13 @@ class ClientConnection:
                     # The server tells nothing more to whom it does not know.
                     reason += f": {credentials.own_problem(self._config.tls, dt.datetime.now(dt.UTC))}"
                 self._end(Failure.REFUSED, reason, output.retry_after)
+
+    def _fail(self, error: Exception) -> None:
+        self.ending = Ending(Failure.ENDED, "internal error")
+        self.phase = Phase.OVER
+        if self.on_fault is None:
+            raise error
+        self.on_fault(error)
 
     def _give_up(self, now: float) -> None:
         if self.phase in (Phase.HANDSHAKE, Phase.REGISTERING) and now - self.silent_since >= self._silence:

@@ -21,8 +21,6 @@ from mpquic.proto.path.path import Path, PathState
 from mpquic.proto.path.traffic import Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mpquic.config import PathConfig
     from mpquic.daemon.client_shared import Shared
     from mpquic.daemon.session import Inbox
@@ -93,23 +91,16 @@ class ClientPath:
 
     # Events
 
-    def contain(self, connection: ClientConnection, now: float, act: Callable[..., object], *arguments: object) -> None:
-        """Do something for a connection; a fault in it ends that connection, after which the client tries again."""
-        try:
-            act(*arguments)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection
-            self.fail(connection, error, now)
-
-    def fail(self, connection: ClientConnection, error: Exception, now: float) -> None:
-        """End a connection for a fault."""
+    def _on_fault(self, connection: ClientConnection, error: Exception) -> None:
+        """A fault has ended a connection: the client tries again."""
+        now = self._shared.loop.time()
         faults.tell(self._shared.journal, now, "connection.fault", error, path=self.path.name)
-        connection.ending = Ending(Failure.ENDED, "internal error")
-        self._ended(connection, connection.ending, now)
+        self._ended(connection, connection.ending or Ending(Failure.ENDED, "internal error"), now)
         self._shared.turn_soon()
 
     def _on_socket(self, connection: ClientConnection) -> None:
         now = self._shared.loop.time()
-        self.contain(connection, now, connection.read, now)
+        connection.contain(connection.read, now)
         if connection.heard_at is not None:
             self.connector.heard_at = max(self.connector.heard_at, connection.heard_at)
         self._shared.turn()
@@ -171,7 +162,7 @@ class ClientPath:
     def serve(self, now: float) -> None:
         """Let time pass for the connections, begin an attempt that is due, and bring the state up to date."""
         for connection in self.connections:
-            self.contain(connection, now, self._serve, connection, now)
+            connection.contain(self._serve, connection, now)
         self._consider_attempt(now)
         self._settle(now)
 
@@ -227,6 +218,7 @@ class ClientPath:
             connector.no_socket(error, now)
             shared.journal.limited(f"socket {self.path.name}", now, "path.no_socket", path=self.path.name, error=error)
             return
+        connection.on_fault = partial(self._on_fault, connection)
         connection.link.count_in(self.traffic)
         self.candidate = connection
         connection.watch(shared.loop, partial(self._on_socket, connection), shared.turn)
@@ -275,7 +267,7 @@ class ClientPath:
     def flush(self, now: float) -> None:
         """Send what QUIC holds."""
         for connection in self.connections:
-            self.contain(connection, now, connection.flush, now)
+            connection.contain(connection.flush, now)
 
     # Connections
 

@@ -70,7 +70,7 @@ class ConnectionEvents:
                 continue
             if connection is None:
                 connection = self._registry.connect(link, now)
-            self._serve(connection, now)
+            connection.contain(self._take, connection, now)
             if each:
                 self._share.charge(connection.tunnel or UNREGISTERED)
 
@@ -78,7 +78,7 @@ class ConnectionEvents:
         """Go on with the registrations that have waited long enough."""
         for connection in self._registry.admission.poll(now):
             connection.is_decided = True
-            self._serve(connection, now)
+            connection.contain(self._take, connection, now)
             self._share.charge(connection.tunnel or UNREGISTERED)
 
     def poll(self, now: float) -> None:
@@ -87,10 +87,7 @@ class ConnectionEvents:
             if now < connection.next_poll:
                 continue
             before = connection.session.path.state
-            try:
-                connection.poll(now)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection
-                self._connections.fault(connection, error, now)
+            connection.contain(connection.poll, now)
             after = connection.session.path.state
             if before is not after and connection.tunnel is not None:
                 self._tunnels.resume(connection.tunnel)
@@ -122,12 +119,6 @@ class ConnectionEvents:
         self._tunnels.forget_empty()
         self._tun.show_carrier()
         self._announcer.announce()
-
-    def _serve(self, connection: ServerConnection, now: float) -> None:
-        try:
-            self._take(connection, now)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is of this connection
-            self._connections.fault(connection, error, now)
 
     def _take(self, connection: ServerConnection, now: float) -> None:
         was_admitted = connection.admitted is not None

@@ -94,7 +94,7 @@ class Pump:
             failed = None if sender.sending is None else self._striped.get(sender.sending)
             if failed is None:
                 raise
-            failed.fail(error)
+            failed.contain.fail(error)
             moved = 0
         is_quic_given = False
         if sender.touched:

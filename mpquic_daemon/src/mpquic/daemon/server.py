@@ -91,8 +91,8 @@ class Server:
         host = config.bind_address or "::"
         socket = self._kernel.udp((host, config.bind_port), device=config.bind_device, gso=config.udp_gso)
         self._stripe = StripeListener(config, share, self._kernel) if config.stripe_enabled else None
-        self._planes = planes = ServerPlanes(self._stripe, table, loop, self._on_plane, self._on_plane_fault)
-        self._connections = connections = ServerConnections(listener, planes, journal, self._turn_soon)
+        self._planes = planes = ServerPlanes(self._stripe, table, loop, self._on_plane)
+        self._connections = connections = ServerConnections(listener, planes, journal, loop, self._turn_soon)
         self._port = port = QuicPort(socket, listener, connections, share, loop, self._notice_sleep, self._turn)
         self._tunnels = tunnels = ServerTunnels(
             table, share, device, self._turn_soon, port.forget, connections.fault_of_tunnel
@@ -194,9 +194,6 @@ class Server:
         self._tunnels.resume(tunnel)
         self._tun.show_carrier()
         self._turn_soon()
-
-    def _on_plane_fault(self, connection: ServerConnection, error: Exception) -> None:
-        self._connections.fault(connection, error, self._loop.time())
 
     def _after_pass(self) -> None:
         received, queued = self._port.has_received, self._tunnels.has_queued

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from mpquic.daemon.claims import Unproven
+from mpquic.daemon.containment import Containment
 from mpquic.daemon.path_mtu import BASE_FAILS
 from mpquic.daemon.session import CloseCode, Inbox, Session, SessionError
 from mpquic.proto.control.handshake import Admitted, Output, Rejected, Send
@@ -48,6 +49,9 @@ class ServerConnection:
         down_after: float,
     ) -> None:
         self.link = link
+        self.contain = Containment(self._fail)
+        self.on_fault: Callable[[Exception], object] | None = None
+        """Called when a fault ends this connection."""
         self.unproven = Unproven(self)
         self.session = Session(
             BudgetMember("", ""), link, now, probe_interval=probe_interval, down_after=down_after, asks=False
@@ -162,6 +166,12 @@ class ServerConnection:
         """Mark the connection to be closed; the first reason counts."""
         if self.ending is None:
             self.ending = (code, reason)
+
+    def _fail(self, error: Exception) -> None:
+        self.end(CloseCode.INTERNAL, "internal error")
+        if self.on_fault is None:
+            raise error
+        self.on_fault(error)
 
     def say_goodbye(self, reason: str) -> None:
         """Tell a registered client that the server leaves on purpose."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mpquic.daemon import faults
-from mpquic.daemon.session import CloseCode
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator
 
     from mpquic.daemon.journal import Journal
     from mpquic.daemon.server_connection import ServerConnection
     from mpquic.daemon.server_planes import ServerPlanes
     from mpquic.daemon.server_tunnel import ServerTunnel
+    from mpquic.daemon.session import CloseCode
     from mpquic.quic.link import QuicLink
     from mpquic.quic.listener import QuicListener
 
@@ -22,11 +24,17 @@ class ServerConnections:
     """Connections by their QUIC link. `turn_soon` is called when one is to be closed outside of an iteration."""
 
     def __init__(
-        self, listener: QuicListener, planes: ServerPlanes, journal: Journal, turn_soon: Callable[[], None]
+        self,
+        listener: QuicListener,
+        planes: ServerPlanes,
+        journal: Journal,
+        loop: asyncio.AbstractEventLoop,
+        turn_soon: Callable[[], None],
     ) -> None:
         self._listener = listener
         self._planes = planes
         self._journal = journal
+        self._loop = loop
         self._turn_soon = turn_soon
         self._connections: dict[QuicLink, ServerConnection] = {}
         self._changed: dict[ServerConnection, None] = {}
@@ -45,6 +53,7 @@ class ServerConnections:
     def add(self, connection: ServerConnection) -> None:
         """Know a connection."""
         self._connections[connection.link] = connection
+        connection.on_fault = partial(self._on_fault, connection)
 
     def remove(self, connection: ServerConnection) -> bool:
         """Forget a connection; False when that was done before."""
@@ -72,25 +81,25 @@ class ServerConnections:
         connection.end(code, reason)
         self.note_change(connection)
 
-    def fault(self, connection: ServerConnection, error: Exception, now: float) -> None:
-        """A defect that one connection brought to light ends that connection and no other."""
-        faults.tell(self._journal, now, "connection.fault", error, peer=connection.peer)
+    def _on_fault(self, connection: ServerConnection, error: Exception) -> None:
+        """A fault ends a connection, with its data plane, and no other."""
+        faults.tell(self._journal, self._loop.time(), "connection.fault", error, peer=connection.peer)
         self._planes.drop(connection)
-        self.end(connection, CloseCode.INTERNAL, "internal error")
+        self.note_change(connection)
         self._turn_soon()
 
     def fault_of_sender(self, datagram: memoryview, error: Exception, now: float) -> None:
-        """The same for the connection of which a datagram claims to be, which may be nobody's."""
+        """A fault ends the connection of which a datagram claims to be, which may be nobody's."""
         link = self._listener.claimant(datagram)
         connection = self.of(link)
         if connection is not None:
-            self.fault(connection, error, now)
+            connection.contain.fail(error)
             return
         faults.tell(self._journal, now, "connection.fault", error)
         if link is not None:
             link.abandon("internal error")
 
-    def fault_of_tunnel(self, tunnel: ServerTunnel, error: Exception, now: float) -> None:
-        """The same for what all connections of a tunnel share."""
+    def fault_of_tunnel(self, tunnel: ServerTunnel, error: Exception) -> None:
+        """A fault in what all connections of a tunnel share ends them."""
         for connection in [each for each in self if each.tunnel is tunnel]:
-            self.fault(connection, error, now)
+            connection.contain.fail(error)

@@ -25,8 +25,7 @@ class ServerPlanes:
     """Grants, renews and drops data planes; `listener` is None where there is no striping.
 
     `on_change` is called with the tunnel when one of its planes has come up,
-    gone down or been dropped: what waits in the tunnel may then leave by another path, or not at all. `on_fault` is
-    called with the connection and the exception that ended its plane.
+    gone down or been dropped: what waits in the tunnel may then leave by another path, or not at all.
     """
 
     def __init__(
@@ -35,13 +34,11 @@ class ServerPlanes:
         table: GroupTable[ServerConnection],
         loop: asyncio.AbstractEventLoop,
         on_change: Callable[[ServerTunnel], object],
-        on_fault: Callable[[ServerConnection, Exception], object],
     ) -> None:
         self._listener = listener
         self._table = table
         self._loop = loop
         self._on_change = on_change
-        self._on_fault = on_fault
 
     def grant(
         self,
@@ -57,7 +54,7 @@ class ServerPlanes:
         if granted is None:
             return None
         grant, plane = granted
-        plane.on_fault = lambda error: self._on_fault(connection, error)
+        plane.on_fault = connection.contain.fail
         plane.on_change = lambda: self._changed(plane, tunnel)
         plane.dscp = connection.link.dscp
         plane.session.count_in(connection.link.traffic)

@@ -27,7 +27,7 @@ class ServerTunnels:
     """Makes the tunnel of a group with its first registration, and forgets it with the last path.
 
     `on_quic` is called when QUIC is to be flushed soon, `on_forget` with a tunnel that has gone, and `on_fault` with
-    one whose work has raised an exception, the exception and the time of the event loop.
+    one whose work has raised an exception, and with that.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ServerTunnels:
         tun: TunDevice,
         on_quic: Callable[[], None],
         on_forget: Callable[[ServerTunnel], None],
-        on_fault: Callable[[ServerTunnel, Exception, float], None],
+        on_fault: Callable[[ServerTunnel, Exception], None],
     ) -> None:
         self._table = table
         self._share = share
@@ -94,7 +94,7 @@ class ServerTunnels:
         try:
             tunnel.sender.enqueue_packets(packets, now)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is of this tunnel
-            self._fault(tunnel, error, now)
+            self._fault(tunnel, error)
             return None
         return tunnel
 
@@ -117,7 +117,7 @@ class ServerTunnels:
             try:
                 moved += tunnel.pump.send(now, limit)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is of this tunnel
-                self._fault(tunnel, error, now)
+                self._fault(tunnel, error)
                 continue
             if not tunnel.sender.waiting:
                 del self._waiting[tunnel]
@@ -145,12 +145,12 @@ class ServerTunnels:
         try:
             carried = tunnel.push(now)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is of this tunnel
-            self._fault(tunnel, error, now)
+            self._fault(tunnel, error)
             return
         if not carried:
             self._waiting[tunnel] = None
             self.has_queued = True
 
-    def _fault(self, tunnel: ServerTunnel, error: Exception, now: float) -> None:
-        self._on_fault(tunnel, error, now)
+    def _fault(self, tunnel: ServerTunnel, error: Exception) -> None:
+        self._on_fault(tunnel, error)
         self._waiting.pop(tunnel, None)

@@ -11,6 +11,7 @@ import os
 import select
 from typing import TYPE_CHECKING
 
+from mpquic.daemon.containment import Containment
 from mpquic.daemon.path_mtu import ReportedErrors, payload
 from mpquic.daemon.wan_socket import open_socket
 from mpquic.net.event_loop import after_reading
@@ -83,21 +84,10 @@ class StripePlane:
         """Called soon after the path has come up or gone down."""
         self.on_fault: Callable[[Exception], object] | None = None
         """Called soon after a fault has ended this session."""
-        self.failed = False
-        """Whether a fault has ended this session."""
+        self.contain = Containment(self._end)
 
-    def contain(self, act: Callable[..., object], *arguments: object) -> None:
-        """Do something for this session. A fault in it ends this session, and nobody else's."""
-        if self.failed:
-            return
-        try:
-            act(*arguments)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is of this session
-            self.fail(error)
-
-    def fail(self, error: Exception) -> None:
-        """End this session for a fault."""
-        self.failed = True
+    def _end(self, error: Exception) -> None:
+        """A fault in this session ends it, and nobody else's."""
         self.close()
         if self.on_fault is None:
             raise error
@@ -114,7 +104,7 @@ class StripePlane:
 
     def push(self, now: float) -> None:
         """Send what waits in the tunnel, by whatever path, and what the session itself has to send."""
-        if self.failed:
+        if self.contain.failed:
             return
         if self._pump.waiting:
             self._fill(now)
@@ -236,7 +226,7 @@ class ClientStripe(StripePlane):
     def _on_readable(self) -> None:
         self._again = None
         self.contain(self._receive_turn)
-        if not self.failed and self._merge.waiting and not self._ready.closed:
+        if not self.contain.failed and self._merge.waiting and not self._ready.closed:
             self._again = self._loop.call_soon(self._on_readable)
 
     def _receive_turn(self) -> None:
