@@ -67,7 +67,7 @@ class LinkControl(QuicCongestionControl):
         self.pacer = Pacer(self.controller.pacing_rate, 0.0, quantum=QUANTUM)
         self.meter = PathMeter()
         self.bytes_in_flight = 0
-        self.on_lost: Callable[[Sequence[QuicSentPacket]], None] = _ignore_losses
+        self.on_lost: Callable[[Sequence[QuicSentPacket]], None] | None = None
         self._sampler = DeliveryRateSampler()
         self._acked: list[QuicSentPacket] = []
         self._lost: list[QuicSentPacket] = []
@@ -118,13 +118,17 @@ class LinkControl(QuicCongestionControl):
         """Take them into the batch."""
         lost = list(packets)
         self._lost += lost
-        self.on_lost(lost)
+        self._tell_lost(lost)
 
     def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
         """Forget packets that may have been lost, which a timeout has shown."""
         expired = list(packets)
         self.bytes_in_flight -= sum([packet.sent_bytes for packet in expired])
-        self.on_lost(expired)
+        self._tell_lost(expired)
+
+    def _tell_lost(self, packets: Sequence[QuicSentPacket]) -> None:
+        if self.on_lost is not None:
+            self.on_lost(packets)
 
     def on_persistent_congestion(self) -> None:
         """Remember it for the end of the batch."""
@@ -191,10 +195,6 @@ def _count_low(packets: list[QuicSentPacket]) -> int:
     if _stamp(packets[0]) is _stamp(packets[-1]):
         return len(packets) if _stamp(packets[0]).probing_down else 0
     return sum([_stamp(packet).probing_down for packet in packets])
-
-
-def _ignore_losses(_packets: Sequence[QuicSentPacket]) -> None:
-    """Stand in for a callback that nobody set."""
 
 
 _capture: list[list[LinkControl]] = []

@@ -71,8 +71,8 @@ class QuicLink(ConnectionView):
         self._timer_known = False
         self.dropped = 0
         """Packets of the peer that were dropped since there was no room for what they hold."""
-        self.on_output: Callable[[], None] = lambda: None
-        self.on_connection_ids: Callable[[list[bytes], list[bytes]], None] = _ignore_connection_ids
+        self.on_output: Callable[[], None] | None = None
+        self.on_connection_ids: Callable[[list[bytes], list[bytes]], None] | None = None
         size = connection.configuration.max_datagram_size
         internals.set_ack_delay(connection, ACK_DELAY)
         internals.install_pacer(connection, LinkPacer(self._control.pacer, max_datagram_size=size))
@@ -154,7 +154,7 @@ class QuicLink(ConnectionView):
         taken = self.outgoing.send_datagrams(payloads, self.datagram_capacity)
         if taken:
             self._dirty = True  # and nothing but that: datagrams change neither timers nor streams
-            self.on_output()
+            self._tell_output()
         return taken
 
     def send_apart(self, payload: bytes) -> None:
@@ -301,7 +301,11 @@ class QuicLink(ConnectionView):
     def _request_flush(self) -> None:
         """Mark dirty, and tell the owner that there is something to flush."""
         self._mark_dirty()
-        self.on_output()
+        self._tell_output()
+
+    def _tell_output(self) -> None:
+        if self.on_output is not None:
+            self.on_output()
 
     def _act_on_time(self, now: float) -> None:
         if self._deadline is not None and now >= self._deadline:
@@ -357,7 +361,7 @@ class QuicLink(ConnectionView):
                 self._events.others.append(StreamAborted(event.stream_id))
             elif isinstance(event, quic_events.ConnectionTerminated):
                 self._finish(event.error_code, event.reason_phrase, by_peer=False)
-        if issued or retired:
+        if self.on_connection_ids is not None and (issued or retired):
             self.on_connection_ids(issued, retired)
         if self.state is not LinkState.CLOSED and internals.is_over(self._connection):
             why = internals.close_event(self._connection)
@@ -394,7 +398,3 @@ class QuicLink(ConnectionView):
             self._connection.release()
             self._mark_dirty()
             self._events.others.append(Terminated(int(code), reason, by_peer))
-
-
-def _ignore_connection_ids(_issued: list[bytes], _retired: list[bytes]) -> None:
-    """Stand in for a callback that nobody set."""

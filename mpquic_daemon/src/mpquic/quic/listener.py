@@ -384,11 +384,7 @@ class QuicListener:
             if not entry.registered:
                 del self._waiting[entry.number]
                 self._unregistered.leave(entry.number)
-            link.on_output = _nothing
+            link.on_output = None
             self.counters["closed"] += 1
             return
         self._timers.set(entry.number, link.timer())
-
-
-def _nothing() -> None:
-    """Callback of a connection that the listener has forgotten."""
