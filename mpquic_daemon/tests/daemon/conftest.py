@@ -180,7 +180,7 @@ class Site:
 
     def client_config(self, name: str = "cl", **changes: object) -> Path:
         data: dict[str, object] = {
-            "name": name, "role": "client", "site": "site1", "tunnel": "mpq9", "tun_name": "mpq9",
+            "name": name, "role": "client", "tunnel": "mpq9", "tun_name": "mpq9",
             "inner_addresses": ["10.200.9.1/32", "fd09::1/128"], "bind_ip": "iface:wan0",
             "remote_addr": "10.77.2.2", "remote_port": 45009, "wan": "wan9", "max_datagram_size": 1452,
             "tls": {

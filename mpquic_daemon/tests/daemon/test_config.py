@@ -13,7 +13,6 @@ TLS = {"ca_file": "/pki/ca.crt", "cert_file": "/pki/mpq5.crt", "key_file": "/pki
 CLIENT = {
     "name": "mpq5",
     "role": "client",
-    "site": "site1",
     "tun_name": "mpq5",
     "inner_addresses": ["10.200.5.1/32", "fd12:3456::1/128"],
     "bind_ip": "iface:enp7s7",

@@ -21,7 +21,6 @@ from mpquic.table import table
 CLIENT = {
     "name": "mpq5",
     "role": "client",
-    "site": "site1",
     "tun_name": "mpq5",
     "inner_addresses": ["10.200.5.1/32"],
     "bind_ip": "iface:mpq-absent0",

@@ -14,7 +14,6 @@ from mpquic.linkd.renew import LeaseEvidence, Rediscovery, RenewLimiter, parse_r
 CLIENT = {
     "name": "mpq5",
     "role": "client",
-    "site": "site1",
     "tun_name": "mpq5",
     "bind_ip": "iface:wan5",
     "inner_addresses": ["10.200.5.1/32"],

@@ -35,7 +35,6 @@ NAMESPACE = f"shet-linkd-{os.getpid()}"
 
 CLIENT = {
     "role": "client",
-    "site": "site1",
     "inner_addresses": ["10.200.5.1/32"],
     "remote_addr": "203.0.113.10",
     "remote_port": 45005,

@@ -16,7 +16,6 @@ TLS = {"ca_file": "/a", "cert_file": "/b", "key_file": "/c"}
 CLIENT = {
     "name": "mpq5",
     "role": "client",
-    "site": "site1",
     "tun_name": "mpq5",
     "inner_addresses": ["10.200.5.1/32"],
     "bind_ip": "iface:mpq-absent0",

@@ -63,7 +63,6 @@ def client_config(tunnel: Tunnel, site: Site, vps: Vps, wans: Mapping[str, Wan],
     return {
         "name": tunnel.name,
         "role": "client",
-        "site": site.name,
         "tunnel": tunnel.name,
         # What is in service has no such line: its file is the same as before.
         **({} if site.serves(tunnel) else {"enabled": False}),

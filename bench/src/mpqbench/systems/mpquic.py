@@ -79,7 +79,7 @@ class Deployment:
             "server_name": SERVER_NAME,
         }  # fmt: skip
         return {
-            "name": client_name(tunnel), "role": "client", "site": site, "tunnel": tunnel, "wan": "wan",
+            "name": client_name(tunnel), "role": "client", "tunnel": tunnel, "wan": "wan",
             "inner_addresses": [f"{inner}/32"], "bind_ip": f"iface:{DEVICE}", "remote_addr": server.outer,
             "remote_port": PORT, "tls": tls, **SHARED, **keys,
         }  # fmt: skip

@@ -199,7 +199,6 @@ class ClientConfig(_Instance, frozen=True, kw_only=True):
 
     role: Literal["client"] = "client"
     enabled: Enabled = True
-    site: InstanceName
     inner_addresses: Annotated[
         tuple[Prefix, ...], msgspec.Meta(min_length=1, description="a list of at least one prefix")
     ]
