@@ -41,7 +41,7 @@ def entropy(size: int) -> bytes:
 
 
 OWN = ("10.200.5.1/32", "fd00::1/128")
-REQUEST = RegistrationRequest("mpq5", "wan5", b"b" * 16, 1, OWN, wan="wan5")
+REQUEST = RegistrationRequest("mpq5", "wan5", b"b" * 16, 1, OWN)
 
 
 @dataclass

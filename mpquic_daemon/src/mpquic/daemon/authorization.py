@@ -52,7 +52,6 @@ class Authorization:
             boot_id=register.boot_id,
             epoch=register.epoch,
             prefixes=prefixes,
-            wan=register.wan,
             traffic_class=rule.traffic_class,
             weight=rule.weight,
             priority=register.priority,

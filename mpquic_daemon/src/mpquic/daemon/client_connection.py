@@ -114,7 +114,6 @@ class ClientConnection:
             boot_id=boot_id,
             epoch=epoch,
             inner=config.inner_addresses,
-            wan=config.wan or "",
             weight=float(path.weight),
             priority=path.priority,
             transport_mode=config.transport_mode,

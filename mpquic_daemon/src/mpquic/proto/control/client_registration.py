@@ -12,11 +12,12 @@ from mpquic.proto.control.handshake import (
     REGISTER_ID,
     HandshakeState,
     Output,
+    RegistrationEnd,
     Rejected,
     Send,
     Welcomed,
 )
-from mpquic.proto.control.identity import Credentials, Transcript, certificate_sha256, sign
+from mpquic.proto.control.identity import Credentials, Transcript, sign
 from mpquic.proto.control.messages import (
     Challenge,
     Hello,
@@ -46,14 +47,13 @@ class RegistrationRequest:
     boot_id: bytes
     epoch: int
     inner: tuple[str, ...]
-    wan: str = ""
     weight: float = 1.0
     priority: int = 100
     transport_mode: str = "datagram"
     stripe: StripeRequest | None = None
 
 
-class ClientRegistration:
+class ClientRegistration(RegistrationEnd):
     """The client's side. `server_certificate` is the DER that TLS has authenticated on this connection."""
 
     def __init__(
@@ -69,17 +69,9 @@ class ClientRegistration:
         features: frozenset[str] = FEATURES,
         required: frozenset[str] = frozenset(),
     ) -> None:
-        self.state = HandshakeState.START
-        self.deadline = now + timeout
+        super().__init__(server_certificate, entropy, now + timeout, release, features, required)
         self._request = request
         self._credentials = credentials
-        self._server_sha256 = certificate_sha256(server_certificate)
-        self._nonce = entropy(control.NONCE_SIZE)
-        self._release = release
-        self._features = features
-        self._required = required
-        self._version = 0
-        self._agreed: tuple[str, ...] = ()
 
     def start(self) -> list[Output]:
         """Return the HELLO."""
@@ -154,7 +146,6 @@ class ClientRegistration:
             certificates=list(self._credentials.chain),
             algorithm=algorithm,
             signature=signature,
-            wan=request.wan,
             weight=request.weight,
             priority=request.priority,
             transport_mode=request.transport_mode,

@@ -45,7 +45,6 @@ class Registration:
     boot_id: bytes
     epoch: int
     prefixes: tuple[Network, ...]
-    wan: str = ""
     traffic_class: int = 0
     weight: float = 1.0
     priority: int = 100

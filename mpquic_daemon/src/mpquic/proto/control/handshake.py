@@ -12,9 +12,12 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from mpquic.proto.control import messages as control
+from mpquic.proto.control.identity import certificate_sha256
 from mpquic.proto.control.messages import Feature, Message, Register, Welcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mpquic.proto.control.identity import Identity
 
 FEATURES = frozenset({str(Feature.SUPERFRAME), str(Feature.FRAGMENT)})
@@ -34,6 +37,31 @@ class HandshakeState(Enum):
     AWAIT_DECISION = "await-decision"
     DONE = "done"
     FAILED = "failed"
+
+
+class RegistrationEnd:
+    """What both ends know of a registration. `entropy(n)` gives n random bytes; `deadline` is when it is given up."""
+
+    def __init__(
+        self,
+        server_certificate: bytes,
+        entropy: Callable[[int], bytes],
+        deadline: float,
+        release: str,
+        features: frozenset[str],
+        required: frozenset[str],
+    ) -> None:
+        self.state = HandshakeState.START
+        self.deadline = deadline
+        self._server_sha256 = certificate_sha256(server_certificate)
+        self._nonce = entropy(control.NONCE_SIZE)
+        self._release = release
+        self._features = features
+        self._required = required
+        self._version = 0
+        """The version that the server has chosen."""
+        self._agreed: tuple[str, ...] = ()
+        """The features that both ends have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,6 @@ class Register(Message, frozen=True, kw_only=True):
     ]
     algorithm: Word
     signature: Annotated[bytes, msgspec.Meta(max_length=512)]
-    wan: Word = ""
     weight: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
     priority: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 100
     transport_mode: Word = "datagram"

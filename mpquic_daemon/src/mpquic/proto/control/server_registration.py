@@ -16,6 +16,7 @@ from mpquic.proto.control.handshake import (
     Admitted,
     HandshakeState,
     Output,
+    RegistrationEnd,
     Rejected,
     Send,
 )
@@ -50,7 +51,7 @@ WAIT_INTERVAL = 1.0
 """Seconds between two WAIT, so that a client doesn't give up meanwhile."""
 
 
-class ServerRegistration:
+class ServerRegistration(RegistrationEnd):
     """The server's side. Nothing that the client says has an effect before its chain and its proof are verified.
 
     `admit(identity, register)` is called then: it authorises and enters the registration and returns the WELCOME, or
@@ -72,22 +73,14 @@ class ServerRegistration:
         features: frozenset[str] = FEATURES,
         required: frozenset[str] = frozenset(),
     ) -> None:
-        self.state = HandshakeState.START
-        self.deadline = now + timeout
+        super().__init__(server_certificate, entropy, now + timeout, release, features, required)
         self._verifier = verifier
-        self._server_sha256 = certificate_sha256(server_certificate)
         self._admit = admit
         self._wall_clock = wall_clock
-        self._nonce = entropy(control.NONCE_SIZE)
         self._client_nonce = b""
         self._candidate: tuple[Identity, Register] | None = None
         """Who has proven to be whom, and waits for the decision."""
         self._wait_at = 0.0
-        self._release = release
-        self._features = features
-        self._required = required
-        self._version = 0
-        self._agreed: tuple[str, ...] = ()
 
     def poll(self, now: float) -> list[Output]:
         """Give up once the deadline has passed: an unregistered peer holds a connection no longer than that."""
