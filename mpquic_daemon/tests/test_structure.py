@@ -30,6 +30,8 @@ CLOCKS = {"now", "utcnow", "today"}
 """Methods of datetime that read the machine's clock."""
 LAYERS = {"proto": {"proto"}, "quic": {"proto", "quic"}, "net": {"proto", "net"}}
 """What a package may import of mpquic; `daemon` may import all of them."""
+INTERPRETED = {"proto/control/messages.py"}
+"""Modules of `proto/` that mypyc doesn't compile: scripts/compile_proto.py says why."""
 CLASS_NAMES = re.compile(r"\b(critical|bulk|interactive|realtime|voice)\b", re.IGNORECASE)
 
 
@@ -54,6 +56,15 @@ def imports(module: str, *, types: bool = True) -> Iterator[str]:
             assert not node.level, f"{module}: a relative import"
             assert node.module is not None
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def classes(nodes: ast.Module) -> Iterator[tuple[ast.ClassDef, set[str]]]:
+    """Classes with the plain names of their bases and decorators."""
+    for node in ast.walk(nodes):
+        if isinstance(node, ast.ClassDef):
+            outer = [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
+            outer += [each.value if isinstance(each, ast.Subscript) else each for each in node.bases]
+            yield node, {each.id if isinstance(each, ast.Name) else ast.unparse(each).split(".")[-1] for each in outer}
 
 
 def of(*packages: str) -> list[str]:
@@ -101,3 +112,87 @@ def test_proto_knows_no_class_of_traffic_by_name(module: str) -> None:
         | {node.attr for node in ast.walk(tree(module)) if isinstance(node, ast.Attribute)}
     )
     assert not [word for word in words if CLASS_NAMES.search(word.replace("_", " "))]
+
+
+compiled = pytest.mark.parametrize("module", [module for module in of("proto") if module not in INTERPRETED])
+"""What mypyc compiles: docs/architecture.md, *What is compiled*."""
+
+
+@compiled
+def test_no_compiled_exception_is_a_runtime_error(module: str) -> None:
+    assert not [node.name for node, kinds in classes(tree(module)) if "RuntimeError" in kinds]
+
+
+@compiled
+def test_no_compiled_code_reads_slots(module: str) -> None:
+    """A compiled class has none."""
+    assert not [
+        node.lineno for node in ast.walk(tree(module)) if isinstance(node, ast.Attribute) and node.attr == "__slots__"
+    ]
+
+
+@compiled
+def test_constants_of_compiled_classes_are_class_variables(module: str) -> None:
+    """Without `ClassVar` a compiled class has the attribute in its objects alone."""
+    bare = []
+    for node, kinds in classes(tree(module)):
+        if any(kind.endswith(("Enum", "Flag")) for kind in kinds):
+            continue
+        for line in node.body:
+            if isinstance(line, ast.Assign):
+                bare += [ast.unparse(target) for target in line.targets if ast.unparse(target).strip("_").isupper()]
+            elif isinstance(line, ast.AnnAssign) and "ClassVar" not in ast.unparse(line.annotation):
+                bare += [name for name in [ast.unparse(line.target)] if name.strip("_").isupper()]
+    assert not bare
+
+
+@compiled
+def test_types_of_fields_of_compiled_classes_are_there_at_run_time(module: str) -> None:
+    """mypyc loads them when it makes the class; a compiled one that nobody has imported yet is a null pointer."""
+    hidden = {
+        alias.asname or alias.name.split(".")[0]
+        for block in ast.walk(tree(module))
+        if is_for_types(block)
+        for node in ast.walk(block)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    for node, kinds in classes(tree(module)):
+        if kinds & {"NamedTuple", "TypedDict", "dataclass"}:
+            annotations = [line.annotation for line in node.body if isinstance(line, ast.AnnAssign)]
+            used = {name.id for each in annotations for name in ast.walk(each) if isinstance(name, ast.Name)}
+            assert not used & hidden, node.name
+
+
+@compiled
+def test_no_compiled_dataclass_is_generic(module: str) -> None:
+    """mypyc can't make one; a generic NamedTuple or a class with `__init__` it can."""
+    assert not [node.name for node, kinds in classes(tree(module)) if kinds >= {"Generic", "dataclass"}]
+
+
+@compiled
+def test_compiled_code_has_nothing_that_type_checkers_do_not_see(module: str) -> None:
+    """mypyc compiles what mypy holds to be unreachable into an error."""
+    assert not [node.lineno for node in ast.walk(tree(module)) if is_for_types(node) and node.orelse]
+
+
+@compiled
+def test_no_compiled_protocol_is_checked_at_run_time(module: str) -> None:
+    assert not [node.name for node, kinds in classes(tree(module)) if "runtime_checkable" in kinds]
+
+
+def test_no_interpreted_class_derives_from_a_compiled_one() -> None:
+    inside = [module for module in of("proto") if module not in INTERPRETED]
+    own = {f"mpquic.{module.removesuffix('.py').replace('/', '.')}" for module in inside}
+    others = [path for module, path in MODULES.items() if module not in inside]
+    derived = []
+    for path in [*others, *Path(__file__).parent.rglob("*.py")]:
+        nodes = ast.parse(path.read_text())
+        imported = {
+            alias.asname or alias.name
+            for node in ast.walk(nodes)
+            if isinstance(node, ast.ImportFrom) and node.module in own
+            for alias in node.names
+        }
+        derived += [f"{path.name}: {node.name}" for node, kinds in classes(nodes) if kinds & imported]
+    assert not derived

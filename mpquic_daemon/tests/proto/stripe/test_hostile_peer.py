@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpquic.proto.congestion.bbr import Bbr
 from mpquic.proto.packet.frame import Frame
 from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.config import StripeConfig
@@ -31,6 +30,7 @@ from .duplex import SECRET, SESSION, Duplex
 from .hostile import HostilePeer, tcp_packet
 
 if TYPE_CHECKING:
+    from mpquic.proto.congestion.controller import AckSample
     from mpquic.proto.packet.run import SegmentRun
 
 NOW = 100.0
@@ -198,11 +198,28 @@ def test_a_peer_that_reports_late_does_not_make_us_keep_more_than_a_bound() -> N
         assert len(arq._waiting) + len(arq._ready) <= 4 * (len(arq) + 4 * KIB)
 
 
-class Greedy(Bbr):
+class Greedy:
     """A controller that a peer has made believe in a path without an end."""
 
-    pacing_rate = 1e12
+    name = state_name = "greedy"
+    pacing_rate = bandwidth = 1e12
     congestion_window = 1 << 40
+    probing_down = False
+
+    def __init__(self, datagram_size: int, now: float) -> None:
+        assert datagram_size > 0 < now
+
+    def on_sent(self, size: int, now: float) -> None:
+        assert size > 0 < now
+
+    def on_ack(self, sample: AckSample, now: float) -> None:
+        assert sample.delivered >= 0 < now
+
+    def on_persistent_congestion(self, now: float) -> None:
+        assert now > 0
+
+    def on_idle(self, now: float) -> None:
+        assert now > 0
 
 
 @pytest.mark.parametrize("size", [1300, 30], ids=["large", "small"])
@@ -386,7 +403,7 @@ def test_keys_of_epochs_that_are_over_are_referred_to_by_nothing() -> None:
     # Each end seals with one key, and opens with one and the next.
     assert len(keys() - others) == 4
     assert not first & keys()
-    assert not any("secret" in name for name in EpochKey.__slots__ if name != "_next_secret")
+    assert not any("secret" in name for name in vars(EpochKey) if name != "_next_secret")
 
 
 KINDS = st.sampled_from([int(kind) for kind in PacketType] + [5, 15, 31])

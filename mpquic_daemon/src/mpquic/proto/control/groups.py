@@ -6,8 +6,8 @@ with its prefixes and its session.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from mpquic.proto.control.messages import SESSION_SIZE, RefuseCode
 from mpquic.proto.control.prefix import Network, PrefixTable
@@ -15,9 +15,7 @@ from mpquic.proto.control.prefix import Network, PrefixTable
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
-    Handle = TypeVar("Handle", bound=Hashable)
-else:
-    Handle = TypeVar("Handle")
+Handle = TypeVar("Handle", bound="Hashable")
 
 MAX_PATHS_PER_GROUP = 16
 REORDERING = 10.0
@@ -50,8 +48,7 @@ class Registration:
     priority: int = 100
 
 
-@dataclass(slots=True)
-class Member(Generic[Handle]):
+class Member(NamedTuple, Generic[Handle]):
     """One path of a group."""
 
     registration: Registration
@@ -59,16 +56,18 @@ class Member(Generic[Handle]):
     registered_at: float
 
 
-@dataclass(slots=True, eq=False)
 class Group(Generic[Handle]):
     """The paths of one tunnel of one client. Sequence numbers and windows live as long as `session`."""
 
-    identity: str
-    tunnel: str
-    session: bytes
-    boot_id: bytes
-    prefixes: tuple[Network, ...] = ()
-    members: dict[str, Member[Handle]] = field(default_factory=dict)
+    __slots__ = ("boot_id", "identity", "members", "prefixes", "session", "tunnel")
+
+    def __init__(self, identity: str, tunnel: str, session: bytes, boot_id: bytes) -> None:
+        self.identity = identity
+        self.tunnel = tunnel
+        self.session = session
+        self.boot_id = boot_id
+        self.prefixes: tuple[Network, ...] = ()
+        self.members: dict[str, Member[Handle]] = {}
 
     @property
     def connections(self) -> list[Handle]:
@@ -76,8 +75,7 @@ class Group(Generic[Handle]):
         return [member.connection for member in self.members.values()]
 
 
-@dataclass(frozen=True, slots=True)
-class Joined(Generic[Handle]):
+class Joined(NamedTuple, Generic[Handle]):
     """Result of a registration: the group, whether its session is new, and the connections to be closed."""
 
     group: Group[Handle]

@@ -12,13 +12,11 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from mpquic.proto.control import messages as control
-from mpquic.proto.control.identity import certificate_sha256
+from mpquic.proto.control.identity import Identity, certificate_sha256
 from mpquic.proto.control.messages import Feature, Message, Register, Welcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from mpquic.proto.control.identity import Identity
 
 FEATURES = frozenset({str(Feature.SUPERFRAME), str(Feature.FRAGMENT)})
 """What this version can do, and always does, so nobody asks yet which of them were agreed."""

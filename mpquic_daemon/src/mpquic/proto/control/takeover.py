@@ -8,18 +8,17 @@ Pure: times are seconds of one monotonic clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping  # noqa: TC003 (mypyc loads the types of fields)
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from mpquic.proto.control.groups import MAX_PATHS_PER_GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable
 
-    Handle = TypeVar("Handle", bound=Hashable)
-else:
-    Handle = TypeVar("Handle")
+Handle = TypeVar("Handle", bound="Hashable")
 
 Key = tuple[str, str]
 """Identity and tunnel."""
@@ -67,24 +66,23 @@ class Presence:
     """Whether all paths are down."""
 
 
-@dataclass(slots=True)
 class _Pending(Generic[Handle]):
-    """The registrations of one boot id that wait for what the old client does."""
+    """The registrations of one boot id that wait for what the old client does; the first probe is due at `begins`."""
 
-    boot_id: bytes
-    is_foreign: bool
-    begins: float
-    """When the first probe is due."""
-    connections: dict[Handle, None] = field(default_factory=dict)
-    behind: dict[Handle, None] = field(default_factory=dict)
-    """Registrations of other boot ids, which claim again once this one has the place or has given up."""
-    before: Mapping[Hashable, tuple[float, ...]] | None = None
-    """What had been heard before; None until the first probe."""
-    transit_until: float = 0.0
-    wait: float = MIN_WAIT
-    waited: float = 0.0
-    polled_at: float = 0.0
-    next_probe: float = 0.0
+    def __init__(self, boot_id: bytes, is_foreign: bool, begins: float) -> None:
+        self.boot_id = boot_id
+        self.is_foreign = is_foreign
+        self.begins = begins
+        self.connections: dict[Handle, None] = {}
+        self.behind: dict[Handle, None] = {}
+        """Registrations of other boot ids, which claim again once this one has the place or has given up."""
+        self.before: Mapping[Hashable, tuple[float, ...]] | None = None
+        """What had been heard before; None until the first probe."""
+        self.transit_until = 0.0
+        self.wait = MIN_WAIT
+        self.waited = 0.0
+        self.polled_at = 0.0
+        self.next_probe = 0.0
 
     def poll(self, presence: Presence, now: float) -> tuple[bool, Outcome]:
         """Return whether a probe is to be sent, and the outcome so far; for a client that is connected."""

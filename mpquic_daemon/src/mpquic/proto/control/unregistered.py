@@ -26,7 +26,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -106,8 +106,7 @@ class _Place:
         self.source = (self.network if self.is_proven else _UNPROVEN), self.address
 
 
-@dataclass(frozen=True, slots=True)
-class Decision(Generic[Key]):
+class Decision(NamedTuple, Generic[Key]):
     """Whether a connection gets a place; if not, why; if so, whose place it takes."""
 
     refusal: str | None = None

@@ -6,6 +6,7 @@ It bounds the pacing. A budget has one member, so its share is the whole, limite
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(slots=True)
@@ -24,7 +25,7 @@ class PathBudget:
     `burst` is in seconds of the share; the bucket always has room for `MIN_BURST` bytes, so that one superframe passes.
     """
 
-    MIN_BURST = 65536
+    MIN_BURST: ClassVar[int] = 65536
 
     def __init__(self, member: BudgetMember, *, burst: float = 0.05) -> None:
         self.member = member

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import lru_cache
+from typing import ClassVar
 
 from mpquic.proto.packet.frame import LOW_LATENCY
 
@@ -120,11 +121,11 @@ class ParityPolicy:
     was lost but takes a round trip; it does the rest. So M is 0 at no loss, and at rare loss where time is no matter.
     """
 
-    WASTE = 0.045
-    RESIDUAL = 0.001
-    TAIL_RESIDUAL = 0.03
+    WASTE: ClassVar[float] = 0.045
+    RESIDUAL: ClassVar[float] = 0.001
+    TAIL_RESIDUAL: ClassVar[float] = 0.03
     # What parity and the copies that are expected beside it may take of the cap together; the rest is for bad luck.
-    PLANNED = 0.9
+    PLANNED: ClassVar[float] = 0.9
 
     def __init__(self, mode: FecMode, data_shards: int = 10, parity_shards: int = 2, max_overhead: float = 0.5) -> None:
         self.mode = mode

@@ -20,7 +20,7 @@ from mpquic.proto.path.pmtu import (
 )
 from mpquic.proto.stripe.keepalive import Keepalive, decode_keepalive, encode_keepalive
 from mpquic.proto.stripe.reports import ReportError, decode_report
-from mpquic.proto.stripe.return_path import TOKEN_SIZE
+from mpquic.proto.stripe.return_path import TOKEN_SIZE, Address
 from mpquic.proto.stripe.wire import PacketType
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.pipe import Pipe
     from mpquic.proto.stripe.pipes import Pipes
     from mpquic.proto.stripe.receiver import ControlPacket, StripeReceiver
-    from mpquic.proto.stripe.return_path import Address
     from mpquic.proto.stripe.sender import StripeSender
 
 _INITIAL_RTT = 0.1

@@ -12,6 +12,7 @@ from mpquic.proto.stripe.fec import GroupDecoder
 from mpquic.proto.stripe.keys import CONTROL_SPACE
 from mpquic.proto.stripe.replay import CONTROL_WINDOW, SHARD_WINDOW, ReplayWindow
 from mpquic.proto.stripe.reports import Reporter
+from mpquic.proto.stripe.return_path import Address
 from mpquic.proto.stripe.wire import (
     CONTROL_BIT,
     EPOCH_SHIFT,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from mpquic.proto.path.path import FrameOrRun
     from mpquic.proto.stripe.keys import EpochKey, Opener
     from mpquic.proto.stripe.pipes import Pipes
-    from mpquic.proto.stripe.return_path import Address
 
 _unpack_header = QUICK_HEADER.unpack_from
 _DATA = int(PacketType.DATA)

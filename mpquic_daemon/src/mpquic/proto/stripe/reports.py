@@ -11,7 +11,7 @@ one; the first is counted as if a range began two above the highest number.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from mpquic.proto.stripe.replay import ReplayWindow
@@ -155,9 +155,9 @@ class ReportAllowance:
     half a microsecond.
     """
 
-    PER_SHARD = 128
-    PER_SECOND = 200_000
-    MOST = 1 << 17
+    PER_SHARD: ClassVar[int] = 128
+    PER_SECOND: ClassVar[int] = 200_000
+    MOST: ClassVar[int] = 1 << 17
 
     def __init__(self, now: float) -> None:
         self.left = float(self.MOST)

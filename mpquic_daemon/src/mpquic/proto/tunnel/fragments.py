@@ -1,5 +1,7 @@
 """Frames that no datagram of a path takes are split into fragments, and put together again at the far end."""
 
+from typing import ClassVar
+
 from mpquic.proto.packet.frame import MAX_PAYLOAD, Frame, FrameError, FrameFlag
 
 MAX_FRAGMENTS = 255
@@ -53,7 +55,7 @@ class _Partial:
         self.cost = self.ENTRY_COST + 8 * count
 
     # What an entry costs beyond its payload, so that many tiny fragments cannot exceed the bound in real memory.
-    ENTRY_COST = 256
+    ENTRY_COST: ClassVar[int] = 256
 
 
 class Reassembler:

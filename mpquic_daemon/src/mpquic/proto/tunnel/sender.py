@@ -13,7 +13,7 @@ from mpquic.proto.packet.frame import LOW_LATENCY, MAX_CLASS, Frame, FrameError,
 from mpquic.proto.packet.run import SegmentRun
 from mpquic.proto.packet.segment import layout
 from mpquic.proto.packet.superframe import MIN_GSO_SIZE, Packet, SuperframeError, carried_whole, cut, parse_vnet
-from mpquic.proto.path.path import PathState
+from mpquic.proto.path.path import FrameOrRun, PathState
 from mpquic.proto.tunnel.class_queue import MAX_PACKET, ClassQueue
 from mpquic.proto.tunnel.counters import Counters, packets_of
 from mpquic.proto.tunnel.fragments import split
@@ -22,8 +22,6 @@ from mpquic.proto.tunnel.tuning import tune
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from mpquic.proto.path.data_plane import DataPlane
-    from mpquic.proto.path.path import FrameOrRun
     from mpquic.proto.tunnel.scheduler import Choice
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
