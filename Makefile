@@ -38,6 +38,10 @@ lint: bootstrap ## format, lint and types
 unit: bootstrap ## unit and property tests, on every Python that is installed
 	@scripts/run-tests unit
 
+.PHONY: compiled
+compiled: bootstrap ## the tests of proto/ on a copy of it that mypyc has compiled, about 10 minutes
+	scripts/compiled-tests
+
 .PHONY: fuzz
 fuzz: bootstrap ## a million inputs for what reads the network
 	MPQUIC_FUZZ_INPUTS=75000 pytest -q mpquic_daemon/tests/proto/test_fuzz.py

@@ -22,6 +22,7 @@ from mpquic.proto.tunnel.tuning import tune
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from mpquic.proto.path.data_plane import DataPlane
     from mpquic.proto.tunnel.scheduler import Choice
 
 _FRAGMENT = int(FrameFlag.FRAGMENT)
