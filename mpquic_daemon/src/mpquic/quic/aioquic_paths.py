@@ -14,6 +14,7 @@ from typing import cast
 
 from aioquic.quic.connection import MAX_NETWORK_PATHS, NetworkAddress, QuicConnection, QuicNetworkPath
 from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.tls import Epoch
 
 RECENT = 30.0
 """Seconds after the client has left an address in which it may return there without proof (RFC 9000 section 9.3)."""
@@ -27,6 +28,8 @@ sent to a newer, unproven one."""
 MAX_CHALLENGES = 2
 """Addresses that are asked for a proof at a time while there is one that takes what is sent. A challenge is a packet of
 full size if three times what has come allows it (RFC 9000 section 8.2.1), and counts for congestion control."""
+ACK_RANGES = 4
+"""Ranges of an acknowledgement that goes with a challenge, at most: both fit into three times the smallest datagram."""
 CHALLENGE_INTERVAL = 0.5
 """Least seconds between two challenges to one address, but for those that were lost."""
 
@@ -83,6 +86,7 @@ class RoamingConnection(QuicConnection):
         if not self._is_client and not self._network_paths[0].is_validated:
             self._hold_challenge(now)
             self._use_proven_address(now)
+            self._acknowledge_with_challenge(now)
         return super().datagrams_to_send(now)
 
     @property
@@ -140,6 +144,19 @@ class RoamingConnection(QuicConnection):
             recent = [path for path in self._peer_addresses if now - path.challenged_at < CHALLENGE_INTERVAL]
             under_way = sum(not path.is_validated for path in recent)
             active.local_challenge_sent = under_way >= MAX_CHALLENGES and self._still_reached(now) is not None
+
+    def _acknowledge_with_challenge(self, now: float) -> None:
+        """Send an acknowledgement that is due in a moment together with the challenge to the newest address.
+
+        A client that is rebound as soon as it has replied would else never get one, until its window is full of what
+        was sent to the server, and it can't reply any more. It must leave room for the challenge in the little that may
+        be sent.
+        """
+        space = self._spaces[Epoch.ONE_RTT]
+        if space.ack_at is None or self._network_paths[0].local_challenge_sent:
+            return
+        if len(space.ack_queue) <= ACK_RANGES:
+            space.ack_at = min(space.ack_at, now)
 
     def _still_reached(self, now: float) -> PeerAddress | None:
         """Return the address beside the one in use that has proven itself last, if that was a moment ago."""
