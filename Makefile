@@ -43,8 +43,9 @@ compiled: bootstrap ## the tests of proto/ on a copy of it that mypyc has compil
 	scripts/compiled-tests
 
 .PHONY: fuzz
-fuzz: bootstrap ## a million inputs for what reads the network
-	MPQUIC_FUZZ_INPUTS=75000 pytest -q mpquic_daemon/tests/proto/test_fuzz.py
+fuzz: bootstrap ## 1.2 million inputs for what reads the network
+	MPQUIC_FUZZ_INPUTS=75000 pytest -q mpquic_daemon/tests/proto/test_fuzz.py mpquic_daemon/tests/proto/test_fuzz_registration.py \
+	  mpquic_daemon/tests/quic/test_quic_fuzz.py
 
 .PHONY: hostile
 hostile: bootstrap ## honest clients of a server that is attacked for a minute; SECONDS=N: for as long

@@ -1,7 +1,7 @@
 """Whatever the network or the peer sends: every decoder refuses it by its own error, and nothing grows.
 
 Inputs are valid ones, mutated by a seeded generator: bits flipped, octets overwritten, cut off, repeated, two spliced.
-MPQUIC_FUZZ_INPUTS says how many each decoder gets; `make fuzz` gives a million to all of them together.
+MPQUIC_FUZZ_INPUTS says how many each decoder gets; `make fuzz` gives 1.2 million to all of them together.
 """
 
 from __future__ import annotations
@@ -14,12 +14,19 @@ from typing import TYPE_CHECKING
 import pytest
 from mpquic.proto.control import messages as control
 from mpquic.proto.control.messages import (
+    Bye,
+    Challenge,
     ControlDecoder,
     ControlError,
+    Held,
     Hello,
     Probe,
+    ProbeAck,
     Refuse,
     Register,
+    RenewStripe,
+    StripeGrant,
+    StripeRenewed,
     StripeRequest,
     Wait,
     Welcome,
@@ -32,6 +39,7 @@ from mpquic.proto.packet.ip import MalformedPacketError
 from mpquic.proto.packet.run import FIRST_OCTET, SEGMENT_HEADER
 from mpquic.proto.packet.superframe import Packet, SuperframeError, cut, parse_vnet
 from mpquic.proto.path import probe as path_probe
+from mpquic.proto.path.liveness import Liveness
 from mpquic.proto.path.memory import MAX_STORED, STEP
 from mpquic.proto.path.pmtu import decode_probe, decode_probe_ack
 from mpquic.proto.path.probe import PathProbe
@@ -41,51 +49,22 @@ from mpquic.proto.stripe.keepalive import Keepalive, decode_keepalive, encode_ke
 from mpquic.proto.stripe.keys import Sealer, Suite, direction_secret
 from mpquic.proto.stripe.path import StripePath
 from mpquic.proto.stripe.reports import Report, ReportError, decode_report, encode_report
+from mpquic.proto.stripe.return_path import TOKEN_SIZE
 from mpquic.proto.stripe.session import StripeSession
 from mpquic.proto.stripe.shard import trim
 from mpquic.proto.stripe.wire import PacketType, WireError, decode_header, session_of
 from mpquic.proto.tunnel.fragments import Reassembler
 from mpquic.proto.tunnel.receiver import TunnelReceiver
 
+from .mutations import INPUTS, inputs, mutate
 from .packets import ACK, PSH, ipv4, ipv6, tcp, udp_superframe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-INPUTS = int(os.environ.get("MPQUIC_FUZZ_INPUTS", "4000"))
 SECRET = bytes(range(32))
 GROWTH = 4 << 20
 """Bytes that a decoder may keep after any number of inputs: what its bounds allow, and what Python itself keeps."""
-
-
-def mutate(rng: random.Random, corpus: list[bytes]) -> bytes:
-    """Return an input that is almost one of the corpus, or nothing like it."""
-    data = bytearray(rng.choice(corpus))
-    for _ in range(rng.choice((0, 1, 1, 2, 4, 16))):
-        kind = rng.randrange(7)
-        place = rng.randrange(len(data)) if data else 0
-        if kind == 0 and data:
-            data[place] ^= 1 << rng.randrange(8)
-        elif kind == 1 and data:
-            data[place] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
-        elif kind == 2:
-            del data[place:]
-        elif kind == 3:
-            data[place:place] = rng.randbytes(rng.randrange(1, 9))
-        elif kind == 4:
-            data += data[place:]
-        elif kind == 5 and len(data) >= 2:
-            data[place : place + 2] = rng.choice((0, 1, 0xFFFF, len(data), 1 << 15)).to_bytes(3, "big")[1:]
-        elif kind == 6:
-            other = rng.choice(corpus)
-            data = data[:place] + other[rng.randrange(len(other) + 1) :]
-    return bytes(data[:4096])
-
-
-def inputs(name: str, corpus: list[bytes]) -> Iterator[bytes]:
-    rng = random.Random(f"fuzz {name}")
-    for _ in range(INPUTS):
-        yield mutate(rng, corpus)
 
 
 SEGMENTS = [tcp(version, 1000, bytes(100), ACK) for version in (4, 6)]
@@ -118,6 +97,8 @@ FRAMES = [
     Frame(PACKETS[0], 2, 9, 6, 48).encode(),
     Frame(PACKETS[0], 1, 10, 1, 0, 1, 3).encode() + Frame(PACKETS[1], 1, 11).encode(),
 ]
+STRIPE = StripeRequest(pipes=4, datagram_size=1452, suites=[1, 2])
+GRANT = StripeGrant(session=7, secret=SECRET, port=46005, suite=1)
 MESSAGES = [
     control.encode(message, 5)
     for message in (
@@ -131,14 +112,24 @@ MESSAGES = [
             certificates=[bytes(300)],
             algorithm="ed25519",
             signature=bytes(64),
-            stripe=StripeRequest(pipes=4, datagram_size=1452, suites=[1, 2]),
+            stripe=STRIPE,
+            priority=200,
+            release="0.2.0-1a2b3c",
         ),
+        Challenge(version=2, nonce=bytes(32), features=["fragment"]),
         Welcome(session=bytes(8), inner=["10.200.5.1/32"]),
+        Welcome(session=bytes(8), inner=["10.200.5.1/32"], policy={"x": 1}, stripe=GRANT, release="0.2.0-1a2b3c"),
+        RenewStripe(stripe=STRIPE),
+        StripeRenewed(stripe=GRANT),
+        Held(by="root", reason="works", since=1.0, until=2.0),
+        Bye(reason="stopped"),
         Probe(sequence=9),
+        ProbeAck(sequence=9),
         Wait(),
         Refuse(code="in_use", reason="another machine", retry_after=4.0, peer="192.0.2.9:1"),
     )
 ]
+PROBE_FIELDS: list[tuple[bool, float, float | None]] = [(False, 0.2, 0.03), (False, 70.0, None), (True, 0.0, None)]
 REPORTS = [
     encode_report(Report(1000, 0.004, 900, [(995, 1000), (990, 993), (980, 980)], [(994, 994)])),
     encode_report(Report(70000, 0.0, 70001, [(0, 70000)], [])),
@@ -147,12 +138,15 @@ BODIES = {
     PacketType.DATA: FRAMES,
     PacketType.PARITY: parity([FRAMES[0], FRAMES[1]], 1),
     PacketType.REPAIR: [bytes((0, 0, 0, 5)) + frame for frame in FRAMES],
-    PacketType.REGISTER: [encode_keepalive(Keepalive.ASK, 0, 0.1)],
-    PacketType.KEEPALIVE: [encode_keepalive(Keepalive.ASK, 0, 0.1), encode_keepalive(Keepalive.ANSWER, 0, 0.1)],
+    PacketType.REGISTER: [encode_keepalive(Keepalive.ASK, 0, 0.1), encode_keepalive(Keepalive.ASK_HEARING, 0, 0.1)],
+    PacketType.KEEPALIVE: [encode_keepalive(kind, 0, 0.1, rtt) for kind in Keepalive for rtt in (None, 0.03)],
     PacketType.REPORT: REPORTS,
     PacketType.PROBE: [bytes((0, 0, 0, 0, 1)) + bytes(1200)],
     PacketType.PROBE_ACK: [bytes((1, 0, 0, 0, 1, 4, 176))],
+    PacketType.PATH_CHALLENGE: [bytes(range(TOKEN_SIZE))],
+    PacketType.PATH_RESPONSE: [bytes(range(TOKEN_SIZE))],
 }
+PROBES = [PathProbe(7, is_reply, heard_ago, rtt).encode() for is_reply, heard_ago, rtt in PROBE_FIELDS]
 
 
 def _restore(data: bytes) -> None:
@@ -173,7 +167,7 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], list[bytes], tuple[type[Exc
     "session": (session_of, [bytes.fromhex("6d7110005ec0de010000000500000019") + bytes(25)], ()),
     "report": (decode_report, REPORTS, (ReportError,)),
     "keepalive": (decode_keepalive, BODIES[PacketType.KEEPALIVE], ()),
-    "path probe": (path_probe.decode, [PathProbe(7, heard_ago=0.2, rtt=0.03).encode()], ()),
+    "path probe": (path_probe.decode, PROBES, ()),
     "probe": (decode_probe, BODIES[PacketType.PROBE], ()),
     "probe answer": (decode_probe_ack, BODIES[PacketType.PROBE_ACK], ()),
     "repaired shard": (trim, [frame + bytes(40) for frame in FRAMES], (FrameError,)),
@@ -232,12 +226,13 @@ def test_the_way_from_datagrams_to_the_device_holds_nothing_back_for_good() -> N
     assert reassembler.memory == 0
 
 
-def test_a_peer_with_the_keys_may_seal_anything() -> None:
+@pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
+def test_a_peer_with_the_keys_may_seal_anything(client: bool) -> None:
     config = StripeConfig(pipes=2, datagram_size=1452)
-    server = StripeSession(config, 7, SECRET, 0.0, client=False, entropy=os.urandom)
-    sealer = Sealer(Suite.AES_128_GCM, direction_secret(SECRET, from_client=True), 7, 0.0)
-    receiver = TunnelReceiver(window=1 << 16, memory=server.memory)
-    path = StripePath("wan", server)
+    end = StripeSession(config, 7, SECRET, 0.0, client=client, entropy=os.urandom)
+    sealer = Sealer(Suite.AES_128_GCM, direction_secret(SECRET, from_client=not client), 7, 0.0)
+    receiver = TunnelReceiver(window=1 << 16, memory=end.memory)
+    path = StripePath("wan", end)
     rng = random.Random("peer")
     now = 0.0
     tracemalloc.start()
@@ -254,23 +249,51 @@ def test_a_peer_with_the_keys_may_seal_anything() -> None:
                 index = shards + rng.randrange(3) if kind == PacketType.PARITY else rng.randrange(shards or 1)
                 datagrams = sealer.seal_shards(kind, rng.randrange(2), min(index, 250), min(shards, 250), [body])
             data = b"".join(datagrams)
-            address = ("192.0.2.1", 40000 + rng.randrange(3))
-            receiver.receive(server.receive([(data, len(data), address)], now), now, path)
+            address = None if client else ("192.0.2.1", 40000 + rng.randrange(3))
+            receiver.receive(end.receive([(data, len(data), address)], now), now, path)
             if count % 16 == 0:
                 receiver.expire(now)
-                server.poll(now)
-                server.take_outgoing()
+                end.poll(now)
+                end.take_outgoing()
+                due = end.next_time(now)
+                assert due is None or due >= now
+                assert end.rtt is None or 0 < end.rtt < 5000
+                assert 0.0 <= end.estimators.loss <= 1.0
             if count == INPUTS // 4:
                 before, _ = tracemalloc.get_traced_memory()
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     # What FEC and the reorder buffers may keep by their own bounds is most of it.
-    assert server.receiver.decoder.bytes <= 8 << 20
-    assert server.memory.stored <= MAX_STORED + STEP
+    assert end.receiver.decoder.bytes <= 8 << 20
+    assert end.memory.stored <= MAX_STORED + STEP
     assert after - before < MAX_STORED + GROWTH
-    assert len(server.receiver.refused) < 60
-    assert server.receiver.shards > INPUTS // 5
+    assert len(end.receiver.refused) < 60
+    assert end.receiver.shards > INPUTS // 6
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_liveness_is_told_anything_by_the_probes_of_its_peer(asks: bool) -> None:
+    liveness = Liveness(0.0, asks=asks)
+    liveness.on_round_trip(0.0)
+    rng = random.Random("liveness")
+    now, replies = 0.0, 0
+    for data in inputs("liveness", PROBES):
+        now += rng.choice((0.001, 0.1, 0.6))
+        probe = path_probe.decode(data)
+        if probe is not None:
+            reply = liveness.on_probe(probe, now)
+            assert reply is None or (reply.is_reply and reply.sequence == probe.sequence)
+            replies += reply is not None
+            assert liveness.silence(now) == 0.0
+        for due in liveness.poll(now):
+            assert path_probe.decode(due.encode()) is not None
+        assert liveness.next_timer(now) >= now
+        assert liveness.unproved(now) >= 0.0
+        assert liveness.rtt.smoothed is None or 0 <= liveness.rtt.smoothed < 5000
+        assert 0.0 <= liveness.loss <= 1.0
+        assert len(liveness._outstanding) < 300
+    assert replies > INPUTS // 10
 
 
 def test_groups_take_any_shards_and_stay_within_their_bounds() -> None:
