@@ -85,3 +85,11 @@ def test_what_is_pushed_is_counted_for_as_long_as_was_said(capsys: pytest.Captur
 def test_an_unknown_command_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert echo.main(["listen"]) == 2
     assert "mpqlab.echo serve PORT..." in capsys.readouterr().err
+
+
+def test_a_flood_has_the_rate_that_was_said() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
+        sink.bind(("127.0.0.1", 0))
+        sent = echo.flood("127.0.0.1", "127.0.0.1", sink.getsockname()[1], 2.0, 0.3)
+    # Those of the beginning and of 0.3 s.
+    assert sent == pytest.approx(0.3 * 2e6 / 8 / (echo.SIZE + echo.IP_UDP_BYTES), abs=3)

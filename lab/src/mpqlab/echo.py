@@ -5,11 +5,13 @@ python -m mpqlab.echo send {udp,tcp} SOURCE ADDRESS PORT [COUNT [DSCP]]
 python -m mpqlab.echo call SOURCE ADDRESS PORT
 python -m mpqlab.echo count PORT SECONDS
 python -m mpqlab.echo push SOURCE ADDRESS PORT SECONDS
+python -m mpqlab.echo flood SOURCE ADDRESS PORT MBIT SECONDS
 
 `send` asks COUNT times (1000 octets each) and prints how many replies came. `call` sends 50 datagrams of 172 octets a
 second, as a call with G.711 does, until a line comes on its standard input, and prints `calling`, then `sent`, `lost`
 and `longest_gap_s` as JSON. `count` receives one TCP connection after the other and prints of each how many Mbit/s
-came; `push` is its sender (CUBIC). Unlike iperf3 they have no second connection, which a path with much loss holds up.
+came; `push` is its sender (CUBIC). `flood` sends so many Mbit/s of IP packets, whatever becomes of them, and prints how
+many. Unlike iperf3 they have no second connection, which a path with much loss holds up.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SIZE = 1000
+IP_UDP_BYTES = 28
 CALL_INTERVAL = 0.02
 CALL_SIZE = 172
 REPLY_SECONDS = 2.0
@@ -186,6 +189,22 @@ def push(source: str, address: str, port: int, seconds: float) -> None:
                 sending.send(block)
 
 
+def flood(source: str, address: str, port: int, mbit: float, seconds: float) -> int:
+    """Send datagrams of `SIZE` octets at a rate of IP packets; return how many."""
+    interval = (SIZE + IP_UDP_BYTES) * 8e-6 / mbit
+    sent = 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+        sending.bind((source, 0))
+        began = time.monotonic()
+        while (passed := time.monotonic() - began) < seconds:
+            while sent * interval <= passed:
+                with contextlib.suppress(OSError):  # the queue of the device is full, or an error of ICMP
+                    sending.sendto(bytes(SIZE), (address, port))
+                sent += 1
+            time.sleep(interval)
+    return sent
+
+
 def _input_has_ended() -> bool:
     ready, _, _ = select.select([sys.stdin], [], [], 0)
     return bool(ready)
@@ -205,6 +224,9 @@ def main(arguments: list[str]) -> int:
             return 0
         case ["push", source, address, port, seconds]:
             push(source, address, int(port), float(seconds))
+            return 0
+        case ["flood", source, address, port, mbit, seconds]:
+            print(flood(source, address, int(port), float(mbit), float(seconds)))
             return 0
         case ["call", source, address, port]:
             print("calling", flush=True)
