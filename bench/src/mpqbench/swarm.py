@@ -16,12 +16,13 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from unittest import mock
+from typing import Any, cast
 
 import yaml
 from mpquic import config
 from mpquic.daemon import client
 from mpquic.daemon.journal import Journal
+from mpquic.net.kernel import Kernel
 
 AT_ONCE = 24
 """Clients that connect at the same time: fewer than the server takes for an attack."""
@@ -62,6 +63,9 @@ class NoTun:
         os.close(self._descriptor)
 
 
+KERNEL = Kernel(tun=cast("Any", NoTun))
+
+
 async def _run(instances: list[config.ClientConfig]) -> None:
     stop, changed = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -86,7 +90,7 @@ async def _run(instances: list[config.ClientConfig]) -> None:
         await at_most(AT_ONCE - 1)
         if stop.is_set():
             break
-        each = client.Client(instance, journal, changed.set, lambda reason: print(reason, file=sys.stderr))
+        each = client.Client(instance, journal, changed.set, lambda reason: print(reason, file=sys.stderr), KERNEL)
         each.start()
         clients.append(each)
     await at_most(0)
@@ -114,8 +118,7 @@ def main(arguments: list[str]) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     instances = [_client_config(keys) for keys in json.loads(Path(arguments[0]).read_text())]
-    with mock.patch.object(client, "TunDevice", NoTun):
-        asyncio.run(_run(instances))
+    asyncio.run(_run(instances))
 
 
 if __name__ == "__main__":
