@@ -52,7 +52,7 @@ hostile: bootstrap ## honest clients of a server that is attacked for a minute; 
 	MPQUIC_HOSTILE_SECONDS=$(or $(SECONDS),60) pytest -q -s mpquic_daemon/tests/daemon/test_hostile.py
 
 .PHONY: soak
-soak: qemu ## what takes too long for every test run, before a release: about 50 minutes; SEED=N: the same choices again
+soak: qemu ## what takes too long for every test run, before a release: about 75 minutes; SEED=N: the same choices again
 	MPQUIC_SOAK_SEED=$(SEED) MPQUIC_SOAK_RESULTS=$(CURDIR)/bench/results/classes.json molecule test --scenario-name soak
 	python -m mpqbench --only-document
 	molecule test --scenario-name vlan

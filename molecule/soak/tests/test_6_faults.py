@@ -11,7 +11,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from mpqlab import services, topology
 from mpqlab.fixtures import download, healed, probe
+from mpqlab.state import State
 from mpqlab.testing import INTERNET, wait_until
 
 if TYPE_CHECKING:
@@ -88,6 +90,18 @@ def wait(seconds: float) -> None:
     wait_until(lambda: time.monotonic() > deadline, seconds + 5, "the time over")
 
 
+def outage(numbers: tuple[int, ...], seconds: float) -> None:
+    """Have WANs lose everything for so long, to some milliseconds: a command takes a second where cores are busy."""
+    wans = [wan for wan in topology.EMULATED_WANS if wan.name in {f"wan{number}" for number in numbers}]
+    emulators = [services.emulator(State(), wan) for wan in wans]
+    assert len(emulators) == len(numbers)
+    for each in emulators:
+        each.cut()
+    time.sleep(seconds)
+    for each in emulators:
+        each.heal()
+
+
 @contextlib.contextmanager
 def flood(lab: Lab, number: int, mbit: float, seconds: float) -> Iterator[None]:
     """Traffic of another customer of a provider, in both directions, for so long."""
@@ -143,11 +157,7 @@ def test_total_loss_for_2_5_s_every_15_s(
     load(numbers)
     began = time.time()
     for _ in range(int(FAULT_TIME / PERIOD)):
-        for number in numbers:
-            lab.link("cut", f"wan{number}")
-        wait(CUT_TIME)
-        for number in numbers:
-            lab.link("heal", f"wan{number}")
+        outage(numbers, CUT_TIME)
         wait(PERIOD - CUT_TIME)
     watch.check_never_down()
     leaving.wait_answers(1, within=10, after=time.time())
