@@ -221,24 +221,20 @@ class Probe:
         command = ("timeout", "300", "ping", "-n", "-D", "-i", f"{interval:g}")
         self._process = lab.start(f"host{lan}", *command, *(("-I", source) if source else ()), target)
         self._replies: list[tuple[float, int]] = []
-        assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
-        self._rest = ""
+        # All the time: when the pipe is full, ping stands still, and nothing is lost of what it doesn't send.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def replies(self) -> list[float]:
         """Unix times of all replies so far."""
-        return [moment for moment, _ in self._read()]
+        return [moment for moment, _ in self._replies.copy()]
 
-    def _read(self) -> list[tuple[float, int]]:
-        """Time and sequence number of each reply."""
+    def _read(self) -> None:
         assert self._process.stdout is not None
-        with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(self._process.stdout.fileno(), 65536):
-                self._rest += chunk.decode()
-        *lines, self._rest = self._rest.split("\n")
         reply = re.compile(r"\[([\d.]+)\] \d+ bytes from .*icmp_seq=(\d+)")
-        self._replies += [(float(found[1]), int(found[2])) for line in lines if (found := reply.match(line))]
-        return self._replies
+        for line in self._process.stdout:
+            if found := reply.match(line):
+                self._replies.append((float(found[1]), int(found[2])))
 
     def wait_replies(self, count: int, within: float, *, after: float = 0.0) -> float:
         """Unix time of the `count`-th reply later than `after`."""
@@ -254,20 +250,21 @@ class Probe:
 
     def lost(self, since: float) -> int:
         """How many requests had no reply between the last reply before `since` and the newest one."""
-        replies = self._read()
+        replies = self._replies.copy()
         before = max((number for moment, number in replies if moment <= since), default=0)
         later = {number for moment, number in replies if moment > since}
         return max(later, default=before) - before - len(later)
 
     def repeated(self) -> int:
         """How many replies came more than once."""
-        numbers = [number for _, number in self._read()]
+        numbers = [number for _, number in self._replies.copy()]
         return len(numbers) - len(set(numbers))
 
     def close(self) -> None:
         """End the ping."""
         self._process.terminate()
         self._process.wait(timeout=10)
+        self._reader.join(10)
 
 
 class Download:
