@@ -14,7 +14,8 @@ import pytest
 from mpqlab import services, topology
 from mpqlab.fixtures import download, healed, probe
 from mpqlab.state import State
-from mpqlab.testing import INTERNET, wait_until
+from mpqlab.testing import INTERNET
+from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,7 +88,7 @@ def load(request: pytest.FixtureRequest, download: Callable[..., Download]) -> C
 
 def wait(seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    wait_until(lambda: time.monotonic() > deadline, seconds + 5, "the time over")
+    wait_for(lambda: time.monotonic() > deadline, seconds + 5, "the time over")
 
 
 def outage(numbers: tuple[int, ...], seconds: float) -> None:
@@ -160,7 +161,7 @@ def test_total_loss_for_2_5_s_every_15_s(
         outage(numbers, CUT_TIME)
         wait(PERIOD - CUT_TIME)
     watch.check_never_down()
-    leaving.wait_answers(1, within=10, after=time.time())
+    leaving.wait_replies(1, within=10, after=time.time())
     assert leaving.longest_gap(began) <= LEFT_WITHIN
     assert leaving.repeated() == 0
 
@@ -190,7 +191,7 @@ def test_striped_again_within_2_s_after_a_daemon_stood_still(lab: Lab, probe: Ca
 
 def check_striped(lab: Lab, watch: Watch, traffic: Probe, thawed: float) -> None:
     """The tunnel carries and is striped within 2 s of the thaw, and stays so."""
-    assert traffic.wait_answers(1, within=10, after=thawed) - thawed <= THAWED_WITHIN
+    assert traffic.wait_replies(1, within=10, after=thawed) - thawed <= THAWED_WITHIN
     wait(10.0)
     lab.wait_striping("mpq6", within=5)
     # None is written where the session has outlived the freeze.
@@ -213,6 +214,6 @@ def test_what_happens_to_one_of_two_tunnels_on_a_wan_is_not_the_others(
         after = f"; systemctl start {unit}" if fault == "stop" else ""
         lab.run("client", f"systemctl reset-failed {unit}; systemctl {fault} {unit}{after}")
         lab.wait_state(victim, "up", within=20)
-    other.wait_answers(100, within=10, after=time.time())
+    other.wait_replies(100, within=10, after=time.time())
     assert other.lost(began) == 0
     assert other.repeated() == 0
