@@ -6,6 +6,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
+from mpquic.proto.stripe.pipes import LIVELY_TIME, REST_INTERVAL, SELDOM_INTERVAL
 from mpquic.proto.stripe.renewal import FIRST_PAUSE, LAST_PAUSE
 
 from .conftest import Site
@@ -251,3 +252,47 @@ def test_a_server_without_striping_is_asked_seldom_and_told_of_once(
 def test_the_ends_speak_by_the_ports_that_the_tests_block(ends: Make) -> None:
     both = ends()
     assert {port for _, port in both.network.sockets} >= {QUIC_PORT, STRIPE_PORT}
+
+
+def requests(both: Ends, seconds: float) -> float:
+    """How many datagrams a second a client has sent by pipes for so long."""
+    sent = 0
+    send = both.network.send
+
+    def count(source: Endpoint, destination: Endpoint, data: bytes) -> None:
+        nonlocal sent
+        sent += destination[1] == STRIPE_PORT
+        send(source, destination, data)
+
+    both.network.send = count  # type: ignore[method-assign]
+    both.run(seconds)
+    both.network.send = send  # type: ignore[method-assign]
+    return sent / seconds
+
+
+def test_an_idle_path_is_probed_less_often_while_nobody_looks(ends: Make) -> None:
+    both = ends(probes=False)
+    both.run(LIVELY_TIME / 2)
+    assert requests(both, 20.0) == pytest.approx(1 / REST_INTERVAL, rel=0.1)
+    both.run(LIVELY_TIME)
+    states = both.states()
+    assert requests(both, 40.0) == pytest.approx(1 / SELDOM_INTERVAL, rel=0.1)
+    both.client.paths()
+    assert requests(both, 40.0) == pytest.approx(1 / REST_INTERVAL, rel=0.1)
+    both.run(LIVELY_TIME)
+    # The first packet after the rest: neither end takes the other for late.
+    both.probes, both._next_probe = True, both.now
+    both.run(20.0)
+    assert states == []
+    assert both.session is not None
+
+
+def test_a_path_that_rests_is_called_down_as_soon_and_its_round_trip_is_right(ends: Make) -> None:
+    both = ends(probes=False)
+    both.run(LIVELY_TIME + 20.0)
+    both.network.delay = 0.15
+    both.run(3.0)
+    assert both.client.paths()[0]["rtt_seconds"] == pytest.approx(0.3, rel=0.2)
+    both.run(LIVELY_TIME + 20.0)
+    both.network.cut()
+    assert both.wait(lambda: both.state == "down", 6.0, "down") < 5.5

@@ -347,6 +347,7 @@ class Client:
 
     def status(self) -> dict[str, object]:
         """Return the row of `mpquicctl status` without the name."""
+        self._note_look()
         used = self._used
         current = used.current if used is not None else None
         hold = self._server_hold.in_force if self._state == "held" else None
@@ -367,17 +368,25 @@ class Client:
             "certificate": expiry.status(self.dates, dt.datetime.now(dt.UTC)),
         }
 
+    def _note_look(self) -> None:
+        now = self._loop.time()
+        for path in self._paths:
+            if path.current is not None and path.current.plane is not None:
+                path.current.plane.session.pipes.looked_at(now)
+
     def brief(self) -> dict[str, object]:
         """Return `state` and `error` of `status` alone."""
         return {"state": self._state, "error": self._reason if not self._is_carrying() else None}
 
     def paths(self) -> list[dict[str, object]]:
         """Return the rows of `mpquicctl paths`."""
+        self._note_look()
         tunnel = {"tunnel": self._config.tunnel_name, "inner": list(self._config.inner_addresses)}
         return [tunnel | path.row() for path in self._paths]
 
     def counters(self) -> dict[str, object]:
         """Return all counters."""
+        self._note_look()
         return {
             "tunnel": snapshot(tunnel_statistics(self._sender, self._receiver)),
             "paths": [path.counters() for path in self._paths],

@@ -18,7 +18,6 @@ from mpquic.proto.path.estimators import PathEstimators
 from mpquic.proto.path.liveness import Liveness
 from mpquic.proto.path.path import PathState
 from mpquic.proto.path.probe import decode, is_probe
-from mpquic.proto.stripe.pipes import REST_INTERVAL
 from mpquic.quic.events import DatagramsReceived, LinkEvent, StreamAborted, StreamReceived
 from mpquic.quic.path import QuicPath
 
@@ -263,14 +262,25 @@ class Session:
             self.liveness.proved_every = None
             return
         striped = plane.session
-        self.liveness.proved_every = REST_INTERVAL if plane.path.state is PathState.UP else None
+        is_proved = striped.round_trip_at is not None and striped.round_trip_at != self._proved_at
+        self._expect_proofs(plane, now, is_proved=is_proved)
         if striped.heard_at > self.liveness.heard_at:
             self.liveness.on_receive(striped.heard_at)
-        if striped.round_trip_at is not None and striped.round_trip_at != self._proved_at:
+        if is_proved and striped.round_trip_at is not None:
             self._proved_at = striped.round_trip_at
             self.liveness.on_round_trip(striped.round_trip_at)
         if striped.pmtu.is_silent:
             self.link.doubt_size()
+
+    def _expect_proofs(self, plane: StripePlane, now: float, *, is_proved: bool) -> None:
+        """Say how often pipes are asked. That it is more often than before counts from the next proof on."""
+        liveness = self.liveness
+        if plane.path.state is not PathState.UP:
+            liveness.proved_every = None
+            return
+        every = plane.session.pipes.rest_interval(now)
+        if is_proved or liveness.proved_every is None or every > liveness.proved_every:
+            liveness.proved_every = every
 
     def timer(self, now: float) -> float | None:
         """When `poll` is due, or the share of the WAN allows sending again."""

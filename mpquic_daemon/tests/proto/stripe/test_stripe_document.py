@@ -113,6 +113,8 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         f"came within {pipe.DEAD_AFTER} s",
         f"no shard has come or gone for {pipes.BUSY_TIME} s it probes one pipe in turn, every {pipes.REST_INTERVAL} s",
         f"and the next {pipes.RETRY_INTERVAL} s later",
+        f"after {pipes.LIVELY_TIME:.0f} s in",
+        f"either, every {pipes.SELDOM_INTERVAL} s",
         f"as costs {adaptive.ParityPolicy.WASTE} of goodput",
         f"at most {pmtu.MAX_ANSWERS} are sent in a second",
         f"between {MIN_DATAGRAM} octets and",

@@ -32,6 +32,9 @@ BUSY_TIME = 5.0
 thousand sessions that do nothing must not keep a server busy."""
 REST_INTERVAL = 1.0
 """A round trip a second at least: so a change is seen within 3 s, and silence in time."""
+SELDOM_INTERVAL = 1.7
+"""The same once nothing has been carried, and nobody has looked, for `LIVELY_TIME`."""
+LIVELY_TIME = 60.0
 RETRY_INTERVAL = 0.5
 """Seconds after which a pipe of a session at rest that hasn't answered is followed by the next: so a single loss is no
 outage, and an outage is still noticed in time."""
@@ -73,6 +76,7 @@ class Pipes:
         self._alive_until = now
         self._next_ask = now
         self._busy_until = now + BUSY_TIME
+        self._lively_until = now + LIVELY_TIME
         self._slept_at = float("-inf")
         self._rest_unanswered = 0
         """Questions since the last answer, of a session at rest."""
@@ -87,6 +91,15 @@ class Pipes:
                 pipe.next_ask = min(pipe.next_ask, max(now, pipe.asked_at + KEEPALIVE_INTERVAL))
             self._next_ask = min(pipe.next_ask for pipe in self.all)
         self._busy_until = now + BUSY_TIME
+        self._lively_until = now + LIVELY_TIME
+
+    def looked_at(self, now: float) -> None:
+        """Somebody looks, and may do so again soon: what is told of a path is not to be old."""
+        self._lively_until = now + LIVELY_TIME
+
+    def rest_interval(self, now: float) -> float:
+        """Seconds from one request to the next of a session at rest, as far as this end knows."""
+        return REST_INTERVAL if now < self._lively_until else SELDOM_INTERVAL
 
     def alive(self, now: float) -> list[Pipe]:
         """The pipes that carry. Asked for with every packet, so it is found anew only when it may have changed."""
@@ -237,7 +250,7 @@ class Pipes:
         if pipe.registering:
             pipe.next_ask = self._next_ask = now  # tell the server at once that it may use this pipe
         elif now >= self._busy_until:
-            self._next_ask = max(self._next_ask, pipe.asked_at + REST_INTERVAL)
+            self._next_ask = max(self._next_ask, pipe.asked_at + self.rest_interval(now))
         self._confirm(pipe, now)
         rtt = max(now - stamp, 1e-6)
         pipe.rtt.add(rtt, now)
