@@ -243,4 +243,4 @@ def test_the_counters_are_those_of_the_document(ends: Make) -> None:
         documented = [name for row in rows.splitlines()[2:] for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])]
         assert sorted(documented) == sorted(counters)
     (path,) = both.client.counters()["paths"]  # type: ignore[misc]
-    assert path["quic"]["rtt_smoothed_seconds"] == pytest.approx(2 * both.network.delay, rel=0.5)
+    assert path["rtt_seconds"] == pytest.approx(2 * both.network.delay, rel=0.5)

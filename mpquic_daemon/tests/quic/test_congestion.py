@@ -16,7 +16,7 @@ from mpquic.proto.congestion.newreno import NewReno
 from mpquic.proto.congestion.pacer import Pacer
 from mpquic.quic import congestion
 from mpquic.quic.configuration import LinkOptions, quic_configuration
-from mpquic.quic.congestion import LinkControl, PathMeter
+from mpquic.quic.congestion import LinkControl
 from mpquic.quic.pacing import QUANTUM
 
 
@@ -30,29 +30,6 @@ def test_a_connection_gets_the_controller_that_is_named(algorithm, kind):
 def test_an_unknown_algorithm_is_an_error():
     with pytest.raises(ValueError, match="vegas"):
         congestion.registered_name("vegas")
-
-
-def test_the_first_rtt_sample_counts_whole_and_later_ones_an_eighth():
-    meter = PathMeter()
-    meter.on_rtt(0.1)
-    assert (meter.rtt_smoothed, meter.rtt_variation) == (0.1, 0.05)
-    meter.on_rtt(0.18)
-    assert meter.rtt_smoothed == pytest.approx(0.11)
-    assert meter.rtt_min == 0.1
-    assert meter.rtt_latest == 0.18
-
-
-def test_the_loss_estimate_follows_the_network():
-    meter = PathMeter()
-    for _ in range(20):
-        meter.packets_acked += 90
-        meter.packets_lost += 10
-        meter.on_rtt(0.05)
-    assert meter.loss == pytest.approx(0.1, abs=0.001)
-    for _ in range(20):
-        meter.packets_acked += 100
-        meter.on_rtt(0.05)
-    assert meter.loss < 0.001
 
 
 def sent_in(pacer: Pacer, seconds: float, wake: float) -> int:

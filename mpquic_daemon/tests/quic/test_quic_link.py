@@ -37,8 +37,8 @@ def test_a_stream_arrives_whole_over_a_bad_network(make_pair, algorithm):
     assert pair.server.streams[stream] == data
     assert pair.up.dropped > 0
     assert pair.link.meter.packets_lost > 0
-    assert 0 < pair.link.meter.loss < 0.5
-    assert 0.04 <= pair.link.meter.rtt_smoothed < 0.1
+    assert 0 < pair.link.estimators.loss < 0.5
+    assert 0.04 <= pair.link.estimators.rtt.smoothed < 0.1
 
 
 def test_datagrams_arrive_at_most_once(make_pair):
@@ -186,11 +186,11 @@ def test_silence_ends_the_link_after_the_idle_timeout(make_pair):
 @pytest.mark.parametrize("arrived", [False, True], ids=["nothing read", "acknowledgements wait to be read"])
 def test_time_in_which_both_ends_stood_still_is_not_the_paths(make_pair, arrived):
     pair = make_pair(up=LinkModel(delay=0.05), down=LinkModel(delay=0.05))
-    assert pair.run(lambda: (pair.link.meter.rtt_smoothed or 0.0) > 0.1)
+    assert pair.run(lambda: (pair.link.estimators.rtt.smoothed or 0.0) > 0.1)
     for _ in range(20):
         assert pair.link.send_datagrams([bytes(500)])
         pair.run(lambda: False, 0.01)
-    before = [(link.meter.rtt_smoothed, link.meter.rtt_min) for link in (pair.link, pair.peer)]
+    before = [(link.estimators.rtt.smoothed, link.estimators.rtt.minimum) for link in (pair.link, pair.peer)]
     lost = [link.meter.packets_lost for link in (pair.link, pair.peer)]
     if arrived:
         pair.peer.send_datagrams([bytes(500)] * 3)
@@ -201,8 +201,8 @@ def test_time_in_which_both_ends_stood_still_is_not_the_paths(make_pair, arrived
         pair.link.send_datagrams([bytes(500)])
         pair.run(lambda: False, 0.02)
     for link, (smoothed, shortest), losses in zip((pair.link, pair.peer), before, lost, strict=True):
-        assert link.meter.rtt_smoothed < 2 * smoothed
-        assert link.meter.rtt_min == pytest.approx(shortest, rel=0.1)
+        assert link.estimators.rtt.smoothed < 2 * smoothed
+        assert link.estimators.rtt.minimum == pytest.approx(shortest, rel=0.1)
         assert link.meter.packets_lost == losses
 
 

@@ -46,8 +46,8 @@ HEADINGS = {
 """Of columns that aren't called as their field."""
 JSON_VERSION_FIELDS = ("name", "release", "peer_releases", "error")
 JSON_PATH_FIELDS = (
-    *PATH_FIELDS, "tunnel", "inner", "peer_certificate", "transport_mode", "tx_datagrams", "rx_datagrams", "quic",
-    "pipes",
+    *PATH_FIELDS, "tunnel", "inner", "peer_certificate", "transport_mode", "rtt_latest_seconds",
+    "rtt_variation_seconds", "rtt_min_seconds", "tx_datagrams", "rx_datagrams", "quic", "pipes",
 )  # fmt: skip
 
 

@@ -174,7 +174,7 @@ class ClientConnection:
         """Seconds without a packet of the peer after which this attempt is given up."""
         if self.heard_at is None:
             return self._patience
-        return max(self._patience, ANSWERED_SILENCE, 3 * (self.link.meter.rtt_smoothed or 0.0))
+        return max(self._patience, ANSWERED_SILENCE, 3 * (self.link.estimators.rtt.smoothed or 0.0))
 
     @property
     def silent_since(self) -> float:

@@ -150,9 +150,9 @@ class ServerConnection:
 
     def round_trips(self) -> tuple[float, float]:
         """Return the round-trip time in seconds, the longest of those known, and the lowest measured; 0 for unknown."""
-        rtt, meter = self.session.liveness.rtt, self.link.meter
+        rtt = self.session.estimators.rtt
         pipes = self.plane.session.rtt if self.plane is not None else None
-        return max(rtt.smoothed or 0.0, meter.rtt_smoothed or 0.0, pipes or 0.0), rtt.minimum or 0.0
+        return max(rtt.smoothed or 0.0, pipes or 0.0), rtt.minimum or 0.0
 
     def ask(self, now: float) -> None:
         """Have the client send something, by the connection and by the pipes that carry."""

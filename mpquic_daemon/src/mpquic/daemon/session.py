@@ -14,7 +14,6 @@ from mpquic.proto.control import messages as control
 from mpquic.proto.control.messages import Bye, ControlDecoder, Message, Probe, ProbeAck, StreamType
 from mpquic.proto.packet.frame import FrameStreamDecoder
 from mpquic.proto.path.budget import BudgetMember, PathBudget
-from mpquic.proto.path.estimators import PathEstimators
 from mpquic.proto.path.liveness import Liveness
 from mpquic.proto.path.path import PathState
 from mpquic.proto.path.probe import decode, is_probe
@@ -90,13 +89,12 @@ class Session:
         """What may be sent in all, by the connection and by the striped data plane."""
         self.budget.limit(max_rate)
         self.path = QuicPath(member.wan, link, budget=self.budget)
-        self.estimators = PathEstimators()
+        self.estimators = link.estimators
         """Round-trip time and loss of the path, by the connection and the striped data plane."""
         self.liveness = Liveness(
             now, probe_interval=probe_interval, down_after=down_after, asks=asks, estimators=self.estimators
         )
         self._newest_received = -1
-        self._meter_read = (0, 0)
         self._plane: StripePlane | None = None
         self._proved_at: float | None = None
         self.active = False
@@ -241,7 +239,7 @@ class Session:
         """Send the probe that is due and bring the path's state up to date."""
         if not self.active:
             return
-        self._look_at_planes(now)
+        self._look_at_plane()
         for due in self.liveness.poll(now):
             self.link.send_apart(due.encode())
         self.path.state = self.liveness.state
@@ -250,13 +248,8 @@ class Session:
         """Have the peer send something by the connection, whatever is due."""
         self.link.send_apart(self.liveness.probe(now).encode())
 
-    def _look_at_planes(self, now: float) -> None:
-        """Take over what the connection and the striped data plane have learned since this was done last."""
-        meter = self.link.meter
-        acked, lost = meter.packets_acked, meter.packets_lost
-        if (acked, lost) != self._meter_read:
-            self.estimators.on_sent(acked - self._meter_read[0], lost - self._meter_read[1], now)
-            self._meter_read = acked, lost
+    def _look_at_plane(self) -> None:
+        """Take over what the striped data plane has learned since this was done last."""
         plane = self._plane
         if plane is None:
             self.liveness.proved_every = None

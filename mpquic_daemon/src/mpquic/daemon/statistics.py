@@ -110,11 +110,6 @@ class QuicStatistics:
     congestion_events: int
     black_holes: int
     """How often the path's MTU has shrunk."""
-    rtt_latest_seconds: float | None
-    rtt_smoothed_seconds: float | None
-    rtt_variation_seconds: float
-    rtt_min_seconds: float | None
-    loss_ratio: float
     max_datagram_bytes: int
     """UDP payload of a packet at most: what was found to pass."""
     frame_capacity_bytes: int
@@ -172,7 +167,11 @@ class PathStatistics:
     """One WAN of one tunnel. Bytes and datagrams are UDP payloads of all its data planes and connections together."""
 
     rtt_seconds: float | None
-    """Smoothed round-trip time: of the probes, or QUIC's own until the first is answered."""
+    """Smoothed round-trip time, by the probes and all data planes."""
+    rtt_latest_seconds: float | None
+    rtt_variation_seconds: float | None
+    rtt_min_seconds: float | None
+    """The lowest of the last 10 to 20 seconds in which there were any."""
     loss_ratio: float | None
     tx_bytes: int
     tx_datagrams: int
@@ -208,9 +207,12 @@ def tunnel_statistics(sender: TunnelSender, receiver: TunnelReceiver) -> TunnelS
 
 def path_statistics(session: Session | None, traffic: Traffic) -> PathStatistics:
     """Return the statistics of a path; without a session nothing is known but what has been counted."""
-    rtt = rtt_of(session) if session is not None else None
+    rtt = session.estimators.rtt if session is not None else None
     return PathStatistics(
-        rtt_seconds=rtt,
+        rtt_seconds=_seconds(rtt.smoothed) if rtt is not None else None,
+        rtt_latest_seconds=_seconds(rtt.latest) if rtt is not None else None,
+        rtt_variation_seconds=_seconds(rtt.variation) if rtt is not None else None,
+        rtt_min_seconds=_seconds(rtt.minimum) if rtt is not None else None,
         loss_ratio=round(session.estimators.loss, 4) if session is not None else None,
         tx_bytes=traffic.tx_bytes,
         tx_datagrams=traffic.tx_datagrams,
@@ -222,8 +224,8 @@ def path_statistics(session: Session | None, traffic: Traffic) -> PathStatistics
 
 
 def rtt_of(session: Session) -> float | None:
-    """Return the smoothed round-trip time in seconds: of the probes, or QUIC's own until the first is answered."""
-    return _seconds(session.liveness.rtt.smoothed or session.path.rtt)
+    """Return the smoothed round-trip time of a path in seconds, None before the first sample."""
+    return _seconds(session.estimators.rtt.smoothed)
 
 
 def _seconds(value: float | None) -> float | None:
@@ -254,11 +256,6 @@ def _quic(link: QuicLink, path: QuicPath) -> QuicStatistics:
         oversized_frames=path.oversized,
         congestion_events=meter.congestion_events,
         black_holes=link.black_holes,
-        rtt_latest_seconds=_seconds(meter.rtt_latest),
-        rtt_smoothed_seconds=_seconds(meter.rtt_smoothed),
-        rtt_variation_seconds=round(meter.rtt_variation, 6),
-        rtt_min_seconds=_seconds(meter.rtt_min),
-        loss_ratio=round(meter.loss, 5),
         max_datagram_bytes=link.max_datagram_size,
         frame_capacity_bytes=path.frame_capacity,
         congestion_window_bytes=link.congestion_window,

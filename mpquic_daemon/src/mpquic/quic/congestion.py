@@ -17,15 +17,13 @@ from mpquic.proto.congestion.algorithms import ALGORITHMS, AUTO, controller_clas
 from mpquic.proto.congestion.controller import AckSample
 from mpquic.proto.congestion.pacer import Pacer
 from mpquic.proto.congestion.sampler import DeliveryRateSampler, SendStamp
+from mpquic.proto.path.estimators import PathEstimators
 from mpquic.quic.pacing import QUANTUM
-
-_LOSS_SAMPLE_PACKETS = 64
-_LOSS_WEIGHT = 0.25
 
 
 @dataclass(slots=True)
 class PathMeter:
-    """What a connection measured. Times in seconds; counters since the connection began."""
+    """What a connection has counted since it began."""
 
     packets_sent: int = 0
     bytes_sent: int = 0
@@ -34,28 +32,6 @@ class PathMeter:
     packets_lost: int = 0
     congestion_events: int = 0
     """How often the congestion window was cut."""
-    rtt_latest: float | None = None
-    rtt_smoothed: float | None = None
-    rtt_variation: float = 0.0
-    rtt_min: float | None = None
-    loss: float = 0.0
-    """Share of lost packets, smoothed over samples of 64."""
-    _sample_acked: int = 0
-    _sample_lost: int = 0
-
-    def on_rtt(self, rtt: float) -> None:
-        """Take a sample (RFC 9002 section 5.3; the peer's acknowledgement delay is part of it)."""
-        self.rtt_latest = rtt
-        self.rtt_min = rtt if self.rtt_min is None else min(self.rtt_min, rtt)
-        if self.rtt_smoothed is None:
-            self.rtt_smoothed, self.rtt_variation = rtt, rtt / 2
-        else:
-            self.rtt_variation += (abs(self.rtt_smoothed - rtt) - self.rtt_variation) / 4
-            self.rtt_smoothed += (rtt - self.rtt_smoothed) / 8
-        total = self.packets_acked + self.packets_lost - self._sample_acked - self._sample_lost
-        if total >= _LOSS_SAMPLE_PACKETS:
-            self.loss += _LOSS_WEIGHT * ((self.packets_lost - self._sample_lost) / total - self.loss)
-            self._sample_acked, self._sample_lost = self.packets_acked, self.packets_lost
 
 
 class LinkControl(QuicCongestionControl):
@@ -66,6 +42,8 @@ class LinkControl(QuicCongestionControl):
         self.controller = controller_class(algorithm, "cubic")(max_datagram_size, 0.0)
         self.pacer = Pacer(self.controller.pacing_rate, 0.0, quantum=QUANTUM)
         self.meter = PathMeter()
+        self.estimators = PathEstimators()
+        """Those of the path, which everything else that measures it feeds as well."""
         self.bytes_in_flight = 0
         self.on_lost: Callable[[Sequence[QuicSentPacket]], None] | None = None
         self._sampler = DeliveryRateSampler()
@@ -152,11 +130,12 @@ class LinkControl(QuicCongestionControl):
             self._lost = []
             self._add_lost(sample, lost)
         sample.in_flight = self.bytes_in_flight = self.bytes_in_flight - sample.bytes_acked - sample.bytes_lost
-        meter, controller = self.meter, self.controller
+        estimators, controller = self.estimators, self.controller
         if self._rtt is not None:
-            meter.on_rtt(self._rtt)
+            estimators.rtt.add(self._rtt, now)
             sample.rtt, self._rtt = self._rtt, None
-        sample.smoothed_rtt = meter.rtt_smoothed
+        estimators.on_sent(len(acked), len(lost), now)
+        sample.smoothed_rtt = estimators.rtt.smoothed
         if acked:
             self._sampler.sample(_stamp(acked[-1]), sample, now)
         window = controller.congestion_window
@@ -164,7 +143,7 @@ class LinkControl(QuicCongestionControl):
         if self._is_persistent:
             self._is_persistent = False
             controller.on_persistent_congestion(now)
-        meter.congestion_events += bool(lost) and controller.congestion_window < window
+        self.meter.congestion_events += bool(lost) and controller.congestion_window < window
         self.pacer.set_rate(controller.pacing_rate, now)
 
     def _add_acked(self, sample: AckSample, acked: list[QuicSentPacket]) -> None:

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mpquic.proto.control.identity import certificate_sha256
 from mpquic.proto.path.address import Address
+from mpquic.proto.path.estimators import PathEstimators
 from mpquic.proto.path.traffic import Traffic
 from mpquic.quic import aioquic_internals as internals
 from mpquic.quic import congestion
@@ -45,8 +46,13 @@ class ConnectionView:
 
     @property
     def meter(self) -> congestion.PathMeter:
-        """Measurements of the congestion controller."""
+        """What it has counted."""
         return self._control.meter
+
+    @property
+    def estimators(self) -> PathEstimators:
+        """Round-trip time and loss of its path: whoever measures these by other means adds to them."""
+        return self._control.estimators
 
     @property
     def rate(self) -> float:

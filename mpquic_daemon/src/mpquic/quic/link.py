@@ -325,7 +325,7 @@ class QuicLink(ConnectionView):
         if not self._writer.can_probe():
             self._mtu.postpone(now)
             return []
-        probes = self._mtu.poll(now, self._control.meter.rtt_smoothed)
+        probes = self._mtu.poll(now, self.estimators.rtt.smoothed)
         self._resize()
         write, delivered = self._writer.write_probe, self._mtu.on_delivery
         return [(write(probe.size, (delivered, (probe,)), now), address) for probe in probes]

@@ -51,12 +51,12 @@ class QuicPath:
     @property
     def rtt(self) -> float | None:
         """Smoothed round-trip time in seconds, None before the first sample."""
-        return self.link.meter.rtt_smoothed
+        return self.link.estimators.rtt.smoothed
 
     @property
     def loss(self) -> float:
-        """Share of packets that the congestion controller found lost, 0.0 to 1.0."""
-        return self.link.meter.loss
+        """Share of packets that are lost, 0.0 to 1.0."""
+        return self.link.estimators.loss
 
     @property
     def rate(self) -> float:
