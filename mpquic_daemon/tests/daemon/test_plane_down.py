@@ -65,9 +65,9 @@ def test_packets_do_not_wait_for_the_next_one_when_a_plane_goes_down(ends: Ends)
     plane = connection.plane
     assert plane is not None
     ends.run(3.0)
-    assert plane.path.state is PathState.UP
+    assert plane.session.state is PathState.UP
     fill(ends, tunnel)
-    ends.wait(lambda: plane.path.state is not PathState.UP, 3.0, "down")
+    ends.wait(lambda: plane.session.state is not PathState.UP, 3.0, "down")
     check_goes_on(ends, tunnel)
 
 
@@ -85,5 +85,5 @@ def test_a_session_whose_keys_are_used_up_carries_no_more(ends: Ends) -> None:
     assert plane is not None
     plane.session.exhausted = True
     ends.processes["sv"].call(lambda: plane.push(ends.now))
-    assert plane.path.state is PathState.DOWN
+    assert plane.session.state is PathState.DOWN
     check_goes_on(ends, tunnel)

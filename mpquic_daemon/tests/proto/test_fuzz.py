@@ -47,7 +47,6 @@ from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.fec import GroupDecoder, parity
 from mpquic.proto.stripe.keepalive import Keepalive, decode_keepalive, encode_keepalive
 from mpquic.proto.stripe.keys import Sealer, Suite, direction_secret
-from mpquic.proto.stripe.path import StripePath
 from mpquic.proto.stripe.reports import Report, ReportError, decode_report, encode_report
 from mpquic.proto.stripe.return_path import TOKEN_SIZE
 from mpquic.proto.stripe.session import StripeSession
@@ -232,7 +231,6 @@ def test_a_peer_with_the_keys_may_seal_anything(client: bool) -> None:
     end = StripeSession(config, 7, SECRET, 0.0, client=client, entropy=os.urandom)
     sealer = Sealer(Suite.AES_128_GCM, direction_secret(SECRET, from_client=not client), 7, 0.0)
     receiver = TunnelReceiver(window=1 << 16, memory=end.memory)
-    path = StripePath("wan", end)
     rng = random.Random("peer")
     now = 0.0
     tracemalloc.start()
@@ -250,7 +248,7 @@ def test_a_peer_with_the_keys_may_seal_anything(client: bool) -> None:
                 datagrams = sealer.seal_shards(kind, rng.randrange(2), min(index, 250), min(shards, 250), [body])
             data = b"".join(datagrams)
             address = None if client else ("192.0.2.1", 40000 + rng.randrange(3))
-            receiver.receive(end.receive([(data, len(data), address)], now), now, path)
+            receiver.receive(end.receive([(data, len(data), address)], now), now, end)
             if count % 16 == 0:
                 receiver.expire(now)
                 end.poll(now)

@@ -290,7 +290,7 @@ class ClientConnection:
         self.plane = plane = ClientStripe(self._config, self._path, request, grant, pump, self._own, self._kernel)
         plane.on_path_mtu = self._on_path_mtu
         plane.session.count_in(self.link.traffic)
-        plane.path.limit_by(self.session.budget)
+        plane.session.limit_by(self.session.budget)
         self.session.plane = plane
         return plane
 

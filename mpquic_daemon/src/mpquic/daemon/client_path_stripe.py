@@ -22,7 +22,7 @@ NO_STRIPE_INTERVAL = 3600.0
 
 def is_striped(connection: ClientConnection) -> bool:
     """Tell whether pipes carry what belongs to a connection."""
-    return connection.plane is not None and connection.plane.path.state is PathState.UP
+    return connection.plane is not None and connection.plane.session.state is PathState.UP
 
 
 class ClientPathStripe:
@@ -50,7 +50,7 @@ class ClientPathStripe:
             return
         plane.on_change = lambda: self._on_change(plane)
         plane.on_fault = lambda error: self._on_fault(connection, plane, error)
-        self._path.preferred = plane.path
+        self._path.preferred = plane.session
         self._shared.pump.attach(plane)
 
     def close(self, connection: ClientConnection) -> None:
@@ -58,7 +58,7 @@ class ClientPathStripe:
         plane = connection.plane
         if plane is not None:
             self._shared.pump.detach(plane)
-            if self._path.preferred is plane.path:
+            if self._path.preferred is plane.session:
                 self._path.preferred = None
             connection.close_plane()
 
@@ -81,7 +81,7 @@ class ClientPathStripe:
             connection.stripe_requests.send(now)
 
     def _on_change(self, plane: ClientStripe) -> None:
-        if not plane.closed and plane.path.state is PathState.UP:
+        if not plane.closed and plane.session.state is PathState.UP:
             session = f"{plane.session.session:08x}"
             self._shared.journal.info("path.striped", path=self._path.name, session=session)
         self._shared.turn()

@@ -45,11 +45,11 @@ class Pump:
 
     def attach(self, plane: StripePlane) -> None:
         """Write to the sockets of a striped data plane what the tunnel gives it."""
-        self._striped[plane.path] = plane
+        self._striped[plane.session] = plane
 
     def detach(self, plane: StripePlane) -> None:
         """Forget a striped data plane."""
-        self._striped.pop(plane.path, None)
+        self._striped.pop(plane.session, None)
 
     @property
     def waiting(self) -> bool:
@@ -73,7 +73,7 @@ class Pump:
         if not sender.waiting:
             return False
         choices = [self._scheduler.choose(each) for each in sender.queues]
-        return any(choice is not None and plane.path in choice.planes for choice in choices)
+        return any(choice is not None and plane.session in choice.planes for choice in choices)
 
     def send(self, now: float, limit: int | None = None) -> int:
         """Give the paths what they take and send it, but for QUIC's part; return the bytes of frames."""

@@ -158,7 +158,7 @@ class ServerConnection:
         """Have the client send something, by the connection and by the pipes that carry."""
         self.session.ask(now)
         plane = self.plane
-        if plane is not None and plane.path.state is PathState.UP:
+        if plane is not None and plane.session.state is PathState.UP:
             plane.contain(plane.session.ask, now)
             plane.contain(plane.push, now)
 

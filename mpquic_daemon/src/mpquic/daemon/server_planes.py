@@ -58,7 +58,7 @@ class ServerPlanes:
         plane.on_change = lambda: self._changed(plane, tunnel)
         plane.dscp = connection.link.dscp
         plane.session.count_in(connection.link.traffic)
-        plane.path.limit_by(connection.session.budget)
+        plane.session.limit_by(connection.session.budget)
         connection.plane = connection.session.plane = plane
         connection.stripe_granted_at = self._loop.time()
         tunnel.add_plane(connection.session, plane)

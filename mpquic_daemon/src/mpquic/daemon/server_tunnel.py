@@ -86,14 +86,14 @@ class ServerTunnel:
 
     def add_plane(self, session: Session, plane: ServerStripe) -> None:
         """Use a striped data plane of a path, rather than its QUIC connection, while a pipe carries."""
-        self._paths[session].preferred = plane.path
+        self._paths[session].preferred = plane.session
         self.pump.attach(plane)
 
     def remove_plane(self, session: Session, plane: ServerStripe) -> None:
         """Don't use it any more."""
         self.pump.detach(plane)
         path = self._paths.get(session)
-        if path is not None and path.preferred is plane.path:
+        if path is not None and path.preferred is plane.session:
             path.preferred = None
 
     def push(self, now: float) -> bool:

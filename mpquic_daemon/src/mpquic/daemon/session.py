@@ -239,7 +239,7 @@ class Session:
         """Send the probe that is due and bring the path's state up to date."""
         if not self.active:
             return
-        self._look_at_plane()
+        self._look_at_plane(now)
         for due in self.liveness.poll(now):
             self.link.send_apart(due.encode())
         self.path.state = self.liveness.state
@@ -248,7 +248,7 @@ class Session:
         """Have the peer send something by the connection, whatever is due."""
         self.link.send_apart(self.liveness.probe(now).encode())
 
-    def _look_at_plane(self) -> None:
+    def _look_at_plane(self, now: float) -> None:
         """Take over what the striped data plane has learned since this was done last."""
         plane = self._plane
         if plane is None:
@@ -268,7 +268,7 @@ class Session:
     def _expect_proofs(self, plane: StripePlane, now: float, *, is_proved: bool) -> None:
         """Say how often pipes are asked. That it is more often than before counts from the next proof on."""
         liveness = self.liveness
-        if plane.path.state is not PathState.UP:
+        if plane.session.state is not PathState.UP:
             liveness.proved_every = None
             return
         every = plane.session.pipes.rest_interval(now)

@@ -270,7 +270,7 @@ def _stripe(plane: StripePlane) -> StripeStatistics:
     tx_epoch, rx_epoch = session.epochs
     return StripeStatistics(
         session=f"{session.session:08x}",
-        carries=plane.path.state is PathState.UP,
+        carries=plane.session.state is PathState.UP,
         controller_state=controller.state_name,
         pacing_bytes_per_second=round(controller.pacing_rate),
         bandwidth_bytes_per_second=round(controller.bandwidth),

@@ -23,7 +23,6 @@ from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.config import MIN_DATAGRAM, StripeConfig
 from mpquic.proto.stripe.keys import Suite
 from mpquic.proto.stripe.merge import PipeMerge, pieces
-from mpquic.proto.stripe.path import StripePath
 from mpquic.proto.stripe.session import StripeSession
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class StripePlane:
 
     def __init__(self, name: str, session: StripeSession, pump: Pump) -> None:
         self.session = session
-        self.path = StripePath(f"{name}/stripe", session)
+        session.name = f"{name}/stripe"
         self._pump = pump
         self._loop = asyncio.get_running_loop()
         self._after_reading = after_reading(self._loop)
@@ -97,8 +96,8 @@ class StripePlane:
         """Take what was read, reply, and use the room that it made."""
         frames = self.session.receive(batch, now)
         if frames:
-            self._pump.deliver(frames, now, self.path)
-        if self.path.state is not PathState.UP and self.session.ready(now):
+            self._pump.deliver(frames, now, self.session)
+        if self.session.state is not PathState.UP and self.session.ready(now):
             self._set_state(PathState.UP)
         self.push(now)
 
@@ -132,8 +131,8 @@ class StripePlane:
         self.push(now)
 
     def _set_state(self, state: PathState) -> None:
-        if state is not self.path.state:
-            self.path.state = state
+        if state is not self.session.state:
+            self.session.state = state
             if self.on_change is not None:
                 self._loop.call_soon(self.on_change)
 
@@ -147,7 +146,7 @@ class StripePlane:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.path.state = PathState.DOWN
+        self.session.state = PathState.DOWN
         self.session.close()
 
     def _set_timer(self) -> None:
@@ -171,7 +170,7 @@ class StripePlane:
 
     def _send_time(self, now: float) -> float | None:
         """When what waits may be sent: by the session, and by the path's share of its WAN."""
-        again, allowed = self.session.send_time(now), self.path.next_allowance(now)
+        again, allowed = self.session.send_time(now), self.session.next_allowance(now)
         return again if allowed is None or (again is not None and again > allowed) else allowed
 
     def _on_timer(self) -> None:

@@ -134,7 +134,7 @@ class Host:
             budget = self.session.budget(now)
             if budget <= 0:
                 break
-            size = min(self.frame_size, self.session.shard_capacity - BASE_HEADER_SIZE)
+            size = min(self.frame_size, self.session.frame_capacity - BASE_HEADER_SIZE)
             count = min(self.backlog, max(1, budget // size), 64)
             self.sizes.update(dict.fromkeys(range(self.next_sequence, self.next_sequence + count), size))
             frames = [

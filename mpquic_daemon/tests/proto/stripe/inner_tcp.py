@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from mpquic.proto.packet.superframe import Packet
 from mpquic.proto.path.path import PathState
-from mpquic.proto.stripe.path import StripePath
 from mpquic.proto.tunnel.scheduler import FailoverScheduler
 from mpquic.proto.tunnel.sender import TunnelSender
 
@@ -181,10 +180,9 @@ class InnerTcp:
 
     @staticmethod
     def _tunnel(session: StripeSession) -> TunnelSender:
-        path = StripePath("wan", session)
-        path.state = PathState.UP
+        session.state = PathState.UP
         scheduler = FailoverScheduler()
-        scheduler.add(path_of(path))
+        scheduler.add(path_of(session))
         return TunnelSender(scheduler)
 
     def run(self, seconds: float) -> None:

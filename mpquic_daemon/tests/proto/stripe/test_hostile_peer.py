@@ -17,7 +17,6 @@ from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.fec import GroupDecoder, parity
 from mpquic.proto.stripe.keys import OLD_KEY_LIFETIME, REKEY_INTERVAL, EpochKey
-from mpquic.proto.stripe.path import StripePath
 from mpquic.proto.stripe.recovery import Recovery
 from mpquic.proto.stripe.reports import MAX_RANGES, Report, ReportAllowance, encode_report
 from mpquic.proto.stripe.session import StripeSession
@@ -304,13 +303,12 @@ def test_the_reorder_buffer_remembers_little_of_what_has_passed() -> None:
 def test_the_reorder_buffer_remembers_little_of_tiny_frames_that_have_passed(shards: int) -> None:
     session, peer = made()
     tunnel = TunnelReceiver()
-    path = StripePath("wan", session)
     payload = packets.udp(4, b"")
     for place in range(20):
         frames = [
             [Frame(payload, 1, 40 * (shards * place + each) + one) for one in range(40)] for each in range(shards)
         ]
-        tunnel.receive(peer.give([peer.frames(each) for each in frames], NOW), NOW, path)
+        tunnel.receive(peer.give([peer.frames(each) for each in frames], NOW), NOW, session)
         order = tunnel._classes[1].order
         if footprint(order) > 3 * MIB or shards > 1000:
             break

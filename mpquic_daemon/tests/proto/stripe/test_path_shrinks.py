@@ -36,12 +36,12 @@ def longest_pause(duplex: Duplex, since: float) -> float:
 
 def test_both_ends_find_what_the_path_carries_each_way() -> None:
     duplex = Duplex(config=DISCOVERY, up=LinkProfile(mtu=1500), down=LinkProfile(mtu=1420))
-    assert duplex.client.session.shard_capacity == MIN_DATAGRAM - OVERHEAD - 4
+    assert duplex.client.session.frame_capacity == MIN_DATAGRAM - OVERHEAD - 4
     duplex.run_until_ready()
     duplex.run(6.0)
     client, server = duplex.client.session, duplex.server.session
     assert (client.pmtu.size, server.pmtu.size) == (1472, 1392)
-    assert (client.shard_capacity, server.shard_capacity) == (1472 - 36, 1392 - 36)
+    assert (client.frame_capacity, server.frame_capacity) == (1472 - 36, 1392 - 36)
     assert client.pmtu.state is server.pmtu.state is PathMtuState.SEARCH_COMPLETE
     assert client.receiver.refused == server.receiver.refused == {}
 
@@ -185,7 +185,7 @@ def test_a_link_that_the_kernel_knows_to_be_smaller_is_believed_at_once() -> Non
     duplex = made()
     session = duplex.client.session
     session.on_too_large(CEILING, duplex.now)
-    assert session.shard_capacity == MIN_DATAGRAM - OVERHEAD - 4
+    assert session.frame_capacity == MIN_DATAGRAM - OVERHEAD - 4
     duplex.run(4.0)
     assert CEILING - STEP <= session.pmtu.size < CEILING
 

@@ -13,7 +13,6 @@ from mpquic.proto.path.budget import BudgetMember, PathBudget
 from mpquic.proto.path.path import PathState
 from mpquic.proto.stripe.arq import Repair, Retransmitter, SentGroup
 from mpquic.proto.stripe.config import StripeConfig
-from mpquic.proto.stripe.path import StripePath
 
 from ..recording import path_of
 from .duplex import Duplex, LinkProfile
@@ -205,7 +204,7 @@ def test_whatever_it_is_told_the_controller_keeps_sending(
 
 def test_a_session_is_a_path_of_the_tunnel() -> None:
     duplex = Duplex()
-    path = StripePath("wan6", duplex.client.session)
+    path = duplex.client.session
     assert path_of(path).state is PathState.DOWN
     frames = [Frame(b"\x45" + bytes(99), 1, number) for number in range(5)]
     assert path.budget(duplex.now) == path.send(frames, duplex.now) == 0
@@ -216,8 +215,8 @@ def test_a_session_is_a_path_of_the_tunnel() -> None:
     assert path.frame_capacity == 1452 - 36
     share = PathBudget(BudgetMember("mpq6", "wan6"))
     share.limit(80_000)
-    limited = StripePath("wan6", duplex.client.session, budget=share)
-    taken = limited.send([Frame(b"\x45" + bytes(1399), 1, number) for number in range(64)], duplex.now)
+    path.limit_by(share)
+    taken = path.send([Frame(b"\x45" + bytes(1399), 1, number) for number in range(64)], duplex.now)
     assert 0 < taken <= 47
 
 
@@ -228,7 +227,7 @@ def test_a_path_that_carries_less_is_given_less() -> None:
     duplex.client.offer(500)
     duplex.run(0.1)
     duplex.client.session.resize(1200)
-    assert duplex.client.session.shard_capacity == 1164
+    assert duplex.client.session.frame_capacity == 1164
     before = duplex.up.sent
     duplex.run(1.0)
     assert duplex.up.sent > before

@@ -1,4 +1,4 @@
-"""One end of a striped session: both halves, their pipes, reports and keepalives.
+"""One end of a striped session, a data plane of the tunnel: both halves, their pipes, reports and keepalives.
 
 Sans-IO: datagrams and time come in, runs of datagrams with their pipe go out. A restarted end makes a new session, with
 an id and a secret that the control connection hands out; nothing outlives the object.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mpquic.proto.congestion.algorithms import controller_class
 from mpquic.proto.packet.frame import LOW_LATENCY
 from mpquic.proto.path.memory import MemoryBudget
+from mpquic.proto.path.path import PathState
 from mpquic.proto.path.traffic import Traffic
 from mpquic.proto.stripe.config import check_datagram_size
 from mpquic.proto.stripe.control import Control, Outgoing
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from mpquic.proto.congestion.controller import Controller
+    from mpquic.proto.path.budget import PathBudget
     from mpquic.proto.path.estimators import PathEstimators
     from mpquic.proto.path.path import FrameOrRun
     from mpquic.proto.stripe.config import StripeConfig
@@ -33,21 +35,37 @@ SLEPT = 1.0
 """Seconds by which a call is late after which this process, or its machine, has slept meanwhile."""
 
 
+def within(frames: Sequence[FrameOrRun], budget: int) -> Sequence[FrameOrRun]:
+    """Return the first frames until they have used up a budget in bytes; the last may overshoot it."""
+    taken = size = 0
+    for frame in frames:
+        if size >= budget:
+            break
+        size += frame.size
+        taken += 1
+    return frames[:taken]
+
+
 def repair_time(traffic_class: int, rtt: float) -> float:
     """Seconds in which a lost shard of a class comes again: as long as the peer is likely to repeat it."""
     return 3 * rtt + 0.01 if traffic_class & LOW_LATENCY else min(1.0, 8 * rtt + 0.05)
 
 
 class StripeSession:
-    """One end. `client` asks on its pipes and the server learns their addresses. `entropy` returns random octets.
+    """One end. Implements `mpquic.proto.path.data_plane.DataPlane`: `state` is set by whoever asks if it is `ready`.
+
+    `client` asks on its pipes and the server learns their addresses. `entropy` returns random octets.
 
     Usage: `receive` what arrives, `poll` when `next_time` says, `send` while `budget` is positive; after any of them
     send what `take_outgoing` returns. `close` when it is over.
 
     With `config.initial_datagram_size` it finds out what the path carries (`pmtu`, with its state and size), and
-    `shard_capacity` follows. Datagrams must then leave unfragmented and unjudged by the kernel's own idea of the path
+    `frame_capacity` follows. Datagrams must then leave unfragmented and unjudged by the kernel's own idea of the path
     (IP_PMTUDISC_PROBE), and a refusal of the kernel goes to `on_too_large`.
     """
+
+    reliable = False
+    takes_runs = True
 
     def __init__(
         self,
@@ -62,6 +80,12 @@ class StripeSession:
         memory: MemoryBudget | None = None,
     ) -> None:
         self.config = config
+        self.name = "stripe"
+        """That of its path, where it has one."""
+        self.state = PathState.DOWN
+        self.frames_sent = 0
+        self._share: PathBudget | None = None
+        """What the path's share of its WAN allows; None without a limit, which nothing is asked on the way."""
         self.session = session
         self.client = client
         self.pipes = Pipes(config.pipes, now, client=client, entropy=entropy)
@@ -111,9 +135,23 @@ class StripeSession:
         return self._sealer.epoch, self._opener.epoch
 
     @property
-    def shard_capacity(self) -> int:
+    def frame_capacity(self) -> int:
         """Largest encoded frame in bytes that one datagram takes now."""
         return self.sender.shard_capacity
+
+    @property
+    def loss(self) -> float:
+        """Share of shards that the path loses, repaired or not, 0.0 to 1.0."""
+        return self.sender.recovery.loss.loss
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second that the path delivers, 0.0 while unknown."""
+        return self.sender.controller.bandwidth
+
+    def unacknowledged(self, since: float) -> list[FrameOrRun]:
+        """Return what was sent since then and isn't known to have arrived, in order."""
+        return self.sender.unacknowledged(since)
 
     def repair_time(self, traffic_class: int, now: float) -> float:
         """Seconds in which it may yet bring what it has lost of a class; 0.0 while nothing is missing."""
@@ -176,24 +214,40 @@ class StripeSession:
             self.heard_at = min(now, self.heard_at + slept)
             self.pipes.slept(slept, now)
 
+    def limit_by(self, budget: PathBudget) -> None:
+        """Send no more than the path's share of its WAN allows."""
+        self._share = budget if budget.share is not None else None
+
+    def next_allowance(self, now: float) -> float | None:
+        """When the share of the WAN allows sending again; None when it isn't what packets wait for."""
+        return None if self._share is None else self._share.next_allowance(now)
+
     def budget(self, now: float) -> int:
         """Bytes of encoded frames that may be handed over now."""
-        return 0 if self.exhausted else self.sender.budget(now)
+        room = 0 if self.exhausted else self.sender.budget(now)
+        return room if room <= 0 or self._share is None else self._share.allowance(room, now)
 
     def send_time(self, now: float) -> float | None:
         """When `budget` is positive again as far as pacing knows; None when only a report can make it so."""
         return None if self.exhausted else self.sender.send_time(now)
 
     def send(self, frames: Sequence[FrameOrRun], now: float) -> int:
-        """Take frames in order while the budget lasts; returns how many. Frames above `shard_capacity` are dropped."""
+        """Take frames in order while the budget lasts; returns how many. Frames above `frame_capacity` are dropped."""
         if self.exhausted:
             return 0
+        share = self._share
+        if share is not None:
+            frames = within(frames, self.budget(now))
         self.pipes.busy(now)
         try:
-            return self.sender.send(frames, now)
+            sent = self.sender.send(frames, now)
         except KeyLimitError:
             self.exhausted = True
             return 0
+        if share is not None:
+            share.spend(sum([frame.size for frame in frames[:sent]]))
+        self.frames_sent += sent
+        return sent
 
     def receive(self, batch: Iterable[Datagrams], now: float) -> list[FrameOrRun]:
         """Take what some reads gave; return frames for the tunnel.
