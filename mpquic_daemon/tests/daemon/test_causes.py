@@ -60,7 +60,7 @@ def test_a_server_that_stopped_and_then_went_silent_is_silent(ends: Make) -> Non
     both.run(5.0)
     both.processes["cl"].call(lambda: both.client._paths[0].current._end(Failure.ENDED, "the server stops"))
     both.network.cut()
-    both.processes["cl"].call(both.client._turn)
+    both.processes["cl"].call(both.client._iterate)
     assert both.client.status()["error"] == "the server stops"
     told: list[object] = []
     both.client._on_change = lambda: told.append(both.client.status()["error"])

@@ -199,7 +199,7 @@ def test_a_client_that_asks_for_sessions_all_the_time_gets_one_a_second(
         current: Any = both.client._paths[0].current
         for _ in range(20):
             current.session.send(RenewStripe(stripe=current._request.stripe))
-        both.client._turn()
+        both.client._iterate()
 
     began = both.now
     while both.now < began + 5.0:

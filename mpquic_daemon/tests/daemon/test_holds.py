@@ -224,7 +224,7 @@ def test_an_end_that_goes_on_after_its_word_is_not_held_when_it_falls_silent_lat
     ending = role(both, name)
     sessions = ending._registered_sessions()
     both.processes[name].call(lambda: [session.tell(told()) for session in sessions])
-    both.processes[name].call(ending._turn)
+    both.processes[name].call(ending._iterate)
     both.run(70.0)
     assert seen(both, name)["state"] == "up"
     both.network.cut()
@@ -248,7 +248,7 @@ def send(both: Ends, *messages: object) -> None:
     """Have the client say something to the server."""
     session = both.client._paths[0].current.session
     both.processes["cl"].call(lambda: [session.send(message) for message in messages])
-    both.processes["cl"].call(both.client._turn)
+    both.processes["cl"].call(both.client._iterate)
     both.run(0.2)
 
 

@@ -349,7 +349,7 @@ def test_a_machine_that_was_set_back_to_a_snapshot_gets_its_place_back(start: St
         both.client._paths[0].drop_current(None)
         incarnation.epoch = 2
         both.client._paths[0].connector.retry.changed()
-        both.client._turn()
+        both.client._iterate()
 
     both.processes["cl"].call(revert)
     both.wait(lambda: both.state == "up", 2.0, "up")

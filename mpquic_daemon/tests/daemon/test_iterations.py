@@ -176,7 +176,7 @@ def test_a_fault_in_an_iteration_leaves_the_loop_its_timer(play, monkeypatch):
             with monkeypatch.context() as patch:
                 patch.setattr(end, part, broken)
                 with pytest.raises(IndexError):
-                    end._turn()
+                    end._iterate()
             assert end._timer.due is not None
 
     play(scenario)
@@ -218,7 +218,7 @@ def test_tunnels_in_which_nothing_waits_cost_nothing(play, monkeypatch):
         (tunnel,) = ends.server._tunnels
         asked: list[float] = []
         monkeypatch.setattr(tunnel.sender, "flush", lambda now: asked.append(now) or 0)
-        ends.server._turn()
+        ends.server._iterate()
         assert asked == []
 
     play(scenario)
@@ -289,7 +289,7 @@ def test_a_second_connection_that_ends_is_no_outage(play):
         client.reconnect(silent=False)
         candidate = client._paths[0].candidate
         candidate.ending = Ending(Failure.SILENT, "no answer")
-        client._turn()
+        client._iterate()
         assert client._paths[0].candidate is not candidate
         retry = client._paths[0].connector.retry
         assert (retry.failures, retry._silent, retry._outage_began) == (0, 0, None)
@@ -309,7 +309,7 @@ def test_a_fault_in_sending_for_a_candidate_leaves_the_current_connection(play, 
             raise IndexError("a defect")
 
         monkeypatch.setattr(candidate, "flush", broken)
-        client._turn()
+        client._iterate()
         assert "connection.fault" in caplog.text
         assert client._paths[0].candidate is not candidate
         assert (client._paths[0].current, current.phase, current.ending) == (current, Phase.REGISTERED, None)
@@ -352,7 +352,7 @@ def test_a_server_whose_device_refuses_large_packets_sends_smaller_ones(play):
         await ends.run(lambda: connection.link.max_datagram_size == 1452)
         wire.limit = 1300
         connection.link.send_datagrams([bytes(1350)])
-        ends.server._turn()
+        ends.server._iterate()
         assert connection.link.max_datagram_size == 1200
         await ends.run(lambda: 1292 <= connection.link.max_datagram_size <= 1300)
         assert ends.client.status()["reconnects"] == 0

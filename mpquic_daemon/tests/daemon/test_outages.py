@@ -224,7 +224,7 @@ def test_requests_that_come_too_fast_change_nothing(ends: Make) -> None:
     def ask_often() -> None:
         for _ in range(50):
             both.client._paths[0].current.stripe_requests.send(both.now)
-        both.client._turn()
+        both.client._iterate()
 
     both.processes["cl"].call(ask_often)
     both.run(0.5)

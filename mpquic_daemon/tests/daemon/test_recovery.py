@@ -90,11 +90,11 @@ def test_a_request_that_can_not_be_made_now_costs_no_iterations(ends: Make) -> N
     both.network.lost = pipes
     both.wait(lambda: (both.client._paths[0].stripe.renewal.due or 0.0) > both.now + 10.0, 120.0, "a long pause")
     both.run(both.client._paths[0].stripe.renewal.due - both.now - 1.6)
-    turn, turns = both.client._turn, []
-    both.client._turn = lambda: (turns.append(both.now), turn())
+    iterate, iterations = both.client._iterate, []
+    both.client._iterate = lambda: (iterations.append(both.now), iterate())
     both.network.cut()
     both.run(3.0)
-    assert len(turns) < 200
+    assert len(iterations) < 200
 
 
 @pytest.mark.parametrize("seconds", [36.0, 45.3, 60.7, 72.1, 80.0])
@@ -127,11 +127,11 @@ def test_a_control_connection_that_can_not_be_replaced_costs_few_iterations(ends
     both = ends(probes=False)
     both.network.lost = lambda source, destination: QUIC_PORT in (source[1], destination[1])
     both.run(40.0)
-    turn, turns = both.client._turn, []
-    both.client._turn = lambda: (turns.append(both.now), turn())
+    iterate, iterations = both.client._iterate, []
+    both.client._iterate = lambda: (iterations.append(both.now), iterate())
     both.run(30.0)
     assert both.session is not None, "pipes carry on without it"
-    assert len(turns) < 30 * 20
+    assert len(iterations) < 30 * 20
 
 
 @pytest.mark.parametrize("apart", [step / 100 for step in range(1, 16, 2)])

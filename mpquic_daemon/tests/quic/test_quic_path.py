@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mpquic.daemon import turn
+from mpquic.daemon import iteration
 from mpquic.proto.control.messages import StreamType
 from mpquic.proto.packet.frame import Frame, FrameFlag, FrameStreamDecoder, decode_frames
 from mpquic.proto.path.budget import BudgetMember, PathBudget
@@ -131,26 +131,26 @@ def test_a_packet_does_not_stay_behind_a_probe(datagram_path):
     sender = TunnelSender(scheduler)
     pair.link.send_stream(control, b"a probe")
     sender.enqueue([bytes(10) + PACKET], pair.now)
-    turn.send(pair.put_on_the_wire, lambda: sender.flush(pair.now))
+    iteration.send(pair.put_on_the_wire, lambda: sender.flush(pair.now))
     assert sender.backlog == 0
     assert pair.run(lambda: pair.server.datagrams, seconds=1)
 
 
-def test_a_turn_is_bounded_and_asks_for_nothing_when_nothing_moves(datagram_path, monkeypatch):
+def test_an_iteration_is_bounded_and_asks_for_nothing_when_nothing_moves(datagram_path, monkeypatch):
     pair, _ = datagram_path
     asked: list[int] = []
     send = pair.link._connection.datagrams_to_send
     monkeypatch.setattr(pair.link._connection, "datagrams_to_send", lambda now: asked.append(1) or send(now))
     pair.put_on_the_wire()
     asked.clear()
-    assert not turn.send(pair.put_on_the_wire, lambda: 0)
+    assert not iteration.send(pair.put_on_the_wire, lambda: 0)
     assert asked == [], "there is nothing to send, and to find that out costs time"
     given = []
-    assert turn.send(lambda: None, lambda: given.append(65536) or 65536)
-    assert sum(given) == turn.TURN_BYTES
+    assert iteration.send(lambda: None, lambda: given.append(65536) or 65536)
+    assert sum(given) == iteration.ITERATION_BYTES
     given.clear()
-    assert turn.send(lambda: None, lambda: given.append(1) or 1)
-    assert len(given) == turn.MAX_ROUNDS
+    assert iteration.send(lambda: None, lambda: given.append(1) or 1)
+    assert len(given) == iteration.MAX_ROUNDS
 
 
 def test_superframes_arrive_whole_and_in_order_over_a_lossy_network(reliable_path):

@@ -7,7 +7,7 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 from mpquic import held
-from mpquic.daemon import client_report, credentials, expiry, turn
+from mpquic.daemon import client_report, credentials, expiry, iteration
 from mpquic.daemon.client_path import ClientPath
 from mpquic.daemon.client_shared import Shared
 from mpquic.daemon.due_timer import DueTimer
@@ -64,7 +64,7 @@ class Client:
         self._state = "connecting"
         self._period = Period(self._loop, kernel)
         self._announced_cause: str | None = None
-        self._server_hold = ServerHold(config, self._loop, journal, self._turn)
+        self._server_hold = ServerHold(config, self._loop, journal, self._iterate)
         self._farewell: Farewell | None = None
         self._flaps = 0
         """How often the tunnel went from up to not-up."""
@@ -75,9 +75,9 @@ class Client:
         self._sender = TunnelSender(self._scheduler, traffic_class=traffic_class, counters=self._counters)
         self._receiver = TunnelReceiver(counters=self._counters, window=RECEIVE_WINDOW)
         self._paths: list[ClientPath] = []
-        self._timer = DueTimer(self._loop, self._turn)
+        self._timer = DueTimer(self._loop, self._iterate)
         self._due: float | None = None
-        """When the next turn is due at the latest."""
+        """When the next iteration is due at the latest."""
         self._more: asyncio.Handle | None = None
         self._suspended = kernel.suspended()
         """For how long the machine was suspended in all when that was looked at last."""
@@ -102,26 +102,26 @@ class Client:
             kernel=self._kernel,
             pump=self._pump,
             receiver=self._receiver,
-            turn=self._turn,
-            turn_soon=self._turn_soon,
+            iterate=self._iterate,
+            iterate_soon=self._turn_soon,
             on_session=self._on_session,
         )
         self._paths = [ClientPath(self._shared, settings) for settings in config.paths]
         for each in self._paths:
             self._scheduler.add(each.path)
         self._wan_watch = WanWatch(
-            config.devices, self._kernel, self._loop, self._journal, self._wans_changed, self._turn
+            config.devices, self._kernel, self._loop, self._journal, self._wans_changed, self._iterate
         )
         self._loop.add_reader(self._tun.fileno(), self._on_tun)
         self._server_hold.load()
         self._wans_changed()
-        self._turn()
+        self._iterate()
 
     async def stop(self, hold: Hold | None = None) -> None:
         """Tell the peer of `hold` if that is the reason, send BYE, and release everything."""
         if hold is not None:
             self._farewell = Farewell(hold, self._registered_sessions)
-            self._turn()
+            self._iterate()
             await self._farewell.done()
         self._stopping = True
         self._server_hold.close()
@@ -145,7 +145,7 @@ class Client:
         self._config = self._shared.config = config
         for path in self._paths:
             path.apply(self._loop.time())
-        self._turn()
+        self._iterate()
 
     def reconnect(self, *, silent: bool) -> None:
         """Begin new connections now: beside the present ones, or `silent` after forgetting them as a crash would."""
@@ -154,7 +154,7 @@ class Client:
             raise RequestError(f"there is nothing to connect by: {self._reason}")
         for path in active:
             path.reconnect(silent=silent)
-        self._turn()
+        self._iterate()
 
     def hand_over(self, who: str, tunnel: str | None, seconds: float, by: str) -> object:  # noqa: ARG002 - a server's
         """Refuse with RequestError: clients come and go at a server."""
@@ -172,15 +172,15 @@ class Client:
         if self._pump.is_striped:
             self._pump.send(now)
             return
-        # Packets don't wait for the rest of a turn, and don't ask for one: what a turn looks after comes by a socket or
-        # a timer.
+        # Packets don't wait for the rest of an iteration, and don't ask for one: what an iteration looks after comes by
+        # a socket or a timer.
         self._send(now)
         if (
             self._due is None
             or self._due <= now
             or any(each.ending is not None for path in self._paths for each in path.connections)
         ):
-            self._turn()
+            self._iterate()
         else:
             self._schedule(now)
 
@@ -197,12 +197,12 @@ class Client:
             self._sender.restart()
             self._receiver.restart()
 
-    # The loop: everything that happened is followed by one turn
+    # The loop: everything that happened is followed by one iteration
 
     def _turn_soon(self) -> None:
-        self._more = self._more or self._loop.call_soon(self._turn)
+        self._more = self._more or self._loop.call_soon(self._iterate)
 
-    def _turn(self) -> None:
+    def _iterate(self) -> None:
         if self._stopping:
             return
         now = self._loop.time()
@@ -230,13 +230,13 @@ class Client:
         suspended = self._kernel.suspended()
         slept = max(now - self._due if self._due is not None else 0.0, 0.0) + suspended - self._suspended
         self._suspended = suspended
-        if slept > turn.SLEPT:
+        if slept > iteration.SLEPT:
             for path in self._paths:
                 path.slept(now, slept)
 
     def _send(self, now: float) -> None:
         try:
-            if turn.send(lambda: self._flush(now), lambda: self._pump.send(now)):
+            if iteration.send(lambda: self._flush(now), lambda: self._pump.send(now)):
                 self._turn_soon()
         except Exception as error:
             for path in self._paths:

@@ -96,14 +96,14 @@ class ClientPath:
         now = self._shared.loop.time()
         faults.tell(self._shared.journal, now, "connection.fault", error, path=self.path.name)
         self._ended(connection, connection.ending or Ending(Failure.ENDED, "internal error"), now)
-        self._shared.turn_soon()
+        self._shared.iterate_soon()
 
     def _on_socket(self, connection: ClientConnection) -> None:
         now = self._shared.loop.time()
         connection.contain(connection.read, now)
         if connection.heard_at is not None:
             self.connector.heard_at = max(self.connector.heard_at, connection.heard_at)
-        self._shared.turn()
+        self._shared.iterate()
 
     def look_at_wan(self, state: WanState) -> None:
         """Compare the WAN: unusable means inactive; another device, address or gateway means a new connection now."""

@@ -84,14 +84,14 @@ class ClientPathStripe:
         if not plane.closed and plane.session.state is PathState.UP:
             session = f"{plane.session.session:08x}"
             self._shared.journal.info("path.striped", path=self._path.name, session=session)
-        self._shared.turn()
+        self._shared.iterate()
 
     def _on_fault(self, connection: ClientConnection, plane: ClientStripe, error: Exception) -> None:
         """Another session is requested, in the pauses of `StripeRenewal`; QUIC carries meanwhile."""
         faults.tell(self._shared.journal, self._shared.loop.time(), "stripe.fault", error, path=self._path.name)
         if connection.plane is plane:
             self.close(connection)
-            self._shared.turn()
+            self._shared.iterate()
 
     def _tell_none(self, cause: object, now: float) -> None:
         name = self._path.name

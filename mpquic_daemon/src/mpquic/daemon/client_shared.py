@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Shared:
-    """Made once for a client. `turn` runs an iteration, `turn_soon` after the present event.
+    """Made once for a client. `iterate` runs an iteration, `iterate_soon` after the present event.
 
     `on_session` is called with the session that the server names in a registration.
     """
@@ -35,6 +35,6 @@ class Shared:
     kernel: Kernel
     pump: Pump
     receiver: TunnelReceiver
-    turn: Callable[[], None]
-    turn_soon: Callable[[], None]
+    iterate: Callable[[], None]
+    iterate_soon: Callable[[], None]
     on_session: Callable[[bytes], None]

@@ -67,7 +67,7 @@ class ProcessorShare:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits and nothing is done, and there is time enough: what comes now needs no turn."""
+        """Whether nothing waits and nothing is done, and there is time enough: what comes now needs no iteration."""
         return not (self._work or self._passing or self._limit.is_set)
 
     def do(self, client: Hashable, work: Work, octets: int, now: float) -> None:

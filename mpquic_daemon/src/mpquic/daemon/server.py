@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
-from mpquic.daemon import credentials, server_status, turn
+from mpquic.daemon import credentials, iteration, server_status
 from mpquic.daemon.announcer import Announcer
 from mpquic.daemon.authorization import Authorization
 from mpquic.daemon.clients import Clients
@@ -71,9 +71,9 @@ class Server:
         self._table: GroupTable[ServerConnection] = GroupTable(os.urandom)
         self._clients = Clients(config, self._loop, self._period, journal, self._table, self._announcer.announce)
         self._farewell: Farewell | None = None
-        self._timer = DueTimer(self._loop, self._turn)
+        self._timer = DueTimer(self._loop, self._iterate)
         self._due: float | None = None
-        """When the next turn is due at the latest."""
+        """When the next iteration is due at the latest."""
         self._more: asyncio.Handle | None = None
         self._next_tick = 0.0
         self._next_expiry_check = 0.0
@@ -93,7 +93,7 @@ class Server:
         self._stripe = StripeListener(config, share, self._kernel) if config.stripe_enabled else None
         self._planes = planes = ServerPlanes(self._stripe, table, loop, self._on_plane)
         self._connections = connections = ServerConnections(listener, planes, journal, loop, self._turn_soon)
-        self._port = port = QuicPort(socket, listener, connections, share, loop, self._notice_sleep, self._turn)
+        self._port = port = QuicPort(socket, listener, connections, share, loop, self._notice_sleep, self._iterate)
         self._tunnels = tunnels = ServerTunnels(
             table, share, device, self._turn_soon, port.forget, connections.fault_of_tunnel
         )
@@ -128,7 +128,7 @@ class Server:
             config.bind_device,
         )
         self._clients.load()
-        self._turn()
+        self._iterate()
 
     def _listen(self) -> QuicListener:
         config = self._config
@@ -146,7 +146,7 @@ class Server:
         """Tell every client of `hold` if that is the reason, send BYE, and release everything."""
         if hold is not None:
             self._farewell = Farewell(hold, lambda: self._registry.sessions)
-            self._turn()
+            self._iterate()
             await self._farewell.done()
         self._stopping = True
         self._share.close()
@@ -185,9 +185,9 @@ class Server:
         self._config = config
         self._registry.configure(config, authorization)
         self._clients.configure(config.peers)
-        self._turn()
+        self._iterate()
 
-    # The loop: everything that happened is followed by one turn
+    # The loop: everything that happened is followed by one iteration
 
     def _on_plane(self, tunnel: ServerTunnel) -> None:
         """A striped data plane carries from now on, or no more: what waits in the tunnel may be for another path."""
@@ -201,8 +201,8 @@ class Server:
         if self._stopping or not (received or queued):
             return
         if not received:
-            # Packets don't wait for the rest of a turn, and don't ask for one: what a turn looks after comes by a
-            # socket or a timer.
+            # Packets don't wait for the rest of an iteration, and don't ask for one: what an iteration looks after
+            # comes by a socket or a timer.
             now = self._loop.time()
             self._send(now)
             if self._due is not None and self._due > now and not self._connections.has_changed:
@@ -212,17 +212,17 @@ class Server:
 
     def _notice_sleep(self, now: float) -> None:
         """After sleep what was sent meanwhile waits to be read: so nobody was silent, and no handshake in it is new."""
-        if self._due is not None and now - self._due > turn.SLEPT:
+        if self._due is not None and now - self._due > iteration.SLEPT:
             self._next_collection = now + COLLECTION_INTERVAL
             self._port.after_sleep(now)
 
-    def _turn(self) -> None:
+    def _iterate(self) -> None:
         if not self._stopping:
             self._share.charge(None)
             self._run_turn()
 
     def _turn_soon(self) -> None:
-        self._more = self._more or self._loop.call_soon(self._turn)
+        self._more = self._more or self._loop.call_soon(self._iterate)
 
     def _run_turn(self) -> None:
         now = self._loop.time()
@@ -257,7 +257,7 @@ class Server:
         self._events.poll(now)
 
     def _send(self, now: float) -> None:
-        if turn.send(lambda: self._port.flush_each(now), lambda: self._tunnels.fill(now)):
+        if iteration.send(lambda: self._port.flush_each(now), lambda: self._tunnels.fill(now)):
             self._turn_soon()
 
     def _schedule(self, now: float) -> None:

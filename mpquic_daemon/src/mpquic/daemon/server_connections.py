@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ServerConnections:
-    """Connections by their QUIC link. `turn_soon` is called when one is to be closed outside of an iteration."""
+    """Connections by their QUIC link. `iterate_soon` is called when one is to be closed outside of an iteration."""
 
     def __init__(
         self,
@@ -29,13 +29,13 @@ class ServerConnections:
         planes: ServerPlanes,
         journal: Journal,
         loop: asyncio.AbstractEventLoop,
-        turn_soon: Callable[[], None],
+        iterate_soon: Callable[[], None],
     ) -> None:
         self._listener = listener
         self._planes = planes
         self._journal = journal
         self._loop = loop
-        self._turn_soon = turn_soon
+        self._turn_soon = iterate_soon
         self._connections: dict[QuicLink, ServerConnection] = {}
         self._changed: dict[ServerConnection, None] = {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mpquic.daemon import turn
+from mpquic.daemon import iteration
 from mpquic.daemon.processor_share import PIECE
 from mpquic.daemon.server_tunnel import ServerTunnel
 from mpquic.daemon.statistics import TunnelStatistics, tunnel_statistics
@@ -122,7 +122,7 @@ class ServerTunnels:
             if not tunnel.sender.waiting:
                 del self._waiting[tunnel]
             self._share.charge(tunnel)
-            if moved >= turn.TURN_BYTES and limit is not None:
+            if moved >= iteration.ITERATION_BYTES and limit is not None:
                 break
         return moved
 

@@ -270,7 +270,7 @@ class Service:
             self._expiry = self._loop.call_later(max(0.0, due - time.time()) + 0.01, self._apply_policy)
 
     def _ping_watchdog(self) -> None:
-        """Ping from the loop itself: a loop that doesn't turn any more doesn't ping."""
+        """Ping from the loop itself: a loop that doesn't run any more doesn't ping."""
         interval = self._notifier.watchdog_interval
         if interval is None:
             return

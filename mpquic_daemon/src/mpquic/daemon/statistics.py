@@ -50,7 +50,7 @@ class TunnelStatistics:
     tx_resent_packets: int = 0
     """Packets that were sent again by another path since theirs had gone silent. They count as packets again."""
     tx_superframes: int = 0
-    tx_thinned: int = 0
+    tx_acks_filtered: int = 0
     """Acknowledgements of TCP that were left out, since a later one says the same."""
     rx_packets: int = 0
     rx_bytes: int = 0

@@ -1,7 +1,7 @@
 """The striped data plane of one connection in the event loop: its sockets, its clock, its way to and from the tunnel.
 
-It bypasses the turns of the QUIC connection: at high rates these would cost more than the packets. The client owns a
-socket for each pipe; all sessions of a server share one.
+It bypasses the iterations of the QUIC connection: at high rates these would cost more than the packets. The client owns
+a socket for each pipe; all sessions of a server share one.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ TIMER_SLACK = 0.001
 no finer steps."""
 
 
-NO_MORE = 0.1
+EARLY_TIMER = 0.1
 """Seconds: a timer that would fire so much too early is set anew; for less, firing once in vain is cheaper."""
-READS = 16
-"""Reads in a turn that give more than one datagram."""
-MOST = 64
-"""Reads in a turn: without offload each gives one datagram."""
+MAX_BATCHED_READS = 16
+"""Reads in an iteration that give more than one datagram."""
+MAX_READS = 64
+"""Reads in an iteration: without offload each gives one datagram."""
 
 
 def stripe_config(request: StripeRequest, suite: int, largest: int, congestion_algorithm: str) -> StripeConfig:
@@ -161,7 +161,7 @@ class StripePlane:
         again = self._send_time(now) if self._pump.waits_for(self) else None
         if due is None or (again is not None and again < due):
             due = again
-        if due is None or self._due <= due < self._due + NO_MORE:
+        if due is None or self._due <= due < self._due + EARLY_TIMER:
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -200,8 +200,8 @@ class ClientStripe(StripePlane):
         super().__init__(path.name, session, pump)
         self.sockets: list[UdpSocket] = []
         # Of each pipe one read at most waits for its turn.
-        self._free = [bytearray(READ_BYTES) for _ in range(READS + path.pipes)]
-        self._merge = PipeMerge(path.pipes, runs=READS, most=MOST)
+        self._free = [bytearray(READ_BYTES) for _ in range(MAX_BATCHED_READS + path.pipes)]
+        self._merge = PipeMerge(path.pipes, runs=MAX_BATCHED_READS, most=MAX_READS)
         self._again: asyncio.Handle | None = None
         self._ready = select.epoll()
         port = path.stripe_port or grant.port
@@ -224,17 +224,17 @@ class ClientStripe(StripePlane):
 
     def _on_readable(self) -> None:
         self._again = None
-        self.contain(self._receive_turn)
+        self.contain(self._receive_batch)
         if not self.contain.failed and self._merge.waiting and not self._ready.closed:
             self._again = self._loop.call_soon(self._on_readable)
 
-    def _receive_turn(self) -> None:
-        turn = self._merge.turn(self.session.receiver.window.highest + 1, self._read)
+    def _receive_batch(self) -> None:
+        batch = self._merge.next_batch(self.session.receiver.window.highest + 1, self._read)
         try:
-            if turn:
-                self.receive([(piece.data, piece.segment, None) for piece in turn], self._loop.time())
+            if batch:
+                self.receive([(piece.data, piece.segment, None) for piece in batch], self._loop.time())
         finally:
-            self._free += [piece.buffer for piece in turn if piece.buffer is not None]
+            self._free += [piece.buffer for piece in batch if piece.buffer is not None]
 
     def _read(self) -> bool:
         """Read each pipe once that may have what is due; false when none has anything."""

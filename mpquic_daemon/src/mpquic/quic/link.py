@@ -264,7 +264,7 @@ class QuicLink(ConnectionView):
         """Whether it is time for `handle_timer`.
 
         What came in meanwhile is not asked for its timers: they lie ahead, and finding the next one costs more than the
-        rest of a turn in which little happens.
+        rest of an iteration in which little happens.
         """
         if self._timer is None:
             at = self.timer()

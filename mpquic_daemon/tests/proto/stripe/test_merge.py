@@ -56,12 +56,12 @@ class Sockets:
         return found
 
     def drain(self, due: int) -> list[int]:
-        """Turns until nothing is left."""
+        """Batches until nothing is left."""
         seen: list[int] = []
-        while turn := self.merge.turn(due, self.read):
-            assert len(turn) <= 64
-            assert sum(piece.packets > 1 for piece in turn) <= 16
-            seen += numbers(turn)
+        while batch := self.merge.next_batch(due, self.read):
+            assert len(batch) <= 64
+            assert sum(piece.packets > 1 for piece in batch) <= 16
+            seen += numbers(batch)
             due = max(seen) + 1 if seen else due
         assert not self.merge.waiting
         assert not any(self.queues)
@@ -94,7 +94,7 @@ def test_what_lies_in_the_sockets_comes_out_as_it_was_sent(sent: list[tuple[int,
 
 
 @given(sendings(), st.integers(0, 2**32))
-def test_a_turn_is_ascending_and_nothing_is_lost_or_doubled_whatever_is_missing(
+def test_a_batch_is_ascending_and_nothing_is_lost_or_doubled_whatever_is_missing(
     sent: list[tuple[int, int, list[int]]], seed: int
 ) -> None:
     rng = random.Random(seed)
@@ -113,33 +113,33 @@ def test_nothing_waits_for_what_has_not_come() -> None:
     sockets = Sockets(3)
     sockets.queues[1].append(run(40, 5))
     sockets.queues[2].append(run(50, 5))
-    assert numbers(sockets.merge.turn(30, sockets.read)) == [*range(40, 45), *range(50, 55)]
+    assert numbers(sockets.merge.next_batch(30, sockets.read)) == [*range(40, 45), *range(50, 55)]
     # The first pipe was slower.
     sockets.queues[0].append(run(30, 10))
     sockets.queues[1].append(run(55, 3))
-    assert numbers(sockets.merge.turn(55, sockets.read)) == [*range(30, 40), 55, 56, 57]
+    assert numbers(sockets.merge.next_batch(55, sockets.read)) == [*range(30, 40), 55, 56, 57]
 
 
-def test_a_turn_leaves_the_rest_to_the_next_and_does_not_read_what_it_does_not_need() -> None:
+def test_a_batch_leaves_the_rest_to_the_next_and_does_not_read_what_it_does_not_need() -> None:
     sockets = Sockets(2)
     for place in range(40):
         sockets.queues[0].append(run(10 * place, 10))
     sockets.queues[1].append(run(400, 10))
     sockets.queues[1].append(run(410, 10))
-    seen = numbers(sockets.merge.turn(0, sockets.read))
+    seen = numbers(sockets.merge.next_batch(0, sockets.read))
     assert seen == [*range(160)]
     assert [len(queue) for queue in sockets.queues] == [24, 1]
     assert sockets.drain(160) == [*range(160, 420)]
 
 
-def test_packets_of_control_have_their_turn_at_once() -> None:
+def test_packets_of_control_are_in_the_next_batch() -> None:
     sockets = Sockets(2)
     report = packet(7, PacketType.REPORT)
     sockets.queues[0].append(run(20, 2))
     sockets.queues[1] += [report, b"short", run(18, 2)]
-    turn = sockets.merge.turn(18, sockets.read)
-    assert [piece.first for piece in turn] == [None, None, 18, 20]
-    assert turn[0].data == report
+    batch = sockets.merge.next_batch(18, sockets.read)
+    assert [piece.first for piece in batch] == [None, None, 18, 20]
+    assert batch[0].data == report
 
 
 def cut_one_by_one(datagrams: list[bytes]) -> list[tuple[int | None, int]]:

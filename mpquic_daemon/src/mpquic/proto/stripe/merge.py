@@ -5,7 +5,7 @@ sent next, only the packet numbers tell. So the reads are merged by number, and 
 of it waits: a number that is missing is then either in a socket that can be read, or it hasn't arrived. Nothing waits
 for what hasn't arrived.
 
-The numbers are those of headers that nobody has authenticated yet: who forges one changes the order of a turn, and no
+The numbers are those of headers that nobody has authenticated yet: who forges one changes the order of a batch, and no
 more.
 """
 
@@ -44,7 +44,7 @@ def in_sending_order(reads: Sequence[Datagrams], due: int) -> list[Datagrams]:
 class Piece(NamedTuple):
     """Packets with consecutive numbers, back to back: the first number (low 32 bits), how many, the size of each.
 
-    `first` is None for what is no shard; such a piece has its turn at once. `data` is what the read gave, or a copy if
+    `first` is None for what is no shard; such a piece is in the next batch. `data` is what the read gave, or a copy if
     that was not in one piece.
     """
 
@@ -97,9 +97,9 @@ def _consecutive(data: bytes | memoryview, segment: int, count: int, first: int)
 
 
 class PipeMerge:
-    """What has been read of each pipe and has not had its turn yet.
+    """What has been read of each pipe and is in no batch yet.
 
-    A turn ends after `runs` pieces of more than one packet, or `most` pieces: what then waits is the next turn's.
+    A batch ends after `runs` pieces of more than one packet, or `most` pieces: what then waits is in the next batch.
     """
 
     def __init__(self, pipes: int, *, runs: int = 16, most: int = 64) -> None:
@@ -122,8 +122,8 @@ class PipeMerge:
         """Take the pieces of a read."""
         self._queues[pipe].extend(found)
 
-    def turn(self, due: int, read: Callable[[], bool]) -> list[Piece]:
-        """Return the pieces of one turn in the order of their numbers; `due` is expected first.
+    def next_batch(self, due: int, read: Callable[[], bool]) -> list[Piece]:
+        """Return the pieces of one batch in the order of their numbers; `due` is expected first.
 
         `read` reads once from each pipe that `lacks`, as far as it has something, and says whether any had.
         """
@@ -140,11 +140,11 @@ class PipeMerge:
         return taken
 
     def _take(self) -> Piece | None:
-        """Return the piece whose turn it is: what is due, late, or no shard; None when no pipe has it."""
+        """Return the piece that is next: what is due, late, or no shard; None when no pipe has it."""
         queue = self._current
-        if not queue or not self._has_turn(queue[0]):
+        if not queue or not self._is_next(queue[0]):
             for queue in self._queues:
-                if queue and self._has_turn(queue[0]):
+                if queue and self._is_next(queue[0]):
                     self._current = queue
                     break
             else:
@@ -156,7 +156,7 @@ class PipeMerge:
                 self._due = end & _LOW32
         return piece
 
-    def _has_turn(self, piece: Piece) -> bool:
+    def _is_next(self, piece: Piece) -> bool:
         return piece.first is None or serial_distance(piece.first, self._due) <= 0
 
     def _skip(self) -> bool:

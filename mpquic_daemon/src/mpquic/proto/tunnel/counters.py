@@ -20,7 +20,7 @@ _COUNTERS = (
     "tx_packets",
     "tx_resent_packets",
     "tx_superframes",
-    "tx_thinned",
+    "tx_acks_filtered",
 )
 
 
@@ -31,7 +31,7 @@ class Counters:
 
     def __init__(self) -> None:
         self.tx_resent_packets = 0
-        self.tx_packets = self.tx_bytes = self.tx_frames = self.tx_superframes = self.tx_thinned = 0
+        self.tx_packets = self.tx_bytes = self.tx_frames = self.tx_superframes = self.tx_acks_filtered = 0
         self.rx_packets = self.rx_bytes = self.rx_frames = self.rx_writes = 0
         self.rx_duplicates = self.rx_late = 0
         self.refused: dict[str, int] = {}

@@ -141,7 +141,7 @@ class TunnelSender:
         """Take packets that were read together and validated already."""
         queue = self.queues[self._traffic_class]
         kept = filter_acks(packets)
-        self.counters.tx_thinned += len(packets) - len(kept)
+        self.counters.tx_acks_filtered += len(packets) - len(kept)
         for packet in kept:
             queue.push(packet, now)
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TURN_BYTES = 256 << 10
+ITERATION_BYTES = 256 << 10
 MAX_ROUNDS = 16
 SLEPT = 2.0
 """Seconds by which an iteration is late after which this process, or its machine, has slept meanwhile."""
 
 
 def send(flush: Callable[[], None], fill: Callable[[], int]) -> bool:
-    """Send until nothing moves, or until a turn's share has been sent: true when there may be more.
+    """Send until nothing moves, or until an iteration's share has been sent: true when there may be more.
 
     `flush` has QUIC send what it holds; `fill` hands it packets and returns their bytes. A flush makes room and comes
     first: while bytes of the control stream wait in QUIC, a path takes nothing.
@@ -26,7 +26,7 @@ def send(flush: Callable[[], None], fill: Callable[[], int]) -> bool:
         if not moved:
             return False
         total += moved
-        if total >= TURN_BYTES:
+        if total >= ITERATION_BYTES:
             break
     flush()
     return True
