@@ -171,7 +171,7 @@ def test_a_fault_in_an_iteration_leaves_the_loop_its_timer(play, monkeypatch):
         def broken(_now: float) -> None:
             raise IndexError("a defect")
 
-        for end, part in ((ends.server, "_send"), (ends.client, "_settle")):
+        for end, part in ((ends.server, "_send"), (ends.client, "_update_state")):
             end._timer.close()
             with monkeypatch.context() as patch:
                 patch.setattr(end, part, broken)

@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
-from mpquic.proto.stripe.pipes import LIVELY_TIME, REST_INTERVAL, SELDOM_INTERVAL
+from mpquic.proto.stripe.pipes import IDLE_INTERVAL, LIVELY_TIME, SELDOM_INTERVAL
 from mpquic.proto.stripe.renewal import FIRST_PAUSE, LAST_PAUSE
 
 from .conftest import Site
@@ -273,12 +273,12 @@ def requests(both: Ends, seconds: float) -> float:
 def test_an_idle_path_is_probed_less_often_while_nobody_looks(ends: Make) -> None:
     both = ends(probes=False)
     both.run(LIVELY_TIME / 2)
-    assert requests(both, 20.0) == pytest.approx(1 / REST_INTERVAL, rel=0.1)
+    assert requests(both, 20.0) == pytest.approx(1 / IDLE_INTERVAL, rel=0.1)
     both.run(LIVELY_TIME)
     states = both.states()
     assert requests(both, 40.0) == pytest.approx(1 / SELDOM_INTERVAL, rel=0.1)
     both.client.paths()
-    assert requests(both, 40.0) == pytest.approx(1 / REST_INTERVAL, rel=0.1)
+    assert requests(both, 40.0) == pytest.approx(1 / IDLE_INTERVAL, rel=0.1)
     both.run(LIVELY_TIME)
     # The first packet after the rest: neither end takes the other for late.
     both.probes, both._next_probe = True, both.now

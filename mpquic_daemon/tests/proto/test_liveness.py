@@ -11,7 +11,7 @@ from mpquic.proto.path.estimators import LossEstimator, RttEstimator
 from mpquic.proto.path.liveness import QUIET_LIMIT, Liveness
 from mpquic.proto.path.path import PathState
 from mpquic.proto.path.probe import PathProbe
-from mpquic.proto.stripe.pipes import REST_INTERVAL
+from mpquic.proto.stripe.pipes import IDLE_INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,11 +164,11 @@ def test_random_loss_of_probes_does_not_bring_a_path_down_and_is_measured(seed: 
 def test_probes_rest_while_idle_pipes_are_answered_in_time_or_a_little_late(seed: int) -> None:
     rng = random.Random(seed)
     liveness = Liveness(0.0, probe_interval=0.5, down_after=3.0)
-    liveness.proved_every = REST_INTERVAL
+    liveness.proved_every = IDLE_INTERVAL
     [first] = liveness.poll(0.0)
     liveness.on_probe(reply(first), 0.04)
     now, probes = 0.0, 0
-    answers = [0.5 + REST_INTERVAL * turn + rng.uniform(0.02, 0.2) for turn in range(60)]
+    answers = [0.5 + IDLE_INTERVAL * turn + rng.uniform(0.02, 0.2) for turn in range(60)]
     for answer in answers:
         while (due := liveness.next_timer(now)) < answer:
             now = due

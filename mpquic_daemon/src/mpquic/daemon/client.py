@@ -188,7 +188,7 @@ class Client:
         for path in self._paths:
             if path.settings.bind_device is not None:
                 path.look_at_wan(self._wan_watch.state(path.settings.bind_device))
-        self._settle(self._loop.time())
+        self._update_state(self._loop.time())
 
     def _on_session(self, session: bytes) -> None:
         """A path has registered in a session of the server: in another one everything begins anew."""
@@ -214,7 +214,7 @@ class Client:
         try:
             for path in self._paths:
                 path.serve(now)
-            self._settle(now)
+            self._update_state(now)
             self._announce_cause()
             for path in self._paths:
                 path.renew_stripe(now)
@@ -268,7 +268,7 @@ class Client:
     def _registered_sessions(self) -> list[Session]:
         return [path.current.session for path in self._paths if path.current is not None]
 
-    def _settle(self, now: float) -> None:
+    def _update_state(self, now: float) -> None:
         """Bring the tunnel's state up to date with those of its paths."""
         states = {path.connector.state for path in self._paths}
         if ConnectorState.UP in states:

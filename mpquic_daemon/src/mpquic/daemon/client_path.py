@@ -164,7 +164,7 @@ class ClientPath:
         for connection in self.connections:
             connection.contain(self._serve, connection, now)
         self._consider_attempt(now)
-        self._settle(now)
+        self._update_state(now)
 
     def _serve(self, connection: ClientConnection, now: float) -> None:
         shared = self._shared
@@ -223,7 +223,7 @@ class ClientPath:
         self.candidate = connection
         connection.watch(shared.loop, partial(self._on_socket, connection), shared.turn)
 
-    def _settle(self, now: float) -> None:
+    def _update_state(self, now: float) -> None:
         connector, was = self.connector, self.connector.state
         carrying = self.is_carrying
         candidate = self.candidate
@@ -235,7 +235,7 @@ class ClientPath:
         ):
             # The old connection came back by itself before the new one had registered.
             self.drop_candidate(None)
-        begins = connector.settle(
+        begins = connector.update(
             now, carrying=carrying, has_current=self.current is not None, has_candidate=candidate is not None
         )
         is_up = connector.state is ConnectorState.UP

@@ -64,7 +64,8 @@ class PlainTaker:
         self._acks: list[tuple[RangeSet, int, float]] = []
 
     def take(self, datagrams: Sequence[bytes], start: int, address: Address, now: float) -> int:
-        """Take plain packets from index `start` on; give the index of the first datagram that isn't one. See `settle`.
+        """Take plain packets from index `start` on; give the index of the first datagram that isn't one. See
+        `process_acks`.
 
         aioquic's events must have been drained before, or the bytes of a stream change their order.
         """
@@ -155,7 +156,7 @@ class PlainTaker:
         connection._ack_eliciting_sent_since_receipt = False
         return taken
 
-    def settle(self) -> None:
+    def process_acks(self) -> None:
         """Act on the acknowledgements that were taken.
 
         Not at once, since data that came with them can go on before; but before anything is sent or found lost, and

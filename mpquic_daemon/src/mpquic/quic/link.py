@@ -116,7 +116,7 @@ class QuicLink(ConnectionView):
                 index = self._taker.take(datagrams, index, address, now)
                 if index >= len(datagrams):
                     break
-                self._taker.settle()
+                self._taker.process_acks()
                 try:
                     self._connection.receive_datagram(datagrams[index], address, now)
                 except PacketDroppedError:
@@ -192,7 +192,7 @@ class QuicLink(ConnectionView):
         self._mark_dirty()
         self._dirty = False
         try:
-            self._taker.settle()
+            self._taker.process_acks()
             probes = self._probe_path(now, address) if now >= self._mtu.due else []
             if self._writer.apart:
                 probes += [(datagram, address) for datagram in self._writer.write_apart(now)]
@@ -314,7 +314,7 @@ class QuicLink(ConnectionView):
                 self._finish(QuicErrorCode.CONNECTION_REFUSED, _HANDSHAKE_TIMEOUT, by_peer=False)
                 return
             self._connection.close(error_code=QuicErrorCode.CONNECTION_REFUSED, reason_phrase=_HANDSHAKE_TIMEOUT)
-        self._taker.settle()
+        self._taker.process_acks()
         timer = self._connection.get_timer() if self.peer_address is not None else None
         if timer is not None and now >= timer:
             self._connection.handle_timer(now)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mpquic.proto.packet.frame import class_octet
-from mpquic.proto.stripe.adaptive import FecMode, LossMeter, OverheadBudget, ParityPolicy, copies_for
+from mpquic.proto.stripe.adaptive import FecMode, LossMeter, OverheadBudget, ParityPolicy, retransmissions_for
 
 DEFAULT, CRITICAL = class_octet(3), class_octet(1, low_latency=True)
 
@@ -61,8 +61,8 @@ def test_a_group_that_nothing_follows_gets_more() -> None:
 
 
 def test_more_copies_are_sent_where_more_are_lost() -> None:
-    assert [copies_for(1, permille) for permille in (0, 10, 100, 300, 500)] == [1, 1, 1, 2, 4]
-    assert copies_for(4, 300) == 8
+    assert [retransmissions_for(1, permille) for permille in (0, 10, 100, 300, 500)] == [1, 1, 1, 2, 4]
+    assert retransmissions_for(4, 300) == 8
 
 
 def test_always_keeps_the_configured_share_in_short_groups() -> None:

@@ -33,10 +33,10 @@ def test_a_lost_shard_is_sent_again_once_a_round_trip_until_its_time_is_up() -> 
     arq.on_lost(lost(7), 0.06, RTT)
     [copy] = arq.take(1000, 1000, 0.06)
     assert arq.take(1000, 1000, 0.07) == []
-    arq.on_copy_lost(copy, 0.08, RTT)
+    arq.on_retransmission_lost(copy, 0.08, RTT)
     assert arq.take(1000, 1000, 0.109) == []
     assert numbers(arq.take(1000, 1000, 0.111)) == [7]
-    arq.on_copy_lost(copy, 1.2, RTT)
+    arq.on_retransmission_lost(copy, 1.2, RTT)
     assert arq.take(1000, 1000, 1.2) == []
     assert (arq.retransmitted, arq.expired, len(arq)) == (2, 1, 0)
 
@@ -46,10 +46,10 @@ def test_what_was_sent_again_in_vain_twice_comes_more_than_once() -> None:
     arq.on_lost(lost(7), now, RTT)
     sent = []
     for _ in range(4):
-        copies = arq.take(10_000, 1000, now)
-        sent.append(numbers(copies))
-        for copy in copies:
-            arq.on_copy_lost(copy, now + RTT, RTT)
+        retransmissions = arq.take(10_000, 1000, now)
+        sent.append(numbers(retransmissions))
+        for copy in retransmissions:
+            arq.on_retransmission_lost(copy, now + RTT, RTT)
         now += RTT
     assert sent == [[7], [7], [7, 7], [7, 7, 7]]
 
@@ -83,7 +83,7 @@ def test_of_a_group_only_what_parity_cannot_repair_is_sent() -> None:
     arq.on_group_loss(group)
     assert len(arq.take(10_000, 1000, 0.06)) == 1
     for number in range(3):
-        arq.on_settled(number)
+        arq.on_delivered(number)
     assert len(arq) == 0
     assert arq.take(10_000, 1000, 5.0) == []
 
@@ -103,7 +103,7 @@ def test_what_the_decoder_repairs_as_soon_as_copies_arrive_that_are_on_their_way
         arq.on_lost(lost(number, group=group), 0.06, RTT)
     [copy] = arq.take(10_000, 1000, 0.065)
     assert arq.take(10_000, 1000, 0.065 + 1.2 * RTT) == []
-    arq.on_copy_lost(copy, 0.065 + 1.2 * RTT, RTT)
+    arq.on_retransmission_lost(copy, 0.065 + 1.2 * RTT, RTT)
     assert numbers(arq.take(10_000, 1000, 0.065 + 1.2 * RTT)) == [2]
     # Nothing was heard of either the copy or the group for longer than that takes.
     assert sorted(numbers(arq.take(10_000, 1000, 0.3))) == [0, 1]
@@ -111,7 +111,7 @@ def test_what_the_decoder_repairs_as_soon_as_copies_arrive_that_are_on_their_way
 
 def test_without_room_nothing_is_sent_for_bad_luck() -> None:
     arq, group = Retransmitter(), SentGroup(2)
-    arq.loss, arq.insure = 0.3, False
+    arq.loss, arq.proactive = 0.3, False
     for number in range(3):
         group.lost += 1
         arq.on_lost(lost(number, group=group), 0.06, RTT)
@@ -124,9 +124,9 @@ def test_what_arrived_after_all_reserves_nothing_of_the_budget() -> None:
         arq.on_lost(lost(number), 0.06, RTT)
     assert arq.ready == 50
     for number in range(49):
-        arq.on_settled(number)
+        arq.on_delivered(number)
     assert arq.ready == 1
-    arq.on_settled(49)
+    arq.on_delivered(49)
     assert (arq.ready, arq.next_time()) == (0, None)
     arq.on_lost(lost(50), 0.06, RTT)
     arq.on_lost(lost(51, group=SentGroup(1)), 0.06, RTT)

@@ -111,7 +111,7 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         f"received ranges (at most {reports.MAX_RANGES})",
         f"REGISTER every {pipes.REGISTER_INTERVAL} s",
         f"came within {pipe.DEAD_AFTER} s",
-        f"no shard has come or gone for {pipes.BUSY_TIME} s it probes one pipe in turn, every {pipes.REST_INTERVAL} s",
+        f"no shard has come or gone for {pipes.BUSY_TIME} s it probes one pipe in turn, every {pipes.IDLE_INTERVAL} s",
         f"and the next {pipes.RETRY_INTERVAL} s later",
         f"after {pipes.LIVELY_TIME:.0f} s in",
         f"either, every {pipes.SELDOM_INTERVAL} s",

@@ -133,7 +133,7 @@ class Connector:
         else:
             self.cause.failure(ending.reason)
 
-    def settle(self, now: float, *, carrying: bool, has_current: bool, has_candidate: bool) -> bool:
+    def update(self, now: float, *, carrying: bool, has_current: bool, has_candidate: bool) -> bool:
         """Bring `state` up to date; True when an outage begins and a silent current connection is left."""
         if not self.is_active:
             return False

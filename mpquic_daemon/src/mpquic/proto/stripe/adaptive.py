@@ -1,7 +1,7 @@
 """How much redundancy: parity from the measured loss, and one budget for parity and retransmission together.
 
 FEC that is always on costs goodput on a clean link, and FEC beside ARQ without a common bound can fill a link with
-copies of what it lost. So parity is sent where it will probably be used, and both draw on one budget.
+retransmissions of what it lost. So parity is sent where it will probably be used, and both draw on one budget.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import ClassVar
 from mpquic.proto.packet.frame import LOW_LATENCY
 
 IN_VAIN = 0.1
-"""Probability that the copies of a group don't suffice and another round trip passes."""
+"""Probability that the retransmissions of a group don't suffice and another round trip passes."""
 _STEP = 8
 MAX_DATA = 64
 """Data shards of a group at most: half of what a group may have."""
@@ -64,7 +64,7 @@ def _at_least(losses: int, shards: int, permille: int) -> float:
 
 @lru_cache(maxsize=4096)
 def _redundancy(data_shards: int, parity: int, permille: int) -> float:
-    """Expected shards beyond the data of one group: its parity, and the copies until all is there."""
+    """Expected shards beyond the data of one group: its parity, and the retransmissions until all is there."""
     shards, share = data_shards + parity, permille / 1000
     # What exceeds `parity` losses in the mean: the mean, less what a group can lose without exceeding it.
     beyond = shards * share - parity
@@ -76,8 +76,8 @@ def _redundancy(data_shards: int, parity: int, permille: int) -> float:
 
 
 @lru_cache(maxsize=4096)
-def copies_for(missing: int, permille: int) -> int:
-    """Return how many copies to send at once so that `missing` of them arrive, but for once in ten times."""
+def retransmissions_for(missing: int, permille: int) -> int:
+    """Return how many retransmissions to send at once so that `missing` of them arrive, but for once in ten times."""
     count = missing
     while count < 4 * missing and _at_least(count - missing + 1, count, permille) > IN_VAIN:
         count += 1
@@ -106,7 +106,8 @@ class OverheadBudget:
         self.credit = min(self._depth, self.credit + size * self.share)
 
     def spend(self, size: int, *, reserve: int = 0) -> bool:
-        """Take `size` bytes for a copy or for parity; False, and none taken, when less than `reserve` would be left."""
+        """Take `size` bytes for a retransmission or for parity; False, and none taken, when less than `reserve` would
+        be left."""
         if size > self.credit - reserve:
             return False
         self.credit -= size
@@ -124,7 +125,8 @@ class ParityPolicy:
     WASTE: ClassVar[float] = 0.045
     RESIDUAL: ClassVar[float] = 0.001
     TAIL_RESIDUAL: ClassVar[float] = 0.03
-    # What parity and the copies that are expected beside it may take of the cap together; the rest is for bad luck.
+    # What parity and the retransmissions that are expected beside it may take of the cap together; the rest is for more
+    # losses.
     PLANNED: ClassVar[float] = 0.9
 
     def __init__(self, mode: FecMode, data_shards: int = 10, parity_shards: int = 2, max_overhead: float = 0.5) -> None:
@@ -187,7 +189,7 @@ class ParityPolicy:
 
     def _until(self, data_shards: int, permille: int, residual: float) -> int:
         """Return the smallest M that leaves no more than `residual` of the groups broken."""
-        # A single packet is protected by its copy; over time the budget keeps the share.
+        # A single packet is protected by its retransmission; over time the budget keeps the share.
         most = max(1, int(self._max_overhead * data_shards + 1e-9))
         for count in range(most):
             if _at_least(count + 1, data_shards + count, permille) <= residual:

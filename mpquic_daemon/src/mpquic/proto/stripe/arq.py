@@ -1,8 +1,9 @@
 """Retransmission: what is sent again, when, and until when it is worth it.
 
 Selective repeat on what loss detection finds (RFC 8985), hybrid with FEC: of a group that lost n shards and has m of
-parity, n - m copies are enough, the receiver's decoder does the rest. So that another round trip is rarely needed for
-those of them that are lost too, a few more are sent where much is lost. A copy is a new packet with a new number.
+parity, n - m retransmissions are enough, the receiver's decoder does the rest. So that another round trip is rarely
+needed for those of them that are lost too, a few more are sent where much is lost. A retransmission is a new packet
+with a new number.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from heapq import heapify, heappop, heappush
 
 from mpquic.proto.packet.frame import LOW_LATENCY
 from mpquic.proto.path.memory import MAX_LOST
-from mpquic.proto.stripe.adaptive import copies_for
+from mpquic.proto.stripe.adaptive import retransmissions_for
 
 LOW_LATENCY_ROUND_TRIPS = 3
-MAX_COPIES = 4
+MAX_AT_ONCE = 4
 """Of one shard at a time."""
-TOLD = 1.25
-TOLD_LATE = 0.006
-"""Round trips, and seconds besides, after which it is known whether a copy arrived and what FEC made of it."""
+OUTCOME_RTTS = 1.25
+OUTCOME_DELAY = 0.006
+"""Round trips, and seconds besides, after which it is known whether a retransmission arrived and what FEC made of
+it."""
 EXPIRE_INTERVAL = 0.02
 """Seconds between two looks at everything that is lost."""
 STALE = 1024
-"""Numbers that were settled and still wait for their time, at most, beside as many as are lost."""
+"""Numbers that were delivered and still wait for their time, at most, beside as many as are lost."""
 LIFETIME = 1.0
 """Seconds after its first transmission for which a shard of the other classes is repeated."""
 
@@ -31,28 +33,28 @@ LIFETIME = 1.0
 class SentGroup:
     """What a sender knows of a FEC group: `parity` losses that the decoder can make good, and what was lost so far."""
 
-    __slots__ = ("arrived", "held", "lost", "parity", "repairs", "told_at")
+    __slots__ = ("arrived", "held", "lost", "outcome_at", "parity", "repairs")
 
     def __init__(self, parity: int) -> None:
         self.parity = parity
         self.lost = 0
         self.repairs = 0
-        """Copies that have arrived, are on their way or will be."""
+        """Retransmissions that have arrived, are on their way or will be."""
         self.arrived = 0
         """Of these, those that have arrived."""
-        self.told_at = 0.0
-        """When it will be known what the last of the copies did."""
+        self.outcome_at = 0.0
+        """When it will be known what the last of the retransmissions did."""
         self.held: list[int] = []
         """Lost data shards that were left to the decoder."""
 
     @property
     def under_way(self) -> int:
-        """Copies that are on their way or will be."""
+        """Retransmissions that are on their way or will be."""
         return self.repairs - self.arrived
 
     @property
     def missing(self) -> int:
-        """How many copies more have to arrive until the decoder can do the rest."""
+        """How many more retransmissions have to arrive until the decoder can do the rest."""
         return self.lost - self.parity - self.arrived
 
 
@@ -91,9 +93,9 @@ class Repair:
         self.first_sent = self.last_sent = sent_at
         self.deadline = deadline
         self.flying = 0
-        """Copies on their way."""
+        """Retransmissions on their way."""
         self.counted = False
-        """True when its group counts on a copy of it."""
+        """True when its group counts on its retransmission."""
         self.attempts = 0
 
 
@@ -107,8 +109,9 @@ class Retransmitter:
         self._ready: deque[int] = deque()
         self.loss = 0.0
         """Share of shards that is lost of late."""
-        self.insure = True
-        """Whether there is room for copies that probably aren't needed: else they would be missed elsewhere."""
+        self.proactive = True
+        """Whether there is room for retransmissions that probably aren't needed: else they would be missed
+        elsewhere."""
         self._rtt = 0.0
         self._expire_at = float("-inf")
         self.retransmitted = 0
@@ -149,15 +152,16 @@ class Retransmitter:
         group.held.append(repair.number)
         self.on_group_loss(group)
         if not repair.counted:
-            # The decoder has what it needs. Should it have forgotten the group, the copy comes after a round trip.
+            # The decoder has what it needs. Should it have forgotten the group, the retransmission comes after a round
+            # trip.
             heappush(self._waiting, (now + rtt, repair.number))
 
     def on_group_loss(self, group: SentGroup) -> None:
-        """A group lost a shard: copies of what was held back may be needed now."""
+        """A group lost a shard: retransmissions of what was held back may be needed now."""
         missing = group.missing
         if missing <= 0:
             return
-        wanted = copies_for(missing, min(500, round(self.loss * 1000))) if self.insure else missing
+        wanted = retransmissions_for(missing, min(500, round(self.loss * 1000))) if self.proactive else missing
         while group.held and wanted > group.under_way:
             repair = self._lost.get(group.held.pop())
             if repair is not None and not repair.flying and not repair.counted:
@@ -177,7 +181,7 @@ class Retransmitter:
             repair.group.repairs -= 1
 
     def _tidy(self) -> None:
-        """Drop what waits or is ready and was settled meanwhile, when it is much more than what is still lost."""
+        """Drop what waits or is ready and was delivered meanwhile, when it is much more than what is still lost."""
         lost = self._lost
         most = 2 * len(lost) + STALE
         if len(self._waiting) > most:
@@ -187,8 +191,8 @@ class Retransmitter:
         if len(self._ready) > most:
             self._ready = deque(dict.fromkeys(number for number in self._ready if number in lost))
 
-    def on_settled(self, number: int) -> None:
-        """A shard arrived after all, by itself, by FEC or as a copy."""
+    def on_delivered(self, number: int) -> None:
+        """A shard arrived after all, by itself, by FEC or as a retransmission."""
         repair = self._lost.pop(number, None)
         if not self._lost:
             self._ready.clear()
@@ -201,8 +205,8 @@ class Retransmitter:
             repair.group.lost -= 1
             self._discount(repair)
 
-    def on_copy_lost(self, repair: Repair, now: float, rtt: float) -> None:
-        """A copy was lost; the shard is due again, at most once a round trip."""
+    def on_retransmission_lost(self, repair: Repair, now: float, rtt: float) -> None:
+        """A retransmission was lost; the shard is due again, at most once a round trip."""
         if repair.number not in self._lost:
             return
         repair.flying -= 1
@@ -215,7 +219,8 @@ class Retransmitter:
         self._wake(now)
 
     def _wake(self, now: float) -> None:
-        """What has waited long enough is ready, unless its group only waits for copies that are on their way."""
+        """What has waited long enough is ready, unless its group only waits for retransmissions that are on their
+        way."""
         waiting = self._waiting
         while waiting and waiting[0][0] <= now:
             number = heappop(waiting)[1]
@@ -224,8 +229,8 @@ class Retransmitter:
                 continue
             group = repair.group
             if group is not None and not repair.counted:
-                if now < group.told_at and group.missing <= group.under_way:
-                    heappush(waiting, (group.told_at, number))
+                if now < group.outcome_at and group.missing <= group.under_way:
+                    heappush(waiting, (group.outcome_at, number))
                     continue
                 self._count(repair)
             self._ready.append(number)
@@ -233,7 +238,7 @@ class Retransmitter:
     def next_time(self) -> float | None:
         """When something becomes ready; a time in the past when something is."""
         if not self._lost:
-            return None  # What still has a turn has arrived or expired.
+            return None  # What is still waiting has arrived or expired.
         if self._ready:
             return 0.0
         return self._waiting[0][0] if self._waiting else None
@@ -242,7 +247,8 @@ class Retransmitter:
         """Return shards to send again now, worth about `max_bytes` of bodies. They count as sent.
 
         What has been sent again in vain twice comes more than once: each further round trip costs those who wait for it
-        more than such copies, which are few. One larger than `max_body` was made for a larger datagram and is given up.
+        more than such retransmissions, which are few. One larger than `max_body` was made for a larger datagram and is
+        given up.
         """
         lost, ready = self._lost, self._ready
         self._wake(now)
@@ -257,11 +263,11 @@ class Retransmitter:
                 self.expired += 1
                 continue
             repair.attempts += 1
-            repair.flying = max(1, min(repair.attempts - 1, MAX_COPIES)) if self.insure else 1
+            repair.flying = max(1, min(repair.attempts - 1, MAX_AT_ONCE)) if self.proactive else 1
             repair.last_sent = now
             self._count(repair)
             if repair.group is not None:
-                repair.group.told_at = now + TOLD * self._rtt + TOLD_LATE
+                repair.group.outcome_at = now + OUTCOME_RTTS * self._rtt + OUTCOME_DELAY
             max_bytes -= len(repair.body) * repair.flying
             taken += [repair] * repair.flying
         self.retransmitted += len(taken)

@@ -29,7 +29,7 @@ MAX_FOLLOWED = 4096
 """Bytes of a shard that is kept without being counted, of which a group has `MAX_GROUP` at most."""
 DECODE_RATE = 1e9
 """Multiplications of octets a second that repairs may take, a third of a processor: twice what a path of 500 Mbit/s
-needs that loses a tenth. Beyond it copies do the work."""
+needs that loses a tenth. Beyond it retransmissions do the work."""
 DECODE_BURST = 1 << 28
 
 
@@ -98,15 +98,15 @@ class GroupDecoder:
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._groups: dict[int, _Group] = {}
-        self._lane: list[bytes] = []
-        self._lane_base = -1
+        self._current: list[bytes] = []
+        self._current_base = -1
         self._now = 0.0
         self.bytes = 0
         self.repaired = 0
         self.inconsistent = 0
         self.evicted = 0
         self.refused = 0
-        """Groups that were left to copies, since decoding them would have taken too much time."""
+        """Groups that were left to retransmissions, since decoding them would have taken too much time."""
         self._work = float(DECODE_BURST)
         self._work_at = 0.0
 
@@ -118,36 +118,36 @@ class GroupDecoder:
 
         Such a group costs next to nothing: it is kept apart until it is complete, or until something of it is missing.
         """
-        lane = self._lane
+        current = self._current
         if len(body) > MAX_FOLLOWED:
             return False
         if index == 0:
-            if lane:
+            if current:
                 self._spill()
-                lane = self._lane
-            self._lane_base = base
-        elif base != self._lane_base or index != len(lane):
+                current = self._current
+            self._current_base = base
+        elif base != self._current_base or index != len(current):
             return False
-        lane.append(body)
-        if len(lane) == data_shards:
-            self._lane = []
+        current.append(body)
+        if len(current) == data_shards:
+            self._current = []
         return True
 
-    def settle(self, base: int) -> None:
+    def complete(self, base: int) -> None:
         """All data shards of the group have come: forget what is kept apart for it."""
-        if base == self._lane_base:
-            self._lane = []
+        if base == self._current_base:
+            self._current = []
 
     def _spill(self) -> None:
         """Something is missing: the shards kept apart become a group like others."""
-        lane, self._lane = self._lane, []
-        for index, body in enumerate(lane):
-            self.add_data(self._lane_base, index, body, self._now)
+        current, self._current = self._current, []
+        for index, body in enumerate(current):
+            self.add_data(self._current_base, index, body, self._now)
 
     def add_data(self, base: int, index: int, body: bytes, now: float) -> tuple[bool, list[tuple[int, bytes]]]:
         """Take a data shard; say whether it is new, and return what it lets be repaired as (index, body)."""
         self._now = now
-        if self._lane:
+        if self._current:
             self._spill()
         group = self._group(base, now)
         if group.done:
@@ -161,7 +161,7 @@ class GroupDecoder:
     def add_parity(self, base: int, index: int, data_shards: int, body: bytes, now: float) -> list[tuple[int, bytes]]:
         """Take a parity shard and return what it lets be repaired as (index, body)."""
         self._now = now
-        if self._lane:
+        if self._current:
             self._spill()
         group = self._group(base, now)
         if group.done or index in group.parity:
@@ -253,11 +253,11 @@ class GroupDecoder:
             return []
         blocks: list[bytes] = []
         numbers: list[int] = []
-        spare = iter(sorted(group.parity.items()))
+        available = iter(sorted(group.parity.items()))
         for index in range(wanted):
             body = group.data.get(index)
             if body is None:
-                index, body = next(spare)
+                index, body = next(available)
             blocks.append(body if len(body) == size else body.ljust(size, b"\0"))
             numbers.append(index)
         decoded = _decoder(wanted).decode(tuple(blocks), tuple(numbers))

@@ -1,4 +1,4 @@
-"""What has been sent and not yet settled: acknowledgement, loss by RACK, samples for the controller.
+"""What has been sent and is neither acknowledged nor lost: acknowledgement, loss by RACK, samples for the controller.
 
 Loss detection follows RFC 8985 (RACK): a shard is lost when one that was sent sufficiently later has arrived. How much
 is sufficient follows the reordering that is seen: in numbers from 3 up, and in time a share of the RTT. Shards that
@@ -120,7 +120,7 @@ class InFlight:
     def carried(self, size: int, after: int) -> bool:
         """True when a shard of at least `size` bytes that left after shard `after` is known to have arrived.
 
-        What is settled is soon forgotten, so ask when a loss has just been found.
+        What is acknowledged or lost is soon forgotten, so ask when a loss has just been found.
         """
         for batch in reversed(self._batches):
             if batch.first + batch.count <= after:
@@ -166,7 +166,9 @@ class InFlight:
                 place -= 1
                 low = max(first - batch.first, 0)
                 high = min(last - batch.first, batch.count - 1)
-                if self._settle(batch, low, high, sample, now, rtt) and (newest is None or batch.first > newest.first):
+                if self._acknowledge(batch, low, high, sample, now, rtt) and (
+                    newest is None or batch.first > newest.first
+                ):
                     newest = batch
         if report.received and newest is not None:
             highest = report.received[0][1]
@@ -179,7 +181,9 @@ class InFlight:
         sample.in_flight = self.bytes
         return sample
 
-    def _settle(self, batch: SentBatch, low: int, high: int, sample: AckSample, now: float, rtt: float | None) -> bool:
+    def _acknowledge(
+        self, batch: SentBatch, low: int, high: int, sample: AckSample, now: float, rtt: float | None
+    ) -> bool:
         """Mark places low..high of a batch as arrived; True when one of them was on its way."""
         count = high - low + 1
         if batch.flying == batch.count == count:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.return_path import Address, UnprovenAddress
 
 DEAD_AFTER = 3.5
-MAX_REST = 20.0
-"""Seconds after an answer for which a pipe that rests isn't registered anew."""
+MAX_IDLE = 20.0
+"""Seconds after an answer for which an idle pipe isn't registered anew."""
 
 
 class Pipe:
@@ -64,8 +64,8 @@ class Pipe:
         """Whether the last question is unanswered."""
         return self.confirmed_at is None or self.asked_at > self.confirmed_at
 
-    def rests(self, now: float) -> bool:
+    def is_idle(self, now: float) -> bool:
         """True when it carried before the session fell idle, and nothing tells that it wouldn't now."""
         return (
-            self.confirmed_at is not None and now - self.confirmed_at < MAX_REST and self.asked_at <= self.confirmed_at
+            self.confirmed_at is not None and now - self.confirmed_at < MAX_IDLE and self.asked_at <= self.confirmed_at
         )

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 KEEPALIVE_INTERVAL = 1.0
 REGISTER_INTERVAL = 0.2
 BUSY_TIME = 5.0
-"""Seconds after the last shard for which every pipe is asked. Later one pipe is, in turn, each `REST_INTERVAL`: a
+"""Seconds after the last shard for which every pipe is asked. Later one pipe is, in turn, each `IDLE_INTERVAL`: a
 thousand sessions that do nothing must not keep a server busy."""
-REST_INTERVAL = 1.0
+IDLE_INTERVAL = 1.0
 """A round trip a second at least: so a change is seen within 3 s, and silence in time."""
 SELDOM_INTERVAL = 1.7
 """The same once nothing has been carried, and nobody has looked, for `LIVELY_TIME`."""
 LIVELY_TIME = 60.0
 RETRY_INTERVAL = 0.5
-"""Seconds after which a pipe of a session at rest that hasn't answered is followed by the next: so a single loss is no
+"""Seconds after which a pipe of an idle session that hasn't answered is followed by the next: so a single loss is no
 outage, and an outage is still noticed in time."""
 REPEAT_INTERVAL = 0.25
 """Seconds after which an unanswered question is repeated, or the round-trip time where that is longer: where one packet
@@ -79,7 +79,7 @@ class Pipes:
         self._lively_until = now + LIVELY_TIME
         self._slept_at = float("-inf")
         self._rest_unanswered = 0
-        """Questions since the last answer, of a session at rest."""
+        """Questions since the last answer, of an idle session."""
         self.answered = 0
         self.unanswered = 0
         """Questions on pipes that carry; the peer's answers and what was given up."""
@@ -98,8 +98,8 @@ class Pipes:
         self._lively_until = now + LIVELY_TIME
 
     def rest_interval(self, now: float) -> float:
-        """Seconds from one request to the next of a session at rest, as far as this end knows."""
-        return REST_INTERVAL if now < self._lively_until else SELDOM_INTERVAL
+        """Seconds from one request to the next of an idle session, as far as this end knows."""
+        return IDLE_INTERVAL if now < self._lively_until else SELDOM_INTERVAL
 
     def alive(self, now: float) -> list[Pipe]:
         """The pipes that carry. Asked for with every packet, so it is found anew only when it may have changed."""
@@ -285,16 +285,16 @@ class Pipes:
         if now >= self._busy_until and self.alive(now):
             pipe = min(self.all, key=_asked_at)
             self._note_unanswered(pipe, now)
-            pipe.registering = not (pipe.alive(now) or pipe.rests(now))
+            pipe.registering = not (pipe.alive(now) or pipe.is_idle(now))
             pipe.asked_at = now
             self._rest_unanswered += 1
             wait = RETRY_INTERVAL if self._rest_unanswered == 1 else REPEAT_INTERVAL
-            self._next_ask = now + max(wait, min(pipe.rtt.timeout, REST_INTERVAL) if pipe.rtt.samples else 0.0)
+            self._next_ask = now + max(wait, min(pipe.rtt.timeout, IDLE_INTERVAL) if pipe.rtt.samples else 0.0)
             return [pipe]
         for pipe in self.all:
             if now < pipe.next_ask:
                 continue
-            alive = pipe.alive(now) or pipe.rests(now)
+            alive = pipe.alive(now) or pipe.is_idle(now)
             if not alive:
                 pipe.confirmed_at = None
             self._note_unanswered(pipe, now)

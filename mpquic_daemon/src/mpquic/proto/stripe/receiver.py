@@ -331,7 +331,7 @@ class StripeReceiver:
             if base < 0:
                 self.refuse("shard")
             elif self.window.holds(base, data_shards):
-                self.decoder.settle(base)
+                self.decoder.complete(base)
             else:
                 self._repaired(base, self.decoder.add_parity(base, index, data_shards, body, now))
             return

@@ -35,7 +35,7 @@ class Recovery:
         """Those of the path, which are fed by all of its planes."""
         self.inflight = InFlight(self._on_lost, self._on_arrived, self._on_arrived_late)
         self.arq = Retransmitter()
-        # Shards that FEC or a copy delivered, perhaps before their loss was noticed.
+        # Shards that FEC or a retransmission delivered, perhaps before their loss was noticed.
         self._recovered: OrderedDict[int, None] = OrderedDict()
         self._progress_at = now
         self._timeouts = 0
@@ -149,7 +149,7 @@ class Recovery:
         if group is not None:
             group.lost += 1
         if batch.repairs is not None:
-            self.arq.on_copy_lost(batch.repairs[place], now, rtt)
+            self.arq.on_retransmission_lost(batch.repairs[place], now, rtt)
         elif batch.bodies is None:
             if group is not None:
                 self.arq.on_group_loss(group)
@@ -174,10 +174,10 @@ class Recovery:
         if batch.repairs is not None:
             self._recover(batch.repairs[place].number)
         else:
-            self.arq.on_settled(batch.first + place)
+            self.arq.on_delivered(batch.first + place)
 
     def _recover(self, number: int) -> None:
-        self.arq.on_settled(number)
+        self.arq.on_delivered(number)
         self._recovered[number] = None
         if len(self._recovered) > _MAX_RECOVERED:
             self._recovered.popitem(last=False)

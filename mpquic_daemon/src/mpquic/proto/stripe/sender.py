@@ -1,4 +1,4 @@
-"""The sending half of a session: frames to shards, groups, copies; what leaves is in `take_outgoing`."""
+"""The sending half of a session: frames to shards, groups, retransmissions; what leaves is in `take_outgoing`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mpquic.proto.packet.run import SegmentRun
 from mpquic.proto.path.memory import MAX_IN_FLIGHT
 from mpquic.proto.path.pmtu import PathMtu
 from mpquic.proto.stripe.adaptive import OverheadBudget, ParityPolicy
-from mpquic.proto.stripe.arq import MAX_COPIES, SentGroup
+from mpquic.proto.stripe.arq import MAX_AT_ONCE, SentGroup
 from mpquic.proto.stripe.fec import parity
 from mpquic.proto.stripe.inflight import SentBatch
 from mpquic.proto.stripe.recovery import Recovery
@@ -34,23 +34,25 @@ if TYPE_CHECKING:
     from mpquic.proto.stripe.reports import Report
 
 BLOCKED_TIME = 0.0005
-"""Seconds after which a budget that waiting copies take up is looked at again."""
+"""Seconds after which a budget that waiting retransmissions take up is looked at again."""
 RUN = 32
 """Shards that leave on one pipe before the next is chosen, at least: long enough for GSO, short enough to spread."""
 RUN_TIME = 0.001
 """Seconds of the sending rate that do so: on a quick path each change of pipe costs the receiver order."""
 SPAN_SHARE = 0.4
-"""Of a round trip: what the path sends meanwhile is a group, so that parity comes well before a copy could."""
+"""Of a round trip: what the path sends meanwhile is a group, so that parity comes well before a retransmission
+could."""
 MAX_SPAN = 0.02
 PARITY_RESERVE = 1 << 15
-"""Bytes of the overhead budget that parity leaves: a copy is sent for what is known to be lost, parity on suspicion."""
+"""Bytes of the overhead budget that parity leaves: a retransmission is sent for what is known to be lost, parity on
+suspicion."""
 TAIL_RESERVE = 1 << 17
 """Bytes that the parity leaves that is no more than a precaution."""
 REPORT_COST = 8
 BATCHES_PER_UNIT = 8
 """Units of `ReportAllowance` that a report costs beside its octets, and batches in flight that cost one more."""
-INSURANCE_RESERVE = 1 << 16
-"""Bytes that copies for bad luck leave."""
+PROACTIVE_RESERVE = 1 << 16
+"""Bytes of the budget that proactive retransmissions must not use."""
 
 
 def _refuse_nothing(reason: str) -> None:
@@ -110,11 +112,11 @@ class StripeSender:
 
     @property
     def shard_capacity(self) -> int:
-        """Bytes of frames that one shard takes; a copy needs room for its prefix."""
+        """Bytes of frames that one shard takes; a retransmission needs room for its prefix."""
         return self.datagram_size - OVERHEAD - REPAIR_PREFIX.size
 
     def budget(self, now: float) -> int:
-        """Bytes of encoded frames that may be sent now; copies that wait go first."""
+        """Bytes of encoded frames that may be sent now; retransmissions that wait go first."""
         if not self._pipes.carrying(now):
             return 0
         room = self._room(now)
@@ -190,7 +192,7 @@ class StripeSender:
             report = report._replace(repaired=repaired if self._allowance.take(numbers, shards, now) else [])
         if self.pacer.available(now) >= self.pacer.burst:
             self._mark_app_limited()
-        self.recovery.arq.insure = self.overhead.credit >= INSURANCE_RESERVE
+        self.recovery.arq.proactive = self.overhead.credit >= PROACTIVE_RESERVE
         self.recovery.on_report(report, now)
         self._shapes.clear()
         self._pipes.overdue = self.recovery.timeouts > 0
@@ -199,12 +201,12 @@ class StripeSender:
         return True
 
     def poll(self, now: float) -> None:
-        """Do what time asks for: close the group, find losses, probe, send copies, rekey."""
+        """Do what time asks for: close the group, find losses, probe, send retransmissions, rekey."""
         recovery = self.recovery
         self._sealer.rekey_if_due(now)
         if self._group is not None and now >= self._group.deadline:
             self._close_group(now, tail=True)
-        recovery.arq.insure = self.overhead.credit >= INSURANCE_RESERVE
+        recovery.arq.proactive = self.overhead.credit >= PROACTIVE_RESERVE
         recovery.detect(now)
         self._shapes.clear()
         if recovery.inflight.bytes and now >= recovery.timeout_at:
@@ -216,7 +218,7 @@ class StripeSender:
             if probe is not None and self._pipes.carrying(now):
                 self._close_group(now, tail=True)
                 self.probes += 1
-                self._transmit_repairs([probe] * min(recovery.timeouts, MAX_COPIES), now)
+                self._transmit_repairs([probe] * min(recovery.timeouts, MAX_AT_ONCE), now)
         self.pacer.set_rate(self.controller.pacing_rate, now)
         self._send_repairs(now)
         recovery.arq.expire(now)
@@ -240,7 +242,7 @@ class StripeSender:
         if self._window() <= 0 or not self._pipes.carrying(now):
             return None
         at = self.pacer.next_time(now)
-        # What the pacer allows may be reserved for copies, and when these have gone isn't known.
+        # What the pacer allows may be reserved for retransmissions, and when these have gone isn't known.
         return at if at > now or self.budget(now) > 0 else now + BLOCKED_TIME
 
     def _mark_app_limited(self) -> None:
@@ -364,7 +366,8 @@ class StripeSender:
         if not len(self.recovery.arq) or not self._can_repair(now):
             return
         if self._group is not None:
-            # The numbers of a group are consecutive: copies wait until it is closed. For them a shorter one will do.
+            # The numbers of a group are consecutive: retransmissions wait until it is closed. For them a shorter one
+            # will do.
             if not self.recovery.arq.ready or 4 * len(self._group.bodies) < 3 * self._group.shards:
                 return
             self._close_group(now)
