@@ -244,7 +244,7 @@ class Registered:
             head = head[:10] + ip.internet_checksum(head).to_bytes(2, "big") + head[12:]
             self.sequence = (self.sequence + 1) % 2**32
             for _, pipe in self._pipes():
-                ask = encode_keepalive(Keepalive.ASK, 0, time.monotonic())
+                ask = encode_keepalive(Keepalive.REQUEST, 0, time.monotonic())
                 self.striped.send(self.striped.control(PacketType.KEEPALIVE, ask, pipe), pipe)
             self.striped.send(self.striped.shard(encode_frames([Frame(head + echo, 1, self.sequence)])))
         # When the reply has opened a group, and before that is closed.
@@ -252,7 +252,7 @@ class Registered:
 
     def _kill_pipes(self) -> None:
         for striped, pipe in self._pipes():
-            ask = encode_keepalive(Keepalive.ASK, 0, time.monotonic())
+            ask = encode_keepalive(Keepalive.REQUEST, 0, time.monotonic())
             striped.send(striped.control(PacketType.REGISTER, ask, pipe), pipe)
 
     def groups(self) -> None:
@@ -281,7 +281,7 @@ class Registered:
     def keepalives(self) -> None:
         """Ask on all pipes, and probe with small probes."""
         for striped, pipe in self._pipes():
-            ask = encode_keepalive(Keepalive.ASK, 0, time.monotonic())
+            ask = encode_keepalive(Keepalive.REQUEST, 0, time.monotonic())
             striped.send(striped.control(PacketType.KEEPALIVE, ask, pipe), pipe)
             striped.send(striped.control(PacketType.PROBE, bytes(7), pipe), pipe)
 
@@ -294,7 +294,7 @@ class Registered:
         source = socket.inet_pton(socket.AF_INET, self.rng.choice(self.spoof))
         server, port = self.striped.server
         for striped, pipe in self._pipes():
-            ask = encode_keepalive(Keepalive.ASK, 0, time.monotonic())
+            ask = encode_keepalive(Keepalive.REQUEST, 0, time.monotonic())
             data = striped.control(PacketType.KEEPALIVE, ask, pipe)
             udp = struct.pack("!HHHH", 40000 + pipe, port, 8 + len(data), 0) + data
             ends = source, socket.inet_pton(socket.AF_INET, server)

@@ -255,7 +255,7 @@ class Pair:
         halves = []
         request = RegistrationRequest("mpq5", "wan5", b"b" * 16, self.epoch, INNER)
         for wire in (up, down):
-            liveness = Liveness(now, asks=wire is up)
+            liveness = Liveness(now, probes=wire is up)
             path = SimulatedPath("wan5", wire, liveness, reliable=self.reliable, capacity=self.capacity)
             handshake: ClientRegistration | ServerRegistration
             if wire is up:

@@ -137,7 +137,10 @@ BODIES = {
     PacketType.DATA: FRAMES,
     PacketType.PARITY: parity([FRAMES[0], FRAMES[1]], 1),
     PacketType.REPAIR: [bytes((0, 0, 0, 5)) + frame for frame in FRAMES],
-    PacketType.REGISTER: [encode_keepalive(Keepalive.ASK, 0, 0.1), encode_keepalive(Keepalive.ASK_HEARING, 0, 0.1)],
+    PacketType.REGISTER: [
+        encode_keepalive(Keepalive.REQUEST, 0, 0.1),
+        encode_keepalive(Keepalive.REQUEST_HEARING, 0, 0.1),
+    ],
     PacketType.KEEPALIVE: [encode_keepalive(kind, 0, 0.1, rtt) for kind in Keepalive for rtt in (None, 0.03)],
     PacketType.REPORT: REPORTS,
     PacketType.PROBE: [bytes((0, 0, 0, 0, 1)) + bytes(1200)],
@@ -271,8 +274,8 @@ def test_a_peer_with_the_keys_may_seal_anything(client: bool) -> None:
 
 
 @pytest.mark.parametrize("asks", [False, True])
-def test_liveness_is_told_anything_by_the_probes_of_its_peer(asks: bool) -> None:
-    liveness = Liveness(0.0, asks=asks)
+def test_liveness_is_told_anything_by_the_probes_of_its_peer(probes: bool) -> None:
+    liveness = Liveness(0.0, probes=probes)
     liveness.on_round_trip(0.0)
     rng = random.Random("liveness")
     now, replies = 0.0, 0

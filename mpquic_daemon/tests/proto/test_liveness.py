@@ -24,14 +24,14 @@ def reply(probe: PathProbe) -> PathProbe:
 
 
 class Link:
-    """A path between an end that asks and one that doesn't, in virtual time. Probes alone are sent."""
+    """A path between an end that probes and one that doesn't, in virtual time. Probes alone are sent."""
 
     def __init__(self, delay: float = 0.02, **options: float) -> None:
         self.now = 100.0
         self.delay = delay
         self.forth = self.back = True
         self.live = Liveness(self.now, **options)
-        self.peer = Liveness(self.now, asks=False, **options)
+        self.peer = Liveness(self.now, probes=False, **options)
         self.peer.on_round_trip(self.now)
         self.flying: list[tuple[float, Liveness, PathProbe]] = []
         self.states: list[tuple[float, PathState]] = []

@@ -221,7 +221,7 @@ class ClientPath:
         connection.on_fault = partial(self._on_fault, connection)
         connection.link.count_in(self.traffic)
         self.candidate = connection
-        connection.watch(shared.loop, partial(self._on_socket, connection), shared.turn)
+        connection.watch(shared.loop, partial(self._on_socket, connection), shared.iterate)
 
     def _update_state(self, now: float) -> None:
         connector, was = self.connector, self.connector.state

@@ -54,7 +54,7 @@ class ServerConnection:
         """Called when a fault ends this connection."""
         self.unproven = Unproven(self)
         self.session = Session(
-            BudgetMember("", ""), link, now, probe_interval=probe_interval, down_after=down_after, asks=False
+            BudgetMember("", ""), link, now, probe_interval=probe_interval, down_after=down_after, probes=False
         )
         self.admitted: Admitted | None = None
         self.tunnel: ServerTunnel | None = None

@@ -68,7 +68,7 @@ class Inbox:
 class Session:
     """Streams, liveness and frames of one path. `probe_interval` and `down_after` are seconds.
 
-    `asks` tells whether this end probes the path by itself, as a client does.
+    `probes` tells whether this end probes the path by itself, as a client does.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Session:
         probe_interval: float,
         down_after: float,
         max_rate: int | None = None,
-        asks: bool = True,
+        probes: bool = True,
     ) -> None:
         self.link = link
         self.member = member
@@ -92,7 +92,7 @@ class Session:
         self.estimators = link.estimators
         """Round-trip time and loss of the path, by the connection and the striped data plane."""
         self.liveness = Liveness(
-            now, probe_interval=probe_interval, down_after=down_after, asks=asks, estimators=self.estimators
+            now, probe_interval=probe_interval, down_after=down_after, probes=probes, estimators=self.estimators
         )
         self._newest_received = -1
         self._plane: StripePlane | None = None

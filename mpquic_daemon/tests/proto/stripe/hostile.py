@@ -41,7 +41,7 @@ class HostilePeer:
         return self.sealer.seal_control(kind, pipe, body)
 
     def keepalive(self, now: float, pipe: int = 0, kind: PacketType = PacketType.KEEPALIVE) -> bytes:
-        return self.control(kind, encode_keepalive(Keepalive.ASK, 0, now), pipe)
+        return self.control(kind, encode_keepalive(Keepalive.REQUEST, 0, now), pipe)
 
     def shard(
         self,

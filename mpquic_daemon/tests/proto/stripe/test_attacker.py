@@ -76,7 +76,7 @@ def test_a_forged_register_moves_no_return_path(duplex: Duplex) -> None:
     guess = Sealer(Suite.AES_128_GCM, direction_secret(bytes(32), from_client=True), SESSION, 0.0)
     guess.next_control = 1000
     for pipe in range(4):
-        forged = guess.seal_control(PacketType.REGISTER, pipe, encode_keepalive(Keepalive.ASK, 0, duplex.now))
+        forged = guess.seal_control(PacketType.REGISTER, pipe, encode_keepalive(Keepalive.REQUEST, 0, duplex.now))
         assert server.receive([(forged, len(forged), ATTACKER)], duplex.now) == []
     assert state(server) == before
     assert server.receiver.refused == {"forged": 4}
@@ -131,7 +131,7 @@ def test_a_peer_that_reports_what_was_never_sent_is_not_believed(duplex: Duplex)
     assert client.receiver.refused == {"report_of_what_was_not_sent": 1, "report_ranges": 1, "report_truncated": 1}
     for packet in (
         evil.seal_control(PacketType.KEEPALIVE, 0, b"short"),
-        evil.seal_control(PacketType.KEEPALIVE, 0, encode_keepalive(Keepalive.ASK, 0, 1.0)),
+        evil.seal_control(PacketType.KEEPALIVE, 0, encode_keepalive(Keepalive.REQUEST, 0, 1.0)),
     ):
         client.receive([(packet, len(packet), None)], duplex.now)
     assert client.receiver.refused["keepalive"] == 2

@@ -121,8 +121,8 @@ def test_a_report_of_the_widest_ranges_costs_no_more_than_what_was_sent_allows(r
     widest = encode_report(Report(highest, 0.0, 9, [(0, highest)], [(0, highest)]))
     for _ in range(10_000):
         peer.give([peer.control(PacketType.REPORT, widest)], duplex.now)
-    assert len(recovered) <= ReportAllowance.MOST
-    assert server.receiver.refused["report_beyond_what_was_sent"] > 9000 - ReportAllowance.MOST // highest
+    assert len(recovered) <= ReportAllowance.MAX_WORK
+    assert server.receiver.refused["report_beyond_what_was_sent"] > 9000 - ReportAllowance.MAX_WORK // highest
     # As time goes by, and as more is sent, reports count again.
     before = server.control.reports_received
     peer.give([peer.control(PacketType.REPORT, widest)], duplex.now + 1.0)
@@ -139,7 +139,7 @@ def test_ranges_below_what_any_receiver_remembers_are_not_looked_at(recovered: l
     ranges = [(top - 2**33 * (place + 1), top - 2**33 * place - 2) for place in range(100)]
     peer.give([peer.control(PacketType.REPORT, encode_report(Report(top, 0.0, 9, [(top, top)], ranges)))], duplex.now)
     assert server.control.reports_received > 0
-    assert len(recovered) <= ReportAllowance.MOST
+    assert len(recovered) <= ReportAllowance.MAX_WORK
 
 
 def test_what_a_report_calls_repaired_is_remembered_in_a_bounded_number() -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpquic.proto.path.pmtu import FIRST_RAISE, MAX_ANSWERS, STEP, PathMtuState, Probe, encode_probe, encode_probe_ack
+from mpquic.proto.path.pmtu import FIRST_RAISE, MAX_REPLIES, STEP, PathMtuState, Probe, encode_probe, encode_probe_ack
 from mpquic.proto.stripe.config import MIN_DATAGRAM, StripeConfig
 from mpquic.proto.stripe.keys import Sealer, direction_secret
 from mpquic.proto.stripe.wire import OVERHEAD, PacketType
@@ -203,9 +203,9 @@ def test_an_attacker_makes_no_answers_and_a_flooding_peer_few() -> None:
         packet = flood.seal_control(PacketType.PROBE, 0, encode_probe(Probe(number, 100)))
         server.receive([(packet, len(packet), ("192.0.2.1", 40000))], duplex.now + 2.0)
     [*answers] = server.take_outgoing()
-    assert len(answers) == MAX_ANSWERS
+    assert len(answers) == MAX_REPLIES
     assert all(len(datagram) < 100 for _, _, [datagram] in answers)
-    assert server.receiver.refused["probe"] == 200 - MAX_ANSWERS
+    assert server.receiver.refused["probe"] == 200 - MAX_REPLIES
 
 
 def test_a_peer_that_answers_what_was_not_asked_is_not_believed() -> None:
@@ -220,7 +220,7 @@ def test_a_peer_that_answers_what_was_not_asked_is_not_believed() -> None:
     for body in (b"", b"\1" + bytes(20), bytes(6)):
         packet = evil.seal_control(PacketType.PROBE, 0, body)
         client.receive([(packet, len(packet), None)], duplex.now)
-    assert client.receiver.refused == {"probe_answer": 3, "probe": 3}
+    assert client.receiver.refused == {"probe_reply": 3, "probe": 3}
     assert client.pmtu.size == size
     assert client.take_outgoing() == []
 

@@ -13,8 +13,8 @@ from mpquic.proto.path.pmtu import (
     DOUBT_INTERVAL,
     FIRST_RAISE,
     LARGE_LOSSES,
-    MAX_ANSWERS,
     MAX_PROBES,
+    MAX_REPLIES,
     MAX_WITNESSES,
     MIN_OVERDUE,
     PROBE_INTERVAL,
@@ -388,7 +388,7 @@ def test_arbitrary_octets_are_a_probe_or_refused_and_no_answer_is_larger_than_it
 
 def test_a_flood_of_probes_is_answered_within_bounds() -> None:
     limit = AnswerLimit()
-    assert sum(limit.take(step / 1000) for step in range(1000)) == MAX_ANSWERS
+    assert sum(limit.take(step / 1000) for step in range(1000)) == MAX_REPLIES
     assert limit.take(1.001)
 
 

@@ -91,9 +91,9 @@ def test_a_session_that_has_used_up_its_keys_wants_nothing_more() -> None:
 
 def test_a_reply_that_waited_while_this_process_slept_says_nothing_of_now() -> None:
     asked, both = 100.0, pipes.Pipes(2, 100.0, client=True, entropy=os.urandom)
-    assert both.on_answer(0, asked, asked + 0.03) == pytest.approx(0.03)
+    assert both.on_reply(0, asked, asked + 0.03) == pytest.approx(0.03)
     assert both.all[0] in both.alive(asked + 1.0)
-    assert both.on_answer(1, asked, asked + 45.0) is None
+    assert both.on_reply(1, asked, asked + 45.0) is None
     assert both.alive(asked + 45.0) == []
 
 
@@ -214,7 +214,7 @@ def test_the_last_packet_of_a_burst_is_not_left_lost() -> None:
     reorder=st.floats(0, 0.2),
     size=st.integers(20, 1380),
 )
-def test_whatever_the_weather_nothing_is_forged_lost_or_kept(
+def test_whatever_the_link_does_nothing_is_forged_lost_or_kept(
     seed: int, loss: float, back: float, duplicate: float, reorder: float, size: int
 ) -> None:
     up = LinkProfile(loss=loss, duplicate=duplicate, reorder=reorder, jitter=0.001)

@@ -116,7 +116,7 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         f"after {pipes.LIVELY_TIME:.0f} s in",
         f"either, every {pipes.SELDOM_INTERVAL} s",
         f"as costs {adaptive.ParityPolicy.WASTE} of goodput",
-        f"at most {pmtu.MAX_ANSWERS} are sent in a second",
+        f"at most {pmtu.MAX_REPLIES} are sent in a second",
         f"between {MIN_DATAGRAM} octets and",
         f"until less than {pmtu.STEP} octets are in doubt",
         f"when {pmtu.MAX_PROBES} of the small ones, {pmtu.PROBE_INTERVAL} s apart at least",

@@ -31,9 +31,9 @@ class Liveness:
     probes, which still arrive, tell the other. (Much as in RFC 5880 section 6.8.6, where a session goes down on the
     neighbour's word.) Its word doesn't count where a later round trip contradicts it: it may have been under way long.
 
-    The end that `asks` (the client) sends a probe each `probe_interval`; the other, and either end while
-    `proved_every` is longer since another plane asks, only when proof is late. While it is, probes follow each other
-    quickly: then neither half of them lost nor a pause of 2.5 s makes a peer seem gone. Times are seconds.
+    The end that `probes` (the client) sends a probe each `probe_interval`; the other, and either end while
+    `proved_every` is longer since another plane sends requests, only when proof is late. While it is, probes follow
+    each other quickly: then neither half of them lost nor a pause of 2.5 s makes a peer seem gone. Times are seconds.
     A pause of this process itself (it was polled more than a probe interval after `next_timer`) is not held against
     the peer.
     """
@@ -45,7 +45,7 @@ class Liveness:
         probe_interval: float = 0.5,
         suspect_after: float | None = None,
         down_after: float = 3.0,
-        asks: bool = True,
+        probes: bool = True,
         estimators: PathEstimators | None = None,
     ) -> None:
         self.retime(probe_interval, down_after, suspect_after)
@@ -53,7 +53,7 @@ class Liveness:
         self.rtt = self.estimators.rtt
         self.state = PathState.DOWN
         self.answered = False
-        self.asks = asks
+        self.probes = probes
         self.proved_every: float | None = None
         """Seconds from one proof of another plane to the next, while there is such a plane."""
         self._last_round_trip = now
@@ -177,7 +177,7 @@ class Liveness:
     @property
     def _proof_interval(self) -> float:
         # Who doesn't ask learns by each probe of the other that the reply to the one before has arrived.
-        return self._interval if self.asks or self.proved_every is not None else 2 * self._interval
+        return self._interval if self.probes or self.proved_every is not None else 2 * self._interval
 
     @property
     def _silence_limit(self) -> float:
@@ -193,7 +193,7 @@ class Liveness:
             return usual
         late = self._last_round_trip + self._proof_interval + LATENESS * self.probe_interval
         urgent = max(late, self._last_probe + URGENT_SHARE * self.probe_interval)
-        if self.asks and self.proved_every is None:
+        if self.probes and self.proved_every is None:
             return min(usual, urgent)
         return min(max(self._probes_heard_at + QUIET_LIMIT, usual), urgent)
 

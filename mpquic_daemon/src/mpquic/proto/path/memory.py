@@ -11,7 +11,7 @@ from typing import Protocol
 MAX_STORED = 24 << 20
 """Bytes that the stores of one peer hold together, about; what Python takes beside is allowed for in each store."""
 MAX_IN_FLIGHT = 32 << 20
-"""Bytes of shards on their way to one peer, which are kept for copies: a peer that delays its reports makes a path seem
+"""Bytes of shards on their way to one peer, kept to be sent again: a peer that delays its reports makes a path seem
 long. Each session has its share."""
 MAX_LOST = 8192
 """Lost shards to one peer that are kept until they are sent again. Each session has its share."""

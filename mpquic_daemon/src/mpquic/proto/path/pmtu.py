@@ -60,7 +60,7 @@ MIN_PROBE = OVERHEAD + _PROBE_ACK.size
 """Bytes of the smallest datagram that is answered."""
 PRESENCE = 0xFFFFFFFF
 """Number of a probe that isn't part of a search: its reply shows that the peer is there."""
-MAX_ANSWERS = 64
+MAX_REPLIES = 64
 """Probes that are answered in a second; a peer that probes faster than that is not searching."""
 
 
@@ -97,7 +97,7 @@ def decode_probe_ack(body: bytes) -> Probe | None:
 
 
 class AnswerLimit:
-    """Says whether a probe is answered: `MAX_ANSWERS` in any second that begins with one."""
+    """Says whether a probe is answered: `MAX_REPLIES` in any second that begins with one."""
 
     def __init__(self) -> None:
         self._since = float("-inf")
@@ -108,7 +108,7 @@ class AnswerLimit:
         if now - self._since >= 1.0:
             self._since, self._count = now, 0
         self._count += 1
-        return self._count <= MAX_ANSWERS
+        return self._count <= MAX_REPLIES
 
 
 class PathMtuState(Enum):

@@ -40,7 +40,7 @@ class StripeConfig:
     parity_shards: int = 2
     fec: FecMode = FecMode.ADAPTIVE
     max_overhead: float = 0.5
-    """Bytes of parity and copies for each byte sent for the first time."""
+    """Bytes of parity and retransmissions for each byte sent for the first time."""
     congestion_algorithm: str = "auto"
     """Congestion control of what this end sends: auto (which is bbr here), bbr, cubic or reno."""
     group_timeout: float = 0.003

@@ -85,7 +85,7 @@ class Control:
         for pipe in self._pipes.due(now):
             kind = PacketType.REGISTER if pipe.registering else PacketType.KEEPALIVE
             rtt_told, pipe.untold_rtt = pipe.untold_rtt, None
-            question = Keepalive.ASK_HEARING if self._has_heard else Keepalive.ASK
+            question = Keepalive.REQUEST_HEARING if self._has_heard else Keepalive.REQUEST
             self._has_heard = False
             self._send(kind, pipe.number, encode_keepalive(question, self._opener.epoch, now, rtt_told))
         self._count_questions(now)
@@ -166,13 +166,13 @@ class Control:
 
     def _on_keepalive(self, packet: ControlPacket, now: float) -> None:
         decoded = decode_keepalive(packet.body)
-        if decoded is None or (decoded[0] is Keepalive.ANSWER) is not self._client:
+        if decoded is None or (decoded[0] is Keepalive.REPLY) is not self._client:
             self._receiver.refuse("keepalive")
             return
         kind, epoch, stamp, told_rtt = decoded
         self._sealer.confirm(epoch)
-        if kind is Keepalive.ANSWER:
-            rtt = self._pipes.on_answer(packet.pipe, stamp, now)
+        if kind is Keepalive.REPLY:
+            rtt = self._pipes.on_reply(packet.pipe, stamp, now)
             if rtt is not None:
                 self.round_trip_at = now
                 self._has_heard = True
@@ -180,13 +180,13 @@ class Control:
                 self._count_questions(now)
             return
         registering = packet.kind == PacketType.REGISTER
-        if kind is Keepalive.ASK_HEARING and not registering:
+        if kind is Keepalive.REQUEST_HEARING and not registering:
             self.round_trip_at = now
         self._pipes.on_asked(packet.pipe, packet.number, now, registering=registering)
         if told_rtt is not None:
             self._pipes.all[packet.pipe].rtt.add(told_rtt, now)
             self._sender.on_rtt(told_rtt, now)
-        self._send(PacketType.KEEPALIVE, packet.pipe, encode_keepalive(Keepalive.ANSWER, self._opener.epoch, stamp))
+        self._send(PacketType.KEEPALIVE, packet.pipe, encode_keepalive(Keepalive.REPLY, self._opener.epoch, stamp))
 
     def _probe_path(self, alive: list[Pipe], now: float, rtt: float) -> None:
         pipe = alive[self.probes_sent // 2 % len(alive)]
@@ -207,7 +207,7 @@ class Control:
         if probe == _PRESENCE:
             return
         if probe is None or not self._sender.pmtu.on_acknowledged(probe, now):
-            self._receiver.refuse("probe_answer")
+            self._receiver.refuse("probe_reply")
             return
         self.round_trip_at = now
         self.follow_path(now)

@@ -12,9 +12,9 @@ KEEPALIVE_SIZE = _BODY.size
 class Keepalive(IntEnum):
     """First octet of the body of REGISTER and KEEPALIVE; an epoch, the asker's time and RTT in microseconds follow."""
 
-    ASK = 0
-    ANSWER = 1
-    ASK_HEARING = 2
+    REQUEST = 0
+    REPLY = 1
+    REQUEST_HEARING = 2
     """A question of one who has had a reply since the one before: so both directions work."""
 
 

@@ -19,7 +19,6 @@ class Pipe:
 
     __slots__ = (
         "address",
-        "asked_at",
         "charged_bytes",
         "confirmed_at",
         "highest",
@@ -28,6 +27,7 @@ class Pipe:
         "number",
         "reached_at",
         "registering",
+        "requested_at",
         "rtt",
         "unproven",
         "untold_rtt",
@@ -46,7 +46,7 @@ class Pipe:
         self.confirmed_at: float | None = None
         """When both directions were last known to work."""
         self.next_ask = now
-        self.asked_at = float("-inf")
+        self.requested_at = float("-inf")
         self.registering = True
         """Whether it was last asked as one that has had no answer."""
         self.rtt = RttEstimator()
@@ -62,10 +62,12 @@ class Pipe:
     @property
     def waits(self) -> bool:
         """Whether the last question is unanswered."""
-        return self.confirmed_at is None or self.asked_at > self.confirmed_at
+        return self.confirmed_at is None or self.requested_at > self.confirmed_at
 
     def is_idle(self, now: float) -> bool:
         """True when it carried before the session fell idle, and nothing tells that it wouldn't now."""
         return (
-            self.confirmed_at is not None and now - self.confirmed_at < MAX_IDLE and self.asked_at <= self.confirmed_at
+            self.confirmed_at is not None
+            and now - self.confirmed_at < MAX_IDLE
+            and self.requested_at <= self.confirmed_at
         )

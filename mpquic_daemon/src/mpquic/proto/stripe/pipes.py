@@ -74,7 +74,7 @@ class Pipes:
         self.moved = 0
         self._alive: list[Pipe] = []
         self._alive_until = now
-        self._next_ask = now
+        self._next_request = now
         self._busy_until = now + BUSY_TIME
         self._lively_until = now + LIVELY_TIME
         self._slept_at = float("-inf")
@@ -88,8 +88,8 @@ class Pipes:
         """Shards come or go: all pipes are wanted."""
         if now >= self._busy_until and self._client:
             for pipe in self.all:
-                pipe.next_ask = min(pipe.next_ask, max(now, pipe.asked_at + KEEPALIVE_INTERVAL))
-            self._next_ask = min(pipe.next_ask for pipe in self.all)
+                pipe.next_ask = min(pipe.next_ask, max(now, pipe.requested_at + KEEPALIVE_INTERVAL))
+            self._next_request = min(pipe.next_ask for pipe in self.all)
         self._busy_until = now + BUSY_TIME
         self._lively_until = now + LIVELY_TIME
 
@@ -236,7 +236,7 @@ class Pipes:
         unproven = pipe.unproven
         return unproven.address if unproven is not None and unproven.take(size) else pipe.address
 
-    def on_answer(self, number: int, stamp: float, now: float) -> float | None:
+    def on_reply(self, number: int, stamp: float, now: float) -> float | None:
         """A client was answered on a pipe; return the round trip in seconds.
 
         None when it cannot be ours, or says nothing of now: the reply waited to be read while this process slept.
@@ -246,11 +246,11 @@ class Pipes:
         pipe = self.all[number]
         self.answered += 1
         self._rest_unanswered = 0
-        pipe.next_ask = max(pipe.next_ask, pipe.asked_at + KEEPALIVE_INTERVAL)
+        pipe.next_ask = max(pipe.next_ask, pipe.requested_at + KEEPALIVE_INTERVAL)
         if pipe.registering:
-            pipe.next_ask = self._next_ask = now  # tell the server at once that it may use this pipe
+            pipe.next_ask = self._next_request = now  # tell the server at once that it may use this pipe
         elif now >= self._busy_until:
-            self._next_ask = max(self._next_ask, pipe.asked_at + self.rest_interval(now))
+            self._next_request = max(self._next_request, pipe.requested_at + self.rest_interval(now))
         self._confirm(pipe, now)
         rtt = max(now - stamp, 1e-6)
         pipe.rtt.add(rtt, now)
@@ -280,16 +280,16 @@ class Pipes:
     def due(self, now: float) -> list[Pipe]:
         """Pipes on which a client asks now; each is then due again after its interval."""
         asking: list[Pipe] = []
-        if not self._client or now < self._next_ask:
+        if not self._client or now < self._next_request:
             return asking
         if now >= self._busy_until and self.alive(now):
             pipe = min(self.all, key=_asked_at)
             self._note_unanswered(pipe, now)
             pipe.registering = not (pipe.alive(now) or pipe.is_idle(now))
-            pipe.asked_at = now
+            pipe.requested_at = now
             self._rest_unanswered += 1
             wait = RETRY_INTERVAL if self._rest_unanswered == 1 else REPEAT_INTERVAL
-            self._next_ask = now + max(wait, min(pipe.rtt.timeout, IDLE_INTERVAL) if pipe.rtt.samples else 0.0)
+            self._next_request = now + max(wait, min(pipe.rtt.timeout, IDLE_INTERVAL) if pipe.rtt.samples else 0.0)
             return [pipe]
         for pipe in self.all:
             if now < pipe.next_ask:
@@ -298,15 +298,15 @@ class Pipes:
             if not alive:
                 pipe.confirmed_at = None
             self._note_unanswered(pipe, now)
-            pipe.registering, pipe.asked_at = not alive, now
+            pipe.registering, pipe.requested_at = not alive, now
             repeat = max(REPEAT_INTERVAL, min(pipe.rtt.timeout, KEEPALIVE_INTERVAL))
             pipe.next_ask = now + (repeat if alive else REGISTER_INTERVAL)
             asking.append(pipe)
-        self._next_ask = min(pipe.next_ask for pipe in self.all)
+        self._next_request = min(pipe.next_ask for pipe in self.all)
         return asking
 
     def _note_unanswered(self, pipe: Pipe, now: float) -> None:
-        if pipe.confirmed_at is not None and pipe.waits and now - pipe.asked_at >= pipe.rtt.timeout:
+        if pipe.confirmed_at is not None and pipe.waits and now - pipe.requested_at >= pipe.rtt.timeout:
             self.unanswered += 1
 
     def slept(self, seconds: float, now: float) -> None:
@@ -320,7 +320,7 @@ class Pipes:
     def next_time(self, now: float) -> float | None:
         """When `due` has something, on a client; when the next pipe counts as dead unless it is heard, on a server."""
         if self._client:
-            return self._next_ask
+            return self._next_request
         changes_at = self._obstruction.changes_at
         if not self.unproven and changes_at is None:
             return self._alive_until if self.alive(now) else None
@@ -334,7 +334,7 @@ class Pipes:
 
 
 def _asked_at(pipe: Pipe) -> float:
-    return pipe.asked_at
+    return pipe.requested_at
 
 
 def _charged_bytes(pipe: Pipe) -> int:

@@ -325,7 +325,7 @@ class StripeReceiver:
         return kind, pipe, key
 
     def _grouped(self, kind: int, number: int, index: int, data_shards: int, body: bytes, now: float) -> None:
-        """Take a shard of a group, or a copy."""
+        """Take a shard of a group, or a retransmission."""
         if kind == _PARITY:
             base = number - index
             if base < 0:

@@ -157,17 +157,17 @@ class ReportAllowance:
 
     PER_SHARD: ClassVar[int] = 128
     PER_SECOND: ClassVar[int] = 200_000
-    MOST: ClassVar[int] = 1 << 17
+    MAX_WORK: ClassVar[int] = 1 << 17
 
     def __init__(self, now: float) -> None:
-        self.left = float(self.MOST)
+        self.left = float(self.MAX_WORK)
         self._since = now
         self._shards = 0
 
     def take(self, cost: int, shards: int, now: float) -> bool:
         """Spend `cost` when that much is left; `shards` is how many have left in all."""
         earned = (shards - self._shards) * self.PER_SHARD + (now - self._since) * self.PER_SECOND
-        self.left = min(self.MOST, self.left + earned)
+        self.left = min(self.MAX_WORK, self.left + earned)
         self._shards, self._since = shards, now
         if cost > self.left:
             return False
