@@ -55,7 +55,7 @@ class Sessions:
     """
 
     def measure(self, system: System, directory: Path, seconds: float, repetition: int) -> list[Sample]:
-        """Return the rate in both states, and their ratio."""
+        """Return the rate in both states, their ratio, and what idle clients take at both ends."""
         del repetition
         if not isinstance(system, Mpquic):
             raise BenchError(f"{system.name} has no server of this project")
@@ -65,9 +65,10 @@ class Sessions:
                 sites = [_idle_name(index) for index in range(IDLE)]
                 deployment = Deployment(directory / system.name, [*(each.role for each in star.clients), *sites])
                 idle = [peer(site, idle_address(index), site) for index, site in enumerate(sites)]
-                start(system, star, deployment, idle)
+                server = start(system, star, deployment, idle)
                 swarm = _start_swarm(system, node, star.b, deployment)
                 _wait_until_idle(swarm)
+                resting = median(_window(server) for _ in range(REPETITIONS)) / WINDOW
                 earlier, since = swarm.usage().cpu, time.monotonic()
                 many = median(_rate_of_all(star, deployment, seconds) for _ in range(REPETITIONS))
                 spent = (swarm.usage().cpu - earlier) / (time.monotonic() - since)
@@ -82,6 +83,7 @@ class Sessions:
             Sample("sessions", f"{ACTIVE + IDLE:,} registered", "goodput", many, "Mbit/s"),
             Sample("sessions", f"{ACTIVE + IDLE:,} registered", "ratio", many / few, "share"),
             Sample("sessions", "idle clients", "CPU", spent, "cores"),
+            Sample("sessions", "server of idle clients", "CPU", resting, "cores"),
         ]
 
 
