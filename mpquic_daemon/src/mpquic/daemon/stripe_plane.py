@@ -151,7 +151,7 @@ class StripePlane:
 
     def _set_timer(self) -> None:
         if not self.closed:
-            self._schedule(self._loop.time())
+            self.contain(self._schedule, self._loop.time())
 
     def _schedule(self, now: float) -> None:
         """Set the timer to what is due first: the session's own business, or room for what waits."""
