@@ -23,7 +23,6 @@ from mpquic.proto.path.traffic import Traffic
 if TYPE_CHECKING:
     from mpquic.config import PathConfig
     from mpquic.daemon.client_shared import Shared
-    from mpquic.daemon.session import Inbox
     from mpquic.net.netlink import WanState
 
 FORGOTTEN_MARGIN = 5.0
@@ -174,20 +173,20 @@ class ClientPath:
         for _, message in inbox.messages:
             if isinstance(message, Held) and connection is self.current:
                 shared.server_hold.told(message, now)
-        renewed = connection.stripe_requests.reply(inbox)
+        renewed = connection.stripe_requests.reply(inbox.messages)
         if renewed is not None and connection is self.current:
             self.stripe.open(connection, renewed.stripe, now)
             if now - connection.stripe_requests.since > STALE_REQUEST:
                 self.stripe.renewal.changed()
-        if inbox.datagrams or inbox.stream_bytes:
-            self._deliver(connection, inbox, now)
+        if connection.session.has_frames:
+            self._deliver(connection, now)
         if connection.ending is not None:
             self._ended(connection, connection.ending, now)
 
-    def _deliver(self, connection: ClientConnection, inbox: Inbox, now: float) -> None:
+    def _deliver(self, connection: ClientConnection, now: float) -> None:
         receiver = self._shared.receiver
         try:
-            writes = connection.session.writes(inbox, receiver, now)
+            writes = connection.session.writes(receiver, now)
         except FrameError as error:
             receiver.counters.refuse(f"stream_{error.reason}")
             connection.close(CloseCode.PROTOCOL, "malformed frame on the data stream", now)

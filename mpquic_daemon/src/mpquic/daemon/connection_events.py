@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from mpquic.daemon.server_tun import ServerTun
     from mpquic.daemon.server_tunnel import ServerTunnel
     from mpquic.daemon.server_tunnels import ServerTunnels
-    from mpquic.daemon.session import Inbox
     from mpquic.quic.listener import QuicListener
 
 
@@ -138,16 +137,16 @@ class ConnectionEvents:
             is_usable = not connection.wants_data_stream and connection.ending is None and not connection.over
             if is_usable and tunnel.use(connection.session):
                 self._tun.show_carrier()
-            self._planes.renew(connection, tunnel, inbox, now)
-            self._deliver(connection, tunnel, inbox, now)
+            self._planes.renew(connection, tunnel, inbox.messages, now)
+            self._deliver(connection, tunnel, now)
         if connection.ending is not None or connection.over:
             self._connections.note_change(connection)
 
-    def _deliver(self, connection: ServerConnection, tunnel: ServerTunnel, inbox: Inbox, now: float) -> None:
-        if not (inbox.datagrams or inbox.stream_bytes):
+    def _deliver(self, connection: ServerConnection, tunnel: ServerTunnel, now: float) -> None:
+        if not connection.session.has_frames:
             return
         try:
-            writes = connection.session.writes(inbox, tunnel.receiver, now)
+            writes = connection.session.writes(tunnel.receiver, now)
         except FrameError as error:
             tunnel.counters.refuse(f"stream_{error.reason}")
             connection.end(CloseCode.PROTOCOL, "malformed frame on the data stream")

@@ -12,10 +12,9 @@ if TYPE_CHECKING:
 
     from mpquic.daemon.server_connection import ServerConnection
     from mpquic.daemon.server_tunnel import ServerTunnel
-    from mpquic.daemon.session import Inbox
     from mpquic.daemon.stripe_listener import ServerStripe, StripeListener
     from mpquic.proto.control.groups import GroupTable, Registration
-    from mpquic.proto.control.messages import StripeGrant, StripeRequest
+    from mpquic.proto.control.messages import Message, StripeGrant, StripeRequest
 
 RENEW_INTERVAL = 1.0
 """Least seconds between two striped sessions of one connection."""
@@ -64,9 +63,11 @@ class ServerPlanes:
         tunnel.add_plane(connection.session, plane)
         return grant
 
-    def renew(self, connection: ServerConnection, tunnel: ServerTunnel, inbox: Inbox, now: float) -> None:
+    def renew(
+        self, connection: ServerConnection, tunnel: ServerTunnel, messages: list[tuple[int, Message]], now: float
+    ) -> None:
         """Replace the striped session of a client that has lost it, at most once in `RENEW_INTERVAL`."""
-        for message_id, message in inbox.messages:
+        for message_id, message in messages:
             group = self._table.group_of(connection)
             if not isinstance(message, RenewStripe) or group is None:
                 continue

@@ -57,11 +57,9 @@ class SessionError(Exception):
 
 @dataclass(slots=True)
 class Inbox:
-    """What a batch of events brought, besides what the session dealt with itself."""
+    """What a batch of events brought, besides frames and what the session dealt with itself."""
 
     messages: list[tuple[int, Message]] = field(default_factory=list)
-    stream_bytes: list[bytes] = field(default_factory=list)
-    datagrams: list[bytes] = field(default_factory=list)
     bye: str | None = None
 
 
@@ -102,6 +100,8 @@ class Session:
         self._control_stream: int | None = None
         self._control = ControlDecoder()
         self._frames = FrameStreamDecoder()
+        self._datagrams: list[bytes] = []
+        self._stream_bytes: list[bytes] = []
         self._refused: set[int] = set()
         self._message_id = 100  # Below it lie the ids of the registration.
         self._receipt_wanted = False
@@ -162,11 +162,12 @@ class Session:
         return self._receipt_wanted and self.path.state is not PathState.DOWN
 
     def take(self, events: Iterable[LinkEvent], now: float) -> Inbox:
-        """Sort out a batch of events. Raises SessionError, ControlError."""
+        """Sort out a batch of events; `writes` gives what of it is for the TUN. Raises SessionError, ControlError."""
         inbox = Inbox()
+        self._datagrams, self._stream_bytes = [], []
         for event in events:
             if isinstance(event, DatagramsReceived):
-                inbox.datagrams += self._take_probes(event.payloads, now)
+                self._datagrams += self._take_probes(event.payloads, now)
             elif isinstance(event, StreamReceived):
                 self._take_stream(event, inbox)
             elif isinstance(event, StreamAborted) and event.stream_id in (self._control_stream, self.path.data_stream):
@@ -213,7 +214,7 @@ class Session:
             for message_id, message in self._control.feed(data):
                 self._take_message(message_id, message, inbox)
         elif data:
-            inbox.stream_bytes.append(data)
+            self._stream_bytes.append(data)
         if event.end:
             raise SessionError("the peer ended a stream of the path")
 
@@ -286,13 +287,20 @@ class Session:
         """Use other times from now on."""
         self.liveness.retime(probe_interval, down_after)
 
-    def writes(self, inbox: Inbox, receiver: TunnelReceiver, now: float) -> list[Write]:
-        """Turn what arrived into TUN writes. Raises FrameError when the data stream is malformed."""
+    @property
+    def has_frames(self) -> bool:
+        """Whether the last batch of events has brought something for `writes`."""
+        return self.active and bool(self._datagrams or self._stream_bytes)
+
+    def writes(self, receiver: TunnelReceiver, now: float) -> list[Write]:
+        """Turn what the last batch brought into TUN writes, once. Raises FrameError: the data stream is malformed."""
         if not self.active:
             return []
         writes: list[Write] = []
-        for data in inbox.stream_bytes:
+        stream_bytes, self._stream_bytes = self._stream_bytes, []
+        datagrams, self._datagrams = self._datagrams, []
+        for data in stream_bytes:
             writes += receiver.receive(self._frames.feed(data), now, self.path)
-        if inbox.datagrams:
-            writes += receiver.receive_datagrams(inbox.datagrams, now, self.path)
+        if datagrams:
+            writes += receiver.receive_datagrams(datagrams, now, self.path)
         return writes

@@ -9,7 +9,8 @@ from mpquic.proto.control.messages import RenewStripe, StripeRenewed, StripeRequ
 
 if TYPE_CHECKING:
     from mpquic.config import ClientConfig, PathConfig
-    from mpquic.daemon.session import Inbox, Session
+    from mpquic.daemon.session import Session
+    from mpquic.proto.control.messages import Message
 
 
 def stripe_request(config: ClientConfig, path: PathConfig) -> StripeRequest | None:
@@ -49,9 +50,9 @@ class StripeRequests:
             self.since = now
             self._open = self._session.send(RenewStripe(stripe=self._request))
 
-    def reply(self, inbox: Inbox) -> StripeRenewed | None:
-        """Return the answer to the last request, if it is among what the connection has brought."""
-        for message_id, message in inbox.messages:
+    def reply(self, messages: list[tuple[int, Message]]) -> StripeRenewed | None:
+        """Return the answer to the last request, if it is among the messages that have come, each with its id."""
+        for message_id, message in messages:
             if isinstance(message, StripeRenewed) and message_id == self._open:
                 self._open = None
                 return message
