@@ -96,6 +96,12 @@ class ServerStripe(StripePlane):
             batch = in_sending_order(batch, self.session.receiver.window.highest + 1)
         self.receive(batch, now)
 
+    def _schedule_soon(self, now: float) -> None:
+        if self._share.is_short:  # So that the client is charged for it.
+            self._schedule(now)
+        else:
+            super()._schedule_soon(now)
+
     def _fill(self, now: float) -> None:
         limit = self._share.piece
         if self._pump.send_from(self, now, limit) >= (limit or float("inf")):

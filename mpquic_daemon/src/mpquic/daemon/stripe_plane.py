@@ -117,7 +117,11 @@ class StripePlane:
         if self.session.exhausted:
             self._set_state(PathState.DOWN)
         if self._due > now + TIMER_SLACK:
-            self._after_reading(self._set_timer)
+            self._schedule_soon(now)
+
+    def _schedule_soon(self, now: float) -> None:  # noqa: ARG002 - for those who do it at once
+        """Have the timer set when what can be read has been read."""
+        self._after_reading(self._set_timer)
 
     def _fill(self, now: float) -> None:
         """Have the tunnel hand over what the paths take."""
