@@ -28,9 +28,9 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
 def _cell(key: str, value: object) -> str:
     if value is None:
         return "-"
-    if key == "duration_seconds" and isinstance(value, int | float):
+    if (key == "duration_seconds" or key.endswith("_age_seconds")) and isinstance(value, int | float):
         return _duration(value)
-    if key == "loss_ratio" and isinstance(value, int | float):
+    if key.endswith("loss_ratio") and isinstance(value, int | float):
         return f"{value * 100:.1f}%"
     if key.endswith("_bytes") and isinstance(value, int):
         return _amount(value)

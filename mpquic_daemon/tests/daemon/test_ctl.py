@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from mpquic import config, control_client, ctl
 from mpquic.config import InstanceConfig
 from mpquic.ctl import instances, status
 from mpquic.ctl.reconnect import reconnect
+from mpquic.daemon.statistics import PipeStatistics
 from mpquic.release import RELEASE
 from mpquic.table import table
 
@@ -249,6 +251,19 @@ def test_paths_says_whether_the_striped_data_plane_carries(host: Path, capsys: p
     assert found[0]["stripe"]["lost_shards"] == 3
 
 
+def test_paths_shows_each_pipe(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = {"pipe": 1, "rtt_seconds": 0.034, "tx_bytes": 5000, "tx_loss_ratio": 0.3, "rx_loss_ratio": 0.0,
+            "rx_bytes": 700, "tx_acked_age_seconds": 0.2, "rx_heard_age_seconds": None}  # fmt: skip
+    rows = [{"path": "wan5", "pipes": [pipe, {**pipe, "pipe": 2}]}, {"path": "wan6", "pipes": []}]
+    write(host, "mpq5", CLIENT)
+    with process(host, "mpq5", ok(rows)):
+        heading, *lines = [line.split() for line in run(host, capsys, "paths", "--pipes").splitlines()]
+    assert [line[:3] for line in lines] == [["mpq5", "wan5", "1"], ["mpq5", "wan5", "2"]]
+    shown = dict(zip(heading, lines[0], strict=True))
+    assert (shown["RTT_MS"], shown["TX_LOSS"], shown["RX_LOSS"]) == ("34.0", "30.0%", "0.0%")
+    assert (shown["ACKED"], shown["HEARD"], shown["TX_BYTES"]) == ("0s", "-", "5.0kB")
+
+
 def test_version_names_this_command_and_each_instance(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(host, "mpq5", CLIENT)
     write(host, "srv", SERVER)
@@ -387,15 +402,20 @@ def test_files_are_read_in_one_thread_since_msgspec_crashes_in_several(
 
 
 @pytest.mark.parametrize(
-    ("command", "fields"),
+    ("command", "names"),
     [
         ("status", status.JSON_FIELDS),
         ("paths", status.JSON_PATH_FIELDS),
         ("version", status.JSON_VERSION_FIELDS),
     ],
 )
-def test_the_fields_for_programs_are_those_of_the_document(command: str, fields: tuple[str, ...]) -> None:
-    assert sorted(documented(f"`mpquicctl {command} --json`")) == sorted(fields)
+def test_the_fields_for_programs_are_those_of_the_document(command: str, names: tuple[str, ...]) -> None:
+    assert sorted(documented(f"`mpquicctl {command} --json`")) == sorted(names)
+
+
+def test_the_fields_of_a_pipe_are_those_of_the_document() -> None:
+    assert documented("of `pipes`") == [field.name for field in fields(PipeStatistics)]
+    assert set(status.PIPE_FIELDS) <= {"instance", "path", "identity", *documented("of `pipes`")}
 
 
 def documented(heading: str) -> list[str]:

@@ -10,7 +10,7 @@ from mpquic.daemon.statistics import QueueStatistics, TunnelStatistics, snapshot
 from mpquic.proto.tunnel.counters import Counters
 
 from .conftest import Site
-from .virtual import CLIENT, Ends, Network
+from .virtual import CLIENT, DELAY, STRIPE_PORT, Ends, Network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,11 +27,15 @@ class Meter:
         network.send = self.send  # type: ignore[method-assign]
         self.sent = {True: [0, 0], False: [0, 0]}
         """Datagrams and bytes by whether the client has sent them."""
+        self.striped = {True: [0, 0], False: [0, 0]}
+        """The same of the striped session."""
 
     def send(self, source: Endpoint, destination: Endpoint, data: bytes) -> None:
-        count = self.sent[source[0] == CLIENT]
-        count[0] += 1
-        count[1] += len(data)
+        up = source[0] == CLIENT
+        counts = [self.sent[up], self.striped[up]] if STRIPE_PORT in (source[1], destination[1]) else [self.sent[up]]
+        for count in counts:
+            count[0] += 1
+            count[1] += len(data)
         self._send(source, destination, data)
 
 
@@ -85,6 +89,27 @@ def test_both_ends_tell_the_same_of_a_tunnel_and_a_path(metered: Any) -> None:
     assert client["tx_packets"] > 0
     assert server["rx_packets"] > 0
     assert set(row(both.server)) <= set(row(both.client))
+
+
+def test_pipes_add_up_to_what_the_network_carried_of_their_session(metered: Any) -> None:
+    both, meter, transport = metered
+    both.run(5.0)
+    client, server = row(both.client), row(both.server)
+    for end, up in ((client, True), (server, False)):
+        pipes = end["pipes"]
+        assert [pipe["pipe"] for pipe in pipes] == ([0, 1, 2, 3] if transport == "stripe" else [])
+        assert [sum(pipe[name] for pipe in pipes) for name in ("tx_datagrams", "tx_bytes")] == meter.striped[up]
+        assert sum(pipe["tx_bytes"] for pipe in pipes) <= end["tx_bytes"]
+        if transport == "stripe":
+            assert sum(pipe["rx_shards"] for pipe in pipes) == end["stripe"]["rx_shards"]
+            assert sum(pipe["tx_lost_shards"] for pipe in pipes) == end["stripe"]["lost_shards"]
+    for sent, came in zip(client["pipes"], server["pipes"], strict=True):
+        assert sent["tx_datagrams"] > 0
+        assert came["rx_datagrams"] == pytest.approx(sent["tx_datagrams"], abs=2)
+        assert came["rx_bytes"] == pytest.approx(sent["tx_bytes"], rel=0.1)
+        assert came["rtt_seconds"] == pytest.approx(2 * DELAY, abs=0.002)
+        # At rest one pipe is asked each second.
+        assert came["rx_heard_age_seconds"] < 5.0
 
 
 def test_every_counter_of_a_tunnel_is_in_its_statistics() -> None:

@@ -39,9 +39,14 @@ PATH_FIELDS = (
     "instance", "path", "state", "stripe", "identity", "local", "peer", "device", "rtt_seconds", "loss_ratio",
     "tx_bytes", "rx_bytes", "release", "peer_release",
 )  # fmt: skip
+PIPE_FIELDS = (
+    "instance", "path", "identity", "pipe", "rtt_seconds", "tx_bytes", "tx_loss_ratio", "tx_acked_age_seconds",
+    "rx_bytes", "rx_loss_ratio", "rx_heard_age_seconds",
+)  # fmt: skip
 HEADINGS = {
     "duration_seconds": "FOR", "identity": "PEER IDENTITY", "rtt_seconds": "RTT_MS", "loss_ratio": "LOSS",
-    "peer_release": "PEER RELEASE", "peer_releases": "PEER RELEASE",
+    "peer_release": "PEER RELEASE", "peer_releases": "PEER RELEASE", "tx_loss_ratio": "TX_LOSS",
+    "tx_acked_age_seconds": "ACKED", "rx_loss_ratio": "RX_LOSS", "rx_heard_age_seconds": "HEARD",
 }  # fmt: skip
 """Of columns that aren't called as their field."""
 JSON_VERSION_FIELDS = ("name", "release", "peer_releases", "error")
@@ -68,7 +73,11 @@ def add(commands: Commands) -> None:
     ):
         command = commands.add_parser(name, help=help_text, description=f"Shows the {help_text}. {more}")
         command.add_argument("names", nargs="*", metavar="NAME", help="only these instances")
-        command.add_argument("--json", action="store_true", help="a list of objects instead of a table")
+        form = command.add_mutually_exclusive_group()
+        form.add_argument("--json", action="store_true", help="a list of objects instead of a table")
+        if name == "paths":
+            text = "a row for each pipe of their striped data planes, with what it carries and loses in each direction"
+            form.add_argument("--pipes", action="store_true", help=text)
         add_directory(command)
         command.set_defaults(run=_run)
 
@@ -88,6 +97,15 @@ def paths(files: Sequence[Path]) -> list[Row]:
         for path, answer in zip(files, answers, strict=True)
         if not isinstance(answer, Exception)
         for found in answer
+    ]
+
+
+def pipes(files: Sequence[Path]) -> list[Row]:
+    """Return one row of PIPE_FIELDS, and more, for each pipe of each path of each running instance."""
+    return [
+        {**{key: path[key] for key in ("instance", "path", "identity")}, **pipe}
+        for path in paths(files)
+        for pipe in path["pipes"] or ()
     ]
 
 
@@ -117,6 +135,8 @@ def _run(options: argparse.Namespace) -> int:
         "paths": (paths, PATH_FIELDS),
         "version": (versions, JSON_VERSION_FIELDS),
     }[options.command]
+    if options.command == "paths" and options.pipes:
+        question, fields = pipes, PIPE_FIELDS
     rows = question(files)
     if options.command == "status":
         rows.sort(key=_group)

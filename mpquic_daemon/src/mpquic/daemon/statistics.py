@@ -163,6 +163,32 @@ class StripeStatistics:
 
 
 @dataclass(slots=True, kw_only=True)
+class PipeStatistics:
+    """One pipe of the present striped session: sums over pipes are the session's."""
+
+    pipe: int
+    rtt_seconds: float | None
+    """Smoothed round-trip time of its keepalives."""
+    tx_datagrams: int
+    tx_bytes: int
+    tx_shards: int
+    tx_acked_shards: int
+    tx_lost_shards: int
+    """Those that were taken for lost, without those that came after all."""
+    tx_loss_ratio: float
+    tx_acked_age_seconds: float | None
+    """Since a shard was last acknowledged."""
+    rx_datagrams: int
+    """What is authentic and new, as all that follows."""
+    rx_bytes: int
+    rx_shards: int
+    rx_lost_shards: int
+    """Shards that had not come when the peer last told how many it had sent by this pipe."""
+    rx_loss_ratio: float
+    rx_heard_age_seconds: float | None
+
+
+@dataclass(slots=True, kw_only=True)
 class PathStatistics:
     """One WAN of one tunnel. Bytes and datagrams are UDP payloads of all its data planes and connections together."""
 
@@ -179,7 +205,7 @@ class PathStatistics:
     rx_datagrams: int
     quic: QuicStatistics | None = None
     stripe: StripeStatistics | None = None
-    pipes: list[object] = field(default_factory=list)
+    pipes: list[PipeStatistics] = field(default_factory=list)
     """One for each pipe of the striped session."""
 
 
@@ -220,6 +246,7 @@ def path_statistics(session: Session | None, traffic: Traffic) -> PathStatistics
         rx_datagrams=traffic.rx_datagrams,
         quic=_quic(session.link, session.path) if session is not None else None,
         stripe=_stripe(session.plane) if session is not None and session.plane is not None else None,
+        pipes=_pipes(session.plane) if session is not None and session.plane is not None else [],
     )
 
 
@@ -302,6 +329,34 @@ def _stripe(plane: StripePlane) -> StripeStatistics:
         stored_bytes=receiver.decoder.bytes,
         refused=dict(receiver.refused),
     )
+
+
+def _pipes(plane: StripePlane) -> list[PipeStatistics]:
+    now = plane.now
+    return [
+        PipeStatistics(
+            pipe=pipe.number,
+            rtt_seconds=_seconds(pipe.rtt.smoothed),
+            tx_datagrams=pipe.sending.datagrams,
+            tx_bytes=pipe.sending.octets,
+            tx_shards=pipe.sending.shards,
+            tx_acked_shards=pipe.sending.acked,
+            tx_lost_shards=pipe.sending.lost,
+            tx_loss_ratio=round(pipe.sending.loss, 5),
+            tx_acked_age_seconds=_age(pipe.sending.acked_at, now),
+            rx_datagrams=pipe.receiving.datagrams,
+            rx_bytes=pipe.receiving.octets,
+            rx_shards=pipe.receiving.shards,
+            rx_lost_shards=pipe.receiving.lost,
+            rx_loss_ratio=round(pipe.receiving.loss, 5),
+            rx_heard_age_seconds=_age(pipe.receiving.heard_at, now),
+        )
+        for pipe in plane.session.pipes.all
+    ]
+
+
+def _age(at: float | None, now: float) -> float | None:
+    return round(max(0.0, now - at), 3) if at is not None else None
 
 
 def _plain(value: object) -> object:

@@ -85,6 +85,11 @@ class StripePlane:
         """Called soon after a fault has ended this session."""
         self.contain = Containment(self._end)
 
+    @property
+    def now(self) -> float:
+        """Time of its event loop in seconds."""
+        return self._loop.time()
+
     def _end(self, error: Exception) -> None:
         """A fault in this session ends it, and nobody else's."""
         self.close()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mpquic.proto.packet.frame import BASE_HEADER_SIZE, Frame
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.session import StripeSession
+from mpquic.proto.stripe.wire import shard_number
 from mpquic.proto.tunnel.reorder import ReorderBuffer
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ UDP_OVERHEAD = 28
 class LinkProfile:
     """One direction. Rate in bytes per second on the wire, times in seconds, shares 0.0 to 1.0.
 
-    Packets above `mtu` bytes, IP header included, vanish beyond the bottleneck and nobody is told.
+    Packets above `mtu` bytes, IP header included, vanish beyond the bottleneck and nobody is told. What a pipe loses
+    besides comes `pipe_burst` packets in a row on average (1.0: each by itself).
     """
 
     rate: float = 2.5e6
@@ -38,6 +40,9 @@ class LinkProfile:
     pipe_rate: float | None = None
     mtu: int | None = None
     dead_pipes: set[int] = field(default_factory=set)
+    pipe_loss: dict[int, float] = field(default_factory=dict)
+    pipe_burst: float = 1.0
+    pipe_delay: dict[int, float] = field(default_factory=dict)
 
 
 class Link:
@@ -54,19 +59,27 @@ class Link:
         self.sent_bytes = 0
         self.tail_drops = 0
         self.too_large = 0
+        self.pipe_shards: Counter[int] = Counter()
+        self.pipe_lost: Counter[int] = Counter()
+        """Of the shards of each pipe, those that were lost: not the copies that the network makes."""
+        self._in_burst: set[int] = set()
         self.captured: deque[tuple[int, bytes]] = deque(maxlen=10_000)
 
     def send(self, pipe: int, datagram: bytes, now: float) -> None:
         profile, rng = self.profile, self._rng
         self.sent += 1
         self.sent_bytes += len(datagram) + UDP_OVERHEAD
-        if pipe in profile.dead_pipes:
+        is_shard = shard_number(datagram) is not None
+        self.pipe_shards[pipe] += is_shard
+        if pipe in profile.dead_pipes or (pipe in profile.pipe_loss and self._loses(pipe)):
+            self.pipe_lost[pipe] += is_shard
             return
         start = max(now, self._busy_until)
         if profile.pipe_rate is not None:
             start = max(start, self._pipe_busy.get(pipe, 0.0))
         if start - now > profile.buffer:
             self.tail_drops += 1
+            self.pipe_lost[pipe] += is_shard
             return
         size = len(datagram) + UDP_OVERHEAD
         self._busy_until = max(now, self._busy_until) + size / profile.rate
@@ -80,12 +93,23 @@ class Link:
         copies = 2 if rng.random() < profile.duplicate else 1
         for _ in range(copies):
             if rng.random() < profile.loss:
+                self.pipe_lost[pipe] += is_shard and copies == 1
                 continue
-            arrival = done + profile.delay + profile.jitter * rng.random()
+            arrival = done + profile.delay + profile.pipe_delay.get(pipe, 0.0) + profile.jitter * rng.random()
             if rng.random() < profile.reorder:
                 arrival += 0.01 * rng.random()
             self._count += 1
             heapq.heappush(self._arrivals, (arrival, self._count, pipe, datagram))
+
+    def _loses(self, pipe: int) -> bool:
+        """E. N. Gilbert's model: nothing is lost outside of bursts, everything in one."""
+        loss, burst = self.profile.pipe_loss[pipe], self.profile.pipe_burst
+        bursts = self._in_burst
+        leaves = 1 / burst if burst > 1 else 1 - loss
+        enters = leaves * loss / (1 - loss) if burst > 1 else loss
+        if self._rng.random() < (leaves if pipe in bursts else enters):
+            bursts ^= {pipe}
+        return pipe in bursts
 
     @property
     def next_arrival(self) -> float:

@@ -187,7 +187,17 @@ def test_the_last_datagram_of_a_read_may_be_short() -> None:
 @given(st.permutations(range(12)), st.sampled_from([5, 2**32 - 4, 2**32 + 2]))
 def test_reads_of_one_socket_are_put_in_order_across_the_wrap(order: list[int], due: int) -> None:
     reads = [(packet(due - 3 + place), SIZE, None) for place in order]
-    probe = (packet(2**31, PacketType.PROBE), SIZE, None)
-    found = in_sending_order([*reads, probe], due)
-    assert found[0] == probe
-    assert [one[0] for one in found[1:]] == [packet(due - 3 + place) for place in range(12)]
+    found = in_sending_order(reads, due)
+    assert [one[0] for one in found] == [packet(due - 3 + place) for place in range(12)]
+
+
+@given(st.permutations(range(12)), st.integers(0, 11))
+def test_a_packet_of_a_control_type_stays_behind_what_came_before_it_by_its_pipe(order: list[int], after: int) -> None:
+    sources = (("192.0.2.1", 40000), ("192.0.2.1", 40001))
+    reads = [(packet(5 + place), SIZE, sources[place % 2]) for place in order]
+    question = (packet(1, PacketType.KEEPALIVE), SIZE, sources[0])
+    found = in_sending_order([*reads[:after], question, *reads[after:]], 5)
+    earlier = [read for read in reads[:after] if read[2] == sources[0]]
+    assert found.index(question) == (found.index(earlier[-1]) + 1 if earlier else 0)
+    found.remove(question)
+    assert found == sorted(reads)

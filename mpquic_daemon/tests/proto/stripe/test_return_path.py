@@ -269,10 +269,10 @@ def test_a_source_is_an_address_that_a_pipe_has_or_was_heard_from_last(steps: li
     for number, (kind, pipe, value) in enumerate(steps):
         address = ("192.0.2.1", value)
         if kind == "shard":
-            pipes.on_packet(pipe, number, address)
+            pipes.on_shards(pipe, 1, 100, number, address)
             heard.add(address)
         elif kind == "control":
-            pipes.on_control(pipe, number, address)
+            pipes.on_control(pipe, 100, number, address)
             heard.add(address)
         elif kind == "reply":
             pipes.on_response(value.to_bytes(8, "big"), now)

@@ -47,8 +47,12 @@ class RttEstimator:
             return 1.0
         return self.smoothed + max(4 * self.variation, 0.05)
 
+    def deviates(self, sample: float, least: float) -> bool:
+        """Tell whether a sample differs by more than `least` seconds, and by more than is usual."""
+        return self.smoothed is not None and abs(sample - self.smoothed) > max(least, 4 * self.variation)
+
     def add(self, sample: float, now: float) -> None:
-        """Take one measurement, made at `now`."""
+        """Take one measurement, made at `now`; one that comes late weighs as one of many."""
         self.samples += 1
         self.latest = sample
         if now - self._window_from >= MINIMUM_WINDOW:
@@ -59,7 +63,7 @@ class RttEstimator:
         if self.smoothed is None:
             self.smoothed, self.variation, self._at = sample, sample / 2, now
             return
-        age, self._at = now - self._at, now
+        age, self._at = now - self._at, max(now, self._at)
         weight = max(1 / 8, 1 - exp(-age / TIME_CONSTANT)) if age > 0 else 1 / 8
         deviation = abs(self.smoothed - sample)
         # A deviation that has grown counts at once, or timeouts would come too soon; it is forgotten as in the RFC.

@@ -84,10 +84,10 @@ class Control:
         """Send what is due: keepalives, challenges, a report, a probe of the path's MTU."""
         for pipe in self._pipes.due(now):
             kind = PacketType.REGISTER if pipe.registering else PacketType.KEEPALIVE
-            rtt_told, pipe.untold_rtt = pipe.untold_rtt, None
-            question = Keepalive.REQUEST_HEARING if self._has_heard else Keepalive.REQUEST
+            told = self._pipes.take_untold(now)
+            request = Keepalive.REQUEST_HEARING if self._has_heard else Keepalive.REQUEST
             self._has_heard = False
-            self._send(kind, pipe.number, encode_keepalive(question, self._opener.epoch, now, rtt_told))
+            self._send(kind, pipe.number, encode_keepalive(request, self._opener.epoch, now, told, pipe.sending.shards))
         self._count_questions(now)
         if self._pipes.unproven:
             self.challenge(now, rtt or 0.0)
@@ -166,11 +166,13 @@ class Control:
 
     def _on_keepalive(self, packet: ControlPacket, now: float) -> None:
         decoded = decode_keepalive(packet.body)
-        if decoded is None or (decoded[0] is Keepalive.REPLY) is not self._client:
+        if decoded is None or (decoded.kind is Keepalive.REPLY) is not self._client:
             self._receiver.refuse("keepalive")
             return
-        kind, epoch, stamp, told_rtt = decoded
-        self._sealer.confirm(epoch)
+        kind, stamp, told = decoded.kind, decoded.stamp, decoded.rtt
+        self._sealer.confirm(decoded.epoch)
+        pipe = self._pipes.all[packet.pipe]
+        pipe.receiving.on_told(decoded.shards, packet.shards_before, now)
         if kind is Keepalive.REPLY:
             rtt = self._pipes.on_reply(packet.pipe, stamp, now)
             if rtt is not None:
@@ -183,10 +185,11 @@ class Control:
         if kind is Keepalive.REQUEST_HEARING and not registering:
             self.round_trip_at = now
         self._pipes.on_asked(packet.pipe, packet.number, now, registering=registering)
-        if told_rtt is not None:
-            self._pipes.all[packet.pipe].rtt.add(told_rtt, now)
-            self._sender.on_rtt(told_rtt, now)
-        self._send(PacketType.KEEPALIVE, packet.pipe, encode_keepalive(Keepalive.REPLY, self._opener.epoch, stamp))
+        if told is not None and told.pipe < len(self._pipes.all):
+            self._pipes.all[told.pipe].rtt.add(told.rtt, now - told.ago)
+            self._sender.on_rtt(told.rtt, now - told.ago)
+        reply = encode_keepalive(Keepalive.REPLY, self._opener.epoch, stamp, shards=pipe.sending.shards)
+        self._send(PacketType.KEEPALIVE, packet.pipe, reply)
 
     def _probe_path(self, alive: list[Pipe], now: float, rtt: float) -> None:
         pipe = alive[self.probes_sent // 2 % len(alive)]

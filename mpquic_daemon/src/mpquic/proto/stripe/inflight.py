@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mpquic.proto.congestion.sampler import SendStamp
     from mpquic.proto.stripe.arq import Repair, SentGroup
+    from mpquic.proto.stripe.pipe_meter import SendingMeter
     from mpquic.proto.stripe.reports import Report
 
 FLYING, ARRIVED, LOST = 0, 1, 2
@@ -29,6 +30,10 @@ MIN_REORDERING = 3
 MAX_REORDERING = 2048
 REORDERING_PERSIST = 16
 """Round trips without reordering after which the threshold is halved (RFC 8985 section 6.2 step 4)."""
+
+
+Run = tuple["SendingMeter", int, int]
+"""The shards of a batch from one place on, up to another, which left by the pipe of that meter."""
 
 
 class SentBatch:
@@ -44,6 +49,7 @@ class SentBatch:
         "group",
         "index",
         "repairs",
+        "runs",
         "sent_at",
         "sizes",
         "stamp",
@@ -63,11 +69,34 @@ class SentBatch:
         """Bodies of DATA shards; None for what is not sent again by itself."""
         self.repairs: Sequence[Repair] | None = None
         """For REPAIR shards: what each of them repairs."""
+        self.runs: Sequence[Run] = ()
+        """By which pipes they left."""
         self.group: SentGroup | None = None
         self.index = 0
         self.data_shards = 0
         self.traffic_class = 0
         self.stamp: SendStamp | None = None
+
+    def acknowledge(self, low: int, end: int, now: float) -> None:
+        """Tell the pipes that all shards from place `low` on, up to `end`, are acknowledged for the first time."""
+        for meter, first, last in self.runs:
+            count = (min(end, last)) - (max(low, first))
+            if count > 0:
+                meter.acked += count
+                meter.acked_at = now
+
+    def tally(self) -> list[tuple[int, int]]:
+        """Return how many shards of each run are acknowledged, and lost."""
+        count = self.state.count
+        return [(count(ARRIVED, first, last), count(LOST, first, last)) for _, first, last in self.runs]
+
+    def account(self, before: list[tuple[int, int]], now: float | None) -> None:
+        """Tell the pipes what has changed since the `tally` was `before`; `now` unless it is by losses alone."""
+        for (meter, _, _), (acked, lost), (acked_now, lost_now) in zip(self.runs, before, self.tally(), strict=True):
+            if acked_now != acked:
+                meter.acked += acked_now - acked
+                meter.acked_at = now
+            meter.lost += lost_now - lost
 
 
 class InFlight:
@@ -189,6 +218,7 @@ class InFlight:
         if batch.flying == batch.count == count:
             batch.state = bytearray(b"\1" * count)
             batch.flying = 0
+            batch.acknowledge(0, count, now)
             self._delivered(batch, batch.bytes, count, sample)
             if batch.repairs is not None:
                 for place in range(count):
@@ -198,7 +228,17 @@ class InFlight:
         state = batch.state
         if not batch.flying and LOST not in state:
             return False
+        end = high + 1
+        if batch.repairs is None and state.count(FLYING, low, end) == count:
+            state[low:end] = b"\1" * count
+            batch.flying -= count
+            batch.acknowledge(low, end, now)
+            self._delivered(batch, sum(batch.sizes[low:end]), count, sample)
+            if not batch.flying:
+                batch.bodies = None
+            return True
         fresh = False
+        before_all = batch.tally()
         for place in range(low, high + 1):
             before = state[place]
             if before == ARRIVED:
@@ -212,6 +252,7 @@ class InFlight:
                     self._on_arrived(batch, place)
             else:
                 self._spurious(batch, place, sample, now, rtt)
+        batch.account(before_all, now)
         if not batch.flying:
             batch.bodies = None
         return fresh
@@ -279,6 +320,7 @@ class InFlight:
 
     def _mark_lost(self, batch: SentBatch, up_to: int, sample: AckSample | None) -> int:
         state, found, size = batch.state, 0, 0
+        before = batch.tally()
         place = state.find(FLYING)
         end = min(batch.count, up_to - batch.first + 1)
         while 0 <= place < end:
@@ -290,6 +332,8 @@ class InFlight:
             self._on_lost(batch, place)
             place = state.find(FLYING, place + 1)
         self.lost_shards += found
+        if found:
+            batch.account(before, None)
         if sample is not None and found:
             sample.lost_packets += found
             sample.bytes_lost += size

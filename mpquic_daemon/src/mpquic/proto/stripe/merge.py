@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mpquic.proto.stripe.receiver import Datagrams
+    from mpquic.proto.stripe.return_path import Address
 
 _SHARDS = bytes(octet for octet in range(256) if not octet & CONTROL_BIT)
 """Octets of the header that tell of a shard, whatever the epoch."""
@@ -31,12 +32,15 @@ _FIRST = -1 << 31
 def in_sending_order(reads: Sequence[Datagrams], due: int) -> list[Datagrams]:
     """Return the reads of one socket by the number of the first packet in each, `due` being expected next.
 
-    Packets of control types go first: they have numbers of their own.
+    Packets of control types have numbers of their own: they come behind what came before them from the same address.
     """
+    latest: dict[Address | None, int] = {}
 
     def place(read: Datagrams) -> int:
-        number = shard_number(read[0])
-        return _FIRST if number is None else serial_distance(number, due)
+        number, address = shard_number(read[0]), read[2]
+        found = latest.get(address, _FIRST) if number is None else serial_distance(number, due)
+        latest[address] = found
+        return found
 
     return sorted(reads, key=place)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpquic.proto.path.estimators import RttEstimator
+from mpquic.proto.stripe.pipe_meter import ReceivingMeter, SendingMeter
 
 if TYPE_CHECKING:
     from mpquic.proto.stripe.return_path import Address, UnprovenAddress
@@ -26,9 +27,11 @@ class Pipe:
         "next_ask",
         "number",
         "reached_at",
+        "receiving",
         "registering",
         "requested_at",
         "rtt",
+        "sending",
         "unproven",
         "untold_rtt",
     )
@@ -51,7 +54,9 @@ class Pipe:
         """Whether it was last asked as one that has had no answer."""
         self.rtt = RttEstimator()
         self.untold_rtt: float | None = None
-        """What was measured since the pipe was asked last."""
+        """What was measured last, if the peer hasn't been told."""
+        self.sending = SendingMeter()
+        self.receiving = ReceivingMeter()
         self.charged_bytes = 0
         """What decides whose turn it is: what it has sent, and what it is charged for when it is to come last."""
 

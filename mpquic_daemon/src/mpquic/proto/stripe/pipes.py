@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpquic.proto.stripe.keepalive import PipeRtt
 from mpquic.proto.stripe.pipe import DEAD_AFTER, Pipe
 from mpquic.proto.stripe.return_path import (
     MAX_UNPROVEN,
@@ -43,6 +44,11 @@ REPEAT_INTERVAL = 0.25
 in two is lost a pipe isn't dead."""
 MOVING_TIME = 2.0
 """Seconds after a pipe's peer has moved in which overdue reports are put down to that."""
+RTT_STEP = 0.005
+"""Seconds by which a round trip differs from what it was, and from what it varies by, after which the next request
+follows soon: the peer learns by it what the reply has taken, and a single sample isn't believed altogether."""
+SAMPLE_INTERVAL = 0.25
+"""Seconds between two looks at what was lost by each pipe."""
 SHARDS_ROOM = 1 << 16
 """Bytes that an unproven address must have room for before shards go there: a run of full datagrams."""
 
@@ -75,6 +81,7 @@ class Pipes:
         self._alive: list[Pipe] = []
         self._alive_until = now
         self._next_request = now
+        self._sample_at = now
         self._busy_until = now + BUSY_TIME
         self._lively_until = now + LIVELY_TIME
         self._slept_at = float("-inf")
@@ -127,17 +134,35 @@ class Pipes:
         lost = self.overdue and now - self._moved_at < MOVING_TIME
         self._obstruction.update(now, blocked=lost or (bool(self.unproven) and not self.carrying(now)))
 
-    def on_packet(self, number: int, packet: int, address: Address | None) -> None:
-        """An authenticated shard arrived on pipe `number`; its number `packet` orders those of the pipe."""
+    def sample(self, now: float) -> None:
+        """Note what was lost by each pipe, if it is time."""
+        if now >= self._sample_at:
+            self._sample_at = now + SAMPLE_INTERVAL
+            for pipe in self.all:
+                pipe.sending.sample(now)
+
+    def on_shards(self, number: int, count: int, octets: int, packet: int, address: Address | None) -> None:
+        """So many authenticated shards arrived on pipe `number`, of so many octets in all as UDP payload.
+
+        The number of the last, `packet`, orders those of the pipe.
+        """
         pipe = self.all[number]
+        meter = pipe.receiving
+        meter.shards += count
+        meter.octets += octets
+        meter.heard_at = self.now
         if packet > pipe.highest:
             pipe.highest = packet
             if address != pipe.address or pipe.unproven is not None:
                 self._consider(pipe, address)
 
-    def on_control(self, number: int, packet: int, address: Address | None) -> None:
+    def on_control(self, number: int, octets: int, packet: int, address: Address | None) -> None:
         """An authenticated packet of a control type arrived; their numbers are their own, and order them."""
         pipe = self.all[number]
+        meter = pipe.receiving
+        meter.control += 1
+        meter.octets += octets
+        meter.heard_at = self.now
         if packet > pipe.highest_control:
             pipe.highest_control = packet
             if address != pipe.address or pipe.unproven is not None:
@@ -253,9 +278,21 @@ class Pipes:
             self._next_request = max(self._next_request, pipe.requested_at + self.rest_interval(now))
         self._confirm(pipe, now)
         rtt = max(now - stamp, 1e-6)
+        if pipe.rtt.deviates(rtt, RTT_STEP):
+            pipe.next_ask = min(pipe.next_ask, now + REPEAT_INTERVAL)
+            self._next_request = min(self._next_request, now + REPEAT_INTERVAL)
         pipe.rtt.add(rtt, now)
         pipe.untold_rtt = rtt
         return rtt
+
+    def take_untold(self, now: float) -> PipeRtt | None:
+        """Return what was measured last, on whichever pipe, of what the peer hasn't been told."""
+        untold = [pipe for pipe in self.all if pipe.untold_rtt is not None]
+        if not untold:
+            return None
+        pipe = max(untold, key=_confirmed_at)
+        rtt, pipe.untold_rtt = pipe.untold_rtt, None
+        return None if rtt is None else PipeRtt(pipe.number, rtt, now - _confirmed_at(pipe))
 
     def _confirm(self, pipe: Pipe, at: float | None) -> None:
         if pipe.confirmed_at is None and at is not None:
@@ -335,6 +372,10 @@ class Pipes:
 
 def _asked_at(pipe: Pipe) -> float:
     return pipe.requested_at
+
+
+def _confirmed_at(pipe: Pipe) -> float:
+    return pipe.confirmed_at or 0.0
 
 
 def _charged_bytes(pipe: Pipe) -> int:

@@ -61,6 +61,8 @@ class ControlPacket(NamedTuple):
     pipe: int
     body: bytes
     address: Address | None
+    shards_before: int
+    """Shards that had come by its pipe when it came."""
 
 
 class StripeReceiver:
@@ -138,6 +140,7 @@ class StripeReceiver:
         start, end = 0, len(view)
         due = first_due = window.highest + 1
         common = kind = -1
+        begin = 0  # What lies from here to `start` are the octets of `first_due` to `due`.
         pipe, iv, decrypt = 0, current.iv, current.aead.decrypt
         while start < end:
             stop = start + segment
@@ -150,8 +153,9 @@ class StripeReceiver:
             head, low, place = _unpack_header(view, start)
             if head != common:
                 if due > first_due:
-                    self._arrived(first_due, due - first_due, pipe, address)
+                    self._arrived(first_due, due - first_due, start - begin, pipe, address)
                     first_due = due
+                begin = start
                 common = head
                 kind, pipe, key = self._known.get(head, _UNKNOWN)
                 if key is self._opener.current:
@@ -167,11 +171,13 @@ class StripeReceiver:
                 if (place >> 16 or kind != _DATA) and check_shape(kind, index, data_shards) is not None:
                     self.refuse("shard")
                     start = stop
+                    begin += size + HEADER_SIZE
                     continue
                 try:
                     body = decrypt((iv ^ due).to_bytes(12, "big"), view[start:stop], header)
                 except InvalidTag:
                     self.refuse("forged")
+                    begin += size + HEADER_SIZE
                 else:
                     due += 1
                     if not data_shards:
@@ -181,13 +187,14 @@ class StripeReceiver:
                         if not follow(due - 1 - index, index, data_shards, body):
                             self._repaired(due - 1 - index, self.decoder.add_data(due - 1 - index, index, body, now)[1])
                     else:
-                        self._arrived(first_due, due - first_due, pipe, address)
-                        first_due = due
+                        self._arrived(first_due, due - first_due, stop - begin, pipe, address)
+                        first_due, begin = due, stop
                         self._grouped(kind, due - 1, index, data_shards, body, now)
                 start = stop
                 continue
             if due > first_due:
-                self._arrived(first_due, due - first_due, pipe, address)
+                self._arrived(first_due, due - first_due, start - begin, pipe, address)
+            begin = stop
             if kind == _DATA and place == size:
                 number = window.expand(low)
                 if window.check(number) is _NEW:
@@ -200,7 +207,7 @@ class StripeReceiver:
                     except InvalidTag:
                         self.refuse("forged")
                     else:
-                        self._arrived(number, 1, pipe, address)
+                        self._arrived(number, 1, size + HEADER_SIZE, pipe, address)
                         add(body)
                     due = first_due = window.highest + 1
                     continue
@@ -212,7 +219,8 @@ class StripeReceiver:
                 continue
             kind, number, pipe, key, body = opened
             if kind & CONTROL_BIT:
-                control.append(ControlPacket(kind, number, pipe, body, address))
+                shards_before = self._pipes.all[pipe].receiving.shards
+                control.append(ControlPacket(kind, number, pipe, body, address, shards_before))
                 continue
             if kind != _REPAIR:
                 self._known[head] = (kind, pipe, key)
@@ -221,7 +229,7 @@ class StripeReceiver:
             else:
                 self._grouped(kind, number, place >> 24, place >> 16 & 0xFF, body, now)
         if due > first_due:
-            self._arrived(first_due, due - first_due, pipe, address)
+            self._arrived(first_due, due - first_due, start - begin, pipe, address)
 
     def _take_run(self, view: memoryview, segment: int, address: Address | None) -> int:
         """Take the datagrams of a read all at once if they are what they mostly are; return how many, or 0.
@@ -253,18 +261,18 @@ class StripeReceiver:
             ]
         except InvalidTag:
             return 0  # One by one it will show which.
-        self._arrived(first, count, pipe, address)
+        self._arrived(first, count, count * segment, pipe, address)
         self._assembler.add_all(bodies)
         return count
 
-    def _arrived(self, first: int, count: int, pipe: int, address: Address | None) -> None:
-        """Shards have come whose numbers follow each other, the first of them `first`."""
+    def _arrived(self, first: int, count: int, octets: int, pipe: int, address: Address | None) -> None:
+        """Shards have come whose numbers follow each other, the first of them `first`, in so many octets."""
         if first > self.window.highest + 1:
             self.gap_at = self._now
         self.window.add_run(first, count)
         self.shards += count
         self._lowest = min(self._lowest, first)
-        self._pipes.on_packet(pipe, first + count - 1, address)
+        self._pipes.on_shards(pipe, count, octets, first + count - 1, address)
 
     def _open(
         self, packet: memoryview, head: int, low: int, place: int, address: Address | None, now: float
@@ -293,9 +301,9 @@ class StripeReceiver:
             self._known.clear()
         if is_control:
             space.add(number)
-            self._pipes.on_control(pipe, number, address)
+            self._pipes.on_control(pipe, len(packet), number, address)
         else:
-            self._arrived(number, 1, pipe, address)
+            self._arrived(number, 1, len(packet), pipe, address)
         return kind, number, pipe, key, body
 
     def _check(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mpquic.proto.path.path import FrameOrRun
     from mpquic.proto.stripe.arq import Repair
     from mpquic.proto.stripe.config import StripeConfig
+    from mpquic.proto.stripe.inflight import Run
     from mpquic.proto.stripe.keys import Sealer
     from mpquic.proto.stripe.pipe import Pipe
     from mpquic.proto.stripe.pipes import Pipes
@@ -196,6 +197,7 @@ class StripeSender:
         self.recovery.on_report(report, now)
         self._shapes.clear()
         self._pipes.overdue = self.recovery.timeouts > 0
+        self._pipes.sample(now)
         self.pacer.set_rate(self.controller.pacing_rate, now)
         self._send_repairs(now)
         return True
@@ -222,6 +224,7 @@ class StripeSender:
         self.pacer.set_rate(self.controller.pacing_rate, now)
         self._send_repairs(now)
         recovery.arq.expire(now)
+        self._pipes.sample(now)
 
     def next_time(self, now: float) -> float | None:
         """When `poll` is due; None while nothing is on its way."""
@@ -326,13 +329,16 @@ class StripeSender:
         sizes = list(map(OVERHEAD.__add__, map(len, bodies)))
         batch = SentBatch(self._sealer.next_shard, sizes, now)
         start = 0
+        runs: list[Run] = []
         while start < batch.count:
             pipe, count = self._next_pipe(batch.count - start, now)
             run = bodies if count == batch.count else bodies[start : start + count]
             place = index + start if data_shards else 0
             self._emit(pipe, self._sealer.seal_shards(kind, pipe.number, place, data_shards, run))
             pipe.charged_bytes += sum(sizes[start : start + count])
+            runs.append((pipe.sending, start, start + count))
             start += count
+        batch.runs = runs
         if kind is PacketType.DATA:
             batch.bodies = bodies
             self.overhead.earn(batch.bytes)
@@ -390,6 +396,7 @@ class StripeSender:
         batch.repairs = repairs
         pipe = self._pipes.choose(self._pipes.carrying(now))
         pipe.charged_bytes += batch.bytes
+        batch.runs = ((pipe.sending, 0, batch.count),)
         for repair in repairs:
             body = REPAIR_PREFIX.pack(repair.number & 0xFFFFFFFF) + repair.body
             self._emit(

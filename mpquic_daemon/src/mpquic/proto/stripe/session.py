@@ -323,11 +323,18 @@ class StripeSession:
     def take_outgoing(self) -> list[Outgoing]:
         """Return what is to leave, in order; nothing is kept."""
         outgoing = self.control.take_outgoing()
+        for number, _, datagrams in outgoing:
+            octets = sum(map(len, datagrams))
+            meter = self.pipes.all[number].sending
+            meter.control += len(datagrams)
+            meter.octets += octets
+            self.traffic.sent(len(datagrams), octets)
         for pipe, datagrams in self.sender.take_outgoing():
-            address = pipe.address
-            if pipe.unproven is not None:
-                address = self.pipes.route(pipe, sum(map(len, datagrams)))
+            octets = sum(map(len, datagrams))
+            meter = pipe.sending
+            meter.shards += len(datagrams)
+            meter.octets += octets
+            self.traffic.sent(len(datagrams), octets)
+            address = pipe.address if pipe.unproven is None else self.pipes.route(pipe, octets)
             outgoing.append(Outgoing(pipe.number, address, datagrams))
-        for _, _, datagrams in outgoing:
-            self.traffic.sent(len(datagrams), sum(map(len, datagrams)))
         return outgoing
