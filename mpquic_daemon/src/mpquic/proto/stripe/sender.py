@@ -13,6 +13,7 @@ from mpquic.proto.path.pmtu import PathMtu
 from mpquic.proto.stripe.adaptive import OverheadBudget, ParityPolicy
 from mpquic.proto.stripe.arq import MAX_AT_ONCE, SentGroup
 from mpquic.proto.stripe.fec import parity
+from mpquic.proto.stripe.group import OpenGroup
 from mpquic.proto.stripe.inflight import SentBatch
 from mpquic.proto.stripe.recovery import Recovery
 from mpquic.proto.stripe.replay import SHARD_WINDOW
@@ -70,19 +71,6 @@ def _singles(frames: Iterable[FrameOrRun]) -> list[Frame]:
     return singles
 
 
-class _OpenGroup:
-    """A group to which data shards are still added. They have left already; parity follows when it closes."""
-
-    __slots__ = ("bodies", "deadline", "label", "latest", "sent", "shards")
-
-    def __init__(self, label: int, shards: int, parity_count: int, latest: float) -> None:
-        self.label = label
-        self.shards = shards
-        self.latest = self.deadline = latest
-        self.bodies: list[bytes] = []
-        self.sent = SentGroup(parity_count)
-
-
 class StripeSender:
     """Sends the frames of one path. Never holds frames back: what it takes has left when `send` returns."""
 
@@ -97,7 +85,7 @@ class StripeSender:
         self.pmtu = PathMtu(config.initial_datagram_size or config.datagram_size, config.datagram_size, now)
         self.recovery = Recovery(controller, self.pmtu, now)
         self.datagram_size = self.pmtu.size
-        self._group: _OpenGroup | None = None
+        self._group: OpenGroup | None = None
         self._outgoing: list[tuple[Pipe, list[bytes]]] = []
         self._run_pipe = pipes.all[0]
         self._run_left = 0
@@ -286,7 +274,7 @@ class StripeSender:
                 if not parity_count:
                     self._transmit(PacketType.DATA, 0, 0, bodies[position:], now, label >> 8, None)
                     return
-                self._group = _OpenGroup(label, shards, parity_count, now + self._config.group_timeout + MAX_SPAN)
+                self._group = OpenGroup(label, shards, parity_count, now + self._config.group_timeout + MAX_SPAN)
             group = self._group
             index = len(group.bodies)
             part = bodies[position : position + group.shards - index]
