@@ -45,7 +45,7 @@ from mpquic.proto.path.pmtu import decode_probe, decode_probe_ack
 from mpquic.proto.path.probe import PathProbe
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.fec import GroupDecoder, parity
-from mpquic.proto.stripe.keepalive import Keepalive, decode_keepalive, encode_keepalive
+from mpquic.proto.stripe.keepalive import Keepalive, PipeRtt, decode_keepalive, encode_keepalive
 from mpquic.proto.stripe.keys import Sealer, Suite, direction_secret
 from mpquic.proto.stripe.reports import Report, ReportError, decode_report, encode_report
 from mpquic.proto.stripe.return_path import TOKEN_SIZE
@@ -141,7 +141,9 @@ BODIES = {
         encode_keepalive(Keepalive.REQUEST, 0, 0.1),
         encode_keepalive(Keepalive.REQUEST_HEARING, 0, 0.1),
     ],
-    PacketType.KEEPALIVE: [encode_keepalive(kind, 0, 0.1, rtt) for kind in Keepalive for rtt in (None, 0.03)],
+    PacketType.KEEPALIVE: [
+        encode_keepalive(kind, 0, 0.1, rtt) for kind in Keepalive for rtt in (None, PipeRtt(1, 0.03, 0.2))
+    ],
     PacketType.REPORT: REPORTS,
     PacketType.PROBE: [bytes((0, 0, 0, 0, 1)) + bytes(1200)],
     PacketType.PROBE_ACK: [bytes((1, 0, 0, 0, 1, 4, 176))],
@@ -273,8 +275,8 @@ def test_a_peer_with_the_keys_may_seal_anything(client: bool) -> None:
     assert end.receiver.shards > INPUTS // 6
 
 
-@pytest.mark.parametrize("asks", [False, True])
-def test_liveness_is_told_anything_by_the_probes_of_its_peer(probes: bool) -> None:
+@pytest.mark.parametrize("probes", [False, True])
+def test_liveness_is_told_anything_by_the_probes_of_its_peer(*, probes: bool) -> None:
     liveness = Liveness(0.0, probes=probes)
     liveness.on_round_trip(0.0)
     rng = random.Random("liveness")
