@@ -191,7 +191,14 @@ def test_the_hold_ends_at_its_time(ends: Make, name: str, monkeypatch: pytest.Mo
     both = ends()
     stop(both, name, hold(until=time.time() + 30))
     told: list[str] = []
-    role(both, "sv" if name == "cl" else "cl")._on_change = lambda: told.append(seen(both, name)["state"])
+
+    def tell() -> None:
+        told.append(seen(both, name)["state"])
+
+    if name == "cl":
+        both.server._announcer._tell = tell
+    else:
+        both.client._on_change = tell
     assert seen(both, name)["state"] == "held"
     began, real = both.now, time.time()
     monkeypatch.setattr("time.time", lambda: real + both.now - began)
