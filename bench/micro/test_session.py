@@ -27,8 +27,7 @@ class Pair:
         config = StripeConfig(pipes=PIPES)
         self.now = 100.0
         self.client, self.server = (
-            StripeSession(config, 1, SECRET, self.now, client=client, in_order=False, entropy=os.urandom)
-            for client in (True, False)
+            StripeSession(config, 1, SECRET, self.now, client=client, entropy=os.urandom) for client in (True, False)
         )
         self.sequence = 0
         for _ in range(2000):
