@@ -229,7 +229,7 @@ def test_a_peer_of_an_older_version_is_left_as_soon_as_it_has_replied(
 def test_an_end_that_goes_on_after_its_word_is_not_held_when_it_falls_silent_later(ends: Make, name: str) -> None:
     both = ends()
     ending = role(both, name)
-    sessions = ending._registered_sessions()
+    sessions = both.server._registry.sessions if name == "sv" else both.client._registered_sessions()
     both.processes[name].call(lambda: [session.tell(told()) for session in sessions])
     both.processes[name].call(ending._iterate)
     both.run(70.0)
