@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpquic.linkd.control import LONGEST, MAX_REASON, LinkdSocket
+from mpquic.linkd.control import MAX_REASON, MAX_SECONDS, LinkdSocket
 from mpquic.linkd.systemd import CommandError, Systemd
 from mpquic.linkd.units import Activity, Unit
 
@@ -117,4 +117,4 @@ def test_any_request_is_done_or_refused(line: bytes) -> None:
         assert by.isprintable()
         assert 1 <= len(reason) <= MAX_REASON
         assert reason.isprintable()
-        assert seconds is None or 1 <= seconds <= LONGEST
+        assert seconds is None or 1 <= seconds <= MAX_SECONDS
