@@ -96,6 +96,8 @@ class TcpConnection:
         self._again: set[int] = set()
         self._srtt, self._rttvar, self._backoff = 0.0, 0.5, 1
         self._armed = ends.now
+        self.sent = 0
+        """Segments that it has sent, or sent again."""
         self.delivered = 0
         """Segments that the receiver has in order."""
         self._beyond: set[int] = set()
@@ -180,6 +182,7 @@ class TcpConnection:
 
     def _emit(self, name: str, number: int, payload: bytes, *, back: bool = False) -> None:
         """Give a segment to an end's TUN; that of an acknowledgement has its number in the same place."""
+        self.sent += not back
         source, destination = self._addresses[::-1] if back else self._addresses
         ports = b"\x14\x52\x14\x51" if back else b"\x14\x51\x14\x52"
         sequence = (number * MSS % 2**32).to_bytes(4, "big")

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from mpquic.config import load
-from mpquic.daemon import client_connection, expiry, server
+from mpquic.daemon import expiry, registry, server_chain
 from mpquic.daemon.credentials import Dates
 from mpquic.daemon.journal import Journal
 from mpquic.daemon.service import Service
@@ -93,10 +93,12 @@ def test_a_connection_ends_when_a_certificate_of_its_server_ends(
     end = x509.load_pem_x509_certificate((site.directory / "server.crt").read_bytes()).not_valid_after_utc
     both = start()
     both.wait(lambda: both.state == "up", 5.0, "up")
-    monkeypatch.setattr(client_connection, "_today", lambda: end)
+    today = end
+    clock = SimpleNamespace(UTC=dt.UTC, datetime=SimpleNamespace(now=lambda _zone: today))
+    monkeypatch.setattr(server_chain, "dt", clock)
     both.run(70.0)
     assert (both.state, both.client.status()["reconnects"]) == ("up", 0)
-    monkeypatch.setattr(client_connection, "_today", lambda: end + dt.timedelta(seconds=1))
+    today = end + dt.timedelta(seconds=1)
     seen: list[str] = []
     both.wait(lambda: seen.append(str(both.client.status()["error"])) or "has ended" in seen[-1], 70.0, "the end")
     assert f"the server's certificate has ended at {shown(end)}" in seen[-1]
@@ -146,7 +148,7 @@ def test_a_server_ends_a_connection_when_a_certificate_of_its_client_ends(
         both.wait(lambda: both.state == "up", 5.0, "up")
         today = end - dt.timedelta(seconds=1)
         clock = SimpleNamespace(UTC=dt.UTC, datetime=SimpleNamespace(now=lambda _zone: today))
-        monkeypatch.setattr(server, "dt", clock)
+        monkeypatch.setattr(registry, "dt", clock)
         with caplog.at_level(logging.INFO, "mpquic"):
             both.run(70.0)
             assert left(caplog) == []

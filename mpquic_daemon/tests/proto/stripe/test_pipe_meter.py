@@ -100,7 +100,8 @@ def test_a_pipe_that_loses_three_of_ten_is_told_from_the_others(
             # And all the while.
             for kept in (estimates[link], told[link]):
                 recent = [each[number] for each in kept[2:]]
-                assert sum(recent) / len(recent) == pytest.approx(true, abs=0.03)
+                # Few bursts lie in the seconds that an estimate covers.
+                assert sum(recent) / len(recent) == pytest.approx(true, abs=0.03 if burst == 1.0 else 0.08)
                 if not true:
                     assert max(recent) < 0.01
         totals_agree(sender)
