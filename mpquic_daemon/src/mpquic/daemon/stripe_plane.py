@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mpquic.config import ClientConfig, PathConfig
     from mpquic.daemon.pump import Pump
     from mpquic.net.kernel import Kernel
-    from mpquic.net.udp import UdpSocket
+    from mpquic.net.udp import Received, UdpSocket
     from mpquic.proto.control.messages import StripeGrant, StripeRequest
     from mpquic.proto.stripe.control import Outgoing
     from mpquic.proto.stripe.receiver import Datagrams
@@ -238,12 +238,34 @@ class ClientStripe(StripePlane):
             self._again = self._loop.call_soon(self._on_readable)
 
     def _receive_batch(self) -> None:
+        ready = self._ready.poll(0, len(self.sockets))
+        if len(ready) == 1 and not self._merge.waiting and self._receive_alone(self._pipe_of[ready[0][0]]):
+            return
         batch = self._merge.next_batch(self.session.receiver.window.highest + 1, self._read)
         try:
             if batch:
                 self.receive([(piece.data, piece.segment, None) for piece in batch], self._loop.time())
         finally:
             self._free += [piece.buffer for piece in batch if piece.buffer is not None]
+
+    def _receive_alone(self, number: int) -> bool:
+        """Read a pipe once and take what came if that is one datagram, alone in all pipes: there is nothing to sort."""
+        buffer = self._free.pop()
+        reads = self.sockets[number].recv_batch((memoryview(buffer),))
+        self._reported[number].look()
+        is_alone = not reads or (len(reads[0][0]) <= reads[0][1] and not self._ready.poll(0, 1))
+        if is_alone and reads:
+            self.receive([(reads[0][0], reads[0][1], None)], self._loop.time())
+        if is_alone or not self._keep(number, reads[0], buffer):
+            self._free.append(buffer)
+        return is_alone
+
+    def _keep(self, number: int, read: Received, buffer: bytearray) -> bool:
+        """Have what a read gave wait for its place; tell whether it stays in the buffer."""
+        data, segment, _ = read
+        cut = pieces(data if len(data) > segment else bytes(data), segment)
+        self._merge.add(number, cut)
+        return cut[0].buffer is buffer
 
     def _read(self) -> bool:
         """Read each pipe once that may have what is due; false when none has anything."""
@@ -254,11 +276,9 @@ class ClientStripe(StripePlane):
                 continue
             buffer = self._free.pop()
             kept = False
-            for data, segment, _ in self.sockets[number].recv_batch((memoryview(buffer),)):
+            for read in self.sockets[number].recv_batch((memoryview(buffer),)):
                 found = True
-                cut = pieces(data if len(data) > segment else bytes(data), segment)
-                kept = cut[0].buffer is buffer
-                self._merge.add(number, cut)
+                kept = self._keep(number, read, buffer)
             self._reported[number].look()
             if not kept:
                 self._free.append(buffer)
