@@ -259,6 +259,10 @@ class Site:
         status = self.ask(name)
         return status["state"] if status else None
 
+    def wait_server(self) -> None:
+        """Wait until the server listens: a second of an idle machine's time, most of it for imports."""
+        self.wait_state("up", 20.0, "sv")
+
     def wait_state(self, state: str, seconds: float = 5.0, name: str = "cl") -> float:
         try:
             return wait_for(lambda: self.state(name) == state, seconds, f"state {state} of {name}")
@@ -305,7 +309,7 @@ def running(site: Site) -> Iterator[Site]:
     """A site whose client is up; both processes end with the test."""
     try:
         site.start("server", site.server_config())
-        wait_for(lambda: site.state("sv") == "up", 5, "the server")
+        site.wait_server()
         site.start("client", site.client_config())
         site.wait_state("up")
         yield site

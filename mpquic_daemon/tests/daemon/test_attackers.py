@@ -35,7 +35,7 @@ def server(site: Site) -> Iterator[Site]:
     """The server alone."""
     try:
         site.start("server", site.server_config())
-        wait_for(lambda: site.state("sv") == "up", 5, "the server")
+        site.wait_server()
         yield site
     finally:
         for name in list(site.processes):

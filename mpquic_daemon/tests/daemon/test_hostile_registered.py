@@ -38,7 +38,7 @@ def attacked(site: Site) -> Iterator[Site]:
     ]
     try:
         site.start("server", site.server_config(peers=peers))
-        wait_for(lambda: site.state("sv") == "up", 5, "the server")
+        site.wait_server()
         site.start("client", site.client_config(transport="stripe"))
         site.wait_state("up")
         yield site

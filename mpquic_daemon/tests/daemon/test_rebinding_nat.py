@@ -101,7 +101,7 @@ def rebind(site: Site, number: int) -> None:
 def test_a_transfer_and_pings_pass_a_nat_that_forgets_all_bindings(stopped: Site, transport: str) -> None:
     site = stopped
     site.start("server", site.server_config())
-    wait_for(lambda: site.state("sv") == "up", 5, "the server")
+    site.wait_server()
     rebind(site, 0)
     try:
         site.start("client", site.client_config(transport=transport))

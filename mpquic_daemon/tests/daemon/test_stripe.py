@@ -58,7 +58,7 @@ def quic_frames(site: Site) -> int:
 
 def start(site: Site, *, client: dict[str, object] | None = None, server: dict[str, object] | None = None) -> None:
     site.start("server", site.server_config(**(server or {})))
-    wait_for(lambda: site.state("sv") == "up", 5, "the server")
+    site.wait_server()
     site.start("client", site.client_config(**{"transport": "stripe", "pipes": PIPES, **(client or {})}))
     site.wait_state("up")
 

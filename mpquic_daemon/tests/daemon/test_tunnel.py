@@ -117,7 +117,7 @@ def test_a_server_that_is_told_to_stop_says_goodbye(running: Site) -> None:
     attempts = running.ask("cl", "counters")["attempts"]
     wait_for(lambda: running.ask("cl", "counters")["attempts"] > attempts, 5, "another attempt")
     running.start("server", running.server_config())
-    wait_for(lambda: running.state("sv") == "up", 5, "the server")
+    running.wait_server()
     assert running.wait_state("up", 3.0) < 3.0
 
 
