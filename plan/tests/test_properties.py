@@ -173,7 +173,9 @@ def test_both_ends_of_a_tunnel_agree(hosts: Hosts) -> None:
             ways = config.get("multipath_paths", [config])
             (port,) = {way["remote_port"] for way in ways}
             server = servers[port]
-            peers = [peer for peer in server["peers"] if peer["identity"] == f"urn:mpquic:site:{config['site']}"]
+            peers = [
+                peer for peer in server["peers"] if peer["identity"] == f"urn:mpquic:site:{hosts[host]['site']['name']}"
+            ]
             assert [peer["allowed"] for peer in peers if peer["tunnel"] == config["tunnel"]] == [
                 config["inner_addresses"]
             ]
