@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 from hypothesis import given, settings
@@ -135,6 +136,19 @@ def test_classes_do_not_wait_for_each_other() -> None:
     tunnel.out.clear()
     assert tunnel.take([one[2], other[1], other[2]], 0.0, stripe) == [1, 2]
     assert tunnel.take([one[1], other[3]], 0.1, stripe) == [1, 2, 1, 2, 3]
+
+
+def test_a_plane_that_has_ended_is_not_kept() -> None:
+    receiver = TunnelReceiver()
+    frames = segments(4)
+    first, second = Plane(0.3), Plane(0.3)
+    gone = weakref.ref(first)
+    receiver.receive(frames[:1], 0.0, first)
+    receiver.receive(frames[1:2], 0.5, second)
+    del first
+    assert gone() is not None
+    receiver.receive(frames[2:3], RECENT + 0.1, second)
+    assert gone() is None
 
 
 def test_a_new_session_and_the_end_forget_what_waits() -> None:

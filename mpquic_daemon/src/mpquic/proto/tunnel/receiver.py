@@ -172,9 +172,10 @@ class TunnelReceiver:
 
     def _heard(self, source: Source, now: float) -> None:
         sources = self._sources
-        if source not in sources and len(sources) >= MAX_CLASSES:
-            del sources[min(sources, key=sources.__getitem__)]
         sources[source] = now
+        if len(sources) > 1:
+            for each in [each for each, heard in sources.items() if heard < now - RECENT]:
+                del sources[each]  # It may be over, and nobody else knows it.
 
     def _space(self, traffic_class: int) -> _Class | None:
         """Return the space of a class; None, of which there is nothing to be had, for one too many."""
@@ -213,10 +214,8 @@ class TunnelReceiver:
     def _patience(self, traffic_class: int, source: Source, now: float) -> float:
         """Return how many seconds a gap is waited for: any plane that has brought something of late may fill it."""
         wait = source.repair_time(traffic_class, now)
-        for other, heard in list(self._sources.items()):
-            if heard < now - RECENT:
-                del self._sources[other]
-            elif other is not source:
+        for other in self._sources:
+            if other is not source:
                 wait = max(wait, (other.rtt or 0.0) + other.repair_time(traffic_class, now))
         return wait
 
