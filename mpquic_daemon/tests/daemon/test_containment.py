@@ -86,6 +86,18 @@ def test_a_fault_in_the_clients_quic_connection_ends_that_connection(ends: Make,
     both.wait(lambda: both.client.status()["reconnects"] == 1 and both.session, 30.0, "up again")
 
 
+def test_a_fault_in_what_has_waited_for_a_client_ends_its_connections(ends: Make) -> None:
+    both = ends()
+    (tunnel,) = both.server._tunnels
+    order = tunnel.receiver._space(0).order
+    order.expire = broken
+    frames = [Frame(tcp_packet(1, 10_000 * each), 0, order.highest + 2 + 2 * each) for each in range(20)]
+    both.processes["sv"].call(lambda: tunnel.pump.put(order.add(frames, both.now, 0.01) and []))
+    both.wait(lambda: both.client.status()["reconnects"] == 1 and both.session, 10.0, "up again")
+    assert tunnel not in both.server._tunnels
+    assert not both.fatal
+
+
 @pytest.mark.parametrize("part", ["enqueue_packets", "flush"])
 def test_a_fault_in_what_goes_to_one_client_ends_its_connections(ends: Make, part: str) -> None:
     both = ends(striped=False, transport="quic")

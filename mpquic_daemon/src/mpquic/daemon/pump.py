@@ -41,6 +41,8 @@ class Pump:
         self._striped: dict[DataPlane, StripePlane] = {}
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self.on_fault: Callable[[Exception], object] | None = None
+        """Called with a fault in what the clock asks for; without it such a fault is the event loop's."""
         receiver.on_shed = self._on_shed
 
     def attach(self, plane: StripePlane) -> None:
@@ -113,7 +115,12 @@ class Pump:
 
     def _expire(self) -> None:
         self._timer = None
-        self.put(self._receiver.expire(self._loop.time()))
+        try:
+            self.put(self._receiver.expire(self._loop.time()))
+        except Exception as error:
+            if self.on_fault is None:
+                raise
+            self.on_fault(error)
 
     def _on_shed(self) -> None:
         """Room was made for something else of the same peer: what has waited here goes on."""

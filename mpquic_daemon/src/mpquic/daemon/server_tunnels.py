@@ -77,6 +77,7 @@ class ServerTunnels:
                 self._memory_of(group.identity),
             )
             tunnel.work = partial(self._push, tunnel)
+            tunnel.pump.on_fault = partial(self._fault, tunnel)
             tunnel.receiver.coalescer.uso = self._tun.uso
             self._tunnels[group] = tunnel
         return tunnel
