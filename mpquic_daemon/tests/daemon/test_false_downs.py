@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["two_paths"]
 
 FAULT_TIME = 60.0
+pytestmark = pytest.mark.simulation
+
 LOOK = 0.05
 QUEUE = 2.5
 RATE = 1.5e6
