@@ -168,6 +168,11 @@ class SegmentRun:
         )
 
 
+def packets_in(carried: Frame | SegmentRun) -> int:
+    """Return how many sequence numbers a frame or run has."""
+    return carried.count if isinstance(carried, SegmentRun) else 1
+
+
 def joined(carried: Iterable[Frame | SegmentRun]) -> list[Frame | SegmentRun]:
     """Return the same, neighbouring runs made one where they are parts of one superframe that follow each other.
 

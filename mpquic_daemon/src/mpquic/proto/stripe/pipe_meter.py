@@ -10,10 +10,10 @@ from __future__ import annotations
 from mpquic.proto.path.estimators import LossEstimator
 
 
-class SendingMeter:
-    """What this end has sent by a pipe. A shard is acknowledged, lost or on its way; one that was lost may come yet."""
+class _Meter:
+    """What one direction of a pipe has carried, whichever."""
 
-    __slots__ = ("_loss", "_sampled", "acked", "acked_at", "control", "lost", "octets", "shards")
+    __slots__ = ("_loss", "control", "lost", "octets", "shards")
 
     def __init__(self) -> None:
         self.shards = 0
@@ -21,23 +21,32 @@ class SendingMeter:
         """Datagrams that hold no shard."""
         self.octets = 0
         """Of the UDP payloads of both."""
-        self.acked = 0
         self.lost = 0
-        self.acked_at: float | None = None
-        """When a shard was last acknowledged."""
         self._loss = LossEstimator()
-        self._sampled = (0, 0)
-        """What had been acknowledged and lost at the last sample."""
 
     @property
     def datagrams(self) -> int:
-        """Datagrams sent."""
+        """Datagrams of both kinds."""
         return self.shards + self.control
 
     @property
     def loss(self) -> float:
         """Share of shards that is lost of late, 0.0 to 1.0; 0.0 while nothing is known."""
         return self._loss.loss
+
+
+class SendingMeter(_Meter):
+    """What this end has sent by a pipe. A shard is acknowledged, lost or on its way; one that was lost may come yet."""
+
+    __slots__ = ("_sampled", "acked", "acked_at")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.acked = 0
+        self.acked_at: float | None = None
+        """When a shard was last acknowledged."""
+        self._sampled = (0, 0)
+        """What had been acknowledged and lost at the last sample."""
 
     def sample(self, now: float) -> None:
         """Take into `loss` what has become known since the last call: to be called a few times a second."""
@@ -47,33 +56,19 @@ class SendingMeter:
             self._sampled = self.acked, self.lost
 
 
-class ReceivingMeter:
-    """What has come by a pipe: what is authentic and new."""
+class ReceivingMeter(_Meter):
+    """What has come by a pipe: what is authentic and new.
 
-    __slots__ = ("_loss", "_received", "_told", "control", "heard_at", "lost", "octets", "shards")
+    `lost` are shards that the peer had sent by this pipe, as it has told last, and that hadn't come by then.
+    """
+
+    __slots__ = ("_received", "_told", "heard_at")
 
     def __init__(self) -> None:
-        self.shards = 0
-        self.control = 0
-        """Datagrams that hold no shard."""
-        self.octets = 0
-        """Of the UDP payloads of both."""
+        super().__init__()
         self.heard_at: float | None = None
-        self.lost = 0
-        """Shards that the peer had sent by this pipe, as it has told last, and that hadn't come by then."""
-        self._loss = LossEstimator()
         self._told = 0
         self._received = 0
-
-    @property
-    def datagrams(self) -> int:
-        """Datagrams received."""
-        return self.shards + self.control
-
-    @property
-    def loss(self) -> float:
-        """Share of shards that is lost of late, 0.0 to 1.0; 0.0 while nothing is known."""
-        return self._loss.loss
 
     def on_told(self, sent: int, received: int, now: float) -> None:
         """The peer has sent `sent` shards by this pipe before a packet, and `received` had come when that came."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from mpquic.proto.packet import ip
 from mpquic.proto.packet.coalescer import Coalescer, Write
 from mpquic.proto.packet.frame import FrameError, FrameFlag, decode_frames
-from mpquic.proto.packet.run import SegmentRun
+from mpquic.proto.packet.run import SegmentRun, packets_in
 from mpquic.proto.path.memory import MemoryBudget
 from mpquic.proto.tunnel.counters import Counters, packets_of
 from mpquic.proto.tunnel.dedup import Arrival, SequenceWindow
@@ -202,7 +202,7 @@ class TunnelReceiver:
         for traffic_class, group in groupby(frames, _class_of):
             space = self._space(traffic_class)
             if space is None:
-                self.counters.refuse("class", sum(map(_numbers, group)))
+                self.counters.refuse("class", sum(map(packets_in, group)))
                 continue
             wait = 0.0 if source is None else self._patience(traffic_class, source, now)
             fresh, refused = self._fresh(space.window, group, now)
@@ -261,7 +261,7 @@ class TunnelReceiver:
             if checked:
                 fresh += checked
             else:
-                refused.append((window.expand(whole.sequence & 0xFFFFFFFF), _numbers(whole)))
+                refused.append((window.expand(whole.sequence & 0xFFFFFFFF), packets_in(whole)))
         return fresh, refused
 
     def _checked(self, frames: Sequence[FrameOrRun]) -> list[FrameOrRun]:
@@ -311,10 +311,6 @@ class TunnelReceiver:
 
 def _nothing() -> None:
     """Do nothing."""
-
-
-def _numbers(frame: FrameOrRun) -> int:
-    return frame.count if isinstance(frame, SegmentRun) else 1
 
 
 _class_of = attrgetter("traffic_class")

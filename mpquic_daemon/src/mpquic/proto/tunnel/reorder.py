@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from mpquic.proto.packet.frame import FrameFlag, expand_sequence, serial_distance
-from mpquic.proto.packet.run import SegmentRun, joined
+from mpquic.proto.packet.run import SegmentRun, joined, packets_in
 from mpquic.proto.packet.tcp import TcpSpan, run_span, tcp_span
 from mpquic.proto.path.memory import STEP
 from mpquic.proto.tunnel.gaps import Gaps
@@ -43,11 +43,6 @@ def _span(carried: FrameOrRun) -> TcpSpan | None:
     if isinstance(carried, SegmentRun):
         return run_span(carried)
     return None if carried.flags & _FRAGMENT else tcp_span(carried.payload)
-
-
-def _count(carried: FrameOrRun) -> int:
-    """Return how many tunnel sequence numbers it has."""
-    return carried.count if isinstance(carried, SegmentRun) else 1
 
 
 def held_cost(carried: FrameOrRun) -> int:
@@ -168,7 +163,7 @@ class ReorderBuffer:
             while place and cost + held_cost(frames[place - 1]) <= MAX_RECENT:
                 place -= 1
                 cost += held_cost(frames[place])
-            due += sum(map(_count, frames[:place]))
+            due += sum(map(packets_in, frames[:place]))
             frames = frames[place:]
         recent.append((due, tuple(frames), cost))
         self._recent_cost += cost
@@ -177,7 +172,7 @@ class ReorderBuffer:
 
     def _take(self, carried: FrameOrRun, now: float, wait: float, passing: list[FrameOrRun]) -> None:
         number = expand_sequence(carried.sequence & 0xFFFFFFFF, self.highest)
-        self._enter(number, number + _count(carried) - 1, now, wait)
+        self._enter(number, number + packets_in(carried) - 1, now, wait)
         span = _span(carried)
         if span is None or not span.length:
             passing.append(carried)
@@ -195,7 +190,7 @@ class ReorderBuffer:
         self._order += 1
         heappush(flow.held, (number, self._order, span, carried))
         self._holding[span.connection] = flow
-        self.held += _count(carried)
+        self.held += packets_in(carried)
         self.bytes += held_cost(carried)
         while self.bytes > self._max_bytes and self._gaps:
             self._shed(passing)
@@ -233,7 +228,7 @@ class ReorderBuffer:
         # One that the connection itself has sent again comes long after its neighbours, and tells nothing of those that
         # are missing between: what is held for them waits on.
         if not flow.held or number < flow.held[0][0]:
-            flow.known = max(flow.known, number + _count(carried) - 1)
+            flow.known = max(flow.known, number + packets_in(carried) - 1)
 
     def _drain(self, flow: _Flow, passing: list[FrameOrRun]) -> None:
         held = flow.held
@@ -258,7 +253,7 @@ class ReorderBuffer:
         """Look into what has passed of late, so that it is known whose gap a gap is."""
         for number, batch, _ in self._recent:
             for carried in batch:
-                last = number + _count(carried) - 1
+                last = number + packets_in(carried) - 1
                 span = _span(carried)
                 if span is not None and span.length:
                     flow = self._flow(span, number)

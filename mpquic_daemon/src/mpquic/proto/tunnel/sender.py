@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from mpquic.proto.packet import ip
 from mpquic.proto.packet.ack_filter import filter_acks
 from mpquic.proto.packet.frame import LOW_LATENCY, MAX_CLASS, Frame, FrameError, FrameFlag, SequenceCounter
-from mpquic.proto.packet.run import SegmentRun
+from mpquic.proto.packet.run import SegmentRun, packets_in
 from mpquic.proto.packet.segment import layout
 from mpquic.proto.packet.superframe import MIN_GSO_SIZE, Packet, SuperframeError, carried_whole, cut, parse_vnet
 from mpquic.proto.path.path import FrameOrRun, PathState
@@ -210,18 +210,17 @@ class TunnelSender:
     def _send_again(self, traffic_class: int, choice: Choice, now: float) -> None:
         """Put what is in flight on planes that have gone silent, or have ended, before what waits."""
         used = self._used[traffic_class]
-        gone = [plane for plane in used if plane.state is PathState.DOWN or plane in choice.silent]
         lost: list[FrameOrRun] = []
-        for plane in gone:
-            if plane not in choice.planes:
-                del used[plane]
-                if not traffic_class & LOW_LATENCY:  # what is late is as good as lost
-                    lost += [
-                        each for each in plane.unacknowledged(now - RESEND_AGE) if each.traffic_class == traffic_class
-                    ]
+        for plane in [each for each in used if each.state is PathState.DOWN or each in choice.silent]:
+            if plane in choice.planes:
+                continue
+            del used[plane]
+            if not traffic_class & LOW_LATENCY:  # what is late is as good as lost
+                lost += plane.unacknowledged(now - RESEND_AGE)
+        lost = [each for each in lost if each.traffic_class == traffic_class]
         if lost:
             pending = self._pending.get(traffic_class)
-            self.counters.tx_resent_packets += sum(map(_count, lost))
+            self.counters.tx_resent_packets += sum(map(packets_in, lost))
             self._pending[traffic_class] = _Pending(None, now, lost + (pending.frames if pending is not None else []))
 
     def _frames(
@@ -334,17 +333,13 @@ class TunnelSender:
         queue.expire(now - MAX_AGE_WITHOUT_PATH)
         pending = self._pending.get(traffic_class)
         if pending is not None and now - pending.since > MAX_AGE_WITHOUT_PATH:
-            self.counters.refuse("no_path", sum(map(_count, pending.frames)))
+            self.counters.refuse("no_path", sum(map(packets_in, pending.frames)))
             del self._pending[traffic_class]
 
 
 def _served_first(entry: tuple[int, ClassQueue]) -> tuple[bool, int]:
     """Order of classes: those of low latency first, then by number."""
     return not entry[0] & LOW_LATENCY, entry[0] & MAX_CLASS
-
-
-def _count(frame: FrameOrRun) -> int:
-    return frame.count if isinstance(frame, SegmentRun) else 1
 
 
 def _shape(planes: Sequence[DataPlane]) -> _Shape:
