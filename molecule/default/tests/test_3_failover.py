@@ -57,8 +57,7 @@ def test_traffic_leaves_a_wan_that_fails_and_comes_back(lab: Lab, traffic: Probe
     verb, *how = fault
     lab.link(verb, "wan5", *how)
     traffic.wait_replies(100, within=20, after=failed + 1)
-    # One end learns by the other's word, half a second later, where the WAN is cut in one direction.
-    assert traffic.longest_gap(failed) <= (LEFT_WITHIN + 0.5 if how else LEFT_WITHIN)
+    assert traffic.longest_gap(failed) <= LEFT_WITHIN
     wait_for(lambda: states(lab).get("wan5") != "up", 5, "WAN5's path down")
     healed = time.time()
     lab.heal()

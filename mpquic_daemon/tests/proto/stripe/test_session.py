@@ -97,6 +97,24 @@ def test_a_reply_that_waited_while_this_process_slept_says_nothing_of_now() -> N
     assert both.alive(asked + 45.0) == []
 
 
+@pytest.mark.parametrize("phase", [0.0, 0.2, 0.4, 0.6, 0.8])
+@pytest.mark.parametrize("frames", [0, 1])
+def test_a_server_knows_since_when_it_is_not_heard(phase: float, frames: int) -> None:
+    """Its client goes on asking, and the first of its requests then says that it has had a reply since the last."""
+    duplex = Duplex()
+    duplex.run_until_ready()
+    for _ in range(100 + round(phase * 20)):
+        duplex.server.offer(frames)
+        duplex.run(0.05)
+    cut = duplex.now
+    duplex.down.profile.loss = 1.0
+    duplex.run(3.0)
+    proved = duplex.server.session.round_trip_at
+    assert proved is not None
+    assert proved <= cut + 0.1
+    assert duplex.server.session.heard_at > cut + 2.0
+
+
 def test_the_queue_stays_short() -> None:
     duplex = Duplex(up=LinkProfile(buffer=2.0))
     goodput_share(duplex)

@@ -182,8 +182,9 @@ class Control:
                 self._count_questions(now)
             return
         registering = packet.kind == PacketType.REGISTER
-        if kind is Keepalive.REQUEST_HEARING and not registering:
-            self.round_trip_at = now
+        if kind is Keepalive.REQUEST_HEARING and not registering and told is not None:
+            # When its reply came, not now: a client goes on asking for a while when it hears nothing any more.
+            self.round_trip_at = max(self.round_trip_at or 0.0, now - told.ago)
         self._pipes.on_asked(packet.pipe, packet.number, now, registering=registering)
         if told is not None and told.pipe < len(self._pipes.all):
             self._pipes.all[told.pipe].rtt.add(told.rtt, now - told.ago)

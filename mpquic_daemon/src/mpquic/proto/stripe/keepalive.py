@@ -21,7 +21,7 @@ class Keepalive(IntEnum):
     REQUEST = 0
     REPLY = 1
     REQUEST_HEARING = 2
-    """A request of one who has had a reply since the one before: so both directions work."""
+    """A request of one who has had a reply since the one before: both directions worked when its RTT was measured."""
 
 
 class PipeRtt(NamedTuple):
