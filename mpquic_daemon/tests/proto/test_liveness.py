@@ -135,6 +135,19 @@ def test_what_waited_for_a_stalled_process_credits_nothing_to_the_future(arrival
     assert live.state is PathState.DOWN
 
 
+def test_a_reply_that_is_read_after_a_stall_tells_no_round_trip_time() -> None:
+    """As it is when something else than its socket wakes the process first."""
+    live = Liveness(0.0)
+    [probe] = live.poll(0.0)
+    live.on_probe(reply(probe), 0.02)
+    [probe] = live.poll(0.5)
+    later = live.poll(40.0)
+    live.on_probe(reply(probe), 40.001)
+    assert live.rtt.latest == pytest.approx(0.02)
+    live.on_probe(reply(later[-1] if later else live.probe(40.001)), 40.05)
+    assert live.rtt.latest == pytest.approx(0.05, abs=0.002), "that of the next counts"
+
+
 def test_times_can_be_changed_and_are_checked() -> None:
     live = Liveness(0.0)
     live.retime(1.0, 8.0)

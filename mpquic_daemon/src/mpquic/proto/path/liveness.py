@@ -67,6 +67,8 @@ class Liveness:
         """When a probe or a reply came last: the connection that carries them is known to work as well."""
         self._next_sequence = 0
         self._outstanding: dict[int, float] = {}
+        self._unmeasured: set[int] = set()
+        """Probes that were under way while this process paused: their replies tell no round-trip time."""
         self._count_from = now
         """Probes that were sent earlier don't count as lost: an outage was to blame."""
         self._untold_rtt: float | None = None
@@ -98,6 +100,8 @@ class Liveness:
             self._last_receive = min(now, self._last_receive + pause)
             for sequence, sent in self._outstanding.items():
                 self._outstanding[sequence] = min(now, sent + pause)
+            # Their replies have waited for this process, nobody knows how long.
+            self._unmeasured = set(self._outstanding)
         self._poll_due = now + self.probe_interval
         self._expire(now)
         self._update(now)
@@ -140,7 +144,7 @@ class Liveness:
             sent = self._outstanding.pop(probe.sequence, None)
             if sent is None:
                 return None
-            if not self._pause(now):  # else it waited for this process, nobody knows how long
+            if probe.sequence not in self._unmeasured and not self._pause(now):
                 self._untold_rtt = max(0.0, now - sent)
                 self.rtt.add(self._untold_rtt, now)
             self.estimators.on_sent(1, 0, now)
