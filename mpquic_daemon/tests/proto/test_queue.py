@@ -118,6 +118,25 @@ def test_what_waited_out_an_outage_is_dropped_by_age() -> None:
     assert (len(queue), queue.bytes) == (0, 0)
 
 
+@pytest.mark.parametrize("pause", [0.5, 1.5, 30.0])
+def test_drops_that_were_due_while_nothing_could_leave_are_not_made_up_for(pause: float) -> None:
+    """A path that fell silent, or whose window was full, is no standing queue."""
+    queue = ClassQueue(max_bytes=1 << 24)
+    now = 0.0
+    for step in range(2000):
+        queue.push(packet(), now)
+        if step % 2:
+            queue.pop(now)
+        now += 0.001
+    steady = queue.codel_drops
+    assert steady > 4
+    for _ in range(100):
+        queue.pop(now + pause)
+        now += 0.0005
+    # In the 50 ms since, one each 10 ms was due.
+    assert queue.codel_drops - steady <= 6
+
+
 def test_an_excess_is_signalled_after_half_an_interval() -> None:
     def first_drop(excess: float) -> float:
         queue = ClassQueue()

@@ -84,6 +84,8 @@ class ClassQueue:
         self._new: deque[_Flow] = deque()
         """Flows that have begun to wait: they are served first."""
         self._old: deque[_Flow] = deque()
+        self._served_at = 0.0
+        """When something that had waited was taken out last."""
 
     def __len__(self) -> int:
         return len(self._arrived) + sum(len(flow.entries) for flow in chain(self._new, self._old))
@@ -211,6 +213,9 @@ class ClassQueue:
     def _serve(self, now: float) -> Packet | None:
         """Take the next packet of the flow whose turn it is (RFC 8290 section 4.2)."""
         new, old = self._new, self._old
+        if now - self._served_at > self.interval:
+            self._go_on(now)
+        self._served_at = now
         while new or old:
             flows = new or old
             flow = flows[0]
@@ -232,6 +237,15 @@ class ClassQueue:
             else:
                 flow.listed = False
         return None
+
+    def _go_on(self, now: float) -> None:
+        """Nothing could leave for longer than an interval: the drops that would have been due are not made up for.
+
+        It was no standing queue, but a path that fell silent or a window that was full, and all that waits would go.
+        """
+        for flow in chain(self._new, self._old):
+            if flow.dropping and flow.entries:
+                flow.drop_next += now - max(self._served_at, flow.entries[0][0])
 
     def _next(self, flow: _Flow, now: float) -> Packet | None:
         """Take the next packet of a flow that CoDel lets pass (RFC 8289 section 5.6, `deque`)."""
