@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mpquic.proto.packet.frame import Frame, FrameFlag
 from mpquic.proto.path.memory import MemoryBudget
 from mpquic.proto.tunnel.fragments import split
-from mpquic.proto.tunnel.receiver import RECENT, TunnelReceiver
+from mpquic.proto.tunnel.receiver import MAX_PATIENCE, RECENT, TunnelReceiver
 
 from .. import packets as make
 
@@ -163,6 +163,25 @@ def test_a_new_session_and_the_end_forget_what_waits() -> None:
     assert receiver.next_time is None
     assert receiver.held == 4
     assert len(receiver.receive(segments(3), 1.0, stripe)) > 0
+
+
+def test_what_was_counted_stays_so_in_a_new_session() -> None:
+    receiver = TunnelReceiver()
+    for fragment in split(Frame(segments(1)[0].payload, 1, 0), 100):
+        receiver.receive([fragment], 0.0)
+    receiver.receive(split(Frame(segments(1)[0].payload, 1, 1), 100)[:1], 0.0)
+    receiver.restart()
+    assert receiver.reassembler.snapshot()["completed"] == 1
+    assert (len(receiver.reassembler), receiver.reassembler.memory) == (0, 0)
+
+
+def test_however_long_the_ways_are_a_gap_is_not_waited_for_longer_than_anybody_would() -> None:
+    tunnel, full, other = Tunnel(), Plane(9.0, rtt=3.0), Plane(0.0, rtt=4.0)
+    frames = segments(6)
+    tunnel.take(frames[:1], 0.0, other)
+    tunnel.take(frames[1:2], 0.0, full)
+    tunnel.take(frames[3:], 0.1, full)
+    assert tunnel.expire(0.1 + MAX_PATIENCE) == [0, 1, 3, 4, 5]
 
 
 @settings(deadline=None)

@@ -122,6 +122,11 @@ class Reassembler:
             self._drop(next(iter(self._partials)))
         return None
 
+    def clear(self) -> None:
+        """Forget all fragments, and not what has been counted."""
+        self._partials.clear()
+        self._cost = 0
+
     def expire(self, now: float) -> None:
         """Give up packets whose time has passed. All have the same timeout, so the first inserted expires first."""
         while self._partials:

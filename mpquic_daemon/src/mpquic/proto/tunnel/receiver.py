@@ -33,6 +33,8 @@ MAX_CLASSES = 8
 """Classes of which a peer may send; each has a window and a reorder buffer."""
 RECENT = 1.0
 """Seconds for which a plane that has brought something may bring what is missing."""
+MAX_PATIENCE = 1.5
+"""Seconds for which a gap is waited for at most, however long the ways are: what comes later goes on out of order."""
 
 
 class Source(Protocol):
@@ -84,8 +86,7 @@ class TunnelReceiver:
         """Called when `expire` has something to do at once: room was made for something else of the same peer."""
         self._permits = permits
         self._window_size = window
-        self._reassembly = (reassembly_timeout, reassembly_bytes)
-        self.reassembler = Reassembler(*self._reassembly)
+        self.reassembler = Reassembler(reassembly_timeout, reassembly_bytes)
         self.coalescer = Coalescer(self.counters.refused)
         self._classes: dict[int, _Class] = {}
         self._held = self._given_up = 0
@@ -96,7 +97,7 @@ class TunnelReceiver:
     def restart(self) -> None:
         """Begin a new session: forget sequence numbers, fragments and what waits."""
         self.close()
-        self.reassembler = Reassembler(*self._reassembly)
+        self.reassembler.clear()
 
     def close(self) -> None:
         """Forget what waits: the tunnel is over."""
@@ -217,7 +218,7 @@ class TunnelReceiver:
         for other in self._sources:
             if other is not source:
                 wait = max(wait, (other.rtt or 0.0) + other.repair_time(traffic_class, now))
-        return wait
+        return min(wait, MAX_PATIENCE)
 
     def _fresh(
         self, window: SequenceWindow, frames: Iterable[FrameOrRun], now: float
