@@ -178,6 +178,16 @@ def test_superframes_arrive_whole_and_in_order_over_a_lossy_network(reliable_pat
     assert pair.up.dropped > 0
 
 
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_stream_keeps_what_is_unacknowledged_where_another_path_may_send_it_again(reliable_path, keeps):
+    pair, path = reliable_path
+    path.keeps_sent = keeps
+    given = frames(4, 500)
+    assert path.send(given, pair.now) == 4
+    assert path.unacknowledged(pair.now) == (given if keeps else [])
+    assert pair.run(lambda: path.unacknowledged(0.0) == [], seconds=5)
+
+
 def test_in_reliable_mode_little_waits_unsent(reliable_path):
     pair, path = reliable_path
     path.send([Frame(bytes(60_000), 1, 0)], pair.now)

@@ -143,6 +143,7 @@ class ClientConnection:
             down_after=config.down_after,
             max_rate=config.max_rate,
         )
+        self.session.path.keeps_sent = len(config.paths) > 1
         self.stripe_requests = StripeRequests(self.session, self._request.stripe, now)
 
     @property

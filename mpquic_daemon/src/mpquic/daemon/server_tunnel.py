@@ -74,6 +74,7 @@ class ServerTunnel:
         path = Path(registration.path, priority=registration.priority, weight=registration.weight)
         self._paths[session] = path
         self.scheduler.add(path)
+        self._note_others()
         self._count(registration.path, session.link)
 
     def use(self, session: Session) -> bool:
@@ -108,3 +109,9 @@ class ServerTunnel:
         path = self._paths.pop(session, None)
         if path is not None:
             self.scheduler.remove(path)
+            self._note_others()
+
+    def _note_others(self) -> None:
+        """Have paths keep what they send where there are others that may have to send it again."""
+        for session in self._paths:
+            session.path.keeps_sent = len(self._paths) > 1
