@@ -70,7 +70,8 @@ def test_a_client_registers_while_a_crowd_takes_what_places_it_gets(attacked: Si
             attacked.start("client", attacked.client_config(bind_ip=address))
             wait_for(lambda: attacked.state() is not None, 20, "the client's process")
             attacked.wait_state("up", 5.0)
-            assert attacked.ping()
+            # The crowd has most of the processors: a packet may find the server's socket full, three in a row don't.
+            wait_for(attacked.ping, 5.0, "a ping through the tunnel without loss")
     finally:
         if address != "10.77.1.2":
             attacked.ip("client", "addr", "del", f"{address}/24", "dev", "wan0")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from statistics import mean
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from mpquic.proto.path.estimators import LOSS_WINDOW
 from mpquic.proto.stripe.adaptive import FecMode
 from mpquic.proto.stripe.config import StripeConfig
 from mpquic.proto.stripe.keepalive import Keepalive, PipeRtt, encode_keepalive
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 PIPES = range(4)
 BAD = 2
 SECONDS = 8
+STEP = 0.5
+COVERED = round(LOSS_WINDOW / STEP)
 WIDE = 1.25e7
 """Bytes per second with which no queue adds to the round trip."""
 
@@ -74,22 +78,32 @@ def test_a_pipe_that_loses_three_of_ten_is_told_from_the_others(
     }
     duplex = Duplex(seed, config=StripeConfig(fec=fec), **profile)
     duplex.run_until_ready()
+    # The proof of the bad pipe's address may be lost a few times in a row.
+    while any(pipe.address is None for pipe in duplex.server.session.pipes.all):
+        assert duplex.now < 160.0
+        duplex.run(0.1)
     directions = ((duplex.client, duplex.server, duplex.up), (duplex.server, duplex.client, duplex.down))
     estimates: dict[Link, list[list[float]]] = {duplex.up: [], duplex.down: []}
     told: dict[Link, list[list[float]]] = {duplex.up: [], duplex.down: []}
-    for _ in range(SECONDS):
-        load(duplex, 1.0, frames=frames, pause=frames / 800)
+    sent: dict[Link, list[list[tuple[int, int]]]] = {duplex.up: [], duplex.down: []}
+    for _ in range(round(SECONDS / STEP)):
+        load(duplex, STEP, frames=frames, pause=frames / 800)
         for sender, receiver, link in directions:
             estimates[link].append([pipe.sending.loss for pipe in sender.session.pipes.all])
             told[link].append([pipe.receiving.loss for pipe in receiver.session.pipes.all])
+            sent[link].append([(link.pipe_lost[number], link.pipe_shards[number]) for number in PIPES])
+    # What is told at the end is to come through.
+    lossy_links = [link for link in (duplex.up, duplex.down) if link.profile.pipe_loss]
+    for link in lossy_links:
+        link.profile.pipe_loss = {}
     settle(duplex)
     for sender, receiver, link in directions:
         for number in PIPES:
             sending = sender.session.pipes.all[number].sending
             receiving = receiver.session.pipes.all[number].receiving
             true = share(link.pipe_lost[number], link.pipe_shards[number] - link.pipe_lost[number])
-            if number == BAD and link.profile.pipe_loss:
-                assert true > 0.2, "the link isn't what it is meant to be"
+            if number == BAD and link in lossy_links:
+                assert true > 0.1, "the link isn't what it is meant to be"
             else:
                 assert true == 0.0
             # At the end everything is known, and what was called lost and came after all is put right.
@@ -97,11 +111,18 @@ def test_a_pipe_that_loses_three_of_ten_is_told_from_the_others(
             assert sending.acked + sending.lost == sending.shards
             assert share(sending.lost, sending.acked) == pytest.approx(true, abs=0.005)
             assert share(receiving.lost, receiving.shards) == pytest.approx(true, abs=0.005)
-            # And all the while.
-            for kept in (estimates[link], told[link]):
-                recent = [each[number] for each in kept[2:]]
-                # Few bursts lie in the seconds that an estimate covers.
-                assert sum(recent) / len(recent) == pytest.approx(true, abs=0.03 if burst == 1.0 else 0.08)
+            # And all the while it is that of the time which an estimate covers.
+            counts = [each[number] for each in sent[link]]
+            # A long run goes by one pipe, so another may have none for a while.
+            shares = {
+                place: (after[0] - before[0]) / (after[1] - before[1])
+                for place, (before, after) in enumerate(zip(counts, counts[COVERED:], strict=False), COVERED)
+                if after[1] > before[1]
+            }
+            # A receiver is told once a second: bursts of that second are in the one share and not in the other.
+            for kept, within in ((estimates[link], 0.03), (told[link], 0.03 if burst == 1.0 else 0.07)):
+                recent = [kept[place][number] for place in shares]
+                assert mean(recent) == pytest.approx(mean(shares.values()), abs=within)
                 if not true:
                     assert max(recent) < 0.01
         totals_agree(sender)
