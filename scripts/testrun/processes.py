@@ -1,4 +1,7 @@
-"""Running a command with its output on the terminal and in a log, and ending it with all of its children."""
+"""Running a command with its output on the terminal and in a log, and ending it with all of its children.
+
+One may run in the background, with its output in the log alone: it gives way to what runs beside it.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What an interrupted step is sent, and how many seconds it has after each. SIGINT lets pytest tear its fixtures down.
 ENDING = ((signal.SIGINT, 30.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 CLOSED = -1
+# Of what runs in the background. It still gets a tenth where others want all: what it waits for must not time out.
+NICENESS = 10
 _ESCAPE = re.compile(rb"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07)")
 
 
@@ -34,9 +39,10 @@ class Interruption:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.descriptor = CLOSED
+        self._others: list[Interruption] = []
 
     def __enter__(self) -> Self:
-        self.descriptor, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._open()
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
@@ -45,11 +51,37 @@ class Interruption:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup)
+        self._close()
+
+    @contextlib.contextmanager
+    def another(self) -> Iterator[Interruption]:
+        """Yield one for another thread, which gets every signal of this one as well."""
+        other = Interruption()
+        other.received = self.received
+        other._open()
+        self._others.append(other)
+        try:
+            yield other
+        finally:
+            self._others.remove(other)
+            other._close()
+
+    def _open(self) -> None:
+        self.descriptor, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def _close(self) -> None:
         os.close(self.descriptor)
         os.close(self._writer)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number)
+        for other in self._others:
+            other.note(self.received)
+
+    def note(self, number: signal.Signals) -> None:
+        """Take a signal that another thread has got."""
+        self.received = self.received or number
+        os.write(self._writer, b"\0")
 
     def clear(self) -> None:
         """Make `descriptor` quiet until the next signal; `received` stays."""
@@ -66,15 +98,16 @@ def run(
     folder: Path,
     environment: Mapping[str, str],
     ending: Sequence[tuple[signal.Signals, float]] = ENDING,
+    background: bool = False,
 ) -> int:
     """Exit status of a command whose output goes to the terminal and, without colours, to `log`.
 
-    An interruption ends the command and its children.
+    An interruption ends the command and its children. In the background it prints nothing and gives way to others.
 
     Raises:
         OSError: the command can't be started.
     """
-    ours, theirs = _output_pair()
+    ours, theirs = os.pipe() if background else _output_pair()
     try:
         process = subprocess.Popen(
             command,
@@ -90,8 +123,10 @@ def run(
         raise
     finally:
         os.close(theirs)
+    if background:
+        _give_way(process.pid)
     os.set_blocking(ours, False)
-    with log.open("wb") as file, contextlib.closing(_Output(ours, file)) as output:
+    with log.open("wb") as file, contextlib.closing(_Output(ours, file, shown=not background)) as output:
         running = _Running(process, output, interruption)
         try:
             if not running.follow():
@@ -171,11 +206,12 @@ class _Running:
 
 
 class _Output:
-    """What a command prints: on to the terminal as it is, and line by line without colours into the log."""
+    """What a command prints: on to the terminal as it is, if `shown`, and line by line without colours into the log."""
 
-    def __init__(self, descriptor: int, log: IO[bytes]) -> None:
+    def __init__(self, descriptor: int, log: IO[bytes], *, shown: bool = True) -> None:
         self.descriptor = descriptor
         self._log = log
+        self._shown = shown
         self._rest = b""
 
     def pass_on(self) -> None:
@@ -192,8 +228,9 @@ class _Output:
         if not data:
             self.close()
             return
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        if self._shown:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._log.write(_ESCAPE.sub(b"", line).rstrip(b"\r") + b"\n")
@@ -223,6 +260,16 @@ def family(pids: set[int]) -> set[int]:
         found.add(pid)
         left |= children.get(pid, set()) - found
     return found
+
+
+def _give_way(leader: int) -> None:
+    """Lower the priority of a session: of its leader, whose children inherit it, and of the group that is scheduled.
+
+    Where the kernel schedules each session as one (sched_autogroup_enabled), niceness counts within it alone.
+    """
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        os.setpriority(os.PRIO_PROCESS, leader, NICENESS)
+        Path(f"/proc/{leader}/autogroup").write_text(f"{NICENESS}")
 
 
 def _output_pair() -> tuple[int, int]:

@@ -1,9 +1,11 @@
-"""Steps, and running them one after the other: a failed one doesn't stop the next."""
+"""Steps, and running them one after the other, some beside those that follow: a failed one doesn't stop the next."""
 
 from __future__ import annotations
 
 import shlex
+import signal
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,6 @@ from testrun import processes, report
 from testrun.results import broken, conclude, skipped
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
@@ -32,6 +33,7 @@ class Step:
         junit: the file to which it writes its tests' results; None for a command that only passes or fails.
         unavailable: why it can't be run here; empty when it can.
         needs: name of the step without whose success it isn't run.
+        background: whether those that follow needn't wait for it. Such steps run one after the other as well.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Step:
     junit: Path | None = None
     unavailable: str = ""
     needs: str = ""
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +69,35 @@ class Runner:
     def run(self, steps: Sequence[Step]) -> int:
         """Exit status after all steps: 0, 1 when one failed, 128 and its number after a signal."""
         self.logs.mkdir(parents=True, exist_ok=True)
-        for step in steps:
-            self.rows.append(self._row(step))
+        rows: dict[str, Row] = {}
+        with self.interruption.another() as interruption, ThreadPoolExecutor(1) as thread:
+            beside = _run_beside(steps)
+            waiting: list[Future[Row]] = []
+            try:
+                for step in steps:
+                    if step in beside:
+                        waiting.append(thread.submit(self._row, step, interruption, rows))
+                    else:
+                        rows[step.name] = self._row(step, self.interruption, rows)
+            except BaseException:
+                interruption.note(signal.SIGTERM)
+                raise
+            rows |= {row.name: row for row in (each.result() for each in waiting)}
+        self.rows += [rows[step.name] for step in steps]
         if self.interruption.received is not None:
             return 128 + self.interruption.received
         return int(any(row.result.failed for row in self.rows))
 
-    def _row(self, step: Step) -> Row:
-        if self.interruption.received is not None:
+    def _row(self, step: Step, interruption: Interruption, rows: Mapping[str, Row]) -> Row:
+        background = interruption is not self.interruption
+        if interruption.received is not None:
             return Row(step.name, skipped("interrupted before it"))
         if step.unavailable:
             report.say(f"== {step.name}: skipped, {step.unavailable}")
             return Row(step.name, skipped(step.unavailable))
-        if step.needs and not any(row.name == step.needs and row.result.passed for row in self.rows):
+        if step.needs and not (step.needs in rows and rows[step.needs].result.passed):
             return Row(step.name, skipped(f"{step.needs} did not pass"))
-        report.say(f"== {step.name}: {shlex.join(step.command)}")
+        report.say(f"== {step.name}{' (in the background)' if background else ''}: {shlex.join(step.command)}")
         log = self.logs / f"{step.name}.log"
         if step.junit is not None:
             # The results of an earlier run are not this one's.
@@ -90,16 +107,26 @@ class Runner:
             status = processes.run(
                 step.command,
                 log,
-                self.interruption,
+                interruption,
                 folder=step.folder,
                 environment=step.environment,
                 ending=self.ending,
+                background=background,
             )
         except OSError as error:
             log.write_text(f"{step.command[0]} can't be started: {error}\n")
             return Row(step.name, broken("it can't be started"), time.monotonic() - started, log)
         result = conclude(status, step.junit)
-        if self.interruption.received is not None:
+        if interruption.received is not None:
             # pytest's results then contain the test that was cut short, as if it had passed.
             result = broken("interrupted")
-        return Row(step.name, result, time.monotonic() - started, log)
+        seconds = time.monotonic() - started
+        if background:
+            report.say(f"== {step.name} {'failed' if result.failed else 'passed'} after {seconds:.0f} s")
+        return Row(step.name, result, seconds, log)
+
+
+def _run_beside(steps: Sequence[Step]) -> list[Step]:
+    """Return the steps that run beside others: not the last ones, which have none that follow."""
+    last = max((number for number, step in enumerate(steps) if not step.background), default=0)
+    return [step for step in steps[:last] if step.background]

@@ -84,7 +84,8 @@ def unit() -> list[Step]:
     """Return the unit and property tests on the virtual environment's Python, and the daemon's on the others.
 
     Tests in network namespaces measure time and rates: they run one after the other. Those that mostly wait run beside
-    each other: WAITING at a time, more than there are processors. The others share all processors.
+    each other: WAITING at a time, more than there are processors. The others take what processors the scenarios leave,
+    which wait much of their time.
     """
     parts = {
         "unit-root": ["-m", "root and not waits"],
@@ -95,14 +96,14 @@ def unit() -> list[Step]:
     for name, options in parts.items():
         results = LOGS / f"{name}.xml"
         command = ["pytest", *options, f"--junitxml={results}"]
-        steps.append(Step(name, "unit", command, ROOT, environment(), results))
+        steps.append(Step(name, "unit", command, ROOT, environment(), results, background=name == "unit-venv"))
     for version in PYTHONS:
         name = f"unit-{version}"
         results = LOGS / f"{name}.xml"
         python = find_python(version, os.environ)
         unavailable = "" if python else f"Python {version} is not installed here"
         command = ["scripts/test-python", version, str(python), f"--junitxml={results}"]
-        steps.append(Step(name, "unit", command, ROOT, environment(), results, unavailable))
+        steps.append(Step(name, "unit", command, ROOT, environment(), results, unavailable, background=True))
     return steps
 
 

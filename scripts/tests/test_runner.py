@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import select
 import signal
@@ -52,8 +53,13 @@ from pathlib import Path
 from testrun import processes, report
 from testrun.runner import Runner, Step
 folder = Path(sys.argv[1])
-steps = [Step("hangs", "all", [sys.executable, "-c", sys.argv[2]], folder, dict(os.environ))]
-steps.append(Step("later", "all", ["true"], folder, dict(os.environ)))
+hangs = [sys.executable, "-c", sys.argv[2]]
+beside = [sys.executable, "-c", "import signal; signal.pause()"]
+steps = [
+    *(Step("beside", "all", beside, folder, dict(os.environ), background=True) for _ in sys.argv[3:]),
+    Step("hangs", "all", hangs, folder, dict(os.environ)),
+    Step("later", "all", ["true"], folder, dict(os.environ)),
+]
 with processes.Interruption() as interruption:
     runner = Runner(folder, interruption, ending=((signal.SIGINT, 0.2), (signal.SIGTERM, 10.0)))
     status = runner.run(steps)
@@ -151,6 +157,33 @@ def test_a_step_is_left_out_when_one_that_it_needs_did_not_pass(runner: Runner, 
     ]
 
 
+def test_a_step_in_the_background_holds_up_none_that_follows(
+    runner: Runner, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It ends by what the step after it does, and has a lower priority."""
+    os.mkfifo(tmp_path / "fifo")
+    code = "import os; print(open('fifo').read(), os.getpriority(os.PRIO_PROCESS, 0) - {})"
+    waits = dataclasses.replace(
+        python("waits", tmp_path, code.format(os.getpriority(os.PRIO_PROCESS, 0))), background=True
+    )
+    fails = dataclasses.replace(python("fails", tmp_path, "raise SystemExit(1)"), background=True)
+    assert runner.run([waits, fails, python("writes", tmp_path, "open('fifo', 'w').write('written')")]) == 1
+    assert (tmp_path / "logs/waits.log").read_text() == f"written {processes.NICENESS}\n"
+    assert [(row.name, row.result.failed) for row in runner.rows] == [("waits", 0), ("fails", 1), ("writes", 0)]
+    output = capfd.readouterr().out
+    assert "== waits passed after " in output
+    assert "== fails failed after " in output
+    assert "written" not in output.splitlines()
+
+
+def test_what_has_nothing_to_run_beside_is_shown_as_it_runs(
+    runner: Runner, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    last = dataclasses.replace(python("last", tmp_path, "print('here')"), background=True)
+    assert runner.run([python("first", tmp_path, ""), last]) == 0
+    assert "here" in capfd.readouterr().out.splitlines()
+
+
 def test_a_process_that_a_step_leaves_behind_is_not_waited_for(runner: Runner, tmp_path: Path) -> None:
     code = "import subprocess; print(subprocess.Popen(['sleep', '300'], start_new_session=True).pid)"
     assert runner.run([python("leaves", tmp_path, code)]) == 0
@@ -202,6 +235,22 @@ def test_an_interruption_ends_the_step_and_its_children(tmp_path: Path, number: 
     assert process.returncode == 128 + number
     assert "hangs failed: interrupted; log: hangs.log" in output
     assert output.splitlines()[-1] == "0 passed, 1 failed, 1 skipped"
+
+
+def test_an_interruption_ends_what_runs_in_the_background(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUNNER, str(tmp_path), FAMILY, "background"],
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert any(line.startswith("pids ") for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=30)[0]
+    assert process.returncode == 128 + signal.SIGINT
+    assert "beside failed: interrupted; log: beside.log" in output
+    assert output.splitlines()[-1] == "0 passed, 2 failed, 1 skipped"
 
 
 def test_the_family_of_a_process_is_itself_and_its_descendants() -> None:

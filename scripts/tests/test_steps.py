@@ -37,6 +37,11 @@ def test_steps_are_chosen_by_name_and_by_group() -> None:
     ]
 
 
+def test_what_needs_no_machine_of_its_own_runs_beside_the_scenarios() -> None:
+    beside = [step.name for step in steps.all_steps() if step.background]
+    assert beside == ["unit-venv", *(f"unit-{version}" for version in steps.PYTHONS)]
+
+
 @pytest.mark.parametrize("marks", [{"root": root, "waits": waits} for root in (False, True) for waits in (False, True)])
 def test_each_test_is_run_by_one_step_whatever_its_marks(marks: dict[str, bool]) -> None:
     chosen = {step.name: step.command[step.command.index("-m") + 1] for step in steps.unit() if "-m" in step.command}
