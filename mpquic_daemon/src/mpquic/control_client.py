@@ -32,15 +32,15 @@ def socket_path(name: str) -> Path:
     return runtime_dir() / f"{name}.sock"
 
 
-def ask(name: str, request: dict[str, object], timeout: float = 2.0) -> Any:
-    """Send one request to the instance `name` and return its result; see `ask_socket`."""
-    return ask_socket(socket_path(name), request, timeout)
+def call(name: str, request: dict[str, object], timeout: float = 2.0) -> Any:
+    """Send one request to the instance `name` and return its result; see `call_socket`."""
+    return call_socket(socket_path(name), request, timeout)
 
 
-def ask_socket(path: Path, request: dict[str, object], timeout: float = 2.0) -> Any:
+def call_socket(path: Path, request: dict[str, object], timeout: float = 2.0) -> Any:
     """Send one request to whoever serves the control socket `path`, and return its result.
 
-    Raises NotRunning when nobody listens, PermissionError when this user may not ask, and ControlError when the
+    Raises NotRunning when nobody listens, PermissionError when this user may not use it, and ControlError when the
     answer is an error, doesn't come in `timeout` seconds, or can't be understood.
     """
     deadline = time.monotonic() + timeout

@@ -96,7 +96,7 @@ class Host:
             requests.sendto(datagram, str(self.request))
 
     def say(self, **request: object) -> Any:
-        result = control_client.ask_socket(self.control, request, 5.0)
+        result = control_client.call_socket(self.control, request, 5.0)
         check("control-results", result, "instances" if request["op"] == "get" else "hold")
         return result
 

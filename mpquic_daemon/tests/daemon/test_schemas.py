@@ -62,7 +62,7 @@ def both(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         roles: dict[str, Any] = {"cl": ends.client, "sv": ends.server}
         return [getattr(roles[path.stem], str(request["what"]))() for path in files]
 
-    monkeypatch.setattr(status, "ask_each", answers)
+    monkeypatch.setattr(status, "call_each", answers)
     yield ends
     ends.close()
 

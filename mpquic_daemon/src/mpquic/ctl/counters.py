@@ -40,7 +40,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.name is None:
         return _lans(options)
     return for_one(
-        options, lambda name: print(json.dumps(control_client.ask(name, {"op": "get", "what": "counters"}), indent=2))
+        options, lambda name: print(json.dumps(control_client.call(name, {"op": "get", "what": "counters"}), indent=2))
     )
 
 

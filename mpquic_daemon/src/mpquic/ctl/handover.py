@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mpquic import control_client
 from mpquic.ctl.exit_status import FAILED, NOT_RUNNING, UNUSABLE
 from mpquic.ctl.hold import duration
-from mpquic.ctl.instances import add_directory, ask_each, instance_files, reason, row_of_file
+from mpquic.ctl.instances import add_directory, call_each, instance_files, reason, row_of_file
 from mpquic.proto.control.printable import printable
 from mpquic.table import SITE_PREFIX
 
@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
         "for_seconds": options.seconds,
         "user": user,
     }
-    answers = ask_each(servers, request)
+    answers = call_each(servers, request)
     rows: list[Row] = [row for answer in answers if not isinstance(answer, Exception) for row in answer]
     if not rows:
         for path, answer in zip(servers, answers, strict=True):

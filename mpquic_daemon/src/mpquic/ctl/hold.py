@@ -95,7 +95,7 @@ def _ask(request: dict[str, object]) -> Any:
     """Return linkd's answer, or the exit status after it was said why there is none."""
     path = Path(os.environ.get(SOCKET_VARIABLE, DEFAULT_SOCKET))
     try:
-        return control_client.ask_socket(path, request, TIMEOUT)
+        return control_client.call_socket(path, request, TIMEOUT)
     except control_client.NotRunning:
         print("mpquicctl: mpquic-linkd is not running, and it keeps the holds: systemctl start mpquic-linkd, or "
               "journalctl -u mpquic-linkd", file=sys.stderr)  # fmt: skip

@@ -36,19 +36,19 @@ def instance_files(directory: Path) -> list[Path]:
     return sorted((path for path in directory.iterdir() if path.suffix == ".yml"), key=lambda path: natural(path.stem))
 
 
-def ask_each(files: Sequence[Path], request: dict[str, object]) -> list[Any]:
+def call_each(files: Sequence[Path], request: dict[str, object]) -> list[Any]:
     """Return each instance's answer, or the exception that came instead."""
 
-    def ask(path: Path) -> Any:
+    def call(path: Path) -> Any:
         try:
-            return control_client.ask(path.stem, request)
+            return control_client.call(path.stem, request)
         except (control_client.NotRunning, control_client.ControlError, OSError) as error:
             return error
 
-    # In parallel: one hung process must not make the whole table late. Nothing but asking is done in threads: msgspec
+    # In parallel: one hung process must not make the whole table late. Nothing but calls is done in threads: msgspec
     # prepares a type at its first use, and crashes when two threads do so at once.
     with ThreadPoolExecutor(max_workers=min(16, len(files) or 1)) as pool:
-        return list(pool.map(ask, files))
+        return list(pool.map(call, files))
 
 
 def row_of_file(path: Path) -> Row:
@@ -137,7 +137,7 @@ def tell_unknown(name: str, directory: Path) -> int:
 def for_one(options: argparse.Namespace, act: Callable[[str], None]) -> int:
     """Have `act` do something with the instance `options.name`; return the exit status.
 
-    `act` raises what `control_client.ask` does: it's told as a sentence that says what is wrong with the instance.
+    `act` raises what `control_client.request` does: it's told as a sentence that says what is wrong with the instance.
     """
     name, directory = options.name, options.instances_dir
     try:

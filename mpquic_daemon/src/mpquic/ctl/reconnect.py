@@ -61,9 +61,9 @@ def reconnect(name: str, *, times: int, silent: bool, timeout: float = TIMEOUT) 
     """
     done = 0
     for _ in range(times):
-        before = control_client.ask(name, {"op": "get", "what": "status"})
+        before = control_client.call(name, {"op": "get", "what": "status"})
         try:
-            status = control_client.ask(name, {"op": "reconnect", "silent": silent})
+            status = control_client.call(name, {"op": "reconnect", "silent": silent})
         except control_client.ControlError as error:
             raise NotConnectedError(str(error), before.get("state", ""), done) from error
         deadline = time.monotonic() + timeout
@@ -71,7 +71,7 @@ def reconnect(name: str, *, times: int, silent: bool, timeout: float = TIMEOUT) 
             if time.monotonic() > deadline or status["state"] == "inactive":
                 raise NotConnectedError(_why_not_connected(status, done, times, timeout), status["state"], done)
             time.sleep(RECONNECT_POLL)
-            status = control_client.ask(name, {"op": "get", "what": "status"})
+            status = control_client.call(name, {"op": "get", "what": "status"})
         done += status["reconnects"] - before["reconnects"]
     return done
 

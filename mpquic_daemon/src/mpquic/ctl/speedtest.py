@@ -161,7 +161,7 @@ def find_ends(path: Path) -> Ends:
     if not isinstance(config, ClientConfig):
         raise Refusal("it is a server; measure from the client", UNUSABLE)
     try:
-        status, rows = (control_client.ask(path.stem, {"op": "get", "what": what}) for what in ("status", "paths"))
+        status, rows = (control_client.call(path.stem, {"op": "get", "what": what}) for what in ("status", "paths"))
     except control_client.NotRunning:
         raise Refusal(f"it is not running: {row_of_stopped(path)['error']}", NOT_RUNNING) from None
     except (control_client.ControlError, OSError) as error:

@@ -12,7 +12,7 @@ from mpquic.ctl.exit_status import NOT_RUNNING, UNUSABLE
 from mpquic.ctl.instances import (
     Row,
     add_directory,
-    ask_each,
+    call_each,
     instance_files,
     natural,
     reason,
@@ -84,13 +84,13 @@ def add(commands: Commands) -> None:
 
 def status(files: Sequence[Path]) -> list[Row]:
     """Return one row of JSON_FIELDS for each instance; what isn't known is None."""
-    answers = ask_each(files, {"op": "get", "what": "status"})
+    answers = call_each(files, {"op": "get", "what": "status"})
     return [_status_row(path, answer) for path, answer in zip(files, answers, strict=True)]
 
 
 def paths(files: Sequence[Path]) -> list[Row]:
     """Return one row of JSON_PATH_FIELDS for each path of each running instance."""
-    answers = ask_each(files, {"op": "get", "what": "paths"})
+    answers = call_each(files, {"op": "get", "what": "paths"})
     # `status` tells why one doesn't answer; a process that isn't there has no paths.
     return [
         {"instance": path.stem, **{key: found.get(key) for key in JSON_PATH_FIELDS if key != "instance"}}
@@ -111,7 +111,7 @@ def pipes(files: Sequence[Path]) -> list[Row]:
 
 def versions(files: Sequence[Path]) -> list[Row]:
     """Return the release of this command, of each running instance and of its peers: they differ until a restart."""
-    answers = ask_each(files, {"op": "get", "what": "version"})
+    answers = call_each(files, {"op": "get", "what": "version"})
     rows = [_version_row(path, answer) for path, answer in zip(files, answers, strict=True)]
     return [{"name": "mpquicctl", "release": RELEASE, "peer_releases": None, "error": None}, *rows]
 
@@ -146,7 +146,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.command == "status":
             rows = _with_peers(rows, complete=bool(options.names))
         print(table(rows, {key: _heading(key) for key in fields}))
-    answers = ask_each(files, {"op": "get", "what": "version"}) if options.names else []
+    answers = call_each(files, {"op": "get", "what": "version"}) if options.names else []
     return NOT_RUNNING if any(isinstance(answer, control_client.NotRunning) for answer in answers) else 0
 
 

@@ -113,7 +113,7 @@ def _read(owner: dict[str, Any]) -> dict[str, tuple[int | None, int | None]]:
         if device is not None:
             found[f"{kind} {name}"] = device.sent_packets, device.received_packets
     try:
-        counted = control_client.ask(owner["name"], {"op": "get", "what": "counters"})["tunnel"]
+        counted = control_client.call(owner["name"], {"op": "get", "what": "counters"})["tunnel"]
         found[f"instance {owner['name']}"] = counted["tx_packets"], counted["rx_packets"]
     except (control_client.NotRunning, control_client.ControlError, OSError, LookupError, TypeError):
         found[f"instance {owner['name']}"] = None, None

@@ -48,8 +48,8 @@ def describe(directory: Path, device: str) -> dict[str, Any] | None:
         "paths": [],
     }
     try:
-        status = control_client.ask(path.stem, {"op": "get", "what": "status"})
-        paths = control_client.ask(path.stem, {"op": "get", "what": "paths"})
+        status = control_client.call(path.stem, {"op": "get", "what": "status"})
+        paths = control_client.call(path.stem, {"op": "get", "what": "paths"})
     except control_client.NotRunning:
         row = row_of_stopped(path)
         return facts | {"state": row["state"], "error": row["error"]}

@@ -83,7 +83,7 @@ class _AddressSocket(RouteSocket):
 def _families_heard(name: str, device: str) -> frozenset[int]:
     """Return the address families by which an instance hears its server over the device, whatever its other WANs do."""
     try:
-        answer = control_client.ask(name, {"op": "get", "what": "paths"}, CONTROL_TIMEOUT)
+        answer = control_client.call(name, {"op": "get", "what": "paths"}, CONTROL_TIMEOUT)
     except (control_client.NotRunning, control_client.ControlError, OSError):
         return frozenset()  # What can't say that it hears anything doesn't.
     rows = [row for row in answer if isinstance(row, dict)] if isinstance(answer, list) else []

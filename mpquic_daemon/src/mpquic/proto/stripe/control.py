@@ -66,9 +66,9 @@ class Control:
         self._responses = AnswerLimit()
         self._outgoing: list[Outgoing] = []
         self._counted = (0, 0)
-        """Questions that were answered or given up when this was last told the estimators."""
+        """Replies and lost requests when the estimators were last told of them."""
         self._has_heard = False
-        """Whether a reply has come since the last question."""
+        """Whether a reply has come since the last request."""
         self.round_trip_at: float | None = None
         """When the peer last answered, reported, or said that it is answered: proof that both directions work."""
         self.reports_sent = 0
@@ -88,7 +88,7 @@ class Control:
             request = Keepalive.REQUEST_HEARING if self._has_heard else Keepalive.REQUEST
             self._has_heard = False
             self._send(kind, pipe.number, encode_keepalive(request, self._opener.epoch, now, told, pipe.sending.shards))
-        self._count_questions(now)
+        self._count_requests(now)
         if self._pipes.unproven:
             self.challenge(now, rtt or 0.0)
         reporter = self._receiver.reporter
@@ -109,7 +109,7 @@ class Control:
             self._send(PacketType.PROBE, pipe.number, encode_probe(_PRESENCE))
 
     def challenge(self, now: float, rtt: float) -> None:
-        """Send tokens to addresses that are to prove themselves, and ask at the old one whether it is still in use."""
+        """Send tokens to addresses that are to prove themselves, and one to the old one, which may still be in use."""
         for pipe, unproven in self._pipes.challenges(now, rtt):
             for address in (unproven.address, pipe.address if unproven.tries == 1 else None):
                 if address is None:
@@ -142,10 +142,10 @@ class Control:
         if pmtu.size < before:
             self._sender.recovery.on_shrunk(pmtu.size, now)
 
-    def _count_questions(self, now: float) -> None:
-        pipes, (answered, unanswered) = self._pipes, self._counted
-        self._counted = pipes.answered, pipes.unanswered
-        self._sender.recovery.estimators.on_sent(pipes.answered - answered, pipes.unanswered - unanswered, now)
+    def _count_requests(self, now: float) -> None:
+        pipes, (replies, lost) = self._pipes, self._counted
+        self._counted = pipes.replies, pipes.lost_requests
+        self._sender.recovery.estimators.on_sent(pipes.replies - replies, pipes.lost_requests - lost, now)
 
     def _send(self, kind: PacketType, pipe: int, body: bytes) -> None:
         datagram = self._sealer.seal_control(kind, pipe, body)
@@ -179,13 +179,13 @@ class Control:
                 self.round_trip_at = now
                 self._has_heard = True
                 self._sender.on_rtt(rtt, now)
-                self._count_questions(now)
+                self._count_requests(now)
             return
         registering = packet.kind == PacketType.REGISTER
         if kind is Keepalive.REQUEST_HEARING and not registering and told is not None:
             # When its reply came, not now: a client goes on asking for a while when it hears nothing any more.
             self.round_trip_at = max(self.round_trip_at or 0.0, now - told.ago)
-        self._pipes.on_asked(packet.pipe, packet.number, now, registering=registering)
+        self._pipes.on_request(packet.pipe, packet.number, now, registering=registering)
         if told is not None and told.pipe < len(self._pipes.all):
             self._pipes.all[told.pipe].rtt.add(told.rtt, now - told.ago)
             self._sender.on_rtt(told.rtt, now - told.ago)

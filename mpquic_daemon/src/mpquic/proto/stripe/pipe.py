@@ -24,7 +24,7 @@ class Pipe:
         "confirmed_at",
         "highest",
         "highest_control",
-        "next_ask",
+        "next_request_at",
         "number",
         "reached_at",
         "receiving",
@@ -48,10 +48,10 @@ class Pipe:
         self.highest_control = -1
         self.confirmed_at: float | None = None
         """When both directions were last known to work."""
-        self.next_ask = now
+        self.next_request_at = now
         self.requested_at = float("-inf")
         self.registering = True
-        """Whether it was last asked as one that has had no answer."""
+        """Whether its last request was that of one that has had no reply."""
         self.rtt = RttEstimator()
         self.untold_rtt: float | None = None
         """What was measured last, if the peer hasn't been told."""
@@ -66,7 +66,7 @@ class Pipe:
 
     @property
     def waits(self) -> bool:
-        """Whether the last question is unanswered."""
+        """Whether the last request has had no reply."""
         return self.confirmed_at is None or self.requested_at > self.confirmed_at
 
     def is_idle(self, now: float) -> bool:

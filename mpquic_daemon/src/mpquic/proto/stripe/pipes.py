@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 KEEPALIVE_INTERVAL = 1.0
 REGISTER_INTERVAL = 0.2
 BUSY_TIME = 5.0
-"""Seconds after the last shard for which every pipe is asked. Later one pipe is, in turn, each `IDLE_INTERVAL`: a
+"""Seconds after the last shard for which there are requests on all pipes. Then on one, in turn, each `IDLE_INTERVAL`: a
 thousand sessions that do nothing must not keep a server busy."""
 IDLE_INTERVAL = 1.0
 """A round trip a second at least: so a change is seen within 3 s, and silence in time."""
@@ -40,7 +40,7 @@ RETRY_INTERVAL = 0.5
 """Seconds after which a pipe of an idle session that hasn't answered is followed by the next: so a single loss is no
 outage, and an outage is still noticed in time."""
 REPEAT_INTERVAL = 0.25
-"""Seconds after which an unanswered question is repeated, or the round-trip time where that is longer: where one packet
+"""Seconds after which a request without reply is repeated, or the round-trip time where that is more: where one packet
 in two is lost a pipe isn't dead."""
 MOVING_TIME = 2.0
 """Seconds after a pipe's peer has moved in which overdue reports are put down to that."""
@@ -54,7 +54,7 @@ SHARDS_ROOM = 1 << 16
 
 
 class Pipes:
-    """All pipes of one end. A client asks on each and knows it by the answers; a server learns from how it is asked.
+    """All pipes of one end. A client sends requests on each and knows it by the replies; a server by what they say.
 
     REGISTER says "I have no answer yet", KEEPALIVE "I have had answers", so the server too knows that both directions
     work, without asking. `entropy` returns so many random octets, for tokens.
@@ -85,18 +85,18 @@ class Pipes:
         self._busy_until = now + BUSY_TIME
         self._lively_until = now + LIVELY_TIME
         self._slept_at = float("-inf")
-        self._rest_unanswered = 0
-        """Questions since the last answer, of an idle session."""
-        self.answered = 0
-        self.unanswered = 0
-        """Questions on pipes that carry; the peer's answers and what was given up."""
+        self._rest_lost = 0
+        """Requests since the last reply, of an idle session."""
+        self.replies = 0
+        self.lost_requests = 0
+        """Of the requests on pipes that carry: the replies, and those that were given up."""
 
     def busy(self, now: float) -> None:
         """Shards come or go: all pipes are wanted."""
         if now >= self._busy_until and self._client:
             for pipe in self.all:
-                pipe.next_ask = min(pipe.next_ask, max(now, pipe.requested_at + KEEPALIVE_INTERVAL))
-            self._next_request = min(pipe.next_ask for pipe in self.all)
+                pipe.next_request_at = min(pipe.next_request_at, max(now, pipe.requested_at + KEEPALIVE_INTERVAL))
+            self._next_request = min(pipe.next_request_at for pipe in self.all)
         self._busy_until = now + BUSY_TIME
         self._lively_until = now + LIVELY_TIME
 
@@ -168,8 +168,8 @@ class Pipes:
             if address != pipe.address or pipe.unproven is not None:
                 self._consider(pipe, address)
 
-    def on_asked(self, number: int, packet: int, now: float, *, registering: bool) -> None:
-        """A server was asked on a pipe by control packet `packet`; one that was overtaken tells nothing."""
+    def on_request(self, number: int, packet: int, now: float, *, registering: bool) -> None:
+        """A request came to a server on a pipe, in control packet `packet`; one that was overtaken tells nothing."""
         pipe = self.all[number]
         if packet >= pipe.highest_control:
             self._confirm(pipe, None if registering else now)
@@ -269,17 +269,17 @@ class Pipes:
         if not 0 <= now - stamp < DEAD_AFTER or stamp < self._slept_at:
             return None
         pipe = self.all[number]
-        self.answered += 1
-        self._rest_unanswered = 0
-        pipe.next_ask = max(pipe.next_ask, pipe.requested_at + KEEPALIVE_INTERVAL)
+        self.replies += 1
+        self._rest_lost = 0
+        pipe.next_request_at = max(pipe.next_request_at, pipe.requested_at + KEEPALIVE_INTERVAL)
         if pipe.registering:
-            pipe.next_ask = self._next_request = now  # tell the server at once that it may use this pipe
+            pipe.next_request_at = self._next_request = now  # tell the server at once that it may use this pipe
         elif now >= self._busy_until:
             self._next_request = max(self._next_request, pipe.requested_at + self.rest_interval(now))
         self._confirm(pipe, now)
         rtt = max(now - stamp, 1e-6)
         if pipe.rtt.deviates(rtt, RTT_STEP):
-            pipe.next_ask = min(pipe.next_ask, now + REPEAT_INTERVAL)
+            pipe.next_request_at = min(pipe.next_request_at, now + REPEAT_INTERVAL)
             self._next_request = min(self._next_request, now + REPEAT_INTERVAL)
         pipe.rtt.add(rtt, now)
         pipe.untold_rtt = rtt
@@ -315,36 +315,36 @@ class Pipes:
         return min(alive, key=_charged_bytes)
 
     def due(self, now: float) -> list[Pipe]:
-        """Pipes on which a client asks now; each is then due again after its interval."""
+        """Pipes on which a client sends a request now; each is then due again after its interval."""
         asking: list[Pipe] = []
         if not self._client or now < self._next_request:
             return asking
         if now >= self._busy_until and self.alive(now):
-            pipe = min(self.all, key=_asked_at)
-            self._note_unanswered(pipe, now)
+            pipe = min(self.all, key=_requested_at)
+            self._note_lost_request(pipe, now)
             pipe.registering = not (pipe.alive(now) or pipe.is_idle(now))
             pipe.requested_at = now
-            self._rest_unanswered += 1
-            wait = RETRY_INTERVAL if self._rest_unanswered == 1 else REPEAT_INTERVAL
+            self._rest_lost += 1
+            wait = RETRY_INTERVAL if self._rest_lost == 1 else REPEAT_INTERVAL
             self._next_request = now + max(wait, min(pipe.rtt.timeout, IDLE_INTERVAL) if pipe.rtt.samples else 0.0)
             return [pipe]
         for pipe in self.all:
-            if now < pipe.next_ask:
+            if now < pipe.next_request_at:
                 continue
             alive = pipe.alive(now) or pipe.is_idle(now)
             if not alive:
                 pipe.confirmed_at = None
-            self._note_unanswered(pipe, now)
+            self._note_lost_request(pipe, now)
             pipe.registering, pipe.requested_at = not alive, now
             repeat = max(REPEAT_INTERVAL, min(pipe.rtt.timeout, KEEPALIVE_INTERVAL))
-            pipe.next_ask = now + (repeat if alive else REGISTER_INTERVAL)
+            pipe.next_request_at = now + (repeat if alive else REGISTER_INTERVAL)
             asking.append(pipe)
-        self._next_request = min(pipe.next_ask for pipe in self.all)
+        self._next_request = min(pipe.next_request_at for pipe in self.all)
         return asking
 
-    def _note_unanswered(self, pipe: Pipe, now: float) -> None:
+    def _note_lost_request(self, pipe: Pipe, now: float) -> None:
         if pipe.confirmed_at is not None and pipe.waits and now - pipe.requested_at >= pipe.rtt.timeout:
-            self.unanswered += 1
+            self.lost_requests += 1
 
     def slept(self, seconds: float, now: float) -> None:
         """This process has slept: nothing that was not heard meanwhile tells against a pipe."""
@@ -370,7 +370,7 @@ class Pipes:
         return min(times, default=None)
 
 
-def _asked_at(pipe: Pipe) -> float:
+def _requested_at(pipe: Pipe) -> float:
     return pipe.requested_at
 
 
