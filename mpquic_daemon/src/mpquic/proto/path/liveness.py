@@ -115,6 +115,7 @@ class Liveness:
         sequence = self._next_sequence
         self._next_sequence = (sequence + 1) % SEQUENCES
         self._outstanding[sequence] = now
+        self._unmeasured.discard(sequence)
         rtt, self._untold_rtt = self._untold_rtt, None
         return PathProbe(sequence, heard_ago=now - self._last_receive, rtt=rtt)
 
