@@ -11,12 +11,12 @@ MINIMUM_WINDOW = 10.0
 """Seconds for which a minimum counts at least, and for twice as long at most."""
 LOSS_WINDOW = 2.5
 """Seconds that a share of losses covers..."""
-LOSS_EVENTS = 32
+LOSS_EVENTS = 24
 """...but as many events at least, unless they are older than..."""
 LOSS_MEMORY = 60.0
 """...so many seconds."""
-DETECTION_TIME = 1.0
-"""Seconds after an outage in which what was lost by it is still being found."""
+DETECTION_TIME = 2.0
+"""Seconds after a cut in which what was lost by it is still being found."""
 _BUCKET = 0.25
 
 
@@ -79,7 +79,7 @@ class LossEstimator:
         """When each begins, what arrived and what was lost in it."""
         self._delivered = 0
         self._lost = 0
-        self._from = float("-inf")
+        self._from = self._left_out_at = float("-inf")
 
     @property
     def loss(self) -> float:
@@ -92,6 +92,24 @@ class LossEstimator:
         self._buckets.clear()
         self._delivered = self._lost = 0
         self._from = now + DETECTION_TIME
+
+    def leave_out(self, since: float, missing: int, now: float) -> bool:
+        """Nothing came in from `since` until `now`: forget what was lost then. False when it is to count.
+
+        A cut is told by the path's state. But where packets are lost all the time, some are in a row again and again:
+        so it is done once in `LOSS_MEMORY`. So many replies are `missing`, and not yet counted as lost.
+        """
+        buckets = self._buckets
+        within = [each for each in buckets if each[0] >= since]
+        if now - self._left_out_at < LOSS_MEMORY or not (missing or any(each[2] > 0 for each in within)):
+            return False
+        self._left_out_at = now
+        for _, arrived, lost in within:
+            buckets.pop()
+            self._delivered -= int(arrived)
+            self._lost -= int(lost)
+        self._from = now + DETECTION_TIME
+        return True
 
     def add(self, delivered: int, lost: int, now: float) -> None:
         """Take what is known since the last call; negative `lost` takes back what arrived after all."""
@@ -132,5 +150,9 @@ class PathEstimators:
         self._loss.add(delivered, lost, now)
 
     def outage_over(self, now: float) -> None:
-        """Something came in after the path had been silent."""
+        """Something came in after the path had been down."""
         self._loss.restart(now)
+
+    def silence_over(self, since: float, missing: int, now: float) -> bool:
+        """Something came in after nothing had since `since`; tell whether what was lost meanwhile is left out."""
+        return self._loss.leave_out(since, missing, now)

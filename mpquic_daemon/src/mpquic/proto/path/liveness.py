@@ -131,11 +131,22 @@ class Liveness:
 
     def on_receive(self, now: float) -> None:
         """An authenticated datagram of the peer arrived, by any plane."""
-        if now - self._last_receive >= self._silence_limit and not self._pause(now):
-            self.estimators.outage_over(now)
-            self._count_from = now
+        silence = now - self._last_receive
+        late = self._interval + LATENESS * self.probe_interval
+        if self.answered and silence >= late and not self._pause(now):
+            self._note_silence(silence, now)
         self._last_receive = max(self._last_receive, now)
         self._update(now)
+
+    def _note_silence(self, silence: float, now: float) -> None:
+        """Nothing had come in for longer than it should: losses of a cut are told by the state, and aren't counted."""
+        if silence >= self._silence_limit:
+            self.estimators.outage_over(now)
+        else:
+            missing = sum(sent > self._last_receive for sent in self._outstanding.values())
+            if not self.estimators.silence_over(self._last_receive, missing, now):
+                return
+        self._count_from = now
 
     def on_probe(self, probe: PathProbe, now: float) -> PathProbe | None:
         """A probe or a reply arrived: return the reply to a probe. One that nobody asked for is ignored."""
