@@ -73,6 +73,34 @@ def check_recovery(both: Ends) -> None:
             assert max(gaps) < 0.35
 
 
+@pytest.mark.parametrize("packets", [1, 20])
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 2.9])
+@pytest.mark.parametrize(
+    "settings", [{"transport": "stripe"}, {"transport": "quic"}, {"transport": "quic", "transport_mode": "reliable"}]
+)
+def test_packets_pass_at_once_after_an_outage_in_which_more_came(
+    ends: Make, settings: dict[str, object], seconds: float, packets: int
+) -> None:
+    """Timeouts that grow with each repetition aren't waited for: so many packets come in each 0.1 s."""
+    both = ends(striped=settings["transport"] == "stripe", **settings)
+
+    def go_on(tenths: int) -> None:
+        for _ in range(tenths):
+            for _ in range(packets - 1):
+                both._send_probes()
+            both.run(0.1)
+
+    go_on(50)
+    both.network.cut()
+    go_on(round(10 * seconds))
+    both.network.heal()
+    healed = both.now
+    go_on(50)
+    for name in ("cl", "sv"):
+        times = [healed, *(moment for moment in both.arrivals(name) if moment > healed)]
+        assert max(later - earlier for earlier, later in itertools.pairwise(times)) < 0.25
+
+
 @pytest.mark.simulation
 @pytest.mark.parametrize("probes", [True, False], ids=["traffic", "idle"])
 @pytest.mark.parametrize("seconds", OUTAGES)
