@@ -145,6 +145,39 @@ def test_what_was_in_flight_on_a_path_that_went_silent_is_sent_again_first(runs:
     assert len(second.taken) == 12
 
 
+@pytest.mark.parametrize("capacity", [700, 1300])
+def test_fragments_are_sent_again_as_the_other_path_takes_them(capacity: int) -> None:
+    """But for those of a packet of which a fragment has been acknowledged."""
+    first, second = RecordingPath("a", capacity=1400), RecordingPath("b", capacity=capacity)
+    sender = tunnel(first, second)
+    sender.enqueue([packet(each, 5000) for each in range(2)], NOW)
+    sender.flush(NOW)
+    assert len(first.taken) == 8
+    first.in_flight = list(first.taken)[1:]
+    first.state = PathState.SUSPECT
+    sender.flush(NOW)
+    receiver = TunnelReceiver()
+    arrived = [
+        write
+        for frame in second.taken
+        for write in receiver.receive(
+            [
+                Frame(
+                    bytes(frame.payload),
+                    frame.traffic_class,
+                    frame.sequence & 0xFFFFFFFF,
+                    frame.flags,
+                    frame.gso_size,
+                    frame.fragment_index,
+                    frame.fragment_count,
+                )
+            ],
+            NOW,
+        )
+    ]
+    assert [data[-4996 - 4 : -4996] for data in joined(arrived)] == [(1).to_bytes(4, "big")]
+
+
 def test_it_is_sent_again_though_nothing_else_waits() -> None:
     first, second = RecordingPath("a"), RecordingPath("b")
     sender = tunnel(first, second)

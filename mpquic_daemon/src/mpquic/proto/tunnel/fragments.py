@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from mpquic.proto.packet.frame import MAX_PAYLOAD, Frame, FrameError, FrameFlag
+from mpquic.proto.path.path import FrameOrRun
 
 MAX_FRAGMENTS = 255
 
@@ -40,6 +41,34 @@ def split(frame: Frame, capacity: int) -> list[Frame]:
         )
         for index in range(count)
     ]
+
+
+def rejoin(frames: list[FrameOrRun]) -> list[FrameOrRun]:
+    """Put frames together again whose fragments are all among these, in the place of the first; leave the others."""
+    pieces: dict[Key, dict[int, Frame]] = {}
+    for frame in frames:
+        if isinstance(frame, Frame) and frame.flags & _FRAGMENT:
+            pieces.setdefault(_key(frame), {})[frame.fragment_index] = frame
+    if not pieces:
+        return frames
+    joined: list[FrameOrRun] = []
+    done: set[Key] = set()
+    for frame in frames:
+        if not (isinstance(frame, Frame) and frame.flags & _FRAGMENT):
+            joined.append(frame)
+            continue
+        key = _key(frame)
+        if len(pieces[key]) < frame.fragment_count:
+            joined.append(frame)
+        elif key not in done:
+            done.add(key)
+            payload = b"".join([pieces[key][index].payload for index in range(frame.fragment_count)])
+            joined.append(Frame(payload, frame.traffic_class, frame.sequence, frame.flags & ~_FRAGMENT, frame.gso_size))
+    return joined
+
+
+def _key(frame: Frame) -> Key:
+    return frame.traffic_class, frame.sequence, frame.fragment_count, frame.flags, frame.gso_size
 
 
 class _Partial:
@@ -93,7 +122,7 @@ class Reassembler:
         if not frame.flags & _FRAGMENT:
             return frame
         self.expire(now)
-        key = (frame.traffic_class, frame.sequence, frame.fragment_count, frame.flags, frame.gso_size)
+        key = _key(frame)
         partial = self._partials.get(key)
         if partial is None:
             partial = _Partial(frame.fragment_count, now + self._timeout)

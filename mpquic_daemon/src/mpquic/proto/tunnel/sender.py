@@ -16,7 +16,7 @@ from mpquic.proto.packet.superframe import MIN_GSO_SIZE, Packet, SuperframeError
 from mpquic.proto.path.path import FrameOrRun, PathState
 from mpquic.proto.tunnel.class_queue import MAX_PACKET, ClassQueue
 from mpquic.proto.tunnel.counters import Counters, packets_of
-from mpquic.proto.tunnel.fragments import split
+from mpquic.proto.tunnel.fragments import rejoin, split
 from mpquic.proto.tunnel.tuning import tune
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ class TunnelSender:
         """Make frames fit that were built for another path, or for a larger capacity."""
         capacity = shape.capacity
         fitting: list[FrameOrRun] = []
-        for frame in frames:
+        for frame in rejoin(frames):
             if isinstance(frame, SegmentRun):
                 if shape.takes_runs and frame.largest_frame <= capacity:
                     fitting.append(frame)
