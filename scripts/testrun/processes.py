@@ -268,7 +268,7 @@ def _give_way(leader: int) -> None:
     Where the kernel schedules each session as one (sched_autogroup_enabled), niceness counts within it alone.
     """
     with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-        os.setpriority(os.PRIO_PROCESS, leader, NICENESS)
+        os.setpriority(os.PRIO_PROCESS, leader, min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS))
         Path(f"/proc/{leader}/autogroup").write_text(f"{NICENESS}")
 
 
