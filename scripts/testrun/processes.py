@@ -110,7 +110,8 @@ def run(
     ours, theirs = os.pipe() if background else _output_pair()
     try:
         process = subprocess.Popen(
-            command,
+            # Lowered before it has children, which inherit it.
+            ["nice", f"-n{NICENESS}", *command] if background else command,
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -263,12 +264,11 @@ def family(pids: set[int]) -> set[int]:
 
 
 def _give_way(leader: int) -> None:
-    """Lower the priority of a session: of its leader, whose children inherit it, and of the group that is scheduled.
+    """Lower the priority of a session where the kernel schedules each as one (sched_autogroup_enabled).
 
-    Where the kernel schedules each session as one (sched_autogroup_enabled), niceness counts within it alone.
+    The niceness of its processes then counts among them alone.
     """
     with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-        os.setpriority(os.PRIO_PROCESS, leader, min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS))
         Path(f"/proc/{leader}/autogroup").write_text(f"{NICENESS}")
 
 
