@@ -137,7 +137,7 @@ def tell_unknown(name: str, directory: Path) -> int:
 def for_one(options: argparse.Namespace, act: Callable[[str], None]) -> int:
     """Have `act` do something with the instance `options.name`; return the exit status.
 
-    `act` raises what `control_client.request` does: it's told as a sentence that says what is wrong with the instance.
+    `act` raises what `control_client.call` does: it's told as a sentence that says what is wrong with the instance.
     """
     name, directory = options.name, options.instances_dir
     try:

@@ -32,7 +32,7 @@ class QuicPath:
         self._budget = budget
         self.keeps_sent = False
         """Whether what a stream is given is kept until it is acknowledged, since another path may have to send it
-        again. It costs a tenth of the processor time: the buffers of the TUN aren't used again so soon."""
+        again. It costs a tenth of the processor time: the buffers of the TUN are used again later."""
         self._written: deque[tuple[int, float, Frame]] = deque()
         """What is kept: where each frame ends in the stream, and when it was written."""
 

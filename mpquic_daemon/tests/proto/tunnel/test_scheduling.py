@@ -48,7 +48,15 @@ def wire(frames: Sequence[Frame | SegmentRun]) -> list[Frame]:
     """The frames as they arrive."""
     singles = [each for one in frames for each in (one.frames() if isinstance(one, SegmentRun) else [one])]
     return [
-        Frame(bytes(each.payload), each.traffic_class, each.sequence & 0xFFFFFFFF, each.flags, each.gso_size)
+        Frame(
+            bytes(each.payload),
+            each.traffic_class,
+            each.sequence & 0xFFFFFFFF,
+            each.flags,
+            each.gso_size,
+            each.fragment_index,
+            each.fragment_count,
+        )
         for each in singles
     ]
 
@@ -157,24 +165,7 @@ def test_fragments_are_sent_again_as_the_other_path_takes_them(capacity: int) ->
     first.state = PathState.SUSPECT
     sender.flush(NOW)
     receiver = TunnelReceiver()
-    arrived = [
-        write
-        for frame in second.taken
-        for write in receiver.receive(
-            [
-                Frame(
-                    bytes(frame.payload),
-                    frame.traffic_class,
-                    frame.sequence & 0xFFFFFFFF,
-                    frame.flags,
-                    frame.gso_size,
-                    frame.fragment_index,
-                    frame.fragment_count,
-                )
-            ],
-            NOW,
-        )
-    ]
+    arrived = [write for frame in wire(second.taken) for write in receiver.receive([frame], NOW)]
     assert [data[-4996 - 4 : -4996] for data in joined(arrived)] == [(1).to_bytes(4, "big")]
 
 

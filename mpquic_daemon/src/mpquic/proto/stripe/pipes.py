@@ -56,7 +56,7 @@ SHARDS_ROOM = 1 << 16
 class Pipes:
     """All pipes of one end. A client sends requests on each and knows it by the replies; a server by what they say.
 
-    REGISTER says "I have no answer yet", KEEPALIVE "I have had answers", so the server too knows that both directions
+    REGISTER says "I have no reply yet", KEEPALIVE "I have had replies", so the server too knows that both directions
     work, without asking. `entropy` returns so many random octets, for tokens.
     """
 
