@@ -9,7 +9,7 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from .conftest import Call, Kept
 
+WAN = "wan5"
 ISP = "isp5"
+SERVER = "mt5"
+"""The VPS's instance of the WAN's class tunnels."""
 SECONDS = 5
 RATE = 20
 """Mbit/s of what neighbours carry, in sum far below what the WAN does."""
@@ -59,6 +62,22 @@ def lose(lab: Lab, tunnel: str, percent: int) -> None:
     lab.run(ISP, "nft -f - <<'END'\n" + "\n".join(lines) + "\nEND")
 
 
+def losses(lab: Lab, tunnel: str) -> Counter[str]:
+    """Packets that were lost up to now, by place: at both daemons, on the WAN, at the receiver's socket."""
+    found: Counter[str] = Counter()
+    for node, instance in (("client", tunnel), ("vps", SERVER)):
+        counters = lab.daemon_counters(instance, node)["tunnel"]
+        found[f"{node}: rx_missing_packets"] = counters["rx_missing_packets"]
+        for queue in counters["queues"]:
+            for what in ("overflow_drops", "codel_drops", "expired"):
+                found[f"{node}: {what} of class {queue['traffic_class']}"] += queue[what]
+    for direction, counters in lab.counters(WAN).items():
+        found.update({f"{WAN}: {direction}, {reason}": packets for reason, packets in counters["dropped"].items()})
+    sockets = lab.run(topology.CLASS_VLANS[tunnel].lan.host, "nstat -asz UdpRcvbufErrors")
+    found["receiver: UdpRcvbufErrors"] = int(sockets.split()[-2])
+    return found
+
+
 def measure(tunnel: str) -> dict[str, Any]:
     """Datagrams at a steady rate from the Internet to the network of the class's VLAN."""
     program = (
@@ -79,11 +98,13 @@ def measure(tunnel: str) -> dict[str, Any]:
 def test_loss_on_one_class_is_nobody_elses(lab: Lab, calls: dict[str, Call], victim: str, percent: int) -> None:
     """Nobody fills the WAN: how classes share a full one is another matter."""
     lose(lab, victim, percent)
-    neighbours = {tunnel: measure(tunnel) for tunnel in TUNNELS if tunnel != victim}
+    before = {tunnel: losses(lab, tunnel) for tunnel in TUNNELS if tunnel != victim}
+    neighbours = {tunnel: measure(tunnel) for tunnel in before}
     ends = {tunnel: call.end() for tunnel, call in calls.items()}
     assert {tunnel for tunnel, end in ends.items() if end["lost"]} <= {victim}
     for tunnel, found in neighbours.items():
-        assert (found["loss_percent"], round(found["mbit"])) == (0.0, RATE), tunnel
+        places = f"{tunnel} among all tunnels of {WAN}: {losses(lab, tunnel) - before[tunnel]}"
+        assert (found["loss_percent"], round(found["mbit"])) == (0.0, RATE), places
 
 
 @pytest.fixture
