@@ -273,8 +273,10 @@ class Session:
             liveness.proved_every = None
             return
         every = plane.session.pipes.rest_interval(now)
-        if is_proved or liveness.proved_every is None or every > liveness.proved_every:
-            liveness.proved_every = every
+        told_after = 0.0 if liveness.probes or plane.session.pipes.is_busy(now) else every
+        before = liveness.proved_every
+        if is_proved or before is None or every + told_after > before + liveness.told_after:
+            liveness.proved_every, liveness.told_after = every, told_after
 
     def timer(self, now: float) -> float | None:
         """When `poll` is due, or the share of the WAN allows sending again."""

@@ -56,6 +56,8 @@ class Liveness:
         self.probes = probes
         self.proved_every: float | None = None
         """Seconds from one proof of another plane to the next, while there is such a plane."""
+        self.told_after = 0.0
+        """Seconds by which such a proof is old when it comes: who asks tells by the next request when a reply came."""
         self._last_round_trip = now
         self._last_receive = now
         self._unheard = False
@@ -193,7 +195,9 @@ class Liveness:
     @property
     def _proof_interval(self) -> float:
         # Who doesn't ask learns by each probe of the other that the reply to the one before has arrived.
-        return self._interval if self.probes or self.proved_every is not None else 2 * self._interval
+        if self.proved_every is not None:
+            return self._interval + self.told_after
+        return self._interval if self.probes else 2 * self._interval
 
     @property
     def _silence_limit(self) -> float:

@@ -100,6 +100,10 @@ class Pipes:
         self._busy_until = now + BUSY_TIME
         self._lively_until = now + LIVELY_TIME
 
+    def is_busy(self, now: float) -> bool:
+        """Whether shards have come or gone of late."""
+        return now < self._busy_until
+
     def looked_at(self, now: float) -> None:
         """Somebody looks, and may do so again soon: what is told of a path is not to be old."""
         self._lively_until = now + LIVELY_TIME
