@@ -74,16 +74,24 @@ def serve(node: Node, port: int = PORT) -> Process:
 
 
 def tcp(
-    source: Node, target: Node, address: str, seconds: float, streams: int, *, omit: float = 0, port: int = PORT
+    source: Node,
+    target: Node,
+    address: str,
+    seconds: float,
+    streams: int,
+    *,
+    omit: float = 0,
+    port: int = PORT,
+    niceness: int = 0,
 ) -> Transfer:
     """Send from `source` to `address` at `target` over `streams` TCP connections; return what was received.
 
-    The first `omit` seconds come before the `seconds` that count.
+    The first `omit` seconds come before the `seconds` that count. The sender gives way to others by its `niceness`.
     """
     options = ["-t", f"{seconds:.0f}", "-C", "cubic", "-P", str(streams)]
     if omit:
         options += ["-O", f"{omit:.0f}"]
-    end = _client(source, target, address, port, options, seconds + omit)["sum_received"]
+    end = _client(source, target, address, port, options, seconds + omit, niceness)["sum_received"]
     return Transfer(int(end["bytes"]), float(end["seconds"]))
 
 
@@ -101,10 +109,12 @@ def udp(source: Node, target: Node, address: str, seconds: float, payload: int, 
     return Flow(int(end["packets"]), int(end["lost_packets"]), float(end["seconds"]))
 
 
-def _client(source: Node, target: Node, address: str, port: int, options: list[str], seconds: float) -> Any:
+def _client(
+    source: Node, target: Node, address: str, port: int, options: list[str], seconds: float, niceness: int = 0
+) -> Any:
     server = serve(target, port)
     try:
-        command = ["iperf3", "-J", "-c", address, "-p", str(port), *options]
+        command = ["nice", f"-n{niceness}", "iperf3", "-J", "-c", address, "-p", str(port), *options]
         answer = json.loads(source.run(*command, timeout=seconds + PATIENCE))
     finally:
         server.stop()

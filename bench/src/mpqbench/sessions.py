@@ -30,6 +30,9 @@ REPETITIONS = 5
 """Measurements with the idle clients; as many come without them."""
 OMIT = 4.0
 """Seconds that don't count: connections that begin together first drive each other down."""
+NICENESS = 10
+"""Of the senders. Until the other end has told iperf3 to begin, it asks over and over whether it may write, and ten of
+those take the processors from the daemons that have to carry that word."""
 WINDOW = 2.0
 STILL_FALLING = 0.9
 IDLE_WAIT = 60.0
@@ -152,7 +155,9 @@ def _rate(star: Star, length: float) -> float:
 
     def send(index: int) -> float:
         port = iperf.PORT + index
-        return iperf.tcp(star.clients[index], star.b, star.b.inner, length, 1, omit=OMIT, port=port).rate
+        return iperf.tcp(
+            star.clients[index], star.b, star.b.inner, length, 1, omit=OMIT, port=port, niceness=NICENESS
+        ).rate
 
     with ThreadPoolExecutor(ACTIVE) as pool:
         return sum(pool.map(send, range(ACTIVE)))
