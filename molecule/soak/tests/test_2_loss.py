@@ -103,8 +103,9 @@ def test_loss_on_one_class_is_nobody_elses(lab: Lab, calls: dict[str, Call], vic
     ends = {tunnel: call.end() for tunnel, call in calls.items()}
     assert {tunnel for tunnel, end in ends.items() if end["lost"]} <= {victim}
     for tunnel, found in neighbours.items():
-        places = f"{tunnel} among all tunnels of {WAN}: {losses(lab, tunnel) - before[tunnel]}"
-        assert (found["loss_percent"], round(found["mbit"])) == (0.0, RATE), places
+        assert (found["loss_percent"], round(found["mbit"])) == (0.0, RATE), (
+            f"{tunnel} among all tunnels of {WAN}: {losses(lab, tunnel) - before[tunnel]}"
+        )
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from mpquic.proto.stripe.pipes import SELDOM_INTERVAL
+from mpquic.proto.path.liveness import QUIET_LIMIT
+from mpquic.proto.stripe.pipes import LIVELY_TIME, SELDOM_INTERVAL
 
 from .conftest import Site
 from .virtual import Ends
@@ -14,13 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SETTLED = 120.0
+SETTLED = 2 * LIVELY_TIME
 """Seconds after which it has found the path's MTU, and nobody has looked for long."""
 TIME = 60.0
-QUIET_EVERY = 20.0
-"""Seconds between looks at the QUIC connection that doesn't carry."""
 QUIET_COST = 12
-"""Datagrams of a look: probes, replies and acknowledgements, and probes in addition while the first is under way."""
+"""Datagrams of a look at the connection that doesn't carry, each `QUIET_LIMIT` seconds: probes, replies and
+acknowledgements, and probes in addition while the first is under way."""
 
 
 @pytest.fixture
@@ -31,18 +31,13 @@ def both(tmp_path: Path) -> Iterator[Ends]:
     ends.close()
 
 
-def sent(ends: Ends) -> int:
-    """Datagrams of both ends so far."""
-    return sum(sock.counters.tx_datagrams for sock in ends.network.sockets.values())
-
-
 @pytest.mark.parametrize("delay", [0.001, 0.02, 0.3])
 def test_an_idle_striped_tunnel_sends_requests_and_replies_and_hardly_anything_else(both: Ends, delay: float) -> None:
     both.network.delay = delay
     entered = both.states()
     both.run(SETTLED)
-    before = sent(both)
+    before = both.network.sent
     both.run(TIME)
     requests = TIME / SELDOM_INTERVAL
-    assert requests < sent(both) - before <= 2 * (requests + 1) + QUIET_COST * TIME / QUIET_EVERY
+    assert requests < both.network.sent - before <= 2 * (requests + 1) + QUIET_COST * TIME / QUIET_LIMIT
     assert entered == []

@@ -174,9 +174,9 @@ class Network:
         self.mtu: Callable[[Endpoint, Endpoint], int] = lambda _source, _destination: 1500
         self.tells = True
         self.believed: dict[str, int] = {}
+        """Path MTU that the kernel of a host believes in, for as long as it lasts."""
         self.dscps: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         """DSCPs of what a host has sent to another."""
-        """Path MTU that the kernel of a host believes in, for as long as it lasts."""
         self.sent = 0
         """Datagrams that were sent in all, lost ones included."""
 

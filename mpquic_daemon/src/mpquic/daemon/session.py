@@ -267,7 +267,7 @@ class Session:
             self.link.doubt_size()
 
     def _expect_proofs(self, plane: StripePlane, now: float, *, is_proved: bool) -> None:
-        """Say how often pipes are asked. That it is more often than before counts from the next proof on."""
+        """Say how often pipes prove the path. That it is more often than before counts from the next proof on."""
         liveness = self.liveness
         if plane.session.state is not PathState.UP:
             liveness.proved_every = None

@@ -93,7 +93,7 @@ class Pipes:
 
     def busy(self, now: float) -> None:
         """Shards come or go: all pipes are wanted."""
-        if now >= self._busy_until and self._client:
+        if self._client and not self.is_busy(now):
             for pipe in self.all:
                 pipe.next_request_at = min(pipe.next_request_at, max(now, pipe.requested_at + KEEPALIVE_INTERVAL))
             self._next_request = min(pipe.next_request_at for pipe in self.all)
@@ -278,7 +278,7 @@ class Pipes:
         pipe.next_request_at = max(pipe.next_request_at, pipe.requested_at + KEEPALIVE_INTERVAL)
         if pipe.registering:
             pipe.next_request_at = self._next_request = now  # tell the server at once that it may use this pipe
-        elif now >= self._busy_until:
+        elif not self.is_busy(now):
             self._next_request = max(self._next_request, pipe.requested_at + self.rest_interval(now))
         self._confirm(pipe, now)
         rtt = max(now - stamp, 1e-6)
@@ -323,7 +323,7 @@ class Pipes:
         asking: list[Pipe] = []
         if not self._client or now < self._next_request:
             return asking
-        if now >= self._busy_until and self.alive(now):
+        if not self.is_busy(now) and self.alive(now):
             pipe = min(self.all, key=_requested_at)
             self._note_lost_request(pipe, now)
             pipe.registering = not (pipe.alive(now) or pipe.is_idle(now))
