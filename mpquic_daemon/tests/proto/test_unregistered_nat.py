@@ -10,7 +10,7 @@ import pytest
 from mpquic.proto.control.unregistered import Unregistered, UnregisteredLimits
 
 NAT = "192.0.2.1"
-FIRST_FLIGHTS = (0.0, 0.3, 0.9, 0.9)
+FIRST_FLIGHTS = (0.0, 0.2, 0.6, 1.4)
 """Seconds of an attempt at which a client sends its first flight."""
 ATTEMPT = 1.8
 ROUND_TRIP = 0.06

@@ -7,7 +7,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from mpquic.proto.control.unregistered import UnregisteredLimits
 from mpquic.quic import fault_log
 from mpquic.quic import link as quic
-from mpquic.quic.configuration import WINDOW, WINDOW_BEFORE_ADMISSION, LinkOptions
+from mpquic.quic.configuration import HANDSHAKE_PAUSE, WINDOW, WINDOW_BEFORE_ADMISSION, LinkOptions
 from mpquic.quic.connection_view import LinkState
 from mpquic.quic.events import Established, StreamAborted
 
@@ -211,6 +211,23 @@ def test_an_unanswered_handshake_ends_in_time(make_pair):
     assert pair.run(lambda: pair.client.ended is not None, seconds=6)
     assert pair.client.ended.reason == "handshake timed out"
     assert pair.now - 1000.0 <= 5.1
+
+
+@pytest.mark.parametrize("seconds", [0.1 + step / 4 for step in range(19)])
+@pytest.mark.parametrize("cut", ["up", "down"])
+def test_a_handshake_goes_on_within_a_second_of_an_outage_of_one_direction(make_pair, cut, seconds):
+    pair = make_pair(established=False)
+    getattr(pair, cut).loss = 1.0
+    pair.run(lambda: False, seconds)
+    getattr(pair, cut).loss = 0.0
+    assert pair.run(lambda: pair.link.state is LinkState.ESTABLISHED, HANDSHAKE_PAUSE + 0.2)
+
+
+@pytest.mark.parametrize("round_trip", [0.5, 1.0, 2.0])
+def test_repetitions_of_a_handshake_do_not_harm_it_where_its_round_trip_is_longer(make_pair, round_trip):
+    way = LinkModel(delay=round_trip / 2)
+    pair = make_pair(established=False, up=way, down=way)
+    assert pair.run(lambda: pair.link.state is LinkState.ESTABLISHED, 2 * round_trip + 0.1)
 
 
 def test_a_stream_that_is_aborted_is_told(make_pair):

@@ -49,9 +49,6 @@ if TYPE_CHECKING:
 
 ANSWERED_SILENCE = 3.0
 """The same at least, once the peer has answered: a server to which a thousand clients return at once is slow."""
-FIRST_FLIGHT_INTERVAL = 0.9
-"""Seconds after which the first flight is sent again as it is, beside aioquic's own repetitions at 0.3, 0.9, 2.1 and
-4.5 s: a link that heals meanwhile waits for no longer than that."""
 DEADLINE = 10.0
 """Seconds in which an attempt that the peer has answered must have come to its end."""
 
@@ -87,9 +84,6 @@ class ClientConnection:
         self._kernel = kernel
         self._own = own
         self._patience = patience
-        self._first_flight: list[bytes] = []
-        self._repeat_at = now + FIRST_FLIGHT_INTERVAL
-        """When the first flight is sent again, as long as nothing has been heard."""
         self.contain = Containment(self._fail)
         self.on_fault: Callable[[Exception], object] | None = None
         """Called after a fault has ended this connection."""
@@ -199,9 +193,6 @@ class ClientConnection:
         """Let time pass and take the connection's events; returns what they brought for the tunnel."""
         if self.link.is_due(now):
             self.link.handle_timer(now)
-        if self.heard_at is None and now >= self._repeat_at:
-            self._repeat_at = now + FIRST_FLIGHT_INTERVAL
-            self._transmit(self._first_flight, now)
         inbox = Inbox()
         if self.phase is Phase.OVER:
             return inbox
@@ -252,11 +243,6 @@ class ClientConnection:
         if not out:
             return
         datagrams = [datagram for datagram, _ in out]
-        if not self._first_flight and self.heard_at is None:
-            self._first_flight = datagrams
-        self._transmit(datagrams, now)
-
-    def _transmit(self, datagrams: list[bytes], now: float) -> None:
         status = self._socket.send(datagrams)
         if status is SendStatus.TOO_LARGE:
             self.link.on_too_large(max(map(len, datagrams)), now)
@@ -270,8 +256,6 @@ class ClientConnection:
             timers.append(self._registration.deadline)
         if self.phase in (Phase.HANDSHAKE, Phase.REGISTERING):
             timers.append(self.silent_since + self._silence)
-        if self.heard_at is None:
-            timers.append(self._repeat_at)
         return min((timer for timer in timers if timer is not None), default=None)
 
     def close(self, code: CloseCode, reason: str, now: float) -> None:

@@ -141,6 +141,24 @@ def after_loss_detection(connection: QuicConnection, call: Callable[[float], Non
     loss._detect_loss = detect_and_tell  # type: ignore[method-assign]
 
 
+def bound_handshake_pauses(connection: QuicConnection, longest: float) -> None:
+    """Repeat what is unacknowledged of a handshake after `longest` seconds at most, or after the bare PTO if longer.
+
+    By RFC 9002 section 6.2.1 each repetition doubles the pause before the next one: a path that heals waits for what is
+    left of the last. A handshake lasts for seconds, and anti-amplification limits what its repetitions send.
+    """
+    loss = connection._loss
+    on_timeout = loss.on_loss_detection_timeout
+
+    def on_timeout_and_bound(*, now: float) -> None:
+        on_timeout(now=now)
+        if not connection._handshake_complete:
+            while loss._pto_count and loss.get_probe_timeout() * 2**loss._pto_count > longest:
+                loss._pto_count -= 1
+
+    loss.on_loss_detection_timeout = on_timeout_and_bound  # type: ignore[method-assign]
+
+
 class ReceiveWindow(Limit):
     """Connection flow control that opens by what was consumed.
 

@@ -12,6 +12,8 @@ from mpquic.quic.aioquic_receive import CONNECTION_ID_BYTES
 from mpquic.quic.pmtu import MIN_DATAGRAM_SIZE
 
 ALPN = "mpquic/1"
+HANDSHAKE_PAUSE = 0.8
+"""Longest pause in seconds before a handshake goes on over a path that heals, unless its round trip is long."""
 ACK_DELAY = 0.004
 WINDOW_BEFORE_ADMISSION = 64 << 10
 """Bytes that a peer may send on streams before it has proved who it is: enough for the registration."""

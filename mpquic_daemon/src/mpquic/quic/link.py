@@ -17,7 +17,7 @@ from mpquic.quic import congestion, server_certificate
 from mpquic.quic.aioquic_bounds import BoundedConnection, PacketDroppedError
 from mpquic.quic.aioquic_receive import PlainTaker
 from mpquic.quic.aioquic_send import PlainWriter
-from mpquic.quic.configuration import ACK_DELAY, WINDOW, WINDOW_BEFORE_ADMISSION, LinkOptions
+from mpquic.quic.configuration import ACK_DELAY, HANDSHAKE_PAUSE, WINDOW, WINDOW_BEFORE_ADMISSION, LinkOptions
 from mpquic.quic.connection_view import ConnectionView, LinkState
 from mpquic.quic.events import Established, EventQueue, LinkEvent, StreamAborted, Terminated
 from mpquic.quic.fault_log import faults
@@ -27,7 +27,6 @@ from mpquic.quic.pacing import LinkPacer
 from mpquic.quic.pmtu import IP_UDP_BYTES, MIN_DATAGRAM_SIZE
 
 _HANDSHAKE_TIMEOUT = "handshake timed out"
-
 
 PAUSE = 1.0
 """Seconds by which a call is late after which this end has stood still meanwhile."""
@@ -77,6 +76,7 @@ class QuicLink(ConnectionView):
         internals.set_ack_delay(connection, ACK_DELAY)
         internals.install_pacer(connection, LinkPacer(self._control.pacer, max_datagram_size=size))
         internals.after_loss_detection(connection, self._control.finish)
+        internals.bound_handshake_pauses(connection, HANDSHAKE_PAUSE)
         self._taker = PlainTaker(connection, self._inbound)
         self._writer = PlainWriter(connection, self._control)
         # Only what passes is raised, by discovery; windows and pacing count in the local link's packets all the time.
