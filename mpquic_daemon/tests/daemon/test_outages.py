@@ -315,6 +315,30 @@ def test_an_idle_path_is_probed_less_often_while_nobody_looks(ends: Make) -> Non
     assert both.session is not None
 
 
+def test_a_server_learns_from_requests_how_often_they_come(ends: Make) -> None:
+    both = ends(probes=False)
+    [(session, _)] = both.server._stripe.table._sessions.values()
+
+    def interval_after(seconds: float) -> float:
+        both.run(seconds)
+        return session.pipes.rest_interval(both.now)
+
+    assert interval_after(LIVELY_TIME + 20.0) == SELDOM_INTERVAL
+    both.client.paths()
+    assert interval_after(2 * SELDOM_INTERVAL) == IDLE_INTERVAL
+    assert interval_after(LIVELY_TIME) == SELDOM_INTERVAL
+
+
+def test_a_path_at_which_nobody_has_looked_is_probed_seldom_from_the_beginning(tmp_path: Path) -> None:
+    both = Ends(Site(tmp_path), probes=False)
+    try:
+        both.run(30.0)
+        assert requests(both, 40.0) == pytest.approx(1 / SELDOM_INTERVAL, rel=0.1)
+        assert both.session is not None
+    finally:
+        both.close()
+
+
 def test_a_path_that_rests_is_called_down_as_soon_and_its_round_trip_is_right(ends: Make) -> None:
     both = ends(probes=False)
     both.run(LIVELY_TIME + 20.0)

@@ -185,7 +185,7 @@ class Control:
         if kind is Keepalive.REQUEST_HEARING and not registering and told is not None:
             # When its reply came, not now: a client goes on asking for a while when it hears nothing any more.
             self.round_trip_at = max(self.round_trip_at or 0.0, now - told.ago)
-        self._pipes.on_request(packet.pipe, packet.number, now, registering=registering)
+        self._pipes.on_request(packet.pipe, packet.number, now, registering=registering, told=told)
         if told is not None and told.pipe < len(self._pipes.all):
             self._pipes.all[told.pipe].rtt.add(told.rtt, now - told.ago)
             self._sender.on_rtt(told.rtt, now - told.ago)

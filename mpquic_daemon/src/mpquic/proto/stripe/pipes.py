@@ -34,8 +34,10 @@ thousand sessions that do nothing must not keep a server busy."""
 IDLE_INTERVAL = 1.0
 """A round trip a second at least: so a change is seen within 3 s, and silence in time."""
 SELDOM_INTERVAL = 1.7
-"""The same once nothing has been carried, and nobody has looked, for `LIVELY_TIME`."""
+"""The same while nothing has been carried, and nobody has looked at the client, for `LIVELY_TIME`."""
 LIVELY_TIME = 60.0
+OFTEN = 1.2 * IDLE_INTERVAL
+"""Seconds between two requests up to which a server takes it that the client asks each `IDLE_INTERVAL`."""
 RETRY_INTERVAL = 0.5
 """Seconds after which a pipe of an idle session that hasn't answered is followed by the next: so a single loss is no
 outage, and an outage is still noticed in time."""
@@ -83,7 +85,9 @@ class Pipes:
         self._next_request = now
         self._sample_at = now
         self._busy_until = now + BUSY_TIME
-        self._lively_until = now + LIVELY_TIME
+        self._lively_until = now
+        self._last_interval = float("inf")
+        """Seconds between the last two requests that came to a server, by what the client said."""
         self._slept_at = float("-inf")
         self._rest_lost = 0
         """Requests since the last reply, of an idle session."""
@@ -110,7 +114,7 @@ class Pipes:
 
     def rest_interval(self, now: float) -> float:
         """Seconds from one request to the next of an idle session, as far as this end knows."""
-        return IDLE_INTERVAL if now < self._lively_until else SELDOM_INTERVAL
+        return IDLE_INTERVAL if now < self._lively_until or self._last_interval <= OFTEN else SELDOM_INTERVAL
 
     def alive(self, now: float) -> list[Pipe]:
         """The pipes that carry. Asked for with every packet, so it is found anew only when it may have changed."""
@@ -172,9 +176,11 @@ class Pipes:
             if address != pipe.address or pipe.unproven is not None:
                 self._consider(pipe, address)
 
-    def on_request(self, number: int, packet: int, now: float, *, registering: bool) -> None:
-        """A request came to a server on a pipe, in control packet `packet`; one that was overtaken tells nothing."""
+    def on_request(self, number: int, packet: int, now: float, *, registering: bool, told: PipeRtt | None) -> None:
+        """A request came to a server in control packet `packet`, and told of a round trip. An overtaken one is old."""
         pipe = self.all[number]
+        if told is not None:
+            self._last_interval = told.ago + told.rtt
         if packet >= pipe.highest_control:
             self._confirm(pipe, None if registering else now)
 
