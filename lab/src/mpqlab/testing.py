@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import testinfra.backend
 from testinfra.backend.base import BaseBackend
 
+from mpqlab.errors import LabError
 from mpqlab.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ INTERNET = "192.0.2.80"
 INTERNET6 = "2001:db8:80::80"
 VPS_ADDRESS = "203.0.113.10"
 VPS_ADDRESS6 = "2001:db8:113::10"
+LOOK_BACK = 30.0
+"""Seconds of a node's journal that are shown where a tunnel isn't in the state that a test waits for."""
 
 
 testinfra.backend.BACKENDS["mpqlab"] = f"{__name__}.NodeBackend"
@@ -109,8 +112,12 @@ class Lab:
         return str(self.status(node)[tunnel]["state"])
 
     def wait_state(self, tunnel: str, state: str, within: float, node: str = "client") -> float:
-        """Seconds until `tunnel` was in `state`; fails when that takes longer than `within`."""
-        return wait_for(lambda: self.state(tunnel, node) == state, within, f"{tunnel} {state}")
+        """Seconds until `tunnel` was in `state`; fails when that takes longer than `within`, and says what happened."""
+        try:
+            return wait_for(lambda: self.state(tunnel, node) == state, within, f"{tunnel} {state}")
+        except LabError as error:
+            happened = self.run(node, f"journalctl --since=-{LOOK_BACK:.0f}s --no-pager -o short-precise")
+            raise LabError(f"{error}\n{self.status(node).get(tunnel)}\n{happened}") from None
 
     def stripe(self, tunnel: str, node: str = "client") -> dict[str, Any]:
         """Numbers of a tunnel's striped data plane as `mpquicctl paths` of a node shows them; {} when it has none."""
