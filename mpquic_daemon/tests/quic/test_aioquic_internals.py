@@ -62,6 +62,13 @@ def test_what_a_pause_changes_is_still_there(fresh):
     assert names <= set(vars(fresh._loss)), "aioquic changed: see forget_pause in aioquic_internals.py"
 
 
+def test_what_bounds_the_pauses_of_a_handshake_is_still_there(fresh):
+    assert fresh._handshake_complete is False
+    assert fresh._loss._pto_count == 0
+    for name in ("on_loss_detection_timeout", "get_probe_timeout"):
+        assert callable(getattr(fresh._loss, name)), "aioquic changed: see bound_handshake_pauses"
+
+
 def test_unknown_configuration_fields_are_errors():
     with pytest.raises(AttributeError, match=r"no QuicConfiguration\.cipher_suite"):
         internals.restrict(quic_configuration(LinkOptions(), is_client=True), cipher_suite=[])

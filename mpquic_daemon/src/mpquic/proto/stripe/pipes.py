@@ -177,7 +177,7 @@ class Pipes:
                 self._consider(pipe, address)
 
     def on_request(self, number: int, packet: int, now: float, *, registering: bool, told: PipeRtt | None) -> None:
-        """A request came to a server in control packet `packet`, and told of a round trip. An overtaken one is old."""
+        """A request that `told` of a round trip came in control packet `packet`; overtaken, it confirms nothing."""
         pipe = self.all[number]
         if told is not None:
             self._last_interval = told.ago + told.rtt
