@@ -193,20 +193,18 @@ def push(source: str, address: str, port: int, seconds: float) -> None:
 def flood(source: str, address: str, port: int, mbit: float, seconds: float) -> int:
     """Send datagrams of `SIZE` octets at a rate of IP packets; return how many."""
     interval = (SIZE + IP_UDP_BYTES) * 8e-6 / mbit
-    due = int(seconds / interval) + 1
-    sent = 0
+    packets = int(seconds / interval) + 1
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
         sending.bind((source, 0))
         began = time.monotonic()
-        # What a busy processor keeps this program from sending follows at once, at the end too.
-        while sent < due:
-            passed = time.monotonic() - began
-            while sent < due and sent * interval <= passed:
-                with contextlib.suppress(OSError):  # the queue of the device is full, or an error of ICMP
-                    sending.sendto(bytes(SIZE), (address, port))
-                sent += 1
-            time.sleep(interval)
-    return sent
+        for number in range(packets):
+            # What a busy processor has kept this program from sending follows at once.
+            early = began + number * interval - time.monotonic()
+            if early > 0:
+                time.sleep(early)
+            with contextlib.suppress(OSError):  # the queue of the device is full, or an error of ICMP
+                sending.sendto(bytes(SIZE), (address, port))
+    return packets
 
 
 def _input_has_ended() -> bool:
